@@ -1,0 +1,80 @@
+# make demo | test | bench | lint | build | wheel | clean
+# Everything is set up by the targets themselves: a virtual environment in
+# .venv, the engines in the cache (third_party/README.md), the library.
+PYTHON ?= python3
+VENV   ?= .venv
+PY      = $(VENV)/bin/python
+PIP     = $(PY) -m pip --disable-pip-version-check
+TORCH   = torch==2.13.0
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export MAX_JOBS ?= $(shell nproc)
+
+CXX_SOURCES = $(shell find csrc third_party test/csrc test/third_party -name '*.cpp' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt -o -name '*.lock' -o -name '*.patch' 2>/dev/null)
+BUILD_DIR   = build/release
+
+.PHONY: demo test bench bench-full lint format build wheel clean test-cpp test-python
+
+demo: $(VENV)/.demo build
+	$(PY) benchmarks/demo.py
+
+test: test-cpp test-python
+
+build: $(VENV)/.installed
+
+test-cpp: $(VENV)/.installed $(VENV)/.test
+	cmake -S . -B $(BUILD_DIR) -DTAE_BUILD_TESTS=ON
+	cmake --build $(BUILD_DIR) --parallel $(MAX_JOBS)
+	ctest --test-dir $(BUILD_DIR) --output-on-failure
+
+test-python: $(VENV)/.installed $(VENV)/.test $(VENV)/.demo
+	$(PY) -m pytest test
+
+bench: $(VENV)/.bench build
+	$(PY) -m benchmarks.run
+
+bench-full: $(VENV)/.bench build
+	$(PY) -m benchmarks.run --full
+
+lint: $(VENV)/.lint
+	$(VENV)/bin/ruff check .
+	git ls-files 'csrc/*.cpp' 'csrc/*.h' 'test/*.cpp' | xargs $(VENV)/bin/clang-format --dry-run --Werror
+
+format: $(VENV)/.lint
+	$(VENV)/bin/ruff check --fix .
+	git ls-files 'csrc/*.cpp' 'csrc/*.h' 'test/*.cpp' | xargs $(VENV)/bin/clang-format -i
+
+wheel: $(VENV)/.build
+	$(PIP) wheel --no-build-isolation --no-deps -w dist .
+
+clean:
+	rm -rf build dist *.egg-info torch_ao_ext/lib torch_ao_ext/licenses
+
+# --- environment -------------------------------------------------------------
+$(VENV)/.build: third_party/requirements.txt third_party/system_packages.sh
+	sh third_party/system_packages.sh build
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -r third_party/requirements.txt
+	$(PIP) install -q $(TORCH)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.build $(CXX_SOURCES) setup.py pyproject.toml CMakeLists.txt csrc/exports.map
+	$(PY) third_party/build.py
+	$(PIP) install --no-build-isolation --no-deps -e .
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.build benchmarks/requirements-demo.txt
+	$(PIP) install -q --no-deps -r benchmarks/requirements-demo.txt
+	touch $@
+
+$(VENV)/.test: $(VENV)/.build test/requirements.txt
+	sh third_party/system_packages.sh test
+	$(PIP) install -q -r test/requirements.txt
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.demo benchmarks/requirements.txt
+	$(PIP) install -q -r benchmarks/requirements.txt
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.build
+	$(PIP) install -q ruff==0.14.* clang-format==19.*
+	touch $@

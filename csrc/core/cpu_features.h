@@ -1,0 +1,44 @@
+// What the CPU can run and how far TORCH_AO_EXT_MAX_ISA lets us go. One answer
+// for our own kernels, oneDNN and XNNPACK.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace tae {
+
+// Ordered: a cap at one level forbids every later one. The names below are the
+// values of TORCH_AO_EXT_MAX_ISA.
+enum class Isa : uint8_t {
+  portable,     // x86-64 baseline (SSE2)
+  avx2,         // AVX2 + FMA + F16C + BMI2
+  avx_vnni,     // avx2 + AVX-VNNI (256-bit VPDPBUSD, VEX)
+  avx512,       // AVX512 F, BW, DQ, VL, CD
+  avx512_vnni,  // avx512 + AVX512-VNNI
+  amx,          // avx512_vnni + AMX-TILE + AMX-INT8, with the kernel's permission
+};
+
+const char* name_of(Isa isa);
+
+// Levels this CPU and operating system can run, whatever the cap says.
+bool cpu_has(Isa isa);
+
+// The best level that own kernels may use now: cpu_has() and not above the cap.
+// avx512 without avx_vnni is normal: usable(isa) is not monotonic.
+bool usable(Isa isa);
+Isa best_isa();
+
+// The cap, from TORCH_AO_EXT_MAX_ISA at load; an unknown name is reported by
+// isa_cap_error() and raised at import.
+Isa isa_cap();
+std::string isa_cap_error();
+
+// Cache sizes of one core in bytes (L1 data, L2), with safe defaults.
+int64_t l1_bytes();
+int64_t l2_bytes();
+
+// One word a line for `info` and `explain`, e.g. {"avx2", "fma", ...}.
+std::vector<std::string> cpu_feature_names();
+
+}  // namespace tae

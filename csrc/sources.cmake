@@ -1,0 +1,31 @@
+# Every source of the library by stem, in two groups: torch-free and torch.
+# Kernels named `stem__<isa>` are compiled with the flags of that level.
+set(TAE_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mmovbe)
+set(TAE_FLAGS_avxvnni ${TAE_FLAGS_avx2} -mavxvnni)
+set(TAE_FLAGS_avx512 ${TAE_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd)
+set(TAE_FLAGS_avx512vnni ${TAE_FLAGS_avx512} -mavx512vnni)
+set(TAE_FLAGS_amx ${TAE_FLAGS_avx512vnni} -mamx-tile -mamx-int8)
+
+# tae_sources(VARIABLE FOLDER stem...)
+function(tae_sources variable folder)
+  set(files ${${variable}})
+  foreach(stem ${ARGN})
+    set(file ${CMAKE_CURRENT_SOURCE_DIR}/csrc/${folder}/${stem}.cpp)
+    if(stem MATCHES "__([a-z0-9]+)$")
+      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${TAE_FLAGS_${CMAKE_MATCH_1}}")
+    endif()
+    list(APPEND files ${file})
+  endforeach()
+  set(${variable} ${files} PARENT_SCOPE)
+endfunction()
+
+tae_sources(TAE_ENGINE_SOURCES core cpu_features)
+tae_sources(TAE_ENGINE_SOURCES kernels)
+tae_sources(TAE_ENGINE_SOURCES engines/native linear)
+tae_sources(TAE_ENGINE_SOURCES engines/reference linear)
+tae_sources(TAE_ENGINE_SOURCES engines/onednn onednn linear)
+tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack linear pthreadpool_shim cpuinfo_shim)
+
+tae_sources(TAE_TORCH_SOURCES core parallel)
+tae_sources(TAE_TORCH_SOURCES engines order)
+tae_sources(TAE_TORCH_SOURCES ops)
