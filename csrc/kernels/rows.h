@@ -1,0 +1,40 @@
+// From input rows to the u8 rows that the int8 kernels read, one table per ISA.
+#pragma once
+
+#include <cstdint>
+
+#include "core/cpu_features.h"
+#include "core/dtype.h"
+
+namespace tae::kernels {
+
+// Quantization parameters of one row as the epilogue needs them. The integers
+// are in the u8 domain: symmetric and qs8 rows are shifted by +128, so that
+// their zero point is 128 (+ zp).
+struct RowParams {
+  float scale = 1.f;       // NaN when the row holds a NaN or infinity
+  int32_t zero_point = 0;  // u8 domain
+  int32_t sum = 0;         // sum of the k u8 values (padding excluded), mod 2^32
+};
+
+// dst has dst_stride >= k bytes; bytes [k, dst_stride) are set to 0.
+struct RowKernels {
+  // min and max over count values, 0 included; both NaN if any value is NaN or
+  // infinite.
+  void (*min_max_f32)(const float* src, int64_t count, float* min, float* max);
+  void (*min_max_bf16)(const uint16_t* src, int64_t count, float* min, float* max);
+  // q = clamp(round_half_even(x * inverse_scale) + zero_point, lo, hi), u8 domain.
+  // Returns the sum of the k values. NaN scale is handled by the caller.
+  int32_t (*quantize_f32)(const float* src, int64_t k, float inverse_scale, int32_t zero_point,
+                          int32_t lo, int32_t hi, uint8_t* dst, int64_t dst_stride);
+  int32_t (*quantize_bf16)(const uint16_t* src, int64_t k, float inverse_scale, int32_t zero_point,
+                           int32_t lo, int32_t hi, uint8_t* dst, int64_t dst_stride);
+  // Integer rows: copy (qu8) or add 128 (qs8), pad with 0; returns the sum of the u8 values.
+  int32_t (*copy_u8)(const uint8_t* src, int64_t k, uint8_t* dst, int64_t dst_stride);
+  int32_t (*shift_s8)(const int8_t* src, int64_t k, uint8_t* dst, int64_t dst_stride);
+};
+
+// The table of the best level <= isa that has one (portable, avx2, avx512).
+const RowKernels& row_kernels(Isa isa);
+
+}  // namespace tae::kernels
