@@ -1,0 +1,56 @@
+"""The wheel: its tag, its content, and that it runs away from the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w",
+                    str(folder), str(ROOT)], check=True, capture_output=True, timeout=900)
+    (file,) = folder.iterdir()
+    return file
+
+
+def test_tag_knows_no_python_version(wheel):
+    assert wheel.name.endswith("-py3-none-linux_x86_64.whl")
+
+
+def test_content(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert [n for n in names if n.endswith(".so")] == ["torch_ao_ext/lib/libtorch_ao_ext.so"]
+    assert not [n for n in names if n.endswith((".cpp", ".h", ".a", ".cmake"))]
+    assert not [n for n in names if n.startswith(("test", "benchmarks", "third_party"))]
+
+
+def test_licences_of_everything_linked_in_are_shipped(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    licences = {n.split("/")[-1].lower() for n in names if n.startswith("torch_ao_ext/licenses/")}
+    for project in ("onednn", "xnnpack", "pthreadpool", "fxdiv", "fp16", "highway"):
+        assert any(project in name for name in licences), (project, licences)
+
+
+def test_runs_from_its_own_folder(wheel, tmp_path):
+    site = tmp_path / "site"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site),
+                    str(wheel)], check=True, capture_output=True, timeout=300)
+    env = dict(os.environ, PYTHONPATH=str(site), PATH="/usr/bin:/bin", CXX="/bin/false")
+    code = ("import torch, torch_ao_ext; print(torch_ao_ext.__file__);"
+            "m = torch.nn.Sequential(torch.nn.Linear(64, 32));"
+            "q = torch_ao_ext.quantization.quantize_dynamic(m);"
+            "print(q(torch.randn(2, 64)).shape)")
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True,
+                            timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert str(site) in result.stdout and "[2, 32]" in result.stdout
+    info = subprocess.run([sys.executable, "-m", "torch_ao_ext.info"], cwd=tmp_path, env=env, capture_output=True,
+                          text=True, timeout=300)
+    assert info.returncode == 0 and "onednn" in info.stdout and "xnnpack" in info.stdout
