@@ -20,6 +20,8 @@ enum class Isa : uint8_t {
 };
 
 const char* name_of(Isa isa);
+// False, and isa untouched, when no level has that name.
+bool parse_isa(const std::string& name, Isa& isa);
 
 // Levels this CPU and operating system can run, whatever the cap says.
 bool cpu_has(Isa isa);
