@@ -1,0 +1,65 @@
+"""Peers, each optional: what is missing is listed with the reason, never skipped silently.
+
+torch.ao is imported here and in no file of the product.
+"""
+
+import contextlib
+import warnings
+
+import torch
+from torch import nn
+
+TORCH_AO_ENGINES = ("x86", "onednn")
+
+
+class Missing:
+    """Names of peers (or of ours) that could not run, with the reason."""
+
+    def __init__(self):
+        self.reasons = {}
+
+    @contextlib.contextmanager
+    def noting(self, name):
+        """Run a set-up step; a failure becomes a reason instead of an exception."""
+        try:
+            yield
+        except Exception as error:
+            text = str(error).strip()
+            self.reasons[name] = f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:300]
+
+    def as_dict(self):
+        return dict(self.reasons)
+
+
+@contextlib.contextmanager
+def quantized_engine(name):
+    """torch.ao reads the engine when it packs a weight; the packed weight keeps it."""
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = name
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
+
+
+def torch_ao_dynamic(model, engine):
+    """torch.ao's quantize_dynamic, int8, packed for `engine`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.ao.quantization import quantize_dynamic
+
+        with quantized_engine(engine):
+            return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+
+
+def torch_ao_weight(linear, engine):
+    """The packed weight of one torch.ao dynamic Linear (op-level comparisons)."""
+    module = torch_ao_dynamic(nn.Sequential(linear), engine)[0]
+    return module._packed_params._packed_params
+
+
+def ours():
+    """The product, or ImportError with its own text."""
+    import torch_ao_ext
+
+    return torch_ao_ext

@@ -1,0 +1,155 @@
+"""One benchmark's result: JSON for machines, a markdown table for readers.
+
+JSON: {"format": 1, "benchmark", "environment", "roof", "missing", "rows"}; a row
+has an "id" that stays the same between runs, so that two files can be compared.
+"""
+
+import json
+import math
+from pathlib import Path
+
+from benchmarks.harness import environment
+from benchmarks.harness.goals import INFO, MISSED
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"  # git-ignored
+
+
+class Report:
+    def __init__(self, benchmark, roof=None):
+        self.benchmark = benchmark
+        self.environment = environment.record()
+        self.roof = roof or {}
+        self.missing = {}
+        self.rows = []
+
+    def add(self, id, timings, goals=(), failures=(), **facts):
+        """One row. `failures` are wrong answers: they miss the floor whatever the time was."""
+        row = {
+            "id": id,
+            **facts,
+            "timings": {name: t.as_dict() for name, t in timings.items()},
+            "goals": [g.as_dict() for g in goals],
+            "failures": list(failures),
+        }
+        self.rows.append(row)
+        return row
+
+    def missed(self):
+        """What makes the exit status non-zero, one line each."""
+        lines = []
+        for row in self.rows:
+            lines += [f"{row['id']}: {text}" for text in row["failures"]]
+            lines += [
+                f"{row['id']}: {g['name']} {figure(g['got'], g['unit'])}, floor {figure(g['floor'], g['unit'])}"
+                for g in row["goals"] if g["verdict"] == MISSED
+            ]
+        return lines
+
+    def as_dict(self):
+        return {
+            "format": 1,
+            "benchmark": self.benchmark,
+            "environment": self.environment,
+            "roof": self.roof,
+            "missing": self.missing,
+            "rows": self.rows,
+        }
+
+    def markdown(self):
+        env = self.environment
+        lines = [f"# {self.benchmark}", "", f"`{env['command']}`; {environment.describe(env)}", ""]
+        if self.roof:
+            lines += [roof_line(self.roof), ""]
+        for name, reason in self.missing.items():
+            lines.append(f"- missing: {name}: {reason}")
+        if self.missing:
+            lines.append("")
+        return "\n".join(lines + timing_table(self.rows) + [""] + goal_table(self.rows)) + "\n"
+
+    def write(self, folder=None):
+        """Writes <benchmark>[-<isa cap>].json and .md; returns the markdown's path."""
+        folder = Path(folder or RESULTS)
+        folder.mkdir(parents=True, exist_ok=True)
+        cap = self.environment["environment"].get("TORCH_AO_EXT_MAX_ISA")
+        stem = self.benchmark + (f"-{cap}" if cap else "")
+        (folder / f"{stem}.json").write_text(json.dumps(_json_safe(self.as_dict()), indent=1) + "\n")
+        path = folder / f"{stem}.md"
+        path.write_text(self.markdown())
+        return path
+
+
+def _json_safe(value):
+    """JSON has no inf and NaN: they become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {k: _json_safe(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_safe(v) for v in value]
+    return value
+
+
+def duration(microseconds):
+    if microseconds >= 10_000:
+        return f"{microseconds / 1000:.1f} ms"
+    return f"{microseconds:.0f} us" if microseconds >= 100 else f"{microseconds:.2f} us"
+
+
+def figure(value, unit=""):
+    if value is None:
+        return "-"
+    digits = 1 if abs(value) >= 10 else 2
+    return f"{value:.{digits}f}{unit if unit in ('', 'x', '%') else ' ' + unit}"
+
+
+def roof_line(roof):
+    gops = ", ".join(f"{k} {'/'.join(f'{v:.0f}' for v in t.values())}" for k, t in roof["int8_gops"].items())
+    reads = ", ".join(f"{k} {'/'.join(f'{v:.0f}' for v in t.values())}" for k, t in roof["read_gbps"].items())
+    return f"Roof, 1/2 threads: int8 GOPS {gops}; read GB/s {reads}."
+
+
+def table(head, rows):
+    def line(cells):
+        return "| " + " | ".join(cells) + " |"
+
+    return [line(head), line(["---"] * len(head)), *(line([str(c) for c in r]) for r in rows)]
+
+
+def timing_table(rows):
+    """Medians of every candidate, p10 in brackets; SQNR after it when measured."""
+    names = list(dict.fromkeys(name for row in rows for name in row["timings"]))
+    if not names:
+        return []
+    body = []
+    for row in rows:
+        cells = [row["id"]]
+        for name in names:
+            t = row["timings"].get(name)
+            text = f"{duration(t['median_us'])} ({duration(t['p10_us'])})" if t else ""
+            db = row.get("sqnr_db", {}).get(name)
+            cells.append(text + (f", {db:.1f} dB" if text and db is not None else ""))
+        body.append(cells)
+    return table(["row", *names], body)
+
+
+def goal_table(rows):
+    body = [
+        [row["id"], g["name"], figure(g["target"], g["unit"]), figure(g["floor"], g["unit"]),
+         figure(g["got"], g["unit"]), g["verdict"] + (f" ({g['note']})" if g["note"] else "")]
+        for row in rows for g in row["goals"]
+    ]
+    body += [[row["id"], "answer", "", "correct", text, MISSED] for row in rows for text in row["failures"]]
+    return table(["row", "figure", "target", "floor", "got", "verdict"], body) if body else []
+
+
+def conclude(report, folder=None):
+    """Write, print where, list what was missed; the process' exit status."""
+    path = report.write(folder)
+    print(f"\nwritten: {path} and {path.with_suffix('.json').name}")
+    missed = report.missed()
+    judged = sum(g["verdict"] != INFO for row in report.rows for g in row["goals"])
+    if missed:
+        print(f"{len(missed)} of {judged} below the floor:", *missed, sep="\n  ")
+    else:
+        print(f"no floor missed ({judged} judged)")
+    return 1 if missed else 0
