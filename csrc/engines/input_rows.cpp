@@ -1,0 +1,153 @@
+#include "engines/input_rows.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <new>
+
+#include "core/parallel.h"
+
+namespace tae {
+namespace {
+
+// A block above this size goes back to the system after the call.
+constexpr size_t kKeepBytes = size_t{64} << 20;
+
+uint8_t* allocate(size_t bytes) {
+  void* p = nullptr;
+  if (posix_memalign(&p, 64, bytes) != 0) throw std::bad_alloc();
+  return static_cast<uint8_t*>(p);
+}
+
+struct Block {
+  uint8_t* data = nullptr;
+  size_t bytes = 0;
+  bool busy = false;
+
+  ~Block() { std::free(data); }
+  void release() {
+    std::free(data);
+    data = nullptr;
+    bytes = 0;
+  }
+};
+
+// Two: the caller's own and that of a share of its parallel region which runs on
+// the calling thread.
+thread_local Block blocks[2];
+
+}  // namespace
+
+ScratchMemory::ScratchMemory(size_t bytes) {
+  for (int slot = 0; slot < 2; ++slot) {
+    Block& block = blocks[slot];
+    if (block.busy) continue;
+    if (block.bytes < bytes) {
+      block.release();
+      // A quarter more, so that slowly growing batches do not allocate each time.
+      const size_t wanted = (bytes + bytes / 4 + 4095) / 4096 * 4096;
+      block.data = allocate(wanted);
+      block.bytes = wanted;
+    }
+    block.busy = true;
+    data_ = block.data;
+    slot_ = slot;
+    return;
+  }
+  data_ = allocate(std::max<size_t>(bytes, 64));
+}
+
+ScratchMemory::~ScratchMemory() {
+  if (slot_ < 0) {
+    std::free(data_);
+    return;
+  }
+  Block& block = blocks[slot_];
+  block.busy = false;
+  if (block.bytes > kKeepBytes) block.release();
+}
+
+InputRows::InputRows(const LinearProblem& p)
+    : kernels_(&kernels::row_kernels(best_isa())),
+      k_(p.k),
+      dynamic_(p.dynamic),
+      rule_(p.dynamic_quant),
+      dtype_(p.input_dtype),
+      scale_(p.input_scale),
+      zero_point_(p.input_zero_point + (p.input_dtype == DType::qs8 ? 128 : 0)) {}
+
+void InputRows::min_max(const LinearArgs& args, int64_t m, float* mn, float* mx) const {
+  const int64_t offset = m * args.input_stride;
+  if (dtype_ == DType::bf16)
+    kernels_->min_max_bf16(static_cast<const uint16_t*>(args.input) + offset, k_, mn, mx);
+  else
+    kernels_->min_max_f32(static_cast<const float*>(args.input) + offset, k_, mn, mx);
+}
+
+InputRows::Call InputRows::begin(const LinearArgs& args) const {
+  Call call{&args, {}};
+  if (!dynamic_ || rule_.per_row) return call;
+  constexpr int64_t kElementsPerShare = 32768;  // about 3 us of reading
+  float mn = 0.f, mx = 0.f;
+  std::mutex mutex;
+  parallel_for(args.m, std::max<int64_t>(1, kElementsPerShare / std::max<int64_t>(1, k_)),
+               [&](int64_t begin, int64_t end) {
+                 float low = 0.f, high = 0.f;
+                 for (int64_t m = begin; m < end; ++m) {
+                   float a, b;
+                   min_max(args, m, &a, &b);
+                   // A NaN range stays NaN: no comparison with it is true.
+                   low = low <= a ? low : a;
+                   high = high >= b ? high : b;
+                   if (std::isnan(low)) break;
+                 }
+                 std::lock_guard<std::mutex> lock(mutex);
+                 mn = std::isnan(mn) || mn <= low ? mn : low;
+                 mx = std::isnan(mx) || mx >= high ? mx : high;
+               });
+  call.tensor = kernels::tensor_qparams(mn, mx, rule_.symmetric, rule_.reduce_range);
+  return call;
+}
+
+kernels::RowParams InputRows::static_params() const { return {scale_, zero_point_, 0}; }
+
+kernels::RowParams InputRows::quantize(const Call& call, int64_t m, uint8_t* dst,
+                                       int64_t dst_stride) const {
+  const LinearArgs& args = *call.args;
+  const int64_t offset = m * args.input_stride;
+  if (!dynamic_) {
+    kernels::RowParams row = static_params();
+    row.sum = dtype_ == DType::qs8
+                  ? kernels_->shift_s8(static_cast<const int8_t*>(args.input) + offset, k_, dst,
+                                       dst_stride)
+                  : kernels_->copy_u8(static_cast<const uint8_t*>(args.input) + offset, k_, dst,
+                                      dst_stride);
+    return row;
+  }
+
+  kernels::QParams q = call.tensor;
+  if (rule_.per_row) {
+    float mn, mx;
+    min_max(args, m, &mn, &mx);
+    q = kernels::row_qparams(mn, mx, rule_.symmetric, rule_.reduce_range);
+  }
+  if (!std::isfinite(q.scale)) {
+    std::memset(dst, 0, static_cast<size_t>(dst_stride));
+    return {std::numeric_limits<float>::quiet_NaN(), 0, 0};
+  }
+  const kernels::QRange range = kernels::dynamic_range(rule_.symmetric, rule_.reduce_range);
+  kernels::RowParams row{q.scale, q.zero_point + range.shift, 0};
+  const int32_t lo = range.lo + range.shift, hi = range.hi + range.shift;
+  const float inverse = 1.f / q.scale;
+  row.sum = dtype_ == DType::bf16
+                ? kernels_->quantize_bf16(static_cast<const uint16_t*>(args.input) + offset, k_,
+                                          inverse, row.zero_point, lo, hi, dst, dst_stride)
+                : kernels_->quantize_f32(static_cast<const float*>(args.input) + offset, k_,
+                                         inverse, row.zero_point, lo, hi, dst, dst_stride);
+  return row;
+}
+
+}  // namespace tae
