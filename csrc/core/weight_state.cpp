@@ -1,0 +1,362 @@
+#include "core/weight_state.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <mutex>
+#include <typeinfo>
+#include <unordered_map>
+
+#include "core/checks.h"
+#include "core/env.h"
+#include "core/fork.h"
+
+namespace tae {
+namespace {
+
+// VariableVersion hides its counter; its address is the whole of its contents.
+static_assert(sizeof(c10::VariableVersion) == sizeof(void*));
+const void* address_of_counter(const c10::VariableVersion& version) {
+  const void* address;
+  std::memcpy(&address, static_cast<const void*>(&version), sizeof address);
+  return address;
+}
+
+TensorIdentity identity_of(const at::Tensor& t) {
+  const at::TensorImpl* impl = t.unsafeGetTensorImpl();
+  TensorIdentity id;
+  const c10::StorageImpl* storage = t.storage().unsafeGetStorageImpl();
+  id.storage = storage;
+  id.data = storage->data();
+  id.offset = impl->storage_offset();
+  const c10::VariableVersion& version = impl->version_counter();
+  if (version.enabled()) {
+    id.version_counter = address_of_counter(version);
+    id.version = version.current_version();
+  }
+  const at::IntArrayRef sizes = impl->sizes();
+  const at::IntArrayRef strides = impl->strides();
+  TORCH_INTERNAL_ASSERT(sizes.size() <= kMaxStateRank);
+  id.rank = static_cast<int32_t>(sizes.size());
+  for (int d = 0; d < id.rank; ++d) {
+    id.sizes[d] = sizes[d];
+    id.strides[d] = strides[d];
+  }
+  return id;
+}
+
+// FNV-1a over 8-byte words: finds any single changed word, which is what it is for.
+uint64_t mix(uint64_t digest, uint64_t word) { return (digest ^ word) * 0x100000001b3ull; }
+
+uint64_t digest_of(const at::Tensor& t, uint64_t digest) {
+  const at::Tensor plain = dense({"_check_weights", "weight"}, t);
+  if (plain.numel() == 0) return digest;
+  const Span<const uint8_t> bytes = bytes_of({"_check_weights", "weight"}, plain);
+  int64_t i = 0;
+  for (; i + 8 <= bytes.size(); i += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes.begin() + i, 8);
+    digest = mix(digest, word);
+  }
+  for (; i < bytes.size(); ++i) digest = mix(digest, bytes[i]);
+  return digest;
+}
+
+// Locks: the slot of a TensorImpl and the states of a holder are guarded by one of
+// these mutexes, chosen by address, so that the usual call takes one lock and a fork
+// can take them all. Nothing but list operations happens under them. Two are never
+// held at once, except by the fork handler, in order of index.
+constexpr int kNumShards = 64;
+struct alignas(64) Shard {
+  std::mutex mutex;
+};
+Shard shards[kNumShards];
+
+std::mutex& mutex_of(const void* address) {
+  const uint64_t h = reinterpret_cast<uintptr_t>(address) * 0x9e3779b97f4a7c15ull;
+  return shards[h >> 58].mutex;
+}
+
+std::atomic<int64_t> total_packs{0};
+
+// Packings by storage, for explain. The weak reference keeps the address unique.
+struct PackCounts {
+  struct Count {
+    c10::weak_intrusive_ptr<c10::StorageImpl> storage;
+    int64_t packs = 0;
+  };
+  std::mutex mutex;
+  std::unordered_map<const void*, Count> counts;
+  size_t prune_at = 1024;
+
+  void add(const at::Tensor& t) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const c10::StorageImpl* key = t.storage().unsafeGetStorageImpl();
+    auto found = counts.find(key);
+    if (found == counts.end())
+      found = counts.emplace(key, Count{t.storage().getWeakStorageImpl(), 0}).first;
+    ++found->second.packs;
+    if (counts.size() < prune_at) return;
+    for (auto it = counts.begin(); it != counts.end();)
+      it = it->second.storage.expired() ? counts.erase(it) : std::next(it);
+    prune_at = counts.size() * 2 + 1024;
+  }
+  int64_t of(const at::Tensor& t) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = counts.find(t.storage().unsafeGetStorageImpl());
+    return found == counts.end() ? 0 : found->second.packs;
+  }
+};
+
+PackCounts& pack_counts() {
+  static PackCounts* const counts = new PackCounts;  // never destroyed: used during exit
+  return *counts;
+}
+
+void lock_all() {
+  for (Shard& s : shards) s.mutex.lock();
+  pack_counts().mutex.lock();
+}
+void unlock_all() {
+  pack_counts().mutex.unlock();
+  for (Shard& s : shards) s.mutex.unlock();
+}
+[[maybe_unused]] const int registered = pthread_atfork(lock_all, unlock_all, unlock_all);
+
+}  // namespace
+
+bool operator==(const TensorIdentity& a, const TensorIdentity& b) {
+  if (a.storage != b.storage || a.data != b.data || a.version_counter != b.version_counter ||
+      a.offset != b.offset || a.version != b.version || a.rank != b.rank)
+    return false;
+  for (int d = 0; d < a.rank; ++d)
+    if (a.sizes[d] != b.sizes[d] || a.strides[d] != b.strides[d]) return false;
+  return true;
+}
+
+StateQuery::StateQuery(const char* op, const at::Tensor& weight)
+    : op_(op), generation_(settings().generation.load(std::memory_order_relaxed)) {
+  add(weight);
+}
+
+void StateQuery::add(const at::Tensor& t) {
+  TORCH_INTERNAL_ASSERT(num_tensors_ < kMaxStateTensors);
+  tensors_[num_tensors_] = &t;
+  identities_[num_tensors_++] = identity_of(t);
+  if (settings().check_weights.load(std::memory_order_relaxed)) digest_ = digest_of(t, digest_);
+}
+
+void StateQuery::add_absent() {
+  TORCH_INTERNAL_ASSERT(num_tensors_ < kMaxStateTensors);
+  tensors_[num_tensors_] = nullptr;
+  identities_[num_tensors_++] = TensorIdentity{};
+}
+
+void StateQuery::add(int64_t fact) {
+  TORCH_INTERNAL_ASSERT(num_facts_ < kMaxStateFacts);
+  facts_[num_facts_++] = fact;
+}
+
+// A query made to last: owned strings, and references that keep each address in it
+// from being given to another storage or version counter. There is no hash: a holder
+// has at most four keys, and comparing one costs less than hashing it.
+struct StateKey {
+  explicit StateKey(const StateQuery& q)
+      : query(q), post_ops(q.post_ops_), post_op_args(q.post_op_args_.vec()) {
+    for (int i = 0; i < q.num_tensors_; ++i) {
+      if (q.tensors_[i] == nullptr) continue;
+      storages.push_back(q.tensors_[i]->storage().getWeakStorageImpl());
+      counters.push_back(q.tensors_[i]->unsafeGetTensorImpl()->version_counter());
+      query.tensors_[i] = nullptr;  // the caller's; identities_ is what counts
+    }
+    query.post_ops_ = post_ops;
+    query.post_op_args_ = post_op_args;
+  }
+  StateKey(const StateKey&) = delete;
+
+  bool matches(const StateQuery& q) const {
+    const StateQuery& own = query;
+    if (own.num_tensors_ != q.num_tensors_ || own.num_facts_ != q.num_facts_ ||
+        own.generation_ != q.generation_ || own.digest_ != q.digest_)
+      return false;
+    for (int i = 0; i < q.num_tensors_; ++i)
+      if (!(own.identities_[i] == q.identities_[i])) return false;
+    return std::memcmp(own.facts_.data(), q.facts_.data(), q.num_facts_ * sizeof(int64_t)) == 0 &&
+           own.post_ops_ == q.post_ops_ && own.post_op_args_.equals(q.post_op_args_) &&
+           (own.op_ == q.op_ || std::strcmp(own.op_, q.op_) == 0);
+  }
+
+  // True when no later query can match: a version counter only counts up, and so does
+  // the generation of the settings.
+  bool superseded_by(const StateQuery& q) const {
+    if (query.generation_ < q.generation_) return true;
+    for (int i = 0; i < std::min(query.num_tensors_, q.num_tensors_); ++i) {
+      const TensorIdentity& a = query.identities_[i];
+      const TensorIdentity& b = q.identities_[i];
+      if (a.version_counter != nullptr && a.version_counter == b.version_counter &&
+          a.version != b.version)
+        return true;
+    }
+    return false;
+  }
+
+  StateQuery query;
+  std::string post_ops;
+  std::vector<double> post_op_args;
+  c10::SmallVector<c10::weak_intrusive_ptr<c10::StorageImpl>, 4> storages;
+  c10::SmallVector<c10::VariableVersion, 4> counters;
+};
+
+namespace {
+
+struct Entry {
+  explicit Entry(const StateQuery& query) : key(query), made_in(fork_generation()) {}
+  const StateKey key;
+  const uint64_t made_in;  // a latch that another thread held at a fork stays locked
+  std::mutex latch;        // held while packing
+  PackedStatePtr state;    // guarded by the holder's mutex; null until packed
+};
+using EntryPtr = std::shared_ptr<Entry>;
+
+// Entries are guarded by mutex_of(holder's home). clone() of BackendMeta shares the
+// holder, so aliases made by detach() find the same states.
+class WeightStateHolder final : public c10::BackendMeta {
+ public:
+  explicit WeightStateHolder(const void* home) : mutex(mutex_of(home)) {}
+
+  // All below: with `mutex` held.
+  Entry* find(const StateQuery& query) {
+    for (int i = 0; i < count; ++i) {
+      Entry* const e = entries[i].get();
+      if (!e->key.matches(query)) continue;
+      if (e->state == nullptr && e->made_in != fork_generation()) continue;
+      if (i > 0) {
+        EntryPtr hit = std::move(entries[i]);
+        for (int j = i; j > 0; --j) entries[j] = std::move(entries[j - 1]);
+        entries[0] = std::move(hit);
+      }
+      return e;
+    }
+    return nullptr;
+  }
+  // Puts the entry first. Entries that fell out go to `dropped`, to be destroyed after
+  // the lock.
+  void insert(EntryPtr entry, std::array<EntryPtr, kMaxStates>* dropped) {
+    int kept = 0;
+    int out = 0;
+    for (int i = 0; i < count; ++i) {
+      if (kept == kMaxStates - 1 || entries[i]->key.superseded_by(entry->key.query))
+        (*dropped)[out++] = std::move(entries[i]);
+      else
+        entries[kept++] = std::move(entries[i]);
+    }
+    for (int j = kept; j > 0; --j) entries[j] = std::move(entries[j - 1]);
+    entries[0] = std::move(entry);
+    count = kept + 1;
+  }
+
+  std::mutex& mutex;
+  int count = 0;
+  std::array<EntryPtr, kMaxStates> entries;
+};
+
+// The holder in a tensor's slot; null when there is none. Mutex of the tensor held.
+WeightStateHolder* installed(const at::Tensor& t) {
+  c10::BackendMeta* meta = t.unsafeGetTensorImpl()->get_backend_meta();
+  if (meta == nullptr || typeid(*meta) != typeid(WeightStateHolder)) return nullptr;
+  return static_cast<WeightStateHolder*>(meta);
+}
+
+using HolderPtr = c10::intrusive_ptr<WeightStateHolder>;
+
+HolderPtr holder_of(const at::Tensor& t, bool install) {
+  at::TensorImpl* impl = t.unsafeGetTensorImpl();
+  const std::lock_guard<std::mutex> lock(mutex_of(impl));
+  if (WeightStateHolder* found = installed(t))
+    return HolderPtr::unsafe_reclaim_from_nonowning(found);
+  if (!install) return {};
+  TORCH_CHECK_NOT_IMPLEMENTED(impl->get_backend_meta() == nullptr,
+                              "torch_ao: the weight carries the metadata of another backend");
+  auto made = c10::make_intrusive<WeightStateHolder>(impl);
+  impl->set_backend_meta(made);
+  return made;
+}
+
+// A hit in one lock when the holder lives with this TensorImpl, which it does unless
+// the tensor is a detach() alias.
+PackedStatePtr find_packed(const StateQuery& query, const at::Tensor& weight) {
+  std::mutex& own = mutex_of(weight.unsafeGetTensorImpl());
+  HolderPtr elsewhere;
+  {
+    const std::lock_guard<std::mutex> lock(own);
+    WeightStateHolder* holder = installed(weight);
+    if (holder == nullptr) return nullptr;
+    if (&holder->mutex == &own) {
+      const Entry* e = holder->find(query);
+      return e == nullptr ? nullptr : e->state;
+    }
+    elsewhere = HolderPtr::unsafe_reclaim_from_nonowning(holder);
+  }
+  const std::lock_guard<std::mutex> lock(elsewhere->mutex);
+  const Entry* e = elsewhere->find(query);
+  return e == nullptr ? nullptr : e->state;
+}
+
+}  // namespace
+
+PackedStatePtr find_or_pack(const StateQuery& query, c10::function_ref<PackedState()> pack) {
+  const at::Tensor& weight = *query.tensors_[0];
+  if (PackedStatePtr hit = find_packed(query, weight)) return hit;
+
+  const HolderPtr holder = holder_of(weight, /*install=*/true);
+  const EntryPtr fresh = std::make_shared<Entry>(query);
+  EntryPtr entry;
+  std::array<EntryPtr, kMaxStates> dropped;
+  {
+    const std::lock_guard<std::mutex> lock(holder->mutex);
+    if (holder->find(query) != nullptr) {
+      entry = holder->entries[0];  // find() moves a hit to the front
+    } else {
+      entry = fresh;
+      holder->insert(fresh, &dropped);
+    }
+  }
+  const std::lock_guard<std::mutex> packing(entry->latch);
+  {
+    const std::lock_guard<std::mutex> lock(holder->mutex);
+    if (entry->state != nullptr) return entry->state;
+  }
+  auto state = std::make_shared<const PackedState>(pack());
+  total_packs.fetch_add(1, std::memory_order_relaxed);
+  pack_counts().add(weight);
+  const std::lock_guard<std::mutex> lock(holder->mutex);
+  entry->state = state;
+  return state;
+}
+
+std::vector<StateReport> states_of(const at::Tensor& weight) {
+  std::vector<StateReport> reports;
+  const HolderPtr holder = holder_of(weight, /*install=*/false);
+  if (!holder) return reports;
+  const std::lock_guard<std::mutex> lock(holder->mutex);
+  for (int i = 0; i < holder->count; ++i)
+    if (holder->entries[i]->state != nullptr)
+      reports.push_back({holder->entries[i]->key.query.op(), holder->entries[i]->state});
+  return reports;
+}
+
+void clear_states(const at::Tensor& weight) {
+  const HolderPtr holder = holder_of(weight, /*install=*/false);
+  if (!holder) return;
+  std::array<EntryPtr, kMaxStates> dropped;  // destroyed after the lock
+  const std::lock_guard<std::mutex> lock(holder->mutex);
+  dropped.swap(holder->entries);
+  holder->count = 0;
+}
+
+int64_t pack_count() { return total_packs.load(std::memory_order_relaxed); }
+int64_t pack_count(const at::Tensor& weight) { return pack_counts().of(weight); }
+
+}  // namespace tae

@@ -1,0 +1,34 @@
+// Which engine runs a problem: the candidate tables of all families are in order.cpp.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/env.h"
+#include "engines/linear.h"
+
+namespace tae {
+
+struct Selection {
+  LinearImplPtr impl;  // null when every candidate refused
+  // Candidates before the chosen one, each with its reason.
+  std::vector<std::pair<std::string, std::string>> refused;
+};
+
+// Asks the candidates of the linear family in order. A forced engine is the only
+// candidate; deterministic mode leaves out engines that round in another place.
+Selection select_linear(const LinearProblem& problem, Engine forced, bool deterministic);
+
+// "  onednn: <reason>", one line each.
+std::string refusal_lines(const Selection& selection);
+
+// What `info` shows of an engine.
+struct EngineInfo {
+  const char* name;
+  std::string version;
+  std::string problem;  // empty when usable
+};
+std::vector<EngineInfo> engine_infos();
+
+}  // namespace tae
