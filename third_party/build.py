@@ -17,9 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from fetch import (HERE, FetchError, add_arguments, cache_root,  # noqa: E402
-                   from_arguments, locked)
+from fetch import HERE, FetchError, add_arguments, cache_root, from_arguments, locked
 
 STAMP = "engines.stamp"
 # Flags from the environment would silently change what a cached build means.

@@ -18,13 +18,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _apt import Apt, FetchError  # noqa: E402
+from _apt import Apt, FetchError
 
 HERE = Path(__file__).resolve().parent
 
@@ -65,6 +63,10 @@ class Fetcher:
 
     def __init__(self, lock: Path, cache: Path, from_dir: Path | None = None,
                  upstream: str | None = None) -> None:
+        try:
+            import tomllib
+        except ModuleNotFoundError:
+            raise FetchError("fetch: Python must be 3.11 or newer") from None
         self.table: dict[str, Any] = tomllib.loads(lock.read_text())
         self.patches = lock.parent / "patches"
         self.root = cache / "src"
