@@ -1,0 +1,13 @@
+// Scalar form of the post-ops: the definition that the vector form
+// (post_ops-inl.h) reproduces bit for bit.
+#pragma once
+
+#include "core/post_ops.h"
+
+namespace tae::kernels {
+
+// One post-op on one value; `other` is the dequantized operand of `add`. The caller
+// provides the default floating-point environment (vec_float_env.h).
+float apply_post_op(const PostOp& op, float x, float other);
+
+}  // namespace tae::kernels
