@@ -167,6 +167,27 @@ def test_patch_that_does_not_apply_leaves_nothing(site: Path):
     assert not [n for n in names if n.startswith(("top", "tmp"))]
 
 
+def test_upstream_clones_the_pinned_tag(site: Path):
+    repository = site / "git" / "owner" / "top"
+    repository.mkdir(parents=True)
+
+    def git(*args: str) -> None:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@t.invalid"]
+        subprocess.run(["git", *identity, *args], cwd=repository, check=True, capture_output=True)
+
+    git("init", "-q")
+    for text, tag in (("hello\n", "v1.0"), ("later\n", "v1.1")):
+        (repository / "hello.txt").write_text(text)
+        git("add", ".")
+        git("commit", "-q", "-m", tag)
+        git("tag", tag)
+    with (site / "sources.lock").open("a") as lock:
+        lock.write('upstream = "owner/top"\ntag = "v1.0"\n')
+    out = folders(fetch(site, "--upstream", f"file://{site}/git", "top"))
+    assert (out["top"] / "hello.txt").read_text() == "patched\n"
+    assert not (out["top"] / ".git").exists()
+
+
 DEB822 = """Types: deb
 # http://old.invalid/archive/debian
 URIs: http://mirror.invalid/debian-security
