@@ -1,0 +1,64 @@
+// What a GEMM kernel sees: plain structs only, because every ISA file includes
+// this header.
+//
+// Packed weights, one layout for every ISA: panels of 64 output columns,
+//   [ceil(n / 64)][k_pad / 4][64][4] int8,
+// so that one load of 64 bytes holds 16 columns by 4 consecutive k. k is padded
+// to a multiple of 64 and n to a multiple of 64, both with zeros; every panel
+// begins on a cache line.
+#pragma once
+
+#include <cstdint>
+
+namespace tae::kernels {
+
+constexpr int64_t kPanelColumns = 64;
+constexpr int64_t kKMultiple = 64;
+// Bytes that one step of 4 k takes in a panel.
+constexpr int64_t kQuadBytes = kPanelColumns * 4;
+
+// c[r][j] (+)= sum over 4 * quads values of k of a[r][k] * b[k][j], for one
+// panel and a range of k. The values of `a` behind the real k meet zero weights.
+struct GemmBlock {
+  const uint8_t* a = nullptr;  // [rows][4 * quads], elements contiguous
+  int64_t a_stride = 0;        // bytes
+  const int8_t* b = nullptr;   // inside a panel, at the first k of the range
+  int64_t quads = 0;           // multiple of GemmKernels::quad_multiple
+  int32_t* c = nullptr;        // [rows][64]; see GemmKernels::row_multiple
+  int64_t c_stride = kPanelColumns;  // elements
+  int64_t rows = 0;
+  bool accumulate = false;     // c += instead of c =
+  // Memory that the next block will read, to be drawn into L2 meanwhile.
+  const int8_t* next = nullptr;
+  int64_t next_bytes = 0;
+};
+
+// One row of `a` times consecutive panels: c[64 * panels].
+struct GemvRange {
+  const uint8_t* a = nullptr;
+  const int8_t* b = nullptr;
+  int64_t panel_bytes = 0;  // from one panel to the next
+  int64_t quads = 0;
+  int64_t panels = 0;
+  int32_t* c = nullptr;
+};
+
+struct GemmKernels {
+  const char* name = "";  // of the register tile, for description()
+  // The kernel may touch rows of `a` and `c` up to the next multiple of it.
+  int64_t row_multiple = 1;
+  int64_t quad_multiple = 1;
+  int64_t row_unit = 1;  // rows of the register tile
+  // Blocking that suits the kernel: rows of one call, whose accumulators stay in
+  // L1 (multiple of row_unit and row_multiple), and k values whose part of a
+  // panel does (multiple of 4 * quad_multiple).
+  int64_t row_block = 0;
+  int64_t k_block = 0;
+  void (*block)(const GemmBlock& g) = nullptr;
+  void (*gemv)(const GemvRange& g) = nullptr;
+  // Called by each thread around its calls of `block`; may be null.
+  void (*begin)() = nullptr;
+  void (*end)() = nullptr;
+};
+
+}  // namespace tae::kernels
