@@ -1,0 +1,60 @@
+"""int8 inference on CPU: a LibTorch plugin with torch.ao's module paths.
+
+`import torch_ao_ext` registers the operators `torch.ops.torch_ao.*`. The rest is
+loaded on first use, so that the import stays cheap:
+
+    torch_ao_ext.quantization.quantize_dynamic(model)   # nn.Linear, MHA -> int8
+    print(torch_ao_ext.report(model))                   # what runs in int8, and why not
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from torch_ao_ext import _loader
+from torch_ao_ext.version import __version__
+
+_loader.load()
+
+from torch_ao_ext import ops  # noqa: E402  (fake kernels need the loaded schemas)
+
+if TYPE_CHECKING:
+    from torch_ao_ext import nn, quantization
+    from torch_ao_ext._engines import prepack, repack, set_deterministic, set_engine
+    from torch_ao_ext._report import explain, report
+
+__all__ = [
+    "__version__",
+    "explain",
+    "nn",
+    "ops",
+    "prepack",
+    "quantization",
+    "repack",
+    "report",
+    "set_deterministic",
+    "set_engine",
+]
+
+_SUBMODULES = ("nn", "quantization", "info")
+_LAZY = {
+    "explain": "_report",
+    "report": "_report",
+    "prepack": "_engines",
+    "repack": "_engines",
+    "set_deterministic": "_engines",
+    "set_engine": "_engines",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _LAZY:
+        value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

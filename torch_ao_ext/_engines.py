@@ -1,0 +1,76 @@
+"""Packing of weights and choice of engines, for whole models."""
+
+import torch
+from torch import nn
+
+from torch_ao_ext.nn.quantized.dynamic import Linear
+
+__all__ = ["prepack", "repack", "set_deterministic", "set_engine"]
+
+
+def _layers(model: nn.Module, op: str) -> list[Linear]:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{op}: argument 'model' must be an nn.Module, got {type(model).__name__}")
+    return [module for module in model.modules() if isinstance(module, Linear)]
+
+
+def prepack(model: nn.Module) -> nn.Module:
+    """Packs every int8 layer now, so that the first request does not.
+
+    Needed after `load_state_dict` or unpickling; `quantize_dynamic` does it itself.
+    Packs what is not packed yet.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The same model.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> model = torch.nn.Sequential(torch_ao_ext.nn.quantized.dynamic.Linear(8, 4))
+        >>> torch_ao_ext.prepack(model) is model
+        True
+    """
+    for layer in _layers(model, "prepack"):
+        layer.prepack()
+    return model
+
+
+def repack(model: nn.Module) -> nn.Module:
+    """Drops every packed form; the next call (or `prepack`) packs the weights as they are now.
+
+    Needed after writes that torch does not count: through `.data`, `.numpy()` or
+    into inference tensors.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The same model.
+    """
+    for layer in _layers(model, "repack"):
+        torch.ops.torch_ao._repack(layer.qweight)
+    return model
+
+
+def set_engine(name: str) -> None:
+    """Forces one engine for weights packed from now on; "" chooses by itself again.
+
+    Args:
+        name: "onednn", "xnnpack", "native", "reference" or "". See also the
+            environment variable TORCH_AO_EXT_ENGINE.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    torch.ops.torch_ao._set_engine(name)
+
+
+def set_deterministic(enabled: bool) -> None:
+    """Keeps to engines that follow the numeric rule exactly: equal integers on every machine.
+
+    Args:
+        enabled: also settable by TORCH_AO_EXT_DETERMINISTIC=1.
+    """
+    torch.ops.torch_ao._set_deterministic(enabled)

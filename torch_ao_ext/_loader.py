@@ -1,0 +1,57 @@
+"""Finds and loads libtorch_ao_ext.so, or says in one ImportError why it cannot."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from torch_ao_ext.version import __version__
+
+# The library is compiled against one torch minor: the C++ ABI of another one
+# differs and loading would abort the process or resolve wrong symbols.
+TORCH_MINOR = (2, 13)
+
+# Development only: load this file instead of the installed one.
+LIBRARY_VARIABLE = "TORCH_AO_EXT_LIBRARY"
+
+
+def _import_error(cause: str) -> ImportError:
+    need = ".".join(map(str, TORCH_MINOR))
+    return ImportError(
+        f"torch_ao_ext {__version__} needs torch {need}.* and found torch {torch.__version__}: "
+        f"{cause}; install a torch_ao_ext built for this torch, or torch {need}"
+    )
+
+
+def library_path() -> Path:
+    """Path of the shared library that import loads."""
+    override = os.environ.get(LIBRARY_VARIABLE)
+    if override:
+        return Path(override)
+    return Path(__file__).parent / "lib" / "libtorch_ao_ext.so"
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    """(2, 13) of '2.13.0a0+gitabc'; () when it does not read as a version."""
+    try:
+        return tuple(int(part) for part in version.split("+")[0].split(".")[:2])
+    except ValueError:
+        return ()
+
+
+def load() -> None:
+    """Checks torch's version, then registers torch.ops.torch_ao.
+
+    Raises:
+        ImportError: other torch minor, missing library, or a library that does
+            not load; the text names both versions and the original cause.
+    """
+    if _minor(str(torch.__version__)) != TORCH_MINOR:
+        raise _import_error("the C++ ABI changes with every torch minor")
+    path = library_path()
+    if not path.is_file():
+        raise _import_error(f"no such file: {path}")
+    try:
+        torch.ops.load_library(str(path))
+    except Exception as error:  # OSError from dlopen, RuntimeError from a registration
+        raise _import_error(f"{path} does not load: {error}") from error

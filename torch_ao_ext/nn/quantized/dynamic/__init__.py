@@ -1,0 +1,17 @@
+"""Modules with int8 weights whose float inputs are quantized on the fly."""
+
+from torch_ao_ext.nn.quantized.dynamic.modules import (
+    DynamicQuant,
+    Linear,
+    MultiheadAttention,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
+
+__all__ = [
+    "DynamicQuant",
+    "Linear",
+    "MultiheadAttention",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+]

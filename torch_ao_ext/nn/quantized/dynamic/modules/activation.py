@@ -1,0 +1,324 @@
+"""Multi-head attention whose four projections run in int8."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from torch_ao_ext.nn.quantized.dynamic.modules.linear import (
+    Linear,
+    QuantizedWeight,
+    _dynamic_quant_of,
+    quantize_weight,
+)
+
+__all__ = ["MultiheadAttention"]
+
+
+def _float_mask(mask: torch.Tensor | None, name: str, dtype: torch.dtype) -> torch.Tensor | None:
+    """Additive mask of the query's dtype: True (ignore this key) becomes -inf."""
+    if mask is None or mask.is_floating_point():
+        return mask
+    if mask.dtype != torch.bool:
+        raise ValueError(
+            f"MultiheadAttention: argument '{name}' must be bool or float, got {mask.dtype}"
+        )
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(
+        mask, float("-inf")
+    )
+
+
+def _concatenate(parts: list[QuantizedWeight]) -> QuantizedWeight:
+    """One [sum N, K] weight of several; a per-tensor scale is repeated for its rows."""
+    scales = [part.scale.expand(part.data.shape[0]) for part in parts]
+    points = None
+    if any(part.zero_point is not None for part in parts):
+        points = torch.cat(
+            [
+                torch.zeros(part.data.shape[0], dtype=torch.int32)
+                if part.zero_point is None
+                else part.zero_point.expand(part.data.shape[0])
+                for part in parts
+            ]
+        )
+    return QuantizedWeight(torch.cat([part.data for part in parts]), torch.cat(scales), points)
+
+
+class MultiheadAttention(nn.Module):
+    """nn.MultiheadAttention with int8 projections, float attention.
+
+    Takes and returns what nn.MultiheadAttention does: `batch_first`, `kdim` /
+    `vdim`, `bias_k` / `bias_v`, `add_zero_attn`, both masks, weights averaged or
+    per head. Attention itself is `F.scaled_dot_product_attention` when weights
+    are not asked for.
+
+    The state is that of the projections, `out_proj` and either `q_proj`,
+    `k_proj`, `v_proj` or, when `packed_in_proj` is set, one `in_proj` of `3 * embed_dim`
+    rows. Both give the same numbers. The packed form quantizes the input once, for
+    self-attention; a cross-attention call on it computes rows that it drops.
+
+    Made by `from_float`; the constructor gives zero weights for `load_state_dict`.
+    """
+
+    # Constants: TorchScript must not compile the branch whose layers do not exist.
+    __constants__ = ["packed_in_proj", "batch_first", "add_zero_attn"]
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = False,
+        packed_in_proj: bool = False,
+    ) -> None:
+        super().__init__()
+        if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads != 0:
+            raise ValueError(
+                "MultiheadAttention: argument 'embed_dim' must be a multiple of num_heads, "
+                f"got embed_dim={embed_dim}, num_heads={num_heads}"
+            )
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.kdim = kdim if kdim is not None else embed_dim
+        self.vdim = vdim if vdim is not None else embed_dim
+        self.dropout = dropout
+        self.batch_first = batch_first
+        self.add_zero_attn = add_zero_attn
+        self.packed_in_proj = packed_in_proj
+        # Core's TransformerEncoderLayer asks these to choose its fused float
+        # path, which must not run: it reads float weights.
+        self._qkv_same_embed_dim = False
+        self.in_proj_weight = None
+        self.in_proj_bias = None
+        if packed_in_proj:
+            if self.kdim != embed_dim or self.vdim != embed_dim:
+                raise ValueError(
+                    "MultiheadAttention: argument 'packed_in_proj' must be False when kdim or "
+                    f"vdim differ from embed_dim, got kdim={kdim}, vdim={vdim}"
+                )
+            self.in_proj = Linear(embed_dim, 3 * embed_dim, bias)
+        else:
+            self.q_proj = Linear(embed_dim, embed_dim, bias)
+            self.k_proj = Linear(self.kdim, embed_dim, bias)
+            self.v_proj = Linear(self.vdim, embed_dim, bias)
+        self.out_proj = Linear(embed_dim, embed_dim, bias)
+        self.register_buffer("bias_k", torch.zeros(1, 1, embed_dim) if add_bias_kv else None)
+        self.register_buffer("bias_v", torch.zeros(1, 1, embed_dim) if add_bias_kv else None)
+        self.eval()
+
+    @classmethod
+    def from_float(
+        cls,
+        mod: nn.Module,
+        use_precomputed_fake_quant: bool = False,
+        packed_in_proj: bool = False,
+    ) -> "MultiheadAttention":
+        """Quantized copy of an nn.MultiheadAttention whose `qconfig` is set.
+
+        Each of the query, key and value weights gets its own qparams, so that
+        per-tensor qconfigs do not share one scale between them.
+
+        Args:
+            mod: the float module.
+            use_precomputed_fake_quant: torch.ao's flag; not used here.
+            packed_in_proj: keep one input projection, see the class.
+
+        Raises:
+            ValueError: no qconfig, or a weight that is not finite.
+        """
+        del use_precomputed_fake_quant
+        qconfig = getattr(mod, "qconfig", None)
+        if qconfig is None:
+            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
+        has_bias = mod.in_proj_bias is not None
+        packed_in_proj = packed_in_proj and mod._qkv_same_embed_dim
+        # meta: the projections are replaced below.
+        with torch.device("meta"):
+            new = cls(
+                mod.embed_dim,
+                mod.num_heads,
+                mod.dropout,
+                has_bias,
+                mod.bias_k is not None,
+                mod.add_zero_attn,
+                mod.kdim,
+                mod.vdim,
+                mod.batch_first,
+                packed_in_proj,
+            )
+        if mod._qkv_same_embed_dim:
+            weights = mod.in_proj_weight.detach().chunk(3)
+        else:
+            weights = (mod.q_proj_weight, mod.k_proj_weight, mod.v_proj_weight)
+        biases = mod.in_proj_bias.detach().chunk(3) if has_bias else (None, None, None)
+        rule = _dynamic_quant_of(qconfig)
+        parts = [quantize_weight(weight, qconfig) for weight in weights]
+        if packed_in_proj:
+            new.in_proj = Linear._from_parts(_concatenate(parts), mod.in_proj_bias, rule)
+        else:
+            for name, part, bias in zip(("q_proj", "k_proj", "v_proj"), parts, biases, strict=True):
+                setattr(new, name, Linear._from_parts(part, bias, rule))
+        new.out_proj = Linear._from_parts(
+            quantize_weight(mod.out_proj.weight, qconfig), mod.out_proj.bias, rule
+        )
+        if mod.bias_k is not None:
+            new.bias_k = mod.bias_k.detach().clone()
+            new.bias_v = mod.bias_v.detach().clone()
+        return new.eval()
+
+    def _project(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if self.packed_in_proj:
+            size = self.embed_dim
+            q_all = self.in_proj(query)
+            k_all = q_all if key is query else self.in_proj(key)
+            v_all = k_all if value is key else self.in_proj(value)
+            return (
+                q_all.narrow(-1, 0, size),
+                k_all.narrow(-1, size, size),
+                v_all.narrow(-1, 2 * size, size),
+            )
+        return self.q_proj(query), self.k_proj(key), self.v_proj(value)
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, L, E] -> [B, H, L, E / H], a view."""
+        return x.unflatten(-1, [self.num_heads, self.head_dim]).transpose(1, 2)
+
+    def _mask(
+        self,
+        attn_mask: torch.Tensor | None,
+        key_padding_mask: torch.Tensor | None,
+        query: torch.Tensor,
+        batch: int,
+        keys: int,
+    ) -> torch.Tensor | None:
+        """Both masks and the appended keys as one additive [B | 1, H | 1, L | 1, S'] mask."""
+        queries = query.shape[1]
+        extra = int(self.bias_k is not None) + int(self.add_zero_attn)
+        merged: torch.Tensor | None = None
+        if attn_mask is not None:
+            mask = _float_mask(attn_mask, "attn_mask", query.dtype)
+            assert mask is not None
+            if mask.dim() == 2:
+                if mask.shape[0] != queries or mask.shape[1] != keys:
+                    raise ValueError(
+                        f"MultiheadAttention: argument 'attn_mask' must be [{queries}, {keys}], "
+                        f"got {mask.shape}"
+                    )
+                merged = mask.unsqueeze(0).unsqueeze(0)
+            else:
+                heads = batch * self.num_heads
+                if mask.dim() != 3 or mask.shape[0] != heads or mask.shape[1] != queries or (
+                    mask.shape[2] != keys
+                ):
+                    raise ValueError(
+                        "MultiheadAttention: argument 'attn_mask' must be "
+                        f"[{heads}, {queries}, {keys}], got {mask.shape}"
+                    )
+                merged = mask.unflatten(0, [batch, self.num_heads])
+        if key_padding_mask is not None:
+            pad = _float_mask(key_padding_mask, "key_padding_mask", query.dtype)
+            assert pad is not None
+            if pad.dim() != 2 or pad.shape[0] != batch or pad.shape[1] != keys:
+                raise ValueError(
+                    f"MultiheadAttention: argument 'key_padding_mask' must be [{batch}, {keys}], "
+                    f"got {pad.shape}"
+                )
+            pad = pad.unsqueeze(1).unsqueeze(1)
+            merged = pad if merged is None else merged + pad
+        if merged is not None and extra > 0:
+            merged = F.pad(merged, [0, extra])  # appended keys are never masked
+        return merged
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: torch.Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """See nn.MultiheadAttention.forward: same arguments, shapes and results.
+
+        Raises:
+            ValueError: a nested tensor, or a mask of the wrong shape or dtype.
+            RuntimeError: `is_causal` without `attn_mask`.
+        """
+        if query.is_nested or key.is_nested or value.is_nested:
+            raise ValueError("MultiheadAttention: argument 'query' must not be a nested tensor")
+        if is_causal and attn_mask is None:
+            raise RuntimeError("MultiheadAttention: is_causal needs attn_mask")
+        batched = query.dim() == 3
+        q, k, v = self._project(query, key, value)
+        if not batched:
+            q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
+            if key_padding_mask is not None:
+                key_padding_mask = key_padding_mask.unsqueeze(0)
+        elif not self.batch_first:
+            q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
+        batch, keys = k.shape[0], k.shape[1]
+
+        # The hint may replace the mask only when nothing else enters the mask.
+        appended = self.bias_k is not None or self.add_zero_attn
+        use_hint = is_causal and key_padding_mask is None and not need_weights and not appended
+        mask: torch.Tensor | None = None
+        if not use_hint:
+            mask = self._mask(attn_mask, key_padding_mask, q, batch, keys)
+
+        if self.bias_k is not None and self.bias_v is not None:
+            k = torch.cat([k, self.bias_k.to(k.dtype).expand(batch, 1, -1)], dim=1)
+            v = torch.cat([v, self.bias_v.to(v.dtype).expand(batch, 1, -1)], dim=1)
+        if self.add_zero_attn:
+            k = torch.cat([k, k.new_zeros(batch, 1, k.shape[2])], dim=1)
+            v = torch.cat([v, v.new_zeros(batch, 1, v.shape[2])], dim=1)
+        q, k, v = self._heads(q), self._heads(k), self._heads(v)
+
+        weights: torch.Tensor | None = None
+        if need_weights:
+            scores = torch.matmul(q * math.sqrt(1.0 / self.head_dim), k.transpose(-2, -1))
+            if mask is not None:
+                scores = scores + mask
+            weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)
+            y = torch.matmul(weights, v)
+            if average_attn_weights:
+                weights = weights.mean(dim=1)
+            if not batched:
+                weights = weights.squeeze(0)
+        else:
+            y = F.scaled_dot_product_attention(
+                q, k, v, mask, self.dropout if self.training else 0.0, use_hint
+            )
+        y = y.transpose(1, 2).flatten(-2)  # [B, H, L, D] -> [B, L, E]
+        if not batched:
+            y = y.squeeze(0)
+        elif not self.batch_first:
+            y = y.transpose(0, 1)
+        return self.out_proj(y), weights
+
+    def _get_name(self) -> str:
+        return "DynamicQuantizedMultiheadAttention"
+
+    def extra_repr(self) -> str:
+        """Sizes and the layout of the input projection."""
+        return (
+            f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, "
+            f"batch_first={self.batch_first}, packed_in_proj={self.packed_in_proj}"
+        )
+
+
+def is_self_attention(parent: nn.Module, name: str) -> bool:
+    """Whether `parent.name` only ever gets query, key and value from one tensor."""
+    layers: tuple[Any, ...] = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+    return isinstance(parent, layers) and name == "self_attn"

@@ -1,0 +1,23 @@
+"""Quantization flows under the names of torch.ao.quantization."""
+
+from torch_ao_ext.quantization.observer import *  # noqa: F403
+from torch_ao_ext.quantization.observer import __all__ as _observer_names
+from torch_ao_ext.quantization.qconfig import *  # noqa: F403
+from torch_ao_ext.quantization.qconfig import __all__ as _qconfig_names
+from torch_ao_ext.quantization.quant_type import QuantType
+from torch_ao_ext.quantization.quantization_mappings import (
+    DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
+    get_default_dynamic_quant_module_mappings,
+    get_dynamic_quant_module_class,
+)
+from torch_ao_ext.quantization.quantize import quantize_dynamic
+
+__all__ = [
+    "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
+    "QuantType",
+    "get_default_dynamic_quant_module_mappings",
+    "get_dynamic_quant_module_class",
+    "quantize_dynamic",
+    *_observer_names,
+    *_qconfig_names,
+]
