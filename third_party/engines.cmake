@@ -19,6 +19,11 @@ if(TAE_ENGINES_DIR)
   set(_tae_prefix "${TAE_ENGINES_DIR}")
 else()
   find_package(Python 3.11 REQUIRED COMPONENTS Interpreter)
+  # A changed pin, patch or filter reaches an existing build folder.
+  file(GLOB_RECURSE _tae_inputs "${CMAKE_CURRENT_LIST_DIR}/engines/*"
+    "${CMAKE_CURRENT_LIST_DIR}/patches/*.patch")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
+    ${_tae_inputs} "${CMAKE_CURRENT_LIST_DIR}/sources.lock")
   # The engines must come from the compiler of the main build: their key contains it.
   set(_tae_env "CXX=${CMAKE_CXX_COMPILER}")
   if(CMAKE_C_COMPILER)
