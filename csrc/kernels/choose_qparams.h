@@ -46,9 +46,8 @@ static inline QParams not_a_number() { return {__builtin_nanf(""), 0}; }
 // Row rule, all steps in f32. mn and mx may exclude 0; non-finite ones give a
 // NaN scale. A range wider than FLT_MAX gives an infinite scale (then
 // 1 / scale is 0, and every output of the row NaN).
-static inline QParams row_qparams(float mn, float mx, bool symmetric, bool reduce_range) {
+static inline QParams row_qparams(float mn, float mx, bool symmetric, const QRange& range) {
   if (!detail::finite_range(mn, mx)) return detail::not_a_number();
-  const QRange range = dynamic_range(symmetric, reduce_range);
   if (mn > 0.f) mn = 0.f;
   if (mx < 0.f) mx = 0.f;
   QParams q;
@@ -57,7 +56,7 @@ static inline QParams row_qparams(float mn, float mx, bool symmetric, bool reduc
   // Below the smallest normal number 1 / scale may overflow.
   if (q.scale < FLT_MIN) q.scale = mx == mn ? 1.f : FLT_MIN;
   if (!symmetric) {
-    const float zp = __builtin_nearbyintf(-mn / q.scale);
+    const float zp = __builtin_nearbyintf(-mn / q.scale) + static_cast<float>(range.lo);
     q.zero_point = zp >= static_cast<float>(range.hi)   ? range.hi
                    : zp > static_cast<float>(range.lo)  ? static_cast<int32_t>(zp)
                                                         : range.lo;
@@ -65,14 +64,17 @@ static inline QParams row_qparams(float mn, float mx, bool symmetric, bool reduc
   return q;
 }
 
+static inline QParams row_qparams(float mn, float mx, bool symmetric, bool reduce_range) {
+  return row_qparams(mn, mx, symmetric, dynamic_range(symmetric, reduce_range));
+}
+
 // Tensor rule: ATen's quant_utils::ChooseQuantizationParams (ATen/native/
 // quantized/cpu/QuantUtils.h), affine without preserve_sparsity: the same
 // result for every finite pair. Symmetric (ATen has no dynamic linear with it):
 // max|x| / hi in double with the same treatment of small scales, zero point 0.
-static inline QParams tensor_qparams(float mn, float mx, bool symmetric, bool reduce_range) {
+static inline QParams tensor_qparams(float mn, float mx, bool symmetric, const QRange& range) {
   constexpr float kSmallScale = 6.1e-5f;  // below: subnormal in fp16, kept out as ATen does
   if (!detail::finite_range(mn, mx)) return detail::not_a_number();
-  const QRange range = dynamic_range(symmetric, reduce_range);
   if (mn > 0.f) mn = 0.f;
   if (mx < 0.f) mx = 0.f;
 
@@ -108,6 +110,10 @@ static inline QParams tensor_qparams(float mn, float mx, bool symmetric, bool re
                  : zp > range.hi ? range.hi
                                  : static_cast<int32_t>(__builtin_nearbyint(zp));
   return q;
+}
+
+static inline QParams tensor_qparams(float mn, float mx, bool symmetric, bool reduce_range) {
+  return tensor_qparams(mn, mx, symmetric, dynamic_range(symmetric, reduce_range));
 }
 
 }  // namespace tae::kernels
