@@ -20,14 +20,17 @@ TAE_VEC VF polynomial(const float (&c)[kSize], VF x) {
   return y;
 }
 
-TAE_VEC VF exp_nonpositive(VF t) {
+TAE_VEC VF exp_nonpositive(VF x, float cutoff = kExpCutoff) {
+  // Bounded first: lanes that become 0 must not compute denormals, which trap to
+  // microcode.
+  const VF t = max(vf(cutoff), x);
   const VF shifted = add(mul(t, vf(kLog2E)), vf(kRoundMagic));
   const VF n = sub(shifted, vf(kRoundMagic));
   VF r = sub(t, mul(n, vf(kLn2High)));
   r = sub(r, mul(n, vf(kLn2Low)));
   const VF y = add(add(mul(polynomial(kExp, r), mul(r, r)), r), vf(1.f));
   const VF power = as_float(shift_left<23>(add(as_int(shifted), vi(127))));
-  return select(less(t, vf(kExpCutoff)), vf(0.f), mul(y, power));
+  return select(less(x, vf(cutoff)), vf(0.f), mul(y, power));
 }
 
 TAE_VEC VF sigmoid(VF x) {
@@ -47,7 +50,7 @@ TAE_VEC VF tanh(VF x) {
 TAE_VEC VF gelu_erf(VF x) {
   const VF t = abs(x);
   const VF u = div(vf(1.f), add(vf(1.f), mul(vf(kTailSlope), t)));
-  const VF tail = mul(exp_nonpositive(mul(mul(t, t), vf(-0.5f))), polynomial(kTail, u));
+  const VF tail = mul(exp_nonpositive(mul(mul(t, t), vf(-0.5f)), kTailCutoff), polynomial(kTail, u));
   return mul(max(vf(kGeluFloor), x), select(less(x, vf(0.f)), tail, sub(vf(1.f), tail)));
 }
 
@@ -100,7 +103,12 @@ TAE_VEC void apply_unary(const PostOp& op, VF (&x)[kCount]) {
     case PostOp::Kind::hardsigmoid:
       for (VF& v : x) v = div(relu6_of_plus3(v), vf(6.f));
       break;
-    default: apply_transcendental(op.kind, x, kCount); break;
+    default: {
+      VF copy[kCount];  // so that x itself can stay in registers on the other paths
+      for (int i = 0; i < kCount; ++i) copy[i] = x[i];
+      apply_transcendental(op.kind, copy, kCount);
+      for (int i = 0; i < kCount; ++i) x[i] = copy[i];
+    }
   }
 }
 

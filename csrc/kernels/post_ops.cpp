@@ -20,9 +20,9 @@ float polynomial(const float (&c)[kSize], float x) {
   return y;
 }
 
-// exp(t) for t <= 0, NaN for NaN.
-float exp_nonpositive(float t) {
-  if (t < kExpCutoff) return 0.f;
+// exp(t) for t <= 0, 0 below the cutoff, NaN for NaN.
+float exp_nonpositive(float t, float cutoff = kExpCutoff) {
+  if (t < cutoff) return 0.f;
   const float shifted = t * kLog2E + kRoundMagic;
   const float n = shifted - kRoundMagic;
   float r = t - n * kLn2High;
@@ -48,7 +48,7 @@ float tanh(float x) {
 float gelu_erf(float x) {
   const float t = std::fabs(x);
   const float u = 1.f / (1.f + kTailSlope * t);
-  const float tail = exp_nonpositive(t * t * -0.5f) * polynomial(kTail, u);
+  const float tail = exp_nonpositive(t * t * -0.5f, kTailCutoff) * polynomial(kTail, u);
   return max(kGeluFloor, x) * (x < 0.f ? tail : 1.f - tail);
 }
 

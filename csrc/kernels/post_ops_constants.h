@@ -3,7 +3,7 @@
 // FMA), so that every ISA gives the same bits.
 //
 //   e(t) = exp(t), t <= 0:   n = round(t * log2(e)), r = t - n * ln2 (two parts),
-//                            2^n * (1 + r + r^2 * P(r)); 0 below kExpCutoff
+//                            2^n * (1 + r + r^2 * P(r)); 0 below a cutoff (no denormals)
 //   sigmoid(x) = (x < 0 ? e : 1) / (1 + e),       e = e(-|x|)
 //   silu(x)    = max(x, -88) * sigmoid(x)         the bound turns -inf * 0 into -0
 //   gelu_tanh  = max(x, -14) * sigmoid(x * (2c + 2c * 0.044715 * x^2)), c = sqrt(2 / pi);
@@ -42,6 +42,7 @@ constexpr float kGeluTanh3 = 0.071354816272600242f;  // 2 sqrt(2 / pi) * 0.04471
 
 // Normal tail times exp(t^2 / 2), in u = 1 / (1 + 0.33 t): minimax fit of degree 9 on
 // [0, 13.3], relative error 6e-8 with these f32 coefficients. Highest degree first.
+constexpr float kTailCutoff = -82.f;  // of the exponent: the product stays a normal float
 constexpr float kTailSlope = 0.33f;
 constexpr float kTail[] = {-0.026502493768930435f, 0.15183039009571075f, -0.329549640417099f,
                            0.30070120096206665f,   -0.11386875808238983f, 0.14944539964199066f,
