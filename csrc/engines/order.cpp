@@ -1,0 +1,74 @@
+// Every candidate table on one page. Best first; `reference` is last, always built,
+// and accepts everything that the checks let through. Which engine leads a class is
+// measured: see benchmarks/ops/linear.py and docs/design.md.
+#include "engines/order.h"
+
+#include "core/cpu_features.h"
+#include "engines/onednn/onednn.h"
+#include "engines/xnnpack/xnnpack.h"
+
+namespace tae {
+namespace {
+
+// An engine may have several rows: a class that it leads, and a later place for the
+// rest. It is asked once, at the first row that applies.
+struct LinearRow {
+  Engine engine;
+  bool (*applies)(const LinearProblem& p);
+  Result<LinearImplPtr> (*make)(const LinearProblem& p);
+};
+
+bool always(const LinearProblem&) { return true; }
+
+constexpr LinearRow kLinear[] = {
+    {Engine::native, always, make_linear_native},
+    {Engine::onednn, always, make_linear_onednn},
+    {Engine::xnnpack, always, make_linear_xnnpack},
+    {Engine::reference, always, make_linear_reference},
+};
+
+// XNNPACK adds the bias to the accumulator and multiplies once, so a result near a
+// rounding boundary may differ by one step from the rule in engines/linear.h.
+bool follows_rule(Engine engine) { return engine != Engine::xnnpack; }
+
+}  // namespace
+
+Selection select_linear(const LinearProblem& problem, Engine forced, bool deterministic) {
+  Selection selection;
+  bool asked[kNumEngines] = {};
+  for (const LinearRow& row : kLinear) {
+    bool& done = asked[static_cast<int>(row.engine)];
+    if (done || (forced != Engine::automatic && forced != row.engine)) continue;
+    // A class table orders engines, it does not forbid one that is asked for by name.
+    if (forced == Engine::automatic && !row.applies(problem)) continue;
+    done = true;
+    if (deterministic && !follows_rule(row.engine)) {
+      selection.refused.emplace_back(name_of(row.engine),
+                                     "may round differently; deterministic mode is on");
+      continue;
+    }
+    Result<LinearImplPtr> made = row.make(problem);
+    if (made) {
+      selection.impl = std::move(made.value());
+      return selection;
+    }
+    selection.refused.emplace_back(name_of(row.engine), made.reason());
+  }
+  return selection;
+}
+
+std::string refusal_lines(const Selection& selection) {
+  std::string lines;
+  for (const auto& [engine, reason] : selection.refused)
+    lines += (lines.empty() ? "  " : "\n  ") + engine + ": " + reason;
+  return lines;
+}
+
+std::vector<EngineInfo> engine_infos() {
+  return {{"native", name_of(best_isa()), ""},
+          {"onednn", onednn::onednn_version(), onednn::init_error()},
+          {"xnnpack", xnnpack::xnnpack_version(), xnnpack::init_error()},
+          {"reference", "scalar", ""}};
+}
+
+}  // namespace tae

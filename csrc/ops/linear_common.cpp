@@ -1,0 +1,230 @@
+#include "ops/linear_common.h"
+
+#include "core/env.h"
+#include "core/fork.h"
+#include "core/qparams.h"
+#include "engines/order.h"
+#include "ops/post_ops.h"
+
+namespace tae {
+namespace {
+
+bool present(const std::optional<at::Tensor>& t) { return t.has_value() && t->defined(); }
+
+// The values behind a problem's pointers.
+struct ProblemStorage {
+  at::Tensor weight;
+  std::vector<float> scale;
+  std::vector<int32_t> zero_point;
+  std::vector<float> bias;
+};
+
+// Checks every value that a packing bakes in; the shapes are checked by the caller.
+LinearProblem make_problem(const LinearBaked& b, ProblemStorage* storage) {
+  LinearProblem p;
+  p.n = b.weight.size(0);
+  p.k = b.weight.size(1);
+  p.dynamic = b.dynamic;
+  p.dynamic_quant = b.dynamic_quant;
+  p.input_dtype = b.input_dtype;
+  p.output_dtype = b.output_dtype;
+  p.input_scale = b.input_scale;
+  p.input_zero_point = b.input_zero_point;
+  p.output_scale = b.output_scale;
+  p.output_zero_point = b.output_zero_point;
+  p.post_ops = parse_post_ops(b.op, b.post_ops, b.post_op_args);
+
+  const Arg weight{b.op, "weight"};
+  storage->weight = dense(weight, b.weight);
+  p.weight = span_of<int8_t>(weight, storage->weight).first(p.n * p.k);
+  storage->scale = scale_values({b.op, "weight_scale"}, b.weight_scale);
+  p.weight_scale = storage->scale.data();
+  p.weight_scale_size = static_cast<int64_t>(storage->scale.size());
+  if (present(b.weight_zero_point)) {
+    storage->zero_point =
+        zero_point_values({b.op, "weight_zero_point"}, *b.weight_zero_point, -128, 127);
+    // All zero is the same problem as none, and every engine has a faster way for it.
+    bool any = false;
+    for (int32_t z : storage->zero_point) any = any || z != 0;
+    if (any) {
+      if (storage->zero_point.size() < storage->scale.size())
+        storage->zero_point.resize(storage->scale.size(), storage->zero_point[0]);
+      if (storage->scale.size() < storage->zero_point.size()) {
+        storage->scale.resize(storage->zero_point.size(), storage->scale[0]);
+        p.weight_scale = storage->scale.data();
+        p.weight_scale_size = static_cast<int64_t>(storage->scale.size());
+      }
+      p.weight_zero_point = storage->zero_point.data();
+    }
+  }
+  if (present(b.bias)) {
+    storage->bias = finite_values({b.op, "bias"}, *b.bias);
+    p.bias = storage->bias.data();
+  }
+  return p;
+}
+
+void log_packing(const LinearBaked& b, const PackedState& s) {
+  std::string text = c10::str("pack ", b.op, " weight=", b.weight.sizes(), " ",
+                              name_of(b.input_dtype), "->", name_of(b.output_dtype), " post_ops='",
+                              b.post_ops, "' engine=", s.engine, " kernel='", s.description,
+                              "' bytes=", s.packed_bytes);
+  for (const auto& [engine, reason] : s.refused) text += "; " + engine + " refused: " + reason;
+  log_line(text);
+}
+
+PackedState pack(const LinearBaked& b) {
+  TORCH_CHECK_VALUE(init_error().empty(), init_error());
+  ProblemStorage storage;
+  const LinearProblem problem = make_problem(b, &storage);
+  SerialAfterFork serial;
+  const Settings& s = settings();
+  Selection selection = select_linear(problem, s.engine.load(), s.deterministic.load());
+  TORCH_CHECK_NOT_IMPLEMENTED(selection.impl != nullptr, "torch_ao::", b.op,
+                              ": no engine accepts this call:\n", refusal_lines(selection));
+  PackedState state;
+  state.engine = selection.impl->engine();
+  state.description = selection.impl->description();
+  state.packed_bytes = selection.impl->packed_bytes();
+  state.refused = std::move(selection.refused);
+  state.impl = std::move(selection.impl);
+  if (s.log_dispatch.load(std::memory_order_relaxed)) log_packing(b, state);
+  return state;
+}
+
+// Layout, sizes and quantization of `other`; returns it contiguous.
+at::Tensor check_other(const char* op, bool wanted, const LinearOther& other,
+                       at::IntArrayRef output_sizes, bool dynamic, LinearArgs* args) {
+  const Arg arg{op, "other"};
+  if (!wanted) {
+    TAE_CHECK_VALUE(!present(other.tensor), arg, "be None without post-op 'add'", "a tensor");
+    return {};
+  }
+  TAE_CHECK_VALUE(present(other.tensor), arg, "be given with post-op 'add'", "None");
+  const at::Tensor& t = *other.tensor;
+  if (dynamic)
+    check_tensor(arg, t, {at::kFloat, at::kBFloat16});
+  else
+    check_tensor(arg, t, {at::kFloat, at::kBFloat16, at::kByte, at::kChar});
+  check_same_sizes(arg, t, output_sizes, "the output");
+  args->other_dtype = dtype_of(t.scalar_type());
+  const Arg scale{op, "other_scale"};
+  const Arg zero_point{op, "other_zero_point"};
+  if (is_quantized(args->other_dtype)) {
+    args->other_scale = check_scale(scale, other.scale);
+    args->other_zero_point =
+        check_zero_point(zero_point, other.zero_point, quant_min(args->other_dtype),
+                         quant_max(args->other_dtype));
+  } else {
+    TAE_CHECK_VALUE(other.scale == 1.0, scale, "be 1.0 for a float tensor", other.scale);
+    TAE_CHECK_VALUE(other.zero_point == 0, zero_point, "be 0 for a float tensor", other.zero_point);
+  }
+  return dense(arg, t);
+}
+
+void run_engine(const LinearBaked& b, const PackedState& state, const LinearArgs& args) {
+  SerialAfterFork serial;
+  try {
+    state.as<LinearImpl>().run(args);
+  } catch (const std::runtime_error& e) {  // not bad_alloc: that one says enough
+    TORCH_CHECK(false, "torch_ao::", b.op, ": engine ", state.engine, " failed: ", e.what());
+  }
+}
+
+}  // namespace
+
+void bake_static_qparams(LinearBaked* b, double input_scale, int64_t input_zero_point,
+                         double output_scale, int64_t output_zero_point) {
+  b->input_scale = check_scale({b->op, "input_scale"}, input_scale);
+  b->input_zero_point = check_zero_point({b->op, "input_zero_point"}, input_zero_point,
+                                         quant_min(b->input_dtype), quant_max(b->input_dtype));
+  const Arg scale{b->op, "output_scale"};
+  const Arg zero_point{b->op, "output_zero_point"};
+  if (is_quantized(b->output_dtype)) {
+    b->output_scale = check_scale(scale, output_scale);
+    b->output_zero_point = check_zero_point(zero_point, output_zero_point,
+                                            quant_min(b->output_dtype), quant_max(b->output_dtype));
+  } else {
+    TAE_CHECK_VALUE(output_scale == 1.0, scale, "be 1.0 for a float output", output_scale);
+    TAE_CHECK_VALUE(output_zero_point == 0, zero_point, "be 0 for a float output",
+                    output_zero_point);
+  }
+}
+
+void check_linear_weights(const LinearBaked& b) {
+  const Arg weight{b.op, "weight"};
+  check_tensor(weight, b.weight, {at::kChar});
+  check_rank(weight, b.weight, 2);
+  const int64_t n = b.weight.sizes()[0];
+  const Arg scale{b.op, "weight_scale"};
+  check_tensor(scale, b.weight_scale, {at::kFloat});
+  check_per_channel(scale, b.weight_scale, n);
+  if (present(b.weight_zero_point)) {
+    const Arg zero_point{b.op, "weight_zero_point"};
+    check_tensor(zero_point, *b.weight_zero_point, {at::kInt, at::kLong});
+    check_per_channel(zero_point, *b.weight_zero_point, n);
+  }
+  if (present(b.bias)) {
+    const Arg bias{b.op, "bias"};
+    check_tensor(bias, *b.bias, {at::kFloat});
+    check_rank(bias, *b.bias, 1);
+    check_size(bias, *b.bias, 0, n, "weight.size(0)");
+  }
+}
+
+PackedStatePtr packed_linear(const LinearBaked& b) {
+  StateQuery query(b.dynamic ? "linear_dynamic" : "linear", b.weight);
+  query.add(b.weight_scale);
+  query.add(b.weight_zero_point);
+  query.add(b.bias);
+  const DynamicQuant& d = b.dynamic_quant;
+  query.add(int64_t{static_cast<int>(b.input_dtype)} | int64_t{static_cast<int>(b.output_dtype)} << 8 |
+            int64_t{d.per_row} << 16 | int64_t{d.symmetric} << 17 | int64_t{d.reduce_range} << 18);
+  if (!b.dynamic) {
+    query.add(b.input_scale);
+    query.add(int64_t{b.input_zero_point});
+    query.add(b.output_scale);
+    query.add(int64_t{b.output_zero_point});
+  }
+  query.set_post_ops(b.post_ops, b.post_op_args);
+  return find_or_pack(query, [&] { return pack(b); });
+}
+
+at::Tensor run_linear(const LinearBaked& b, const at::Tensor& input, const LinearOther& other) {
+  check_linear_weights(b);
+  const Arg input_arg{b.op, "input"};
+  check_min_rank(input_arg, input, 1);
+  const int64_t n = b.weight.sizes()[0];
+  const int64_t k = b.weight.sizes()[1];
+  check_size(input_arg, input, -1, k, "weight.size(1)");
+
+  c10::SmallVector<int64_t, 6> sizes(input.sizes().begin(), input.sizes().end());
+  sizes.back() = n;
+  const at::ScalarType dtype = scalar_type_of(b.output_dtype);
+  const int64_t numel = check_numel(input_arg, sizes, c10::elementSize(dtype));
+
+  LinearArgs args;
+  const at::Tensor added = check_other(b.op, names_add(b.post_ops), other, sizes, b.dynamic, &args);
+  if (numel == 0) {
+    ProblemStorage storage;
+    make_problem(b, &storage);  // an empty batch is no way past the checks
+    return at::detail::empty_cpu(sizes, dtype);
+  }
+  const RowView rows = rows_of(input_arg, input);
+  const PackedStatePtr state = packed_linear(b);
+
+  at::Tensor output = at::detail::empty_cpu(sizes, dtype);
+  args.m = rows.rows;
+  args.input = rows.data;
+  args.input_stride = rows.stride;
+  args.output = output_bytes(output).first(numel * c10::elementSize(dtype));
+  if (added.defined())
+    args.other = bytes_of({b.op, "other"}, added).first(numel * added.element_size());
+  if (settings().log_dispatch.load(std::memory_order_relaxed))
+    log_line(c10::str("run ", b.op, " m=", args.m, " k=", k, " n=", n, " engine=", state->engine,
+                      " kernel='", state->description, "'"));
+  run_engine(b, *state, args);
+  return output;
+}
+
+}  // namespace tae

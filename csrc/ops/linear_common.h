@@ -1,0 +1,52 @@
+// What linear, linear_dynamic, their fused names and the packing ops share: checks of
+// the weight side, the engine state, one call.
+#pragma once
+
+#include <string_view>
+
+#include "core/checks.h"
+#include "core/weight_state.h"
+#include "engines/linear.h"
+
+namespace tae {
+
+// The arguments that are baked into a packing. References live as long as the call.
+struct LinearBaked {
+  const char* op;  // in messages
+  const at::Tensor& weight;                            // [N, K] int8
+  const at::Tensor& weight_scale;                      // [1] or [N] float32
+  const std::optional<at::Tensor>& weight_zero_point;  // [1] or [N] int32, int64
+  const std::optional<at::Tensor>& bias;               // [N] float32
+  bool dynamic = false;
+  DynamicQuant dynamic_quant = {};
+  DType input_dtype = DType::qu8;
+  DType output_dtype = DType::qu8;
+  float input_scale = 1.f;  // static only, as the next three
+  int32_t input_zero_point = 0;
+  float output_scale = 1.f;
+  int32_t output_zero_point = 0;
+  std::string_view post_ops = {};
+  at::ArrayRef<double> post_op_args = {};
+};
+
+// `other`, the operand of the post-op 'add'.
+struct LinearOther {
+  const std::optional<at::Tensor>& tensor;  // sizes of the output
+  double scale = 1.0;
+  int64_t zero_point = 0;
+};
+
+// Sets input_scale .. output_zero_point of a static problem after checking them.
+void bake_static_qparams(LinearBaked* baked, double input_scale, int64_t input_zero_point,
+                         double output_scale, int64_t output_zero_point);
+
+// Dtypes, ranks and lengths of the weight side; not the values. Returns nothing taken.
+void check_linear_weights(const LinearBaked& baked);
+
+// The packed state, made on first use.
+PackedStatePtr packed_linear(const LinearBaked& baked);
+
+// [*, K] -> [*, N]. `input` has a checked dtype; everything else is checked here.
+at::Tensor run_linear(const LinearBaked& baked, const at::Tensor& input, const LinearOther& other);
+
+}  // namespace tae

@@ -1,0 +1,82 @@
+#include "ops/quantize_common.h"
+
+#include "core/fork.h"
+
+namespace tae {
+namespace {
+
+void fill_pointers(const Arg& arg, Elementwise* e) {
+  e->numel = e->input.numel();
+  if (e->numel == 0) return;
+  check_storage(arg, e->input);
+  e->src = static_cast<const uint8_t*>(e->input.const_data_ptr());
+  e->dst = static_cast<uint8_t*>(e->output.mutable_data_ptr());
+}
+
+}  // namespace
+
+Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType output_dtype) {
+  Elementwise e;
+  check_numel(arg, input.sizes(), c10::elementSize(output_dtype));
+  if (input.is_non_overlapping_and_dense()) {
+    e.input = input;
+    e.output = at::detail::empty_strided_cpu(input.sizes(), input.strides(), output_dtype);
+  } else {
+    // Holes or overlaps: torch's rule for the order of the output's dimensions.
+    if (input.numel() > 0) check_storage(arg, input);
+    SerialAfterFork serial;
+    e.output = at::empty_like(input, input.options().dtype(output_dtype));
+    e.input = at::detail::empty_strided_cpu(e.output.sizes(), e.output.strides(),
+                                            input.scalar_type());
+    e.input.copy_(input);
+  }
+  fill_pointers(arg, &e);
+  return e;
+}
+
+Elementwise contiguous_elementwise(const Arg& arg, const at::Tensor& input,
+                                   at::ScalarType output_dtype) {
+  Elementwise e;
+  check_numel(arg, input.sizes(), c10::elementSize(output_dtype));
+  e.input = dense(arg, input);
+  e.output = at::detail::empty_cpu(input.sizes(), output_dtype);
+  fill_pointers(arg, &e);
+  return e;
+}
+
+ChannelView channel_view(const at::Tensor& t, int64_t axis) {
+  ChannelView v;
+  v.channels = t.size(axis);
+  // A dense tensor steps over exactly the dimensions inside the axis; the stride of
+  // a dimension of size 1 says nothing.
+  v.inner = v.channels == 1 ? t.numel() : t.stride(axis);
+  v.outer = t.numel() == 0 ? 0 : t.numel() / (v.channels * v.inner);
+  return v;
+}
+
+int64_t check_axis(const Arg& arg, int64_t axis, int64_t rank) {
+  TAE_CHECK_INDEX(axis >= -rank && axis < rank, arg,
+                  c10::str("be in [", -rank, ", ", rank - 1, "]"), axis);
+  return axis < 0 ? axis + rank : axis;
+}
+
+void quantize_run(const kernels::QuantizeKernels& k, DType src_dtype, const uint8_t* src,
+                  int64_t count, float inverse_scale, int32_t zero_point,
+                  const kernels::QuantRange& range, uint8_t* dst) {
+  if (src_dtype == DType::f32)
+    k.quantize_f32(reinterpret_cast<const float*>(src), count, inverse_scale, zero_point, range,
+                   dst);
+  else
+    k.quantize_bf16(reinterpret_cast<const uint16_t*>(src), count, inverse_scale, zero_point,
+                    range, dst);
+}
+
+void dequantize_run(const kernels::QuantizeKernels& k, const uint8_t* src, DType src_dtype,
+                    int64_t count, float scale, int32_t zero_point, DType dst_dtype, uint8_t* dst) {
+  if (dst_dtype == DType::f32)
+    k.dequantize_f32(src, src_dtype, count, scale, zero_point, reinterpret_cast<float*>(dst));
+  else
+    k.dequantize_bf16(src, src_dtype, count, scale, zero_point, reinterpret_cast<uint16_t*>(dst));
+}
+
+}  // namespace tae
