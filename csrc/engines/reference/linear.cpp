@@ -1,0 +1,166 @@
+// The rule of engines/linear.h as plain loops: the definition that other engines are
+// compared with, and the one that runs where all of them refuse. One thread, baseline
+// instructions, accumulators of 64 bits, so that it accepts every shape.
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "engines/linear.h"
+#include "kernels/choose_qparams.h"
+#include "kernels/post_ops.h"
+#include "kernels/vec_float_env.h"
+
+namespace tae {
+namespace {
+
+float from_bf16(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
+
+uint16_t to_bf16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  if (std::isnan(x)) return static_cast<uint16_t>((bits >> 16) | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// clamp(round_half_even(v) + zero_point, lo, hi); NaN gives lo.
+int32_t to_quantized(float v, int32_t zero_point, int32_t lo, int32_t hi) {
+  const float rounded = std::nearbyintf(v);
+  if (std::isnan(rounded)) return lo;
+  // Integers of this size are exact in f64, infinities stay ordered.
+  const double q = static_cast<double>(rounded) + zero_point;
+  return q <= lo ? lo : q >= hi ? hi : static_cast<int32_t>(q);
+}
+
+// Element i of a float or quantized buffer as a real number.
+float real_value(const void* data, DType dtype, int64_t i, float scale, int32_t zero_point) {
+  switch (dtype) {
+    case DType::f32: return static_cast<const float*>(data)[i];
+    case DType::bf16: return from_bf16(static_cast<const uint16_t*>(data)[i]);
+    case DType::qs8: return static_cast<float>(static_cast<const int8_t*>(data)[i] - zero_point) * scale;
+    default: return static_cast<float>(static_cast<const uint8_t*>(data)[i] - zero_point) * scale;
+  }
+}
+
+class ReferenceLinear final : public LinearImpl {
+ public:
+  explicit ReferenceLinear(const LinearProblem& p)
+      : p_(p),
+        weight_(p.weight, p.weight + p.n * p.k),
+        weight_scale_(p.weight_scale, p.weight_scale + p.weight_scale_size) {
+    if (p.weight_zero_point != nullptr)
+      weight_zero_point_.assign(p.weight_zero_point, p.weight_zero_point + p.weight_scale_size);
+    if (p.bias != nullptr) bias_.assign(p.bias, p.bias + p.n);
+    // The problem's arrays are dead after make.
+    p_.weight = nullptr;
+    p_.weight_scale = nullptr;
+    p_.weight_zero_point = nullptr;
+    p_.bias = nullptr;
+  }
+
+  void run(const LinearArgs& args) const override {
+    const kernels::DefaultFloatEnv env;
+    run_rows(args);
+  }
+
+  const char* engine() const override { return "reference"; }
+  std::string description() const override { return "plain loops, int64 accumulators"; }
+  size_t packed_bytes() const override {
+    return weight_.size() + sizeof(float) * (weight_scale_.size() + bias_.size()) +
+           sizeof(int32_t) * weight_zero_point_.size();
+  }
+
+ private:
+  [[gnu::noinline]] void run_rows(const LinearArgs& args) const {
+    kernels::QParams input{p_.input_scale, p_.input_zero_point};
+    if (p_.dynamic && !p_.dynamic_quant.per_row) input = choose(args, 0, args.m);
+    std::vector<int16_t> row(p_.k);  // x - zp_x: |x - zp_x| <= 255
+    for (int64_t m = 0; m < args.m; ++m) {
+      if (p_.dynamic && p_.dynamic_quant.per_row) input = choose(args, m, m + 1);
+      for (int64_t k = 0; k < p_.k; ++k) row[k] = centred_input(args, m * args.input_stride + k, input);
+      for (int64_t n = 0; n < p_.n; ++n)
+        store(args.output, m * p_.n + n, post_processed(args, m * p_.n + n, real(row, n, input.scale)));
+    }
+  }
+
+  // Parameters of rows [begin, end) together.
+  kernels::QParams choose(const LinearArgs& args, int64_t begin, int64_t end) const {
+    float mn = 0.f, mx = 0.f;
+    for (int64_t m = begin; m < end; ++m) {
+      for (int64_t k = 0; k < p_.k; ++k) {
+        const float x = real_value(args.input, p_.input_dtype, m * args.input_stride + k, 1.f, 0);
+        if (!std::isfinite(x)) return {std::nanf(""), 0};
+        mn = x < mn ? x : mn;
+        mx = x > mx ? x : mx;
+      }
+    }
+    const DynamicQuant& d = p_.dynamic_quant;
+    return d.per_row ? kernels::row_qparams(mn, mx, d.symmetric, d.reduce_range)
+                     : kernels::tensor_qparams(mn, mx, d.symmetric, d.reduce_range);
+  }
+
+  int16_t centred_input(const LinearArgs& args, int64_t i, const kernels::QParams& q) const {
+    if (p_.input_dtype == DType::qu8)
+      return static_cast<int16_t>(static_cast<const uint8_t*>(args.input)[i] - q.zero_point);
+    if (p_.input_dtype == DType::qs8)
+      return static_cast<int16_t>(static_cast<const int8_t*>(args.input)[i] - q.zero_point);
+    const kernels::QRange range =
+        kernels::dynamic_range(p_.dynamic_quant.symmetric, p_.dynamic_quant.reduce_range);
+    const float x = real_value(args.input, p_.input_dtype, i, 1.f, 0);
+    const int32_t value = to_quantized(x * (1.f / q.scale), q.zero_point, range.lo, range.hi);
+    return static_cast<int16_t>(value - q.zero_point);
+  }
+
+  // f32(acc) * (s_x * s_w) + bias of output column n.
+  float real(const std::vector<int16_t>& row, int64_t n, float input_scale) const {
+    const int64_t channel = weight_scale_.size() == 1 ? 0 : n;
+    const int32_t zero_point = weight_zero_point_.empty() ? 0 : weight_zero_point_[channel];
+    const int8_t* weight = weight_.data() + n * p_.k;
+    constexpr int64_t kBlock = 4096;  // 4096 * 255 * 255 < 2^31: the inner sum fits 32 bits
+    int64_t acc = 0;
+    for (int64_t begin = 0; begin < p_.k; begin += kBlock) {
+      const int64_t end = begin + kBlock < p_.k ? begin + kBlock : p_.k;
+      int32_t block = 0;
+      for (int64_t k = begin; k < end; ++k)
+        block += row[k] * static_cast<int16_t>(weight[k] - zero_point);
+      acc += block;
+    }
+    const float r = static_cast<float>(acc) * (input_scale * weight_scale_[channel]);
+    return bias_.empty() ? r : r + bias_[n];
+  }
+
+  float post_processed(const LinearArgs& args, int64_t i, float r) const {
+    for (const PostOp& op : p_.post_ops) {
+      const bool is_add = op.kind == PostOp::Kind::add;
+      const float other =
+          is_add ? real_value(args.other, args.other_dtype, i, args.other_scale, args.other_zero_point) : 0.f;
+      r = kernels::apply_post_op(op, r, other);
+    }
+    return r;
+  }
+
+  void store(void* output, int64_t i, float r) const {
+    const DType d = p_.output_dtype;
+    if (d == DType::f32) {
+      static_cast<float*>(output)[i] = r;
+    } else if (d == DType::bf16) {
+      static_cast<uint16_t*>(output)[i] = to_bf16(r);
+    } else {
+      const int32_t q = to_quantized(r / p_.output_scale, p_.output_zero_point, quant_min(d), quant_max(d));
+      static_cast<uint8_t*>(output)[i] = static_cast<uint8_t>(q);  // the low byte serves both types
+    }
+  }
+
+  LinearProblem p_;
+  std::vector<int8_t> weight_;
+  std::vector<float> weight_scale_;
+  std::vector<int32_t> weight_zero_point_;
+  std::vector<float> bias_;
+};
+
+}  // namespace
+
+Result<LinearImplPtr> make_linear_reference(const LinearProblem& p) {
+  return LinearImplPtr(std::make_shared<ReferenceLinear>(p));
+}
+
+}  // namespace tae
