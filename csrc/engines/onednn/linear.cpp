@@ -1,0 +1,362 @@
+// Linear on oneDNN's matmul as an exact u8 x s8 -> s32 GEMM.
+//
+// oneDNN gets no zero points, scales, bias or post-ops: with those its rounding is
+// its own. Rows come into the u8 domain by input_rows.h, weights into its blocked
+// layout by kernels::PackedWeight (its reorder packs 0.1 GB/s), and
+// kernels/epilogue.h turns the accumulators into output by the rule of
+// engines/linear.h, to the bit as every other engine.
+//
+// The weight is cut into chunks of columns that stay in the second-level cache. A
+// chunk times a block of rows is one call of a single-threaded primitive; threads
+// share those calls, so nothing depends on oneDNN's own threading.
+#include "engines/linear.h"
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <vector>
+
+#include "core/parallel.h"
+#include "engines/input_rows.h"
+#include "engines/onednn/onednn.h"
+#include "kernels/epilogue.h"
+#include "kernels/gemm.h"
+
+namespace tae {
+namespace {
+
+using kernels::EpilogueParams;
+using kernels::EpilogueTile;
+using kernels::kPanelColumns;
+using kernels::RowParams;
+using onednn::Gemm;
+
+// Multiply-adds below which sharing costs more than it saves (a fork and join
+// takes about 3 us).
+constexpr int64_t kSerialWork = 400'000;
+constexpr int64_t kElementsPerShare = 32768;
+constexpr int64_t kChunkBytes = 256 << 10;
+constexpr int64_t kMaxChunkPanels = 8;
+// u8 rows that one thread keeps in the second-level cache beside a chunk.
+constexpr int64_t kRowBytes = 512 << 10;
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+bool is_asymmetric(const LinearProblem& p) {
+  if (p.weight_zero_point == nullptr) return false;
+  return std::any_of(p.weight_zero_point, p.weight_zero_point + p.weight_scale_size,
+                     [](int32_t zero_point) { return zero_point != 0; });
+}
+
+class OnednnLinear final : public LinearImpl {
+ public:
+  explicit OnednnLinear(const LinearProblem& p);
+  // The reason why the primitives cannot be used, or empty.
+  std::string prepare();
+
+  void run(const LinearArgs& args) const override;
+  const char* engine() const override { return "onednn"; }
+  std::string description() const override {
+    return "onednn " + implementation_;
+  }
+  size_t packed_bytes() const override {
+    return weight_.bytes() + 4 * (scale_.size() + bias_.size() + weight_zero_point_.size());
+  }
+
+ private:
+  // Primitives for one height of a block of rows: full chunks and the last chunk.
+  struct Gemms {
+    std::shared_ptr<const Gemm> full, last;
+  };
+  // What the shares of one call have in common.
+  struct Call {
+    InputRows::Call input;
+    EpilogueParams epilogue;
+    int64_t block_rows = 0;
+    Gemms block, tail;  // for block_rows rows, and for the rows that remain
+  };
+  struct Scratch;
+
+  int64_t chunk_columns(int64_t chunk) const {
+    return std::min(chunk_panels_, weight_.panels() - chunk * chunk_panels_) * kPanelColumns;
+  }
+  Gemms gemms(int64_t rows) const;
+  std::shared_ptr<const Gemm> usable_gemm(int64_t rows, int64_t columns) const;
+  EpilogueParams epilogue_params(const LinearArgs& args) const;
+  int64_t choose_block(int64_t m, int64_t items, int threads) const;
+  void share_rows(const Call& call, int threads) const;
+  void share_columns(const Call& call) const;
+  void multiply(const Call& call, const Scratch& s, const uint8_t* rows, const RowParams* params,
+                int64_t m0, int64_t count, int64_t chunk) const;
+
+  kernels::PackedWeight weight_;
+  std::vector<float> scale_;                // 1 or n
+  std::vector<float> bias_;                 // n or empty
+  std::vector<int32_t> weight_zero_point_;  // n, or empty when all are 0
+  InputRows rows_;
+  DType output_dtype_;
+  float output_scale_;
+  int32_t output_zero_point_;
+  PostOps post_ops_;
+  kernels::EpilogueFn epilogue_;
+
+  int64_t stride_;  // of u8 rows
+  int64_t chunk_panels_ = 1, chunks_ = 1;
+  int64_t row_block_;  // the most rows of a primitive
+  std::string implementation_;
+
+  // Primitives this weight has used, by bucket, so that the common lookup needs
+  // neither the global lock nor its map.
+  mutable std::mutex mutex_;
+  mutable std::array<std::shared_ptr<const Gemm>, onednn::kNumRowBuckets> full_, last_;
+};
+
+OnednnLinear::OnednnLinear(const LinearProblem& p)
+    : weight_(p.weight, p.n, p.k),
+      scale_(p.weight_scale, p.weight_scale + p.weight_scale_size),
+      rows_(p),
+      output_dtype_(p.output_dtype),
+      output_scale_(p.output_scale),
+      output_zero_point_(p.output_zero_point),
+      post_ops_(p.post_ops),
+      epilogue_(kernels::epilogue(best_isa())),
+      stride_(Gemm::src_stride(weight_.k_pad())),
+      // AMX needs tall blocks to hide the loading of its tiles.
+      row_block_(usable(Isa::amx) ? 128 : 64) {
+  if (p.bias != nullptr) bias_.assign(p.bias, p.bias + p.n);
+  if (is_asymmetric(p))
+    for (int64_t n = 0; n < p.n; ++n)
+      weight_zero_point_.push_back(p.weight_zero_point[p.weight_scale_size == 1 ? 0 : n]);
+
+  const int64_t panels = weight_.panels();
+  chunk_panels_ = std::clamp<int64_t>(kChunkBytes / weight_.panel_bytes(), 1, kMaxChunkPanels);
+  // Enough chunks for every thread when M is 1, and an equal number of them each.
+  chunks_ = (panels + chunk_panels_ - 1) / chunk_panels_;
+  const int64_t threads = p.k * p.n < kSerialWork ? 1 : num_threads();
+  if (chunks_ < 4 * threads) chunks_ = std::min(panels, round_up(chunks_, threads));
+  chunk_panels_ = (panels + chunks_ - 1) / chunks_;
+  chunks_ = (panels + chunk_panels_ - 1) / chunk_panels_;
+}
+
+std::string OnednnLinear::prepare() {
+  for (int64_t chunk : {int64_t{0}, chunks_ - 1}) {
+    const auto gemm = onednn::cached_gemm(row_block_, weight_.k_pad(), chunk_columns(chunk));
+    if (!gemm->error().empty()) return gemm->error();
+    implementation_ = gemm->implementation();
+  }
+  gemms(row_block_);
+  return {};
+}
+
+// A primitive for at least `rows` rows. prepare() has seen that row_block_ works;
+// should a smaller bucket not have a JIT implementation, the next one does its work.
+std::shared_ptr<const Gemm> OnednnLinear::usable_gemm(int64_t rows, int64_t columns) const {
+  for (int i = onednn::row_bucket(rows); i < onednn::kNumRowBuckets; ++i) {
+    auto gemm = onednn::cached_gemm(onednn::kRowBuckets[i], weight_.k_pad(), columns);
+    if (gemm->error().empty()) return gemm;
+  }
+  throw std::runtime_error("torch_ao_ext: oneDNN: no JIT implementation for " +
+                           std::to_string(rows) + " rows");
+}
+
+OnednnLinear::Gemms OnednnLinear::gemms(int64_t rows) const {
+  if (rows == 0) return {};
+  const int bucket = onednn::row_bucket(rows);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (full_[bucket] != nullptr && last_[bucket] != nullptr)
+      return {full_[bucket], last_[bucket]};
+  }
+  const Gemms made{usable_gemm(rows, chunk_columns(0)), usable_gemm(rows, chunk_columns(chunks_ - 1))};
+  std::lock_guard<std::mutex> lock(mutex_);
+  full_[bucket] = made.full;
+  last_[bucket] = made.last;
+  return made;
+}
+
+EpilogueParams OnednnLinear::epilogue_params(const LinearArgs& args) const {
+  EpilogueParams e;
+  e.k = weight_.k();
+  e.weight_scale = scale_.data();
+  e.weight_scale_stride = scale_.size() == 1 ? 0 : 1;
+  e.bias = bias_.empty() ? nullptr : bias_.data();
+  e.column_sum = weight_.column_sum();
+  e.weight_zero_point = weight_zero_point_.empty() ? nullptr : weight_zero_point_.data();
+  e.post_ops = post_ops_.data();
+  e.num_post_ops = static_cast<int>(post_ops_.size());
+  e.output_dtype = output_dtype_;
+  e.output_scale = output_scale_;
+  e.output_zero_point = output_zero_point_;
+  e.other_dtype = args.other_dtype;
+  e.other_scale = args.other_scale;
+  e.other_zero_point = args.other_zero_point;
+  return e;
+}
+
+// One thread's accumulators of a block and oneDNN's scratchpad, and u8 rows with
+// their parameters where `rows` is not 0.
+struct OnednnLinear::Scratch {
+  Scratch(const OnednnLinear& owner, const Call& call, int64_t rows)
+      : memory(layout(owner, call, rows)) {
+    uint8_t* at = memory.data();
+    raw = reinterpret_cast<int32_t*>(at);
+    at += raw_bytes(owner);
+    scratchpad = at;
+    at += scratchpad_bytes(call);
+    params = reinterpret_cast<RowParams*>(at);
+    at += round_up(rows * static_cast<int64_t>(sizeof(RowParams)), 64);
+    input = at;
+  }
+  static int64_t raw_bytes(const OnednnLinear& owner) {
+    return owner.row_block_ * owner.chunk_columns(0) * 4;
+  }
+  static int64_t scratchpad_bytes(const Call& call) {
+    size_t bytes = 0;
+    for (const Gemms* g : {&call.block, &call.tail})
+      for (const auto& gemm : {g->full, g->last})
+        if (gemm != nullptr) bytes = std::max(bytes, gemm->scratchpad_bytes());
+    return round_up(static_cast<int64_t>(bytes), 64);
+  }
+  static size_t layout(const OnednnLinear& owner, const Call& call, int64_t rows) {
+    return static_cast<size_t>(raw_bytes(owner) + scratchpad_bytes(call) +
+                               round_up(rows * static_cast<int64_t>(sizeof(RowParams)), 64) +
+                               padded_rows(call, rows) * owner.stride_);
+  }
+  // The last block is read up to the height of its primitive.
+  static int64_t padded_rows(const Call& call, int64_t rows) {
+    const int64_t rest = rows % call.block_rows;
+    if (rest == 0) return rows;
+    return rows - rest + std::max(call.tail.full->rows(), call.tail.last->rows());
+  }
+
+  ScratchMemory memory;
+  int32_t* raw;
+  uint8_t* scratchpad;
+  RowParams* params;
+  uint8_t* input;
+};
+
+void OnednnLinear::run(const LinearArgs& args) const {
+  if (args.m < 1) return;
+  const int threads = args.m * weight_.k() * weight_.n() < kSerialWork ? 1 : num_threads();
+  // Whichever of rows and weight is larger is cut, so that each thread reads its
+  // part of it and all of the smaller one.
+  const bool by_rows = threads == 1 || (args.m >= weight_.n() && args.m >= row_block_ * threads);
+  Call call{rows_.begin(args), epilogue_params(args), 0, {}, {}};
+  call.block_rows = choose_block(args.m, by_rows ? 1 : chunks_, threads);
+  if (args.m >= call.block_rows) call.block = gemms(call.block_rows);
+  call.tail = gemms(args.m % call.block_rows);
+  if (by_rows)
+    share_rows(call, threads);
+  else
+    share_columns(call);
+}
+
+// Rows of a block such that the busiest thread has the fewest; each block makes
+// `items` units of work.
+int64_t OnednnLinear::choose_block(int64_t m, int64_t items, int threads) const {
+  int64_t best = row_block_, best_rows = 0;
+  for (const int64_t block : {row_block_, row_block_ * 3 / 4, row_block_ / 2}) {
+    const int64_t blocks = (m + block - 1) / block;
+    const int64_t busiest = (blocks * items + threads - 1) / threads * std::min(block, m);
+    if (best_rows != 0 && busiest >= best_rows) continue;
+    best = block;
+    best_rows = busiest;
+  }
+  return best;
+}
+
+// Rows [m0, m0 + count), at most a block, times one chunk.
+void OnednnLinear::multiply(const Call& call, const Scratch& s, const uint8_t* rows,
+                            const RowParams* params, int64_t m0, int64_t count,
+                            int64_t chunk) const {
+  const LinearArgs& args = *call.input.args;
+  const Gemms& g = count == call.block_rows ? call.block : call.tail;
+  const Gemm& gemm = chunk == chunks_ - 1 ? *g.last : *g.full;
+  const int64_t panel = chunk * chunk_panels_, n0 = panel * kPanelColumns;
+  gemm.run(rows, weight_.panel(panel), s.raw, s.scratchpad);
+
+  const int64_t element = m0 * weight_.n() + n0;
+  EpilogueTile t;
+  t.raw = s.raw;
+  t.raw_stride = gemm.columns();
+  t.rows = count;
+  t.cols = std::min(gemm.columns(), weight_.n() - n0);
+  t.n0 = n0;
+  t.row = params;
+  t.output = static_cast<uint8_t*>(args.output) +
+             element * static_cast<int64_t>(size_of(output_dtype_));
+  t.output_stride = weight_.n();
+  if (args.other != nullptr)
+    t.other = static_cast<const uint8_t*>(args.other) +
+              element * static_cast<int64_t>(size_of(args.other_dtype));
+  t.other_stride = weight_.n();
+  epilogue_(call.epilogue, t);
+}
+
+// Each share takes a range of blocks of rows, and with it passes over the weight
+// once: for each chunk, all its rows.
+void OnednnLinear::share_rows(const Call& call, int threads) const {
+  const int64_t m = call.input.args->m;
+  const int64_t block = call.block_rows, blocks = (m + block - 1) / block;
+  const int64_t group = std::max<int64_t>(
+      1, std::min((blocks + threads - 1) / threads, kRowBytes / (stride_ * block)));
+  const auto share = [&](int64_t begin, int64_t end) {
+    const Scratch s(*this, call, std::min(m, group * block));
+    for (int64_t b = begin; b < end; b += group) {
+      const int64_t m0 = b * block;
+      const int64_t m1 = std::min(m, std::min(b + group, end) * block);
+      for (int64_t i = m0; i < m1; ++i)
+        s.params[i - m0] = rows_.quantize(call.input, i, s.input + (i - m0) * stride_, stride_);
+      for (int64_t chunk = 0; chunk < chunks_; ++chunk)
+        for (int64_t i = m0; i < m1; i += block)
+          multiply(call, s, s.input + (i - m0) * stride_, s.params + (i - m0), i,
+                   std::min(block, m1 - i), chunk);
+    }
+  };
+  if (threads == 1)
+    share(0, blocks);
+  else
+    parallel_for(blocks, 1, share);
+}
+
+// All rows first, then each share takes chunks. The u8 rows are fewer than columns
+// here, that is, smaller than the weight.
+void OnednnLinear::share_columns(const Call& call) const {
+  const int64_t m = call.input.args->m;
+  const Scratch all(*this, call, m);
+  parallel_for(m, std::max<int64_t>(1, kElementsPerShare / weight_.k_pad()),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i)
+                   all.params[i] =
+                       rows_.quantize(call.input, i, all.input + i * stride_, stride_);
+               });
+  const int64_t block = call.block_rows, blocks = (m + block - 1) / block;
+  // Chunk by chunk, so that a share's part of the weight is read once.
+  parallel_for(chunks_ * blocks, 1, [&](int64_t begin, int64_t end) {
+    const Scratch own(*this, call, 0);
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t i = item % blocks * block;
+      multiply(call, own, all.input + i * stride_, all.params + i, i, std::min(block, m - i),
+               item / blocks);
+    }
+  });
+}
+
+}  // namespace
+
+Result<LinearImplPtr> make_linear_onednn(const LinearProblem& p) {
+  if (std::string error = onednn::init_error(); !error.empty()) return refuse(error);
+  if (p.k < 1 || p.n < 1) return refuse("empty weight [", p.n, ", ", p.k, "]");
+  const int64_t k_limit = is_asymmetric(p) ? kMaxExactKAsymmetricWeight : kMaxExactK;
+  if (p.k > k_limit) return refuse("k ", p.k, "; int32 is exact up to ", k_limit);
+  auto impl = std::make_shared<OnednnLinear>(p);
+  if (std::string error = impl->prepare(); !error.empty()) return refuse(error);
+  return LinearImplPtr(std::move(impl));
+}
+
+}  // namespace tae

@@ -1,0 +1,242 @@
+#include "engines/onednn/onednn.h"
+
+#include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
+
+#include <array>
+#include <atomic>
+#include <list>
+#include <map>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <tuple>
+
+#include "core/cpu_features.h"
+
+namespace tae::onednn {
+namespace {
+
+// Levels without a VNNI form multiply with vpmaddubsw, whose 16-bit sums saturate:
+// init_error() refuses them.
+dnnl_cpu_isa_t isa_limit(Isa isa) {
+  switch (isa) {
+    case Isa::portable: return dnnl_cpu_isa_sse41;
+    case Isa::avx2: return dnnl_cpu_isa_avx2;
+    case Isa::avx_vnni: return dnnl_cpu_isa_avx2_vnni;
+    case Isa::avx512: return dnnl_cpu_isa_avx512_core;
+    case Isa::avx512_vnni: return dnnl_cpu_isa_avx512_core_vnni;
+    case Isa::amx: return dnnl_cpu_isa_default;
+  }
+  return dnnl_cpu_isa_sse41;
+}
+
+struct Engine {
+  dnnl_engine_t handle = nullptr;
+  std::string error;
+
+  Engine() {
+    const Isa isa = best_isa();
+    // oneDNN takes its limit once, before anything asks for the ISA.
+    if (dnnl_set_max_cpu_isa(isa_limit(isa)) != dnnl_success)
+      error = "oneDNN does not accept the ISA limit";
+    else if (dnnl_engine_create(&handle, dnnl_cpu, 0) != dnnl_success)
+      error = "dnnl_engine_create failed";
+    else if (isa != Isa::avx_vnni && isa < Isa::avx512_vnni)
+      error = std::string("ISA level ") + name_of(isa) +
+              "; needs avx_vnni, avx512_vnni or amx (products of u8 and s8 saturate in int16 "
+              "below)";
+  }
+};
+
+// Never destroyed: primitives and streams of other threads may outlive main().
+const Engine& engine() {
+  static const Engine* instance = new Engine;
+  return *instance;
+}
+
+void check(dnnl_status_t status, const char* what) {
+  if (status == dnnl_success) return;
+  if (status == dnnl_out_of_memory) throw std::bad_alloc();
+  throw std::runtime_error(std::string("torch_ao_ext: oneDNN: ") + what + ": status " +
+                           std::to_string(status));
+}
+
+// Primitives take their thread count at creation, from the OpenMP setting of the
+// creating thread. Ours run inside parallel_for, so it must be 1 there.
+class OneThread {
+ public:
+  OneThread() : saved_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(saved_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int saved_;
+};
+
+std::atomic<uint64_t> next_id{1};
+
+}  // namespace
+
+std::string onednn_version() {
+  const dnnl_version_t* v = dnnl_version();
+  return std::to_string(v->major) + "." + std::to_string(v->minor) + "." +
+         std::to_string(v->patch);
+}
+
+std::string init_error() { return engine().error; }
+
+Gemm::Gemm(int64_t rows, int64_t k, int64_t columns)
+    : rows_(rows), k_(k), columns_(columns), id_(next_id.fetch_add(1)) {
+  OneThread one_thread;
+  const dnnl_dims_t src_dims = {rows, k}, weight_dims = {k, columns}, dst_dims = {rows, columns};
+  const dnnl_dims_t src_strides = {src_stride(k), 1}, dst_strides = {columns, 1};
+  dnnl_primitive_attr_t attr = nullptr;
+  dnnl_primitive_desc_t desc = nullptr;
+  dnnl_status_t status =
+      dnnl_memory_desc_create_with_strides(&src_, 2, src_dims, dnnl_u8, src_strides);
+  if (status == dnnl_success)
+    status = dnnl_memory_desc_create_with_tag(&weights_, 2, weight_dims, dnnl_s8, dnnl_BA16a64b4a);
+  if (status == dnnl_success)
+    status = dnnl_memory_desc_create_with_strides(&dst_, 2, dst_dims, dnnl_s32, dst_strides);
+  if (status == dnnl_success) status = dnnl_primitive_attr_create(&attr);
+  // In library mode a scratchpad belongs to the primitive: no concurrent calls.
+  if (status == dnnl_success)
+    status = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+  if (status == dnnl_success)
+    status = dnnl_matmul_primitive_desc_create(&desc, engine().handle, src_, weights_, nullptr,
+                                               dst_, attr);
+  if (status == dnnl_success) {
+    const char* name = "";
+    dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name);
+    implementation_ = name;
+    dnnl_memory_desc_clone(&scratchpad_,
+                           dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0));
+    scratchpad_bytes_ = dnnl_memory_desc_get_size(scratchpad_);
+    if (implementation_.rfind("brg", 0) != 0)
+      error_ = "oneDNN chose " + implementation_;
+    else
+      status = dnnl_primitive_create(&primitive_, desc);
+  }
+  if (status != dnnl_success) error_ = "oneDNN: status " + std::to_string(status);
+  dnnl_primitive_desc_destroy(desc);
+  dnnl_primitive_attr_destroy(attr);
+}
+
+Gemm::~Gemm() {
+  dnnl_primitive_destroy(primitive_);
+  for (dnnl_memory_desc* desc : {src_, weights_, dst_, scratchpad_})
+    dnnl_memory_desc_destroy(desc);
+}
+
+namespace {
+
+struct Stream {
+  dnnl_stream_t handle = nullptr;
+  ~Stream() { dnnl_stream_destroy(handle); }
+};
+
+dnnl_stream_t thread_stream() {
+  thread_local Stream stream;
+  if (stream.handle == nullptr)
+    check(dnnl_stream_create(&stream.handle, engine().handle, dnnl_stream_default_flags),
+          "dnnl_stream_create");
+  return stream.handle;
+}
+
+}  // namespace
+
+// The memory objects of one primitive on one thread. Creating them costs as much
+// as a small GEMM; their pointers are mutable, hence one set a thread.
+struct Gemm::ThreadArgs {
+  uint64_t id = 0;
+  std::array<dnnl_exec_arg_t, 4> args{};
+
+  ~ThreadArgs() { clear(); }
+  void clear() {
+    for (dnnl_exec_arg_t& a : args) {
+      dnnl_memory_destroy(a.memory);
+      a.memory = nullptr;
+    }
+    id = 0;
+  }
+  void fill(const Gemm& gemm) {
+    clear();
+    const std::pair<int, const dnnl_memory_desc*> wanted[] = {
+        {DNNL_ARG_SRC, gemm.src_},
+        {DNNL_ARG_WEIGHTS, gemm.weights_},
+        {DNNL_ARG_DST, gemm.dst_},
+        {DNNL_ARG_SCRATCHPAD, gemm.scratchpad_}};
+    for (size_t i = 0; i < args.size(); ++i) {
+      args[i].arg = wanted[i].first;
+      check(dnnl_memory_create(&args[i].memory, wanted[i].second, engine().handle,
+                               DNNL_MEMORY_NONE),
+            "dnnl_memory_create");
+    }
+    id = gemm.id_;
+  }
+};
+
+Gemm::ThreadArgs& Gemm::thread_args() const {
+  // Direct-mapped: ids count up, so the primitives of one model do not collide
+  // before 64 of them.
+  thread_local std::array<ThreadArgs, 64> slots;
+  ThreadArgs& slot = slots[id_ % slots.size()];
+  if (slot.id != id_) slot.fill(*this);
+  return slot;
+}
+
+void Gemm::run(const uint8_t* src, const int8_t* weights, int32_t* dst, void* scratchpad) const {
+  ThreadArgs& t = thread_args();
+  void* const handles[] = {const_cast<uint8_t*>(src), const_cast<int8_t*>(weights), dst,
+                           scratchpad};
+  for (size_t i = 0; i < t.args.size(); ++i)
+    check(dnnl_memory_set_data_handle(t.args[i].memory, handles[i]),
+          "dnnl_memory_set_data_handle");
+  check(dnnl_primitive_execute(primitive_, thread_stream(), static_cast<int>(t.args.size()),
+                               t.args.data()),
+        "dnnl_primitive_execute");
+}
+
+int row_bucket(int64_t rows) {
+  int i = 0;
+  while (i < kNumRowBuckets - 1 && kRowBuckets[i] < rows) ++i;
+  return i;
+}
+
+std::shared_ptr<const Gemm> cached_gemm(int64_t rows, int64_t k, int64_t columns) {
+  using Key = std::tuple<int64_t, int64_t, int64_t>;
+  struct Entry {
+    std::shared_ptr<const Gemm> gemm;
+    std::list<Key>::iterator position;
+  };
+  // A transformer needs about 2 shapes of columns for 4 shapes of weight and the
+  // buckets its batches hit; a primitive is 10 to 50 KB of code.
+  constexpr size_t kMaxEntries = 256;
+  static std::mutex& mutex = *new std::mutex;
+  static auto& entries = *new std::map<Key, Entry>;
+  static auto& recent = *new std::list<Key>;  // most recently used first
+
+  const Key key(rows, k, columns);
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (const auto found = entries.find(key); found != entries.end()) {
+      recent.splice(recent.begin(), recent, found->second.position);
+      return found->second.gemm;
+    }
+  }
+  // Code generation outside the lock; of two threads that race, one result stays.
+  auto gemm = std::make_shared<const Gemm>(rows, k, columns);
+  std::lock_guard<std::mutex> lock(mutex);
+  if (const auto found = entries.find(key); found != entries.end()) return found->second.gemm;
+  recent.push_front(key);
+  entries[key] = {gemm, recent.begin()};
+  while (entries.size() > kMaxEntries) {
+    entries.erase(recent.back());
+    recent.pop_back();
+  }
+  return gemm;
+}
+
+}  // namespace tae::onednn
