@@ -1,5 +1,34 @@
 """The operators torch.ops.torch_ao.* as documented functions, and their fake kernels."""
 
+from torch_ao_ext.ops.choose_qparams import choose_qparams, choose_qparams_per_token
+from torch_ao_ext.ops.linear import (
+    linear,
+    linear_add,
+    linear_add_relu,
+    linear_leaky_relu,
+    linear_relu,
+    linear_tanh,
+)
 from torch_ao_ext.ops.linear_dynamic import linear_dynamic, linear_relu_dynamic
+from torch_ao_ext.ops.quantize_per_channel import dequantize_per_channel, quantize_per_channel
+from torch_ao_ext.ops.quantize_per_tensor import dequantize_per_tensor, quantize_per_tensor
+from torch_ao_ext.ops.quantize_per_token import dequantize_per_token, quantize_per_token
 
-__all__ = ["linear_dynamic", "linear_relu_dynamic"]
+__all__ = [
+    "choose_qparams",
+    "choose_qparams_per_token",
+    "dequantize_per_channel",
+    "dequantize_per_tensor",
+    "dequantize_per_token",
+    "linear",
+    "linear_add",
+    "linear_add_relu",
+    "linear_dynamic",
+    "linear_leaky_relu",
+    "linear_relu",
+    "linear_relu_dynamic",
+    "linear_tanh",
+    "quantize_per_channel",
+    "quantize_per_tensor",
+    "quantize_per_token",
+]

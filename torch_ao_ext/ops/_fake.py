@@ -5,14 +5,16 @@ A symbolic size that cannot be compared without a guard is left to the kernel.
 """
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
-from torch.fx.experimental.symbolic_shapes import guard_or_true
 
 Tensor = torch.Tensor
 
-FLOAT_INPUT = (torch.float32, torch.bfloat16)
+FLOAT = (torch.float32, torch.bfloat16)
 QUANTIZED = (torch.uint8, torch.int8)
+SCALES = (torch.float32, torch.float64)
+ZERO_POINTS = (torch.int32, torch.int64)
 
 # At most this many post-ops in one op (csrc/core/post_ops.h).
 MAX_POST_OPS = 8
@@ -23,7 +25,7 @@ POST_OPS = {
     "clamp": 2,
     "leaky_relu": 1,
     "silu": 0,
-    "gelu_erf": 0,
+    "gelu": 0,
     "gelu_tanh": 0,
     "hardswish": 0,
     "hardsigmoid": 0,
@@ -47,6 +49,10 @@ def _message(op: str, name: str, rule: str, got: object) -> str:
     return f"torch_ao::{op}: argument '{name}' must {rule}, got {got}"
 
 
+def _raise(op: str, name: str, rule: str, got: object) -> NoReturn:
+    raise ValueError(_message(op, name, rule, got))
+
+
 def check_tensor(op: str, name: str, t: Tensor, dtypes: Sequence[torch.dtype]) -> None:
     """TypeError unless t is strided and of one of the dtypes."""
     if t.layout is not torch.strided or t.is_nested:
@@ -61,9 +67,19 @@ def check_dtype(op: str, name: str, dtype: torch.dtype, dtypes: Sequence[torch.d
         raise TypeError(_message(op, name, f"be {_join(dtypes)}", dtype_name(dtype)))
 
 
+def _maybe(condition: object) -> bool:
+    """False only when the condition is known to be false; adds no guard."""
+    if isinstance(condition, bool):
+        return condition
+    # Imported late: it brings sympy, and a symbolic size means it is loaded.
+    from torch.fx.experimental.symbolic_shapes import guard_or_true
+
+    return guard_or_true(condition)
+
+
 def check_value(ok: object, op: str, name: str, rule: str, got: object) -> None:
     """ValueError when the condition is known to be false."""
-    if not guard_or_true(ok):
+    if not _maybe(ok):
         raise ValueError(_message(op, name, rule, got))
 
 
@@ -91,10 +107,30 @@ def check_size(op: str, name: str, t: Tensor, dim: int, size: object, what: str)
 
 def check_same_sizes(op: str, name: str, t: Tensor, shape: Sequence[object], what: str) -> None:
     """ValueError unless t has this shape, which is that of `what`."""
-    text = f"have the sizes of {what} [{', '.join(str(s) for s in shape)}]"
-    check_value(t.dim() == len(shape), op, name, text, sizes(t))
+    rule = f"have the sizes of {what} [{', '.join(str(s) for s in shape)}]"
+    check_shape(op, name, t, shape, rule)
+
+
+def check_shape(op: str, name: str, t: Tensor, shape: Sequence[object], rule: str) -> None:
+    """ValueError with this rule unless t has this shape."""
+    check_value(t.dim() == len(shape), op, name, rule, sizes(t))
     for have, want in zip(t.shape, shape, strict=True):
-        check_value(have == want, op, name, text, sizes(t))
+        check_value(have == want, op, name, rule, sizes(t))
+
+
+def check_axis(op: str, name: str, axis: int, rank: int) -> int:
+    """The axis counted from 0; IndexError when there is none."""
+    if not -rank <= axis < rank:
+        raise IndexError(_message(op, name, f"be in [{-rank}, {rank - 1}]", axis))
+    return axis % rank
+
+
+def dequantized(op: str, input: Tensor, output_dtype: torch.dtype | None) -> Tensor:
+    """Checks of a dequantize op; an empty float tensor with input's shape and strides."""
+    check_tensor(op, "input", input, QUANTIZED)
+    dtype = torch.float32 if output_dtype is None else output_dtype
+    check_dtype(op, "output_dtype", dtype, FLOAT)
+    return torch.empty_like(input, dtype=dtype)
 
 
 def check_per_channel(op: str, name: str, t: Tensor, channels: object) -> None:
@@ -102,7 +138,7 @@ def check_per_channel(op: str, name: str, t: Tensor, channels: object) -> None:
     rule = f"have sizes [1] or [{channels}]"
     check_value(t.dim() <= 1, op, name, rule, sizes(t))
     count = t.numel()
-    if not (guard_or_true(count == 1) or guard_or_true(count == channels)):
+    if not (_maybe(count == 1) or _maybe(count == channels)):
         raise ValueError(_message(op, name, rule, sizes(t)))
 
 
@@ -116,7 +152,7 @@ def check_weight(
     check_tensor(op, "weight_scale", scale, (torch.float32,))
     check_per_channel(op, "weight_scale", scale, rows)
     if zero_point is not None:
-        check_tensor(op, "weight_zero_point", zero_point, (torch.int32,))
+        check_tensor(op, "weight_zero_point", zero_point, ZERO_POINTS)
         check_per_channel(op, "weight_zero_point", zero_point, rows)
     if bias is not None:
         check_tensor(op, "bias", bias, (torch.float32,))
@@ -124,27 +160,42 @@ def check_weight(
         check_size(op, "bias", bias, 0, rows, "weight.size(0)")
 
 
-def check_post_ops(
-    op: str, post_ops: str, args: Sequence[float], other: Tensor | None, output: Tensor
-) -> None:
-    """Names and argument counts of the post-ops, and the operand of `add`."""
-    names = post_ops.split(",") if post_ops else []
-    for name in names:
+def check_post_ops(op: str, post_ops: str, args: Sequence[float]) -> None:
+    """Names and argument counts of the post-ops (csrc/ops/post_ops.cpp)."""
+    used = count = 0
+    seen_add = False
+    for name in post_ops.split(",") if post_ops else []:
         if name not in POST_OPS:
-            known = ", ".join(POST_OPS)
-            raise ValueError(_message(op, "post_ops", f"be one of {known}", f"'{name}'"))
-    if len(names) > MAX_POST_OPS:
-        raise ValueError(
-            _message(op, "post_ops", f"have at most {MAX_POST_OPS} names", len(names))
-        )
-    needed = sum(POST_OPS[name] for name in names)
-    if len(args) != needed:
-        raise ValueError(_message(op, "post_op_args", f"have {needed} values", len(args)))
-    if names.count("add") > 1:
-        raise ValueError(_message(op, "post_ops", "have 'add' at most once", f"'{post_ops}'"))
-    if ("add" in names) != (other is not None):
-        rule = "be given with post-op 'add'" if other is None else "be None without post-op 'add'"
-        raise ValueError(_message(op, "other", rule, "None" if other is None else "a tensor"))
-    if other is not None:
-        check_tensor(op, "other", other, FLOAT_INPUT)
-        check_same_sizes(op, "other", other, output.shape, "the output")
+            _raise(op, "post_ops", f"hold names of {', '.join(POST_OPS)}", f"'{name}'")
+        if count == MAX_POST_OPS:
+            _raise(op, "post_ops", f"hold at most {MAX_POST_OPS} names", f"'{post_ops}'")
+        if seen_add and name == "add":
+            _raise(op, "post_ops", "hold 'add' at most once", f"'{post_ops}'")
+        seen_add = seen_add or name == "add"
+        if len(args) - used < POST_OPS[name]:
+            left = len(args) - used
+            _raise(op, "post_op_args", f"hold {POST_OPS[name]} numbers for '{name}'", left)
+        used += POST_OPS[name]
+        count += 1
+    if used != len(args):
+        _raise(op, "post_op_args", f"hold {used} numbers for post_ops '{post_ops}'", len(args))
+
+
+def check_other(
+    op: str, post_ops: str, other: Tensor | None, output: Tensor, dtypes: Sequence[torch.dtype]
+) -> None:
+    """The operand of the post-op `add`."""
+    if "add" not in post_ops:
+        if other is not None:
+            _raise(op, "other", "be None without 'add' in post_ops", "a tensor")
+        return
+    if other is None:
+        _raise(op, "other", "be a tensor with 'add' in post_ops", "None")
+    check_tensor(op, "other", other, dtypes)
+    check_same_sizes(op, "other", other, output.shape, "the output")
+
+
+def check_one_element(op: str, name: str, t: Tensor, dtypes: Sequence[torch.dtype]) -> None:
+    """A qparam that comes as a tensor."""
+    check_tensor(op, name, t, dtypes)
+    check_value(t.numel() == 1, op, name, "have 1 element", sizes(t))

@@ -33,13 +33,13 @@ def linear_dynamic(
         input: `[*, K]`, float32 or bfloat16.
         weight: `[N, K]`, int8. Packed for the CPU at its first use.
         weight_scale: `[N]` or `[1]`, float32, real units per step, normal and > 0.
-        weight_zero_point: int32 of the scale's shape; None means 0.
+        weight_zero_point: `[N]` or `[1]`, int32 or int64; None means 0.
         bias: `[N]`, float32, finite.
         per_row: one scale per row instead of one for the tensor.
         symmetric: zero point 0 and values -127..127 instead of 0..255.
         reduce_range: half the values, as torch.ao's x86 kernels need.
         output_dtype: float32 or bfloat16; default the input's.
-        post_ops: comma-separated, in order: relu, clamp, leaky_relu, silu, gelu_erf,
+        post_ops: comma-separated, in order: relu, clamp, leaky_relu, silu, gelu (exact),
             gelu_tanh, hardswish, hardsigmoid, sigmoid, tanh, add.
         post_op_args: clamp takes two values, leaky_relu one, in the order of post_ops.
         other: operand of `add`, the output's shape.
@@ -118,12 +118,12 @@ def _shape(
     output_dtype: torch.dtype | None,
 ) -> Tensor:
     """The checks that need no values, then an empty output."""
-    _fake.check_tensor(op, "input", input, _fake.FLOAT_INPUT)
-    _fake.check_min_rank(op, "input", input, 1)
-    _fake.check_weight(op, weight, weight_scale, weight_zero_point, bias)
-    _fake.check_size(op, "input", input, -1, weight.size(1), "weight.size(1)")
+    _fake.check_tensor(op, "input", input, _fake.FLOAT)
     if output_dtype is not None:
-        _fake.check_dtype(op, "output_dtype", output_dtype, _fake.FLOAT_INPUT)
+        _fake.check_dtype(op, "output_dtype", output_dtype, _fake.FLOAT)
+    _fake.check_weight(op, weight, weight_scale, weight_zero_point, bias)
+    _fake.check_min_rank(op, "input", input, 1)
+    _fake.check_size(op, "input", input, -1, weight.shape[1], "weight.size(1)")
     return input.new_empty([*input.shape[:-1], weight.shape[0]], dtype=output_dtype)
 
 
@@ -145,7 +145,8 @@ def _(
     output = _shape(
         "linear_dynamic", input, weight, weight_scale, weight_zero_point, bias, output_dtype
     )
-    _fake.check_post_ops("linear_dynamic", post_ops, post_op_args, other, output)
+    _fake.check_other("linear_dynamic", post_ops, other, output, _fake.FLOAT)
+    _fake.check_post_ops("linear_dynamic", post_ops, post_op_args)
     return output
 
 

@@ -207,6 +207,7 @@ class Linear(nn.Module):
             self.weight_scale,
             self.weight_zero_point,
             self.qbias,
+            torch.float32,
             self.per_row,
             self.symmetric,
             self.reduce_range,
