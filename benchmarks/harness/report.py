@@ -6,9 +6,10 @@ has an "id" that stays the same between runs, so that two files can be compared.
 
 import json
 import math
+import sys
 from pathlib import Path
 
-from benchmarks.harness import environment
+from benchmarks.harness import environment, quiet
 from benchmarks.harness.goals import INFO, MISSED
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"  # git-ignored
@@ -22,10 +23,15 @@ class Report:
         self.missing = {}
         self.rows = []
 
-    def add(self, id, timings, goals=(), failures=(), **facts):
-        """One row. `failures` are wrong answers: they miss the floor whatever the time was."""
+    def add(self, id, timings, goals=(), failures=(), foreign_cpus=None, **facts):
+        """One row. `failures` are wrong answers: they miss the floor whatever the time was.
+
+        foreign_cpus: what others used meanwhile (harness.quiet); above the limit the row is marked.
+        """
         row = {
             "id": id,
+            "foreign_cpus": foreign_cpus,
+            "noisy": foreign_cpus is not None and foreign_cpus >= quiet.NOISY_CPUS,
             **facts,
             "timings": {name: t.as_dict() for name, t in timings.items()},
             "goals": [g.as_dict() for g in goals],
@@ -40,7 +46,7 @@ class Report:
         for row in self.rows:
             lines += [f"{row['id']}: {text}" for text in row["failures"]]
             lines += [
-                f"{row['id']}: {g['name']} {figure(g['got'], g['unit'])}, floor {figure(g['floor'], g['unit'])}"
+                f"{label(row)}: {g['name']} {figure(g['got'], g['unit'])}, floor {figure(g['floor'], g['unit'])}"
                 for g in row["goals"] if g["verdict"] == MISSED
             ]
         return lines
@@ -108,6 +114,10 @@ def roof_line(roof):
     return f"Roof, 1/2 threads: int8 GOPS {gops}; read GB/s {reads}."
 
 
+def label(row):
+    return row["id"] + (f" (noisy: others used {row['foreign_cpus']:.1f} CPUs)" if row["noisy"] else "")
+
+
 def table(head, rows):
     def line(cells):
         return "| " + " | ".join(cells) + " |"
@@ -122,7 +132,7 @@ def timing_table(rows):
         return []
     body = []
     for row in rows:
-        cells = [row["id"]]
+        cells = [label(row)]
         for name in names:
             t = row["timings"].get(name)
             text = f"{duration(t['median_us'])} ({duration(t['p10_us'])})" if t else ""
@@ -140,6 +150,21 @@ def goal_table(rows):
     ]
     body += [[row["id"], "answer", "", "correct", text, MISSED] for row in rows for text in row["failures"]]
     return table(["row", "figure", "target", "floor", "got", "verdict"], body) if body else []
+
+
+def print_row(row):
+    """One row on the terminal, as it is measured."""
+    print(label(row))
+    for name, t in row["timings"].items():
+        db = row.get("sqnr_db", {}).get(name)
+        print(f"  {name:<24} {duration(t['median_us']):>10}  p10 {duration(t['p10_us']):>10}"
+              + (f"  SQNR {db:5.1f} dB" if db is not None else ""))
+    for g in row["goals"]:
+        print(f"    {g['name']:<32} target {figure(g['target'], g['unit']):>6}  floor {figure(g['floor'], g['unit']):>7}"
+              f"  got {figure(g['got'], g['unit']):>8}  {g['verdict']}")
+    for text in row["failures"]:
+        print(f"    WRONG: {text}")
+    sys.stdout.flush()
 
 
 def conclude(report, folder=None):

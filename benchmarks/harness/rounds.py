@@ -10,6 +10,8 @@ import statistics
 import time
 from dataclasses import dataclass, field
 
+from benchmarks.harness import quiet
+
 
 @dataclass
 class Timing:
@@ -111,3 +113,25 @@ def measure(candidates, *, min_rounds=30, budget_s=3.0, hard_s=None, sample_s=1e
         for name in order if done % 2 == 0 else reversed(order):
             timing = timings[name]
             timing.seconds.append(_timed(candidates[name], timing.calls_per_round, clock))
+
+
+def measure_quietly(candidates, *, attempts=3, wait_s=0.0, **options):
+    """`measure`, repeated while others use the machine; the quietest attempt.
+
+    Args:
+        attempts: how often at most.
+        wait_s: seconds to wait for a quiet machine before each attempt.
+
+    Returns:
+        (timings, mean foreign CPUs during them or None)
+    """
+    best = None
+    for _ in range(attempts):
+        quiet.wait(wait_s)
+        with quiet.ForeignLoad() as load:
+            timings = measure(candidates, **options)
+        if best is None or (load.cpus or 0) < (best[1] or 0):
+            best = timings, load.cpus
+        if load.cpus is None or load.cpus < quiet.NOISY_CPUS:
+            break
+    return best

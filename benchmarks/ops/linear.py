@@ -6,7 +6,6 @@ Every row: all candidates interleaved in this process, answers checked in the
 same run. Exit status 1 when a floor is missed or an answer is wrong.
 """
 
-import argparse
 import functools
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from benchmarks.harness import environment, peers, report, roof, rounds, shapes  # noqa: E402
+from benchmarks.harness import cli, environment, peers, report, roof, rounds, shapes  # noqa: E402
 from benchmarks.harness.accuracy import linear_from_integers, sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
@@ -183,41 +182,20 @@ def run_row(shape, mode, args, missing, result, loop):
                 candidates["module"] = functools.partial(our_module(linear), x)
         if key == ROOF_SHAPE and mode == "dynamic" and loop:
             candidates["roof"], roof_gop = roof.call_of(loop, args.threads, 5.0)
-        timings = rounds.measure(candidates, min_rounds=args.rounds, budget_s=args.budget)
+        timings, foreign = cli.measure(candidates, args)
     roof_gops = roof_gop / timings["roof"].median if roof_gop else None
     row = result.add(
-        f"{mode} {shape}", timings, row_goals(timings, shape, mode, roof_gops), failures,
+        f"{mode} {shape}", timings, row_goals(timings, shape, mode, roof_gops), failures, foreign,
         shape=vars(shape), sqnr_db=sqnr, roof=loop if roof_gop else None,
         gops={name: shape.ops / t.median / 1e9 for name, t in timings.items() if name in table})
-    print_row(row)
-
-
-def print_row(row):
-    times = "  ".join(f"{n} {report.duration(t['median_us'])}" for n, t in row["timings"].items())
-    print(f"{row['id']:<28} {times}")
-    for g in row["goals"]:
-        print(f"{'':<30}{g['name']:<26} target {report.figure(g['target'], g['unit']):>6}  "
-              f"floor {report.figure(g['floor'], g['unit']):>6}  got {report.figure(g['got'], g['unit']):>7}  "
-              f"{g['verdict']}")
-    for text in row["failures"]:
-        print(f"{'':<30}WRONG: {text}")
-    sys.stdout.flush()
+    report.print_row(row)
 
 
 def parse(argv=None):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--max-isa", choices=sorted(environment.ONEDNN_ISA), help="cap every library, in a child process")
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--rounds", type=int, default=30, help="least number of rounds")
-    p.add_argument("--budget", type=float, default=3.0, help="seconds for one row")
-    p.add_argument("--quick", action="store_true", help="half a second a row")
+    p = cli.parser(__doc__, budget_s=3.0)
     p.add_argument("--shapes", default="linear", help="file in benchmarks/shapes without .csv")
     p.add_argument("--only", help="rows whose id contains this text, e.g. 'dynamic M=1 '")
-    p.add_argument("--output", help="folder of the results (default benchmarks/results)")
-    args = p.parse_args(argv)
-    if args.quick:
-        args.budget = 0.5
-    return args
+    return p.parse_args(argv)
 
 
 def main():

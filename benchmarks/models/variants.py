@@ -1,0 +1,151 @@
+"""MiniLM in every quantization that is compared, as callables (ids, mask) -> hidden.
+
+Each builder takes its own copy of the model. A peer that cannot be built is
+listed as missing with the reason (harness.peers.Missing).
+"""
+
+import copy
+import functools
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.harness import peers
+from benchmarks.models import minilm_model
+
+OURS, OURS_COMPILED = "torch_ao_ext", "torch_ao_ext + compile"
+AO = tuple(f"torch.ao {engine}" for engine in peers.TORCH_AO_ENGINES)
+TORCHAO = "torchao + compile"
+ORT = "onnxruntime int8"
+FP32, FP32_COMPILED = "fp32", "fp32 + compile"
+
+
+def eager(model):
+    return functools.partial(minilm_model.hidden, model)
+
+
+def compiled(model):
+    """Static shapes, as a server with fixed sizes would; one graph per size."""
+    fast = torch.compile(model, dynamic=False)
+    return functools.partial(minilm_model.hidden, fast)
+
+
+def torchao_model(model):
+    """torchao's dynamic int8; it needs torch.compile to be fast on CPU."""
+    logging.getLogger("torchao").setLevel(logging.CRITICAL)  # CUDA libraries that it cannot load
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+        model = copy.deepcopy(model)
+        quantize_(model, Int8DynamicActivationInt8WeightConfig())
+    return model
+
+
+def our_model(model):
+    return peers.ours().quantization.quantize_dynamic(model)
+
+
+def onnxruntime_call(model, threads):
+    """torch.onnx export, onnxruntime's dynamic int8 (per channel), its own pool of `threads`."""
+    import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    logging.getLogger().setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        files = [str(Path(folder) / f"{name}.onnx") for name in ("f32", "clean", "int8")]
+        _export(model, files[0])
+        quant_pre_process(files[0], files[1], skip_symbolic_shape=True)
+        quantize_dynamic(files[1], files[2], per_channel=True, weight_type=QuantType.QInt8)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Idle while the others are timed: its workers must not spin after a run.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        session = onnxruntime.InferenceSession(files[2], options, providers=["CPUExecutionProvider"])
+        nodes = _integer_nodes(files[2])
+    if nodes == 0:
+        raise RuntimeError("the quantized file has no integer matrix multiply")
+
+    def call(ids, mask):
+        feeds = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
+        return torch.from_numpy(session.run(["hidden"], feeds)[0])
+
+    return call
+
+
+class _Hidden(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask):
+        return minilm_model.hidden(self.model, input_ids, attention_mask)
+
+
+def _export(model, path):
+    # Two sequences of 16: an example of size 1 would be specialised.
+    ids, mask = minilm_model.inputs(2, 16)
+    batch, tokens = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("tokens", min=2, max=512)
+    shape = {0: batch, 1: tokens}
+    torch.onnx.export(
+        _Hidden(model), (ids, mask), path, dynamo=True, verbose=False, input_names=["input_ids", "attention_mask"],
+        output_names=["hidden"], dynamic_shapes={"input_ids": shape, "attention_mask": shape}, optimize=True,
+        external_data=False)
+
+
+def _integer_nodes(path):
+    """How many matrix multiplies the file really runs on integers."""
+    import onnx
+
+    kinds = ("MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm", "QAttention")
+    return sum(node.op_type in kinds for node in onnx.load(path).graph.node)
+
+
+def linear_inputs(model, ids, mask):
+    """[(name, input)] of every nn.Linear in call order, caught in one forward pass."""
+    caught, hooks = [], []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            hooks.append(module.register_forward_pre_hook(
+                lambda m, args, name=name: caught.append((name, args[0].detach().clone()))))
+    try:
+        minilm_model.hidden(model, ids, mask)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return caught
+
+
+def run_linears(model, caught):
+    """A call that runs the same-named modules of `model` in sequence, nothing else."""
+    steps = [(model.get_submodule(name), x) for name, x in caught]
+
+    def call():
+        for module, x in steps:
+            module(x)
+
+    return call
+
+
+def int8_share(model, caught):
+    """Fraction of the linear layers' multiplies that run on an int8 weight (by buffers, not by report)."""
+    def multiplies(name, x):
+        module = model.get_submodule(name)
+        return x.numel() * module.out_features
+
+    total = sum(multiplies(name, x) for name, x in caught)
+    done = sum(multiplies(name, x) for name, x in caught if "qweight" in dict(model.get_submodule(name).named_buffers()))
+    return done / total
+
+
+def model_bytes(model):
+    """(int8 bytes, other bytes) of parameters and buffers."""
+    tensors = {t.data_ptr(): t for t in [*model.parameters(), *model.buffers()]}.values()
+    int8 = sum(t.nbytes for t in tensors if t.dtype in (torch.int8, torch.uint8))
+    return int8, sum(t.nbytes for t in tensors) - int8
