@@ -12,8 +12,7 @@
 namespace tae {
 namespace {
 
-constexpr Isa kLevels[] = {Isa::portable, Isa::avx2,        Isa::avx_vnni,
-                           Isa::avx512,   Isa::avx512_vnni, Isa::amx};
+constexpr Isa kLevels[] = {Isa::portable, Isa::avx2, Isa::avx_vnni, Isa::avx512, Isa::avx512_vnni, Isa::amx};
 
 struct Registers {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -164,12 +163,18 @@ const Cap& cap() {
 
 const char* name_of(Isa isa) {
   switch (isa) {
-    case Isa::portable: return "portable";
-    case Isa::avx2: return "avx2";
-    case Isa::avx_vnni: return "avx_vnni";
-    case Isa::avx512: return "avx512";
-    case Isa::avx512_vnni: return "avx512_vnni";
-    case Isa::amx: return "amx";
+    case Isa::portable:
+      return "portable";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::avx_vnni:
+      return "avx_vnni";
+    case Isa::avx512:
+      return "avx512";
+    case Isa::avx512_vnni:
+      return "avx512_vnni";
+    case Isa::amx:
+      return "amx";
   }
   return "?";
 }
@@ -186,12 +191,18 @@ bool parse_isa(const std::string& name, Isa& isa) {
 
 bool cpu_has(Isa isa) {
   switch (isa) {
-    case Isa::portable: return true;
-    case Isa::avx2: return cpu().avx2;
-    case Isa::avx_vnni: return cpu().avx_vnni;
-    case Isa::avx512: return cpu().avx512;
-    case Isa::avx512_vnni: return cpu().avx512_vnni;
-    case Isa::amx: return cpu().amx;
+    case Isa::portable:
+      return true;
+    case Isa::avx2:
+      return cpu().avx2;
+    case Isa::avx_vnni:
+      return cpu().avx_vnni;
+    case Isa::avx512:
+      return cpu().avx512;
+    case Isa::avx512_vnni:
+      return cpu().avx512_vnni;
+    case Isa::amx:
+      return cpu().amx;
   }
   return false;
 }

@@ -18,7 +18,7 @@ constexpr int kRowBlock = 4;
 // Constants of round_half_even(x / scale) + zero_point, clamped to the type.
 struct Requantization {
   VF scale, inverse;
-  VF low, high;      // bounds of the dividend (fast) or of the quotient
+  VF low, high;  // bounds of the dividend (fast) or of the quotient
   VI zero_point;
 };
 
@@ -85,8 +85,10 @@ TAE_VEC RowValues<kRows> load_rows(const EpilogueParams& p, const EpilogueTile& 
 template <typename Tail>
 TAE_VEC VF load_other(const EpilogueParams& p, const void* base, int64_t index, Tail tail) {
   switch (p.other_dtype) {
-    case DType::f32: return load(static_cast<const float*>(base) + index, tail);
-    case DType::bf16: return load_bf16(static_cast<const uint16_t*>(base) + index, tail);
+    case DType::f32:
+      return load(static_cast<const float*>(base) + index, tail);
+    case DType::bf16:
+      return load_bf16(static_cast<const uint16_t*>(base) + index, tail);
     case DType::qs8: {
       const VI q = load_s8(static_cast<const int8_t*>(base) + index, tail);
       return mul(to_float(sub(q, vi(p.other_zero_point))), vf(p.other_scale));
@@ -116,11 +118,10 @@ TAE_VEC void apply_post_ops(const EpilogueParams& p, const EpilogueTile& t, int6
 // the column parameters are then computed once per column.
 template <DType kOut, bool kFast, bool kUniform, int kRows, typename Tail>
 TAE_VEC void column_vector(const EpilogueParams& p, const EpilogueTile& t,
-                           const Requantization& requantization, const RowValues<kRows>& rows,
-                           int64_t r0, int64_t c, Tail tail) {
+                           const Requantization& requantization, const RowValues<kRows>& rows, int64_t r0,
+                           int64_t c, Tail tail) {
   const int64_t n = t.n0 + c;
-  const VF weight_scale =
-      p.weight_scale_stride == 0 ? vf(p.weight_scale[0]) : load(p.weight_scale + n, tail);
+  const VF weight_scale = p.weight_scale_stride == 0 ? vf(p.weight_scale[0]) : load(p.weight_scale + n, tail);
   const VI column_sum = load(p.column_sum + n, tail);
   const bool has_weight_zero_point = p.weight_zero_point != nullptr;
   const VI weight_zero_point = has_weight_zero_point ? load(p.weight_zero_point + n, tail) : vi(0);
@@ -165,14 +166,13 @@ TAE_VEC void column_vector(const EpilogueParams& p, const EpilogueTile& t,
 }
 
 template <DType kOut, bool kFast, bool kUniform, int kRows>
-TAE_VEC void row_block(const EpilogueParams& p, const EpilogueTile& t,
-                       const Requantization& requantization, int64_t r0) {
+TAE_VEC void row_block(const EpilogueParams& p, const EpilogueTile& t, const Requantization& requantization,
+                       int64_t r0) {
   const RowValues<kRows> rows = load_rows<kRows>(p, t, r0);
   int64_t c = 0;
   for (; c + kLanes <= t.cols; c += kLanes)
     column_vector<kOut, kFast, kUniform>(p, t, requantization, rows, r0, c, Full{});
-  if (c < t.cols)
-    column_vector<kOut, kFast, kUniform>(p, t, requantization, rows, r0, c, Part(t.cols - c));
+  if (c < t.cols) column_vector<kOut, kFast, kUniform>(p, t, requantization, rows, r0, c, Part(t.cols - c));
 }
 
 template <DType kOut, bool kFast, bool kUniform>

@@ -36,8 +36,8 @@ struct EpilogueTile {
   const int32_t* raw = nullptr;
   int64_t raw_stride = 0;  // elements
   int64_t rows = 0;
-  int64_t cols = 0;  // any count >= 1; reads and writes stay inside [0, cols)
-  int64_t n0 = 0;    // column of raw[.][0] in the parameter arrays
+  int64_t cols = 0;                // any count >= 1; reads and writes stay inside [0, cols)
+  int64_t n0 = 0;                  // column of raw[.][0] in the parameter arrays
   const RowParams* row = nullptr;  // of the tile's first row
   int64_t row_step = 1;            // 0: all rows share row[0] (static quantization)
   void* output = nullptr;          // element (first row, n0)

@@ -4,8 +4,6 @@
 namespace tae::kernels {
 
 void epilogue__avx512(const EpilogueParams& params, const EpilogueTile& tile);
-void epilogue__avx512(const EpilogueParams& params, const EpilogueTile& tile) {
-  run_epilogue(params, tile);
-}
+void epilogue__avx512(const EpilogueParams& params, const EpilogueTile& tile) { run_epilogue(params, tile); }
 
 }  // namespace tae::kernels

@@ -80,7 +80,8 @@ TAE_VEC VF relu6_of_plus3(VF x) { return min(vf(6.f), max(vf(0.f), add(x, vf(3.f
     case PostOp::Kind::tanh:
       for (int i = 0; i < count; ++i) x[i] = tanh(x[i]);
       break;
-    default: break;
+    default:
+      break;
   }
 }
 

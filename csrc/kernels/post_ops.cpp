@@ -61,18 +61,29 @@ float gelu_tanh(float x) {
 
 float apply_post_op(const PostOp& op, float x, float other) {
   switch (op.kind) {
-    case PostOp::Kind::relu: return max(0.f, x);
-    case PostOp::Kind::clamp: return min(op.beta, max(op.alpha, x));
-    case PostOp::Kind::leaky_relu: return x < 0.f ? op.alpha * x : x;
-    case PostOp::Kind::silu: return max(kSiluFloor, x) * sigmoid(x);
-    case PostOp::Kind::gelu_erf: return gelu_erf(x);
-    case PostOp::Kind::gelu_tanh: return gelu_tanh(x);
+    case PostOp::Kind::relu:
+      return max(0.f, x);
+    case PostOp::Kind::clamp:
+      return min(op.beta, max(op.alpha, x));
+    case PostOp::Kind::leaky_relu:
+      return x < 0.f ? op.alpha * x : x;
+    case PostOp::Kind::silu:
+      return max(kSiluFloor, x) * sigmoid(x);
+    case PostOp::Kind::gelu_erf:
+      return gelu_erf(x);
+    case PostOp::Kind::gelu_tanh:
+      return gelu_tanh(x);
     // The bound changes nothing but -inf * 0.
-    case PostOp::Kind::hardswish: return max(-3.f, x) * min(6.f, max(0.f, x + 3.f)) / 6.f;
-    case PostOp::Kind::hardsigmoid: return min(6.f, max(0.f, x + 3.f)) / 6.f;
-    case PostOp::Kind::sigmoid: return sigmoid(x);
-    case PostOp::Kind::tanh: return tanh(x);
-    case PostOp::Kind::add: return x + other;
+    case PostOp::Kind::hardswish:
+      return max(-3.f, x) * min(6.f, max(0.f, x + 3.f)) / 6.f;
+    case PostOp::Kind::hardsigmoid:
+      return min(6.f, max(0.f, x + 3.f)) / 6.f;
+    case PostOp::Kind::sigmoid:
+      return sigmoid(x);
+    case PostOp::Kind::tanh:
+      return tanh(x);
+    case PostOp::Kind::add:
+      return x + other;
   }
   return x;
 }

@@ -31,12 +31,12 @@ constexpr float kExpCutoff = -87.f;  // e(t) would be close to the smallest norm
 constexpr float kRoundMagic = 12582912.f;
 
 // tanh near 0: Cephes tanhf.
-constexpr float kTanh[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
-                           1.33314422036e-1f, -3.33332819422e-1f};
+constexpr float kTanh[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f,
+                           -3.33332819422e-1f};
 constexpr float kTanhSmall = 0.625f;
 
 constexpr float kSiluFloor = -88.f;
-constexpr float kGeluFloor = -14.f;  // both gelu forms are below 1e-40 there
+constexpr float kGeluFloor = -14.f;                  // both gelu forms are below 1e-40 there
 constexpr float kGeluTanh1 = 1.5957691216057308f;    // 2 sqrt(2 / pi)
 constexpr float kGeluTanh3 = 0.071354816272600242f;  // 2 sqrt(2 / pi) * 0.044715
 
@@ -44,7 +44,7 @@ constexpr float kGeluTanh3 = 0.071354816272600242f;  // 2 sqrt(2 / pi) * 0.04471
 // [0, 13.3], relative error 6e-8 with these f32 coefficients. Highest degree first.
 constexpr float kTailCutoff = -82.f;  // of the exponent: the product stays a normal float
 constexpr float kTailSlope = 0.33f;
-constexpr float kTail[] = {-0.026502493768930435f, 0.15183039009571075f, -0.329549640417099f,
+constexpr float kTail[] = {-0.026502493768930435f, 0.15183039009571075f,  -0.329549640417099f,
                            0.30070120096206665f,   -0.11386875808238983f, 0.14944539964199066f,
                            0.10257916897535324f,   0.13390296697616577f,  0.13145428895950317f,
                            7.4677095653896686e-06f};

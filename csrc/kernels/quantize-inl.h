@@ -72,9 +72,13 @@ template <typename T>
 }
 
 template <typename Tail>
-TAE_VEC void store_real(float* p, VF x, Tail t) { store(p, x, t); }
+TAE_VEC void store_real(float* p, VF x, Tail t) {
+  store(p, x, t);
+}
 template <typename Tail>
-TAE_VEC void store_real(uint16_t* p, VF x, Tail t) { store_bf16(p, x, t); }
+TAE_VEC void store_real(uint16_t* p, VF x, Tail t) {
+  store_bf16(p, x, t);
+}
 
 template <bool kSigned, typename Tail>
 TAE_VEC VI load_q(const void* src, int64_t i, Tail t) {
@@ -112,8 +116,7 @@ template <bool kSigned, typename T>
     int64_t c = 0;
     for (; c + kLanes <= channels; c += kLanes)
       dequantize_vector<kSigned>(src, row + c, c, scale, zero_point, dst, Full{});
-    if (c < channels)
-      dequantize_vector<kSigned>(src, row + c, c, scale, zero_point, dst, Part(channels - c));
+    if (c < channels) dequantize_vector<kSigned>(src, row + c, c, scale, zero_point, dst, Part(channels - c));
   }
 }
 

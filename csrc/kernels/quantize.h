@@ -33,27 +33,24 @@ struct QuantizeKernels {
   // One scale and zero point for `count` contiguous elements.
   void (*quantize_f32)(const float* src, int64_t count, float inverse_scale, int32_t zero_point,
                        const QuantRange& range, void* dst);
-  void (*quantize_bf16)(const uint16_t* src, int64_t count, float inverse_scale,
-                        int32_t zero_point, const QuantRange& range, void* dst);
-  void (*dequantize_f32)(const void* src, DType src_dtype, int64_t count, float scale,
-                         int32_t zero_point, float* dst);
-  void (*dequantize_bf16)(const void* src, DType src_dtype, int64_t count, float scale,
-                          int32_t zero_point, uint16_t* dst);
+  void (*quantize_bf16)(const uint16_t* src, int64_t count, float inverse_scale, int32_t zero_point,
+                        const QuantRange& range, void* dst);
+  void (*dequantize_f32)(const void* src, DType src_dtype, int64_t count, float scale, int32_t zero_point,
+                         float* dst);
+  void (*dequantize_bf16)(const void* src, DType src_dtype, int64_t count, float scale, int32_t zero_point,
+                          uint16_t* dst);
 
   // [rows][channels] contiguous; inverse_scale, scale, zero_point are [channels];
   // zero_point null means 0 everywhere.
-  void (*quantize_channels_f32)(const float* src, int64_t rows, int64_t channels,
-                                const float* inverse_scale, const int32_t* zero_point,
-                                const QuantRange& range, void* dst);
+  void (*quantize_channels_f32)(const float* src, int64_t rows, int64_t channels, const float* inverse_scale,
+                                const int32_t* zero_point, const QuantRange& range, void* dst);
   void (*quantize_channels_bf16)(const uint16_t* src, int64_t rows, int64_t channels,
                                  const float* inverse_scale, const int32_t* zero_point,
                                  const QuantRange& range, void* dst);
-  void (*dequantize_channels_f32)(const void* src, DType src_dtype, int64_t rows,
-                                  int64_t channels, const float* scale,
-                                  const int32_t* zero_point, float* dst);
-  void (*dequantize_channels_bf16)(const void* src, DType src_dtype, int64_t rows,
-                                   int64_t channels, const float* scale,
-                                   const int32_t* zero_point, uint16_t* dst);
+  void (*dequantize_channels_f32)(const void* src, DType src_dtype, int64_t rows, int64_t channels,
+                                  const float* scale, const int32_t* zero_point, float* dst);
+  void (*dequantize_channels_bf16)(const void* src, DType src_dtype, int64_t rows, int64_t channels,
+                                   const float* scale, const int32_t* zero_point, uint16_t* dst);
 
   // Smallest and largest of count >= 1 values (0 is not included; rows.h has that).
   // Both NaN when any value is NaN; infinities are returned as they are.

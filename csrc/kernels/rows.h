@@ -25,8 +25,8 @@ struct RowKernels {
   void (*min_max_bf16)(const uint16_t* src, int64_t count, float* min, float* max);
   // q = clamp(round_half_even(x * inverse_scale) + zero_point, lo, hi), u8 domain.
   // Returns the sum of the k values. NaN scale is handled by the caller.
-  int32_t (*quantize_f32)(const float* src, int64_t k, float inverse_scale, int32_t zero_point,
-                          int32_t lo, int32_t hi, uint8_t* dst, int64_t dst_stride);
+  int32_t (*quantize_f32)(const float* src, int64_t k, float inverse_scale, int32_t zero_point, int32_t lo,
+                          int32_t hi, uint8_t* dst, int64_t dst_stride);
   int32_t (*quantize_bf16)(const uint16_t* src, int64_t k, float inverse_scale, int32_t zero_point,
                            int32_t lo, int32_t hi, uint8_t* dst, int64_t dst_stride);
   // Integer rows: copy (qu8) or add 128 (qs8), pad with 0; returns the sum of the u8 values.

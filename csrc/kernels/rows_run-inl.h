@@ -12,9 +12,13 @@ constexpr int kGroup = 4 * kLanes;  // elements, and bytes after packing
 
 // 4 vectors as f32 from f32 or bf16; lanes at and after n are 0 (n <= kGroup).
 template <typename Tail>
-TAE_VEC VF load_real(const float* p, Tail t) { return load(p, t); }
+TAE_VEC VF load_real(const float* p, Tail t) {
+  return load(p, t);
+}
 template <typename Tail>
-TAE_VEC VF load_real(const uint16_t* p, Tail t) { return load_bf16(p, t); }
+TAE_VEC VF load_real(const uint16_t* p, Tail t) {
+  return load_bf16(p, t);
+}
 
 template <typename T>
 TAE_VEC void load_group(const T* p, VF (&x)[4]) {
@@ -34,9 +38,7 @@ TAE_VEC void load_group(const T* p, int64_t n, VF (&x)[4]) {
 
 // round_half_even(x * inverse_scale), NaN and everything too small INT32_MIN. The
 // upper bound keeps large values from becoming INT32_MIN as well.
-TAE_VEC VI round_scaled(VF x, VF inverse_scale) {
-  return to_int(min(vf(0x1p30f), mul(x, inverse_scale)));
-}
+TAE_VEC VI round_scaled(VF x, VF inverse_scale) { return to_int(min(vf(0x1p30f), mul(x, inverse_scale))); }
 
 // Constants of a run in the u8 domain: `flip` 0x80 takes bytes back to signed.
 struct RunQuantizer {
@@ -44,9 +46,9 @@ struct RunQuantizer {
       : inverse_scale(vf(inverse)), zero_point(set1_16(zero_point)), low(set1_8(lo)), high(set1_8(hi)) {}
 
   TAE_VEC VBytes operator()(const VF (&x)[4]) const {
-    const VBytes q = pack_u8(round_scaled(x[0], inverse_scale), round_scaled(x[1], inverse_scale),
-                             round_scaled(x[2], inverse_scale), round_scaled(x[3], inverse_scale),
-                             zero_point);
+    const VBytes q =
+        pack_u8(round_scaled(x[0], inverse_scale), round_scaled(x[1], inverse_scale),
+                round_scaled(x[2], inverse_scale), round_scaled(x[3], inverse_scale), zero_point);
     return clamp_u8(q, low, high);
   }
 

@@ -51,9 +51,13 @@ TAE_VEC VI mul(VI a, VI b) { return _mm256_mullo_epi32(a, b); }
 TAE_VEC VI and_bits(VI a, VI b) { return _mm256_and_si256(a, b); }
 TAE_VEC VI or_bits(VI a, VI b) { return _mm256_or_si256(a, b); }
 template <int kBits>
-TAE_VEC VI shift_left(VI x) { return _mm256_slli_epi32(x, kBits); }
+TAE_VEC VI shift_left(VI x) {
+  return _mm256_slli_epi32(x, kBits);
+}
 template <int kBits>
-TAE_VEC VI shift_right(VI x) { return _mm256_srli_epi32(x, kBits); }
+TAE_VEC VI shift_right(VI x) {
+  return _mm256_srli_epi32(x, kBits);
+}
 
 TAE_VEC VMask less(VF a, VF b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 TAE_VEC VMask is_nan(VF x) { return _mm256_cmp_ps(x, x, _CMP_UNORD_Q); }
@@ -77,9 +81,7 @@ TAE_VEC float reduce_max(VF x) {
 
 TAE_VEC VF load(const float* p, Full) { return _mm256_loadu_ps(p); }
 TAE_VEC VF load(const float* p, Part t) { return _mm256_maskload_ps(p, t.mask); }
-TAE_VEC VI load(const int32_t* p, Full) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-}
+TAE_VEC VI load(const int32_t* p, Full) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 TAE_VEC VI load(const int32_t* p, Part t) { return _mm256_maskload_epi32(p, t.mask); }
 TAE_VEC VI load_u8(const uint8_t* p, Full) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
@@ -110,8 +112,8 @@ TAE_VEC void store(float* p, VF x, Full) { _mm256_storeu_ps(p, x); }
 TAE_VEC void store(float* p, VF x, Part t) { _mm256_maskstore_ps(p, t.mask, x); }
 // The low 8 or 16 bits of each lane.
 TAE_VEC void store_low8(uint8_t* p, VI x, Full) {
-  const __m256i gather = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-                                          0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m256i gather = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4,
+                                          8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
   const __m256i halves = _mm256_shuffle_epi8(x, gather);
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p),
                    _mm_unpacklo_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));

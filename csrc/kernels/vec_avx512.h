@@ -50,9 +50,13 @@ TAE_VEC VI mul(VI a, VI b) { return _mm512_mullo_epi32(a, b); }
 TAE_VEC VI and_bits(VI a, VI b) { return _mm512_and_si512(a, b); }
 TAE_VEC VI or_bits(VI a, VI b) { return _mm512_or_si512(a, b); }
 template <int kBits>
-TAE_VEC VI shift_left(VI x) { return _mm512_slli_epi32(x, kBits); }
+TAE_VEC VI shift_left(VI x) {
+  return _mm512_slli_epi32(x, kBits);
+}
 template <int kBits>
-TAE_VEC VI shift_right(VI x) { return _mm512_srli_epi32(x, kBits); }
+TAE_VEC VI shift_right(VI x) {
+  return _mm512_srli_epi32(x, kBits);
+}
 
 TAE_VEC VMask less(VF a, VF b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 TAE_VEC VMask is_nan(VF x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
@@ -73,15 +77,11 @@ TAE_VEC VI load(const int32_t* p, Part t) { return _mm512_maskz_loadu_epi32(t.ma
 TAE_VEC VI load_u8(const uint8_t* p, Full) {
   return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
-TAE_VEC VI load_u8(const uint8_t* p, Part t) {
-  return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(t.mask, p));
-}
+TAE_VEC VI load_u8(const uint8_t* p, Part t) { return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(t.mask, p)); }
 TAE_VEC VI load_s8(const int8_t* p, Full) {
   return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
-TAE_VEC VI load_s8(const int8_t* p, Part t) {
-  return _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(t.mask, p));
-}
+TAE_VEC VI load_s8(const int8_t* p, Part t) { return _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(t.mask, p)); }
 TAE_VEC VI load_u16(const uint16_t* p, Full) {
   return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }

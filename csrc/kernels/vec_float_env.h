@@ -28,9 +28,7 @@ class DefaultFloatEnv {
   static constexpr unsigned kDefault = 0x1f80;
   static constexpr unsigned kStickyFlags = 0x3f;
 
-  [[gnu::always_inline]] inline bool changed() const {
-    return (saved_ & ~kStickyFlags) != kDefault;
-  }
+  [[gnu::always_inline]] inline bool changed() const { return (saved_ & ~kStickyFlags) != kDefault; }
 
   unsigned saved_;
 };

@@ -48,9 +48,13 @@ TAE_VEC VI mul(VI a, VI b) {  // pmulld is SSE4.1
 TAE_VEC VI and_bits(VI a, VI b) { return _mm_and_si128(a, b); }
 TAE_VEC VI or_bits(VI a, VI b) { return _mm_or_si128(a, b); }
 template <int kBits>
-TAE_VEC VI shift_left(VI x) { return _mm_slli_epi32(x, kBits); }
+TAE_VEC VI shift_left(VI x) {
+  return _mm_slli_epi32(x, kBits);
+}
 template <int kBits>
-TAE_VEC VI shift_right(VI x) { return _mm_srli_epi32(x, kBits); }
+TAE_VEC VI shift_right(VI x) {
+  return _mm_srli_epi32(x, kBits);
+}
 
 TAE_VEC VMask less(VF a, VF b) { return _mm_cmplt_ps(a, b); }
 TAE_VEC VMask is_nan(VF x) { return _mm_cmpunord_ps(x, x); }
@@ -178,9 +182,7 @@ TAE_VEC VBytes keep_bytes(VBytes x, int64_t n) {
 TAE_VEC VI sum_bytes(VI total, VBytes x) {
   return _mm_add_epi64(total, _mm_sad_epu8(x, _mm_setzero_si128()));
 }
-TAE_VEC int64_t reduce_sum64(VI x) {
-  return _mm_cvtsi128_si64(_mm_add_epi64(x, _mm_unpackhi_epi64(x, x)));
-}
+TAE_VEC int64_t reduce_sum64(VI x) { return _mm_cvtsi128_si64(_mm_add_epi64(x, _mm_unpackhi_epi64(x, x))); }
 
 }  // namespace
 }  // namespace tae::kernels

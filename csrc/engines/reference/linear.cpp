@@ -1,12 +1,13 @@
 // The rule of engines/linear.h as plain loops: the definition that other engines are
 // compared with, and the one that runs where all of them refuse. One thread, baseline
 // instructions, accumulators of 64 bits, so that it accepts every shape.
+#include "engines/linear.h"
+
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
-#include "engines/linear.h"
 #include "kernels/choose_qparams.h"
 #include "kernels/post_ops.h"
 #include "kernels/vec_float_env.h"
@@ -34,10 +35,14 @@ int32_t to_quantized(float v, int32_t zero_point, int32_t lo, int32_t hi) {
 // Element i of a float or quantized buffer as a real number.
 float real_value(const void* data, DType dtype, int64_t i, float scale, int32_t zero_point) {
   switch (dtype) {
-    case DType::f32: return static_cast<const float*>(data)[i];
-    case DType::bf16: return from_bf16(static_cast<const uint16_t*>(data)[i]);
-    case DType::qs8: return static_cast<float>(static_cast<const int8_t*>(data)[i] - zero_point) * scale;
-    default: return static_cast<float>(static_cast<const uint8_t*>(data)[i] - zero_point) * scale;
+    case DType::f32:
+      return static_cast<const float*>(data)[i];
+    case DType::bf16:
+      return from_bf16(static_cast<const uint16_t*>(data)[i]);
+    case DType::qs8:
+      return static_cast<float>(static_cast<const int8_t*>(data)[i] - zero_point) * scale;
+    default:
+      return static_cast<float>(static_cast<const uint8_t*>(data)[i] - zero_point) * scale;
   }
 }
 
@@ -120,8 +125,7 @@ class ReferenceLinear final : public LinearImpl {
     for (int64_t begin = 0; begin < p_.k; begin += kBlock) {
       const int64_t end = begin + kBlock < p_.k ? begin + kBlock : p_.k;
       int32_t block = 0;
-      for (int64_t k = begin; k < end; ++k)
-        block += row[k] * static_cast<int16_t>(weight[k] - zero_point);
+      for (int64_t k = begin; k < end; ++k) block += row[k] * static_cast<int16_t>(weight[k] - zero_point);
       acc += block;
     }
     const float r = static_cast<float>(acc) * (input_scale * weight_scale_[channel]);

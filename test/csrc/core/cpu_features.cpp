@@ -1,8 +1,7 @@
 #include "core/cpu_features.h"
 
-#include <catch2/catch_test_macros.hpp>
-
 #include <algorithm>
+#include <catch2/catch_test_macros.hpp>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -12,8 +11,7 @@ using namespace tae;
 
 namespace {
 
-constexpr Isa kLevels[] = {Isa::portable, Isa::avx2,        Isa::avx_vnni,
-                           Isa::avx512,   Isa::avx512_vnni, Isa::amx};
+constexpr Isa kLevels[] = {Isa::portable, Isa::avx2, Isa::avx_vnni, Isa::avx512, Isa::avx512_vnni, Isa::amx};
 
 // Runs one hidden test case of this program with the variable set.
 int child(const std::string& value, const std::string& test) {

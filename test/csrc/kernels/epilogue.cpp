@@ -1,7 +1,6 @@
 #include "kernels/epilogue.h"
 
 #include <catch2/catch_test_macros.hpp>
-
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -29,8 +28,10 @@ int32_t requantize_model(float r, const EpilogueParams& p) {
 
 float other_model(const EpilogueParams& p, const EpilogueTile& t, int64_t index) {
   switch (p.other_dtype) {
-    case DType::f32: return static_cast<const float*>(t.other)[index];
-    case DType::bf16: return from_bf16(static_cast<const uint16_t*>(t.other)[index]);
+    case DType::f32:
+      return static_cast<const float*>(t.other)[index];
+    case DType::bf16:
+      return from_bf16(static_cast<const uint16_t*>(t.other)[index]);
     case DType::qs8:
       return static_cast<float>(static_cast<const int8_t*>(t.other)[index] - p.other_zero_point) *
              p.other_scale;
@@ -64,14 +65,20 @@ int64_t first_wrong(const EpilogueParams& p, const EpilogueTile& t) {
       const int64_t at = r * t.output_stride + c;
       bool ok = false;
       switch (p.output_dtype) {
-        case DType::f32: ok = same(static_cast<float*>(t.output)[at], x); break;
+        case DType::f32:
+          ok = same(static_cast<float*>(t.output)[at], x);
+          break;
         case DType::bf16: {
           const uint16_t got = static_cast<uint16_t*>(t.output)[at];
           ok = std::isnan(x) ? std::isnan(from_bf16(got)) && (got & 0x40) : got == to_bf16(x);
           break;
         }
-        case DType::qs8: ok = static_cast<int8_t*>(t.output)[at] == requantize_model(x, p); break;
-        default: ok = static_cast<uint8_t*>(t.output)[at] == requantize_model(x, p); break;
+        case DType::qs8:
+          ok = static_cast<int8_t*>(t.output)[at] == requantize_model(x, p);
+          break;
+        default:
+          ok = static_cast<uint8_t*>(t.output)[at] == requantize_model(x, p);
+          break;
       }
       if (!ok) return r * t.cols + c;
     }
@@ -82,10 +89,18 @@ int64_t first_wrong(const EpilogueParams& p, const EpilogueTile& t) {
 // Everything a call needs, filled at random; all buffers between guard pages.
 struct Case {
   Case(std::mt19937& rng, int64_t rows, int64_t cols, Edge edge)
-      : raw(rows * cols, edge), column_sum(cols, edge), weight_zero_point(cols, edge),
-        weight_scale(cols, edge), bias(cols, edge), row(rows, edge), output(rows * cols * 4, edge),
-        other(rows * cols * 4, edge), output_bf16(rows * cols * 2, edge), output_q(rows * cols, edge),
-        other_bf16(rows * cols * 2, edge), other_q(rows * cols, edge) {
+      : raw(rows * cols, edge),
+        column_sum(cols, edge),
+        weight_zero_point(cols, edge),
+        weight_scale(cols, edge),
+        bias(cols, edge),
+        row(rows, edge),
+        output(rows * cols * 4, edge),
+        other(rows * cols * 4, edge),
+        output_bf16(rows * cols * 2, edge),
+        output_q(rows * cols, edge),
+        other_bf16(rows * cols * 2, edge),
+        other_q(rows * cols, edge) {
     for (int32_t& v : raw) v = static_cast<int32_t>(rng()) >> random_int(rng, 0, 24);
     for (int32_t& v : column_sum) v = random_int(rng, -128 * 512, 127 * 512);
     for (int32_t& v : weight_zero_point) v = random_int(rng, -128, 127);
@@ -131,12 +146,11 @@ struct Case {
 constexpr DType kOutputs[] = {DType::f32, DType::bf16, DType::qu8, DType::qs8};
 constexpr DType kOthers[] = {DType::f32, DType::bf16, DType::qu8, DType::qs8};
 using Kind = PostOp::Kind;
-constexpr PostOp kEach[] = {{Kind::relu, 0.f, 0.f},         {Kind::clamp, -0.5f, 0.75f},
-                            {Kind::leaky_relu, 0.01f, 0.f}, {Kind::silu, 0.f, 0.f},
-                            {Kind::gelu_erf, 0.f, 0.f},     {Kind::gelu_tanh, 0.f, 0.f},
-                            {Kind::hardswish, 0.f, 0.f},    {Kind::hardsigmoid, 0.f, 0.f},
-                            {Kind::sigmoid, 0.f, 0.f},      {Kind::tanh, 0.f, 0.f},
-                            {Kind::add, 0.f, 0.f}};
+constexpr PostOp kEach[] = {
+    {Kind::relu, 0.f, 0.f},      {Kind::clamp, -0.5f, 0.75f},   {Kind::leaky_relu, 0.01f, 0.f},
+    {Kind::silu, 0.f, 0.f},      {Kind::gelu_erf, 0.f, 0.f},    {Kind::gelu_tanh, 0.f, 0.f},
+    {Kind::hardswish, 0.f, 0.f}, {Kind::hardsigmoid, 0.f, 0.f}, {Kind::sigmoid, 0.f, 0.f},
+    {Kind::tanh, 0.f, 0.f},      {Kind::add, 0.f, 0.f}};
 
 }  // namespace
 
@@ -152,7 +166,8 @@ TEST_CASE("epilogue equals the scalar rule for all widths, types and options", "
         c.params.other_scale = 0.02f;
         c.params.other_zero_point = random_int(rng, -10, 140);
         c.params.output_scale = random_float(rng, 0.001f, 0.1f);
-        c.params.output_zero_point = random_int(rng, quant_min(c.params.output_dtype), quant_max(c.params.output_dtype));
+        c.params.output_zero_point =
+            random_int(rng, quant_min(c.params.output_dtype), quant_max(c.params.output_dtype));
         if (rng() & 1) c.params.bias = c.bias.data();
         if (rng() & 1) c.params.weight_zero_point = c.weight_zero_point.data();
         if (rng() & 1) c.params.weight_scale_stride = 0;
@@ -266,8 +281,12 @@ TEST_CASE("the fast division rounds as true division at every scale", "[epilogue
     p.output_scale = std::bit_cast<float>(static_cast<uint32_t>(exponent + 127) << 23 | mantissa);
     for (float& x : dividend) {
       switch (rng() % 4) {
-        case 0: x = random_bits(rng); break;
-        case 1: x = random_float(rng, -400.f, 400.f) * p.output_scale; break;
+        case 0:
+          x = random_bits(rng);
+          break;
+        case 1:
+          x = random_float(rng, -400.f, 400.f) * p.output_scale;
+          break;
         default: {  // at and around the ties
           const float tie = static_cast<float>(random_int(rng, -260, 260)) + 0.5f;
           x = tie * p.output_scale;
@@ -288,8 +307,8 @@ TEST_CASE("the fast division rounds as true division at every scale", "[epilogue
       epilogue(isa)(p, t);
       for (int64_t i = 0; i < kCols; ++i)
         if (got[i] != expected[i])
-          FAIL(name_of(isa) << ": " << dividend[i] << " / " << p.output_scale << " + "
-                            << p.output_zero_point << " gave " << int(got[i]) << ", not " << int(expected[i]));
+          FAIL(name_of(isa) << ": " << dividend[i] << " / " << p.output_scale << " + " << p.output_zero_point
+                            << " gave " << int(got[i]) << ", not " << int(expected[i]));
     }
   }
 }
@@ -325,16 +344,22 @@ namespace {
 
 double exact_post_op(const PostOp& op, double x) {
   switch (op.kind) {
-    case Kind::silu: return x < -1000. ? 0. : x / (1. + std::exp(-x));
-    case Kind::gelu_erf: return x < -100. ? 0. : x * 0.5 * std::erfc(-x / std::sqrt(2.));
+    case Kind::silu:
+      return x < -1000. ? 0. : x / (1. + std::exp(-x));
+    case Kind::gelu_erf:
+      return x < -100. ? 0. : x * 0.5 * std::erfc(-x / std::sqrt(2.));
     case Kind::gelu_tanh: {
       const double z = 2. * std::sqrt(2. / M_PI) * (x + 0.044715 * x * x * x);
       return x < -100. ? 0. : x / (1. + std::exp(-z));
     }
-    case Kind::hardswish: return x * std::fmin(std::fmax(x + 3., 0.), 6.) / 6.;
-    case Kind::hardsigmoid: return std::fmin(std::fmax(x + 3., 0.), 6.) / 6.;
-    case Kind::sigmoid: return 1. / (1. + std::exp(-x));
-    default: return std::tanh(x);
+    case Kind::hardswish:
+      return x * std::fmin(std::fmax(x + 3., 0.), 6.) / 6.;
+    case Kind::hardsigmoid:
+      return std::fmin(std::fmax(x + 3., 0.), 6.) / 6.;
+    case Kind::sigmoid:
+      return 1. / (1. + std::exp(-x));
+    default:
+      return std::tanh(x);
   }
 }
 
@@ -394,8 +419,9 @@ TEST_CASE("post-ops have their limits and keep NaN", "[epilogue]") {
   for (const PostOp& op : kEach) CHECK(std::isnan(apply_post_op(op, nan, 1.f)));
 
   // Through the vectors: every post-op on special values, all levels.
-  const float special[] = {0.f, -0.f, inf, -inf, nan, 1e-45f, -1e-40f, 3.4e38f, -3.4e38f, 87.f, -87.f,
-                           -87.5f, 88.8f, -103.f, -104.f, 14.f, -14.f, 0.625f, -0.62499994f, 3.f, -3.f};
+  const float special[] = {0.f,     -0.f,     inf,   -inf,   nan,          1e-45f, -1e-40f,
+                           3.4e38f, -3.4e38f, 87.f,  -87.f,  -87.5f,       88.8f,  -103.f,
+                           -104.f,  14.f,     -14.f, 0.625f, -0.62499994f, 3.f,    -3.f};
   constexpr int64_t kCount = std::size(special);
   int32_t zero[kCount] = {};
   const float unit = 1.f;

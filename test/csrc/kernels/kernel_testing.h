@@ -31,8 +31,7 @@ class Guarded {
     const size_t bytes = static_cast<size_t>(count) * sizeof(T);
     const size_t inner = (bytes + page - 1) / page * page;
     mapped_ = inner + 2 * page;
-    base_ = static_cast<char*>(
-        mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    base_ = static_cast<char*>(mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (base_ == MAP_FAILED) throw std::bad_alloc();
     if (inner != 0 && mprotect(base_ + page, inner, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
     data_ = reinterpret_cast<T*>(base_ + page + (edge == Edge::kEnd ? inner - bytes : 0));

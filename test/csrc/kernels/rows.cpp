@@ -1,9 +1,8 @@
 #include "kernels/rows.h"
 
-#include <catch2/catch_test_macros.hpp>
-
-#include <cfloat>
 #include <algorithm>
+#include <catch2/catch_test_macros.hpp>
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <random>
@@ -60,16 +59,14 @@ TEST_CASE("rows: quantize equals the scalar rule, sums and pads", "[rows]") {
       }
       for (bool bf16 : {false, true}) {
         for (uint8_t& b : dst) b = 0xcc;
-        const int32_t sum =
-            bf16 ? kernels.quantize_bf16(src_bf16.data(), k, q.inverse_scale, q.zero_point, q.lo, q.hi,
-                                         dst.data(), stride)
-                 : kernels.quantize_f32(src.data(), k, q.inverse_scale, q.zero_point, q.lo, q.hi,
-                                        dst.data(), stride);
+        const int32_t sum = bf16 ? kernels.quantize_bf16(src_bf16.data(), k, q.inverse_scale, q.zero_point,
+                                                         q.lo, q.hi, dst.data(), stride)
+                                 : kernels.quantize_f32(src.data(), k, q.inverse_scale, q.zero_point, q.lo,
+                                                        q.hi, dst.data(), stride);
         int32_t expected_sum = 0;
         for (int64_t i = 0; i < stride; ++i) {
           const float x = i >= k ? 0.f : bf16 ? from_bf16(src_bf16[i]) : src[i];
-          const uint8_t expected =
-              i < k ? quantize_model(x, q.inverse_scale, q.zero_point, q.lo, q.hi) : 0;
+          const uint8_t expected = i < k ? quantize_model(x, q.inverse_scale, q.zero_point, q.lo, q.hi) : 0;
           INFO(name_of(isa) << " k " << k << " stride " << stride << " i " << i << " x " << x);
           if (dst[i] != expected) REQUIRE(int(dst[i]) == int(expected));
           expected_sum += expected;
@@ -81,10 +78,10 @@ TEST_CASE("rows: quantize equals the scalar rule, sums and pads", "[rows]") {
 }
 
 TEST_CASE("rows: quantize rounds ties to even and saturates", "[rows]") {
-  const float values[] = {0.5f, 1.5f, 2.5f, -0.5f, -1.5f, 1e9f, 3e9f, 1e38f, INFINITY, -3e9f, -INFINITY,
-                          2147483648.f, -2147483648.f, NAN, 32767.f, 40000.f, -40000.f, 127.5f, 1e-45f};
-  const int expected[] = {100, 102, 102, 100, 98, 255, 255, 255, 255, 0, 0,
-                          255, 0, 0, 255, 255, 0, 228, 100};
+  const float values[] = {0.5f,    1.5f,     2.5f,     -0.5f,     -1.5f,        1e9f,          3e9f,
+                          1e38f,   INFINITY, -3e9f,    -INFINITY, 2147483648.f, -2147483648.f, NAN,
+                          32767.f, 40000.f,  -40000.f, 127.5f,    1e-45f};
+  const int expected[] = {100, 102, 102, 100, 98, 255, 255, 255, 255, 0, 0, 255, 0, 0, 255, 255, 0, 228, 100};
   for (Isa isa : kernel_levels()) {
     uint8_t got[std::size(values)];
     row_kernels(isa).quantize_f32(values, std::size(values), 1.f, 100, 0, 255, got, std::size(values));

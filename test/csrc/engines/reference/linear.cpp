@@ -1,6 +1,7 @@
-#include <catch2/catch_test_macros.hpp>
+#include "engines/linear.h"
 
 #include <algorithm>
+#include <catch2/catch_test_macros.hpp>
 #include <cmath>
 #include <cstdint>
 #include <random>
@@ -8,7 +9,6 @@
 #include <tuple>
 #include <vector>
 
-#include "engines/linear.h"
 #include "kernels/choose_qparams.h"
 #include "kernels/epilogue.h"
 #include "kernels/rows.h"
@@ -88,8 +88,10 @@ std::vector<uint8_t> through_kernels(Isa isa, const LinearProblem& p, const Line
     const float inverse = 1.f / q.scale;
     rows[m] = {q.scale, zp, 0};
     rows[m].sum = p.input_dtype == DType::f32
-                      ? kernels.quantize_f32(static_cast<const float*>(a.input) + at, p.k, inverse, zp, lo, hi, dst, p.k)
-                      : kernels.quantize_bf16(static_cast<const uint16_t*>(a.input) + at, p.k, inverse, zp, lo, hi, dst, p.k);
+                      ? kernels.quantize_f32(static_cast<const float*>(a.input) + at, p.k, inverse, zp, lo,
+                                             hi, dst, p.k)
+                      : kernels.quantize_bf16(static_cast<const uint16_t*>(a.input) + at, p.k, inverse, zp,
+                                              lo, hi, dst, p.k);
   }
   std::vector<int32_t> raw(a.m * p.n), column_sum(p.n), zero_point(p.n);
   for (int64_t n = 0; n < p.n; ++n) {
@@ -215,9 +217,12 @@ TEST_CASE("reference: a dynamic example by hand", "[reference]") {
 TEST_CASE("reference equals row kernels + epilogue, static and dynamic", "[reference]") {
   std::mt19937 rng(1);
   using Kind = PostOp::Kind;
-  const std::vector<PostOps> chains = {
-      {}, {{Kind::relu, 0, 0}}, {{Kind::add, 0, 0}, {Kind::relu, 0, 0}}, {{Kind::gelu_erf, 0, 0}},
-      {{Kind::silu, 0, 0}, {Kind::add, 0, 0}}, {{Kind::clamp, -1.f, 2.f}, {Kind::tanh, 0, 0}}};
+  const std::vector<PostOps> chains = {{},
+                                       {{Kind::relu, 0, 0}},
+                                       {{Kind::add, 0, 0}, {Kind::relu, 0, 0}},
+                                       {{Kind::gelu_erf, 0, 0}},
+                                       {{Kind::silu, 0, 0}, {Kind::add, 0, 0}},
+                                       {{Kind::clamp, -1.f, 2.f}, {Kind::tanh, 0, 0}}};
   for (int round = 0; round < 400; ++round) {
     const int64_t m = random_int(rng, 1, 5), k = random_int(rng, 1, 90), n = random_int(rng, 1, 40);
     Owned o(rng, k, n, rng() & 1, rng() & 1, rng() & 1);
@@ -227,7 +232,8 @@ TEST_CASE("reference equals row kernels + epilogue, static and dynamic", "[refer
     constexpr DType kAll[] = {DType::f32, DType::bf16, DType::qu8, DType::qs8};
     p.input_dtype = p.dynamic ? kFloats[rng() % 2] : kAll[2 + rng() % 2];
     p.output_dtype = p.dynamic ? kFloats[rng() % 2] : kAll[rng() % 4];
-    p.dynamic_quant = {static_cast<bool>(rng() & 1), static_cast<bool>(rng() & 1), static_cast<bool>(rng() & 1)};
+    p.dynamic_quant = {static_cast<bool>(rng() & 1), static_cast<bool>(rng() & 1),
+                       static_cast<bool>(rng() & 1)};
     p.input_scale = random_float(rng, 0.01f, 0.1f);
     p.input_zero_point = p.dynamic ? 0 : random_int(rng, quant_min(p.input_dtype), quant_max(p.input_dtype));
     p.output_scale = random_float(rng, 0.01f, 0.1f);
