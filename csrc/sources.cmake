@@ -20,12 +20,22 @@ function(tae_sources variable folder)
 endfunction()
 
 tae_sources(TAE_ENGINE_SOURCES core cpu_features)
-tae_sources(TAE_ENGINE_SOURCES kernels)
-tae_sources(TAE_ENGINE_SOURCES engines/native linear)
+tae_sources(TAE_ENGINE_SOURCES kernels
+  epilogue epilogue__avx2 epilogue__avx512
+  gemm gemm_pack gemm_portable gemm__avx2 gemm__avxvnni gemm__avx512 gemm__avx512vnni gemm__amx
+  post_ops
+  quantize quantize__avx2 quantize__avx512
+  rows rows__avx2 rows__avx512)
+tae_sources(TAE_ENGINE_SOURCES engines input_rows order)
+tae_sources(TAE_ENGINE_SOURCES engines/native linear plan scratch)
 tae_sources(TAE_ENGINE_SOURCES engines/reference linear)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn onednn linear)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack linear pthreadpool_shim cpuinfo_shim)
 
-tae_sources(TAE_TORCH_SOURCES core parallel)
-tae_sources(TAE_TORCH_SOURCES engines order)
-tae_sources(TAE_TORCH_SOURCES ops)
+tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams weight_state)
+tae_sources(TAE_TORCH_SOURCES ops
+  choose_qparams
+  linear linear_common linear_dynamic
+  post_ops
+  quantize_common quantize_per_channel quantize_per_tensor quantize_per_token
+  service)
