@@ -25,6 +25,12 @@ def _warnings_are_errors():
 
 def sqnr(reference: torch.Tensor, value: torch.Tensor) -> float:
     """Signal to quantization noise in dB."""
+    reference, value = reference.detach(), value.detach()
     noise = (reference - value).double().square().sum()
     signal = reference.double().square().sum()
     return float(10 * torch.log10(signal / noise.clamp_min(1e-300)))
+
+
+@pytest.fixture(name="sqnr")
+def _sqnr():
+    return sqnr

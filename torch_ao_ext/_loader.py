@@ -43,8 +43,9 @@ def load() -> None:
     """Checks torch's version, then registers torch.ops.torch_ao.
 
     Raises:
-        ImportError: other torch minor, missing library, or a library that does
-            not load; the text names both versions and the original cause.
+        ImportError: other torch minor, missing library, a library that does not
+            load, or a wrong environment variable; the text names both versions and
+            the original cause.
     """
     if _minor(str(torch.__version__)) != TORCH_MINOR:
         raise _import_error("the C++ ABI changes with every torch minor")
@@ -55,3 +56,9 @@ def load() -> None:
         torch.ops.load_library(str(path))
     except Exception as error:  # OSError from dlopen, RuntimeError from a registration
         raise _import_error(f"{path} does not load: {error}") from error
+    # A setting that cannot be honoured must not be ignored.
+    problem = torch.ops.torch_ao._init_error()
+    if problem:
+        raise ImportError(
+            f"torch_ao_ext {__version__} (torch {torch.__version__}) refuses its settings: {problem}"
+        )

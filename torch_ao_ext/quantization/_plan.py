@@ -1,7 +1,7 @@
 """Which modules of a model quantize_dynamic converts, and why the others stay float."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +11,11 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from torch_ao_ext._describe import has_matrix, type_name
 from torch_ao_ext.nn import intrinsic
 from torch_ao_ext.nn.quantized import dynamic
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import _is_conv1d
 from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
-
-# Attribute of a float module that `report` prints.
-REASON = "_torch_ao_ext_reason"
 
 # A subclass of these counts as its base when a type is looked up; other types
 # match exactly, as in torch.ao.
@@ -67,12 +65,6 @@ def is_fused_linear_relu(module: nn.Module) -> bool:
     )
 
 
-def type_name(module: nn.Module) -> str:
-    """'nn.Linear' for torch's own classes, the bare class name otherwise."""
-    kind = type_before_parametrizations(module)
-    return f"nn.{kind.__name__}" if kind.__module__.startswith("torch.nn.") else kind.__name__
-
-
 def own_forward(module: nn.Module) -> str | None:
     """Why the module's forward is not that of its torch base, or None."""
     if "forward" in module.__dict__:
@@ -84,11 +76,6 @@ def own_forward(module: nn.Module) -> str | None:
         if isinstance(module, base) and kind.__call__ is not nn.Module.__call__:
             return f"subclass overrides __call__ of nn.{base.__name__}"
     return None
-
-
-def _has_matrix(module: nn.Module) -> bool:
-    own = module._parameters.values()
-    return any(p is not None and (is_lazy(p) or p.dim() >= 2) for p in own)
 
 
 def _blocker(module: nn.Module, inside_mha: bool) -> str | None:
@@ -196,7 +183,7 @@ class _Resolver:
     ) -> Target | None:
         to_class = self._target_class(module)
         if qconfig is None:
-            if _has_matrix(module) or to_class is not None:
+            if has_matrix(module) or to_class is not None:
                 explicit = self.spec.get(name, self) is None or self._by_type(module, self) is None
                 self.plan.skipped[name] = (
                     "qconfig_spec says None"
@@ -205,7 +192,7 @@ class _Resolver:
                 )
             return None
         if to_class is None:
-            if _has_matrix(module):
+            if has_matrix(module):
                 reason = f"no dynamic int8 module for {type_name(module)} in mapping"
                 if type_before_parametrizations(module) in self.spec or name in self.spec:
                     self.plan.refused.append((name, reason))
@@ -269,6 +256,3 @@ def parameters_only_in(model: nn.Module, targets: deque[Target]) -> Iterator[tor
             else:
                 shared.add(id(p))
     return (p for key, p in found.items() if key not in shared)
-
-
-MappingType = dict[Callable[..., Any], Any]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from torch_ao_ext._describe import FLOAT_REASON, type_name
 from torch_ao_ext.nn.quantized import dynamic
 from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized.dynamic.modules.activation import is_self_attention
@@ -139,7 +140,7 @@ def _complain(plan: _plan.Plan, model: nn.Module, asked: bool, strict: bool) -> 
         problems.append(f"{len(refused)} requested modules stay float: {lines}")
     if not plan.targets:
         already = sum(isinstance(m, _plan._QUANTIZED) for m in model.modules())
-        kinds = sorted({_plan.type_name(m) for m in model.modules() if m._parameters})
+        kinds = sorted({type_name(m) for m in model.modules() if m._parameters})
         reasons = sorted({r for _, r in plan.refused} | set(plan.skipped.values()))
         found = f"found {', '.join(kinds) or 'no module with parameters'}"
         if already:
@@ -162,7 +163,7 @@ def _note_reasons(model: nn.Module, plan: _plan.Plan) -> None:
     notes = {**plan.skipped, **dict(plan.refused)}
     for name, module in model.named_modules(remove_duplicate=False):
         if name in notes:
-            module.__dict__[_plan.REASON] = notes[name]
+            module.__dict__[FLOAT_REASON] = notes[name]
 
 
 def quantize_dynamic(

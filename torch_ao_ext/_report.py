@@ -1,0 +1,251 @@
+"""What of a model runs in int8, on which engine, and why the rest does not."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from torch_ao_ext._describe import FLOAT_REASON, has_matrix, type_name
+from torch_ao_ext.nn.quantized.dynamic import Linear
+from torch_ao_ext.ops import service
+
+__all__ = ["Explanation", "Report", "Row", "explain", "report"]
+
+# Table lookups, not products: they have parameters and no MACs.
+_LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer with weights.
+
+    Args:
+        fqn: name in the model; "" is the root.
+        op: kind of layer.
+        status: "int8" or "float".
+        engine: engine of the packed weight, "not packed" or "torch".
+        reason: why it is float; empty for int8.
+        macs: multiply-accumulates per input row (or output position).
+    """
+
+    fqn: str
+    op: str
+    status: str
+    engine: str
+    reason: str
+    macs: int = 0
+
+
+@dataclass
+class Report:
+    """Rows and sums over a model; `str()` is a table.
+
+    Attributes:
+        rows: every layer that holds a weight matrix.
+        int8: count of int8 layers by op.
+        float: count of float layers by op.
+        parameters: elements of weights and biases, by "int8" and "float".
+        macs: multiply-accumulates per row, by "int8" and "float".
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    int8: Counter = field(default_factory=Counter)
+    float: Counter = field(default_factory=Counter)
+    parameters: dict[str, int] = field(default_factory=lambda: {"int8": 0, "float": 0})
+    macs: dict[str, int] = field(default_factory=lambda: {"int8": 0, "float": 0})
+
+    @staticmethod
+    def _percent(parts: dict[str, int]) -> dict[str, float]:
+        total = sum(parts.values())
+        if total == 0:
+            return {"int8": 0.0, "float": 0.0}
+        int8 = round(100.0 * parts["int8"] / total, 1)
+        return {"int8": int8, "float": round(100.0 - int8, 1)}  # sums to 100
+
+    @property
+    def parameter_percent(self) -> dict[str, Any]:
+        """Share of the parameters by status; sums to 100."""
+        return self._percent(self.parameters)
+
+    @property
+    def mac_percent(self) -> dict[str, Any]:
+        """Share of the multiply-accumulates by status; sums to 100."""
+        return self._percent(self.macs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "int8": dict(self.int8),
+            "float": dict(self.float),
+            "parameters": dict(self.parameters),
+            "parameter_percent": self.parameter_percent,
+            "macs": dict(self.macs),
+            "mac_percent": self.mac_percent,
+        }
+
+    def _summary(self) -> str:
+        ops = []
+        for op in sorted(set(self.int8) | set(self.float)):
+            ops.append(f"{op} {self.int8[op]}/{self.int8[op] + self.float[op]}")
+        return (
+            f"int8: {', '.join(ops) or 'no layers'}; "
+            f"{self.parameter_percent['int8']} % of parameters, "
+            f"{self.mac_percent['int8']} % of multiply-accumulates"
+        )
+
+    def __str__(self) -> str:
+        head = ("layer", "op", "runs in", "engine", "reason")
+        table = [head] + [
+            (row.fqn or "(root)", row.op, row.status, row.engine, row.reason) for row in self.rows
+        ]
+        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in table
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join([*lines, self._summary()])
+
+
+def _op_name(layer: nn.Module) -> str:
+    return type(layer).__name__ if isinstance(layer, Linear) else type_name(layer).removeprefix("nn.")
+
+
+def _engine(layer: Linear) -> str:
+    if layer.qweight.device.type != "cpu":
+        return "not packed"
+    states = service.explain_weight(layer.qweight)["states"]
+    return states[0]["engine"] if states else "not packed"
+
+
+def _float_macs(module: nn.Module) -> int:
+    if isinstance(module, _LOOKUPS):
+        return 0
+    weights = (p for p in module.parameters(recurse=False) if not is_lazy(p))
+    return sum(p.numel() for p in weights if p.dim() >= 2)
+
+
+def _count_parameters(model: nn.Module, result: Report) -> None:
+    """Weights and biases, a shared tensor once."""
+    seen: set[int] = set()
+    for module in model.modules():
+        tensors = [(p, "float") for p in module._parameters.values() if p is not None]
+        if isinstance(module, Linear):
+            tensors.append((module.qweight, "int8"))
+            if module.qbias is not None:
+                tensors.append((module.qbias, "float"))
+        for tensor, status in tensors:
+            if id(tensor) not in seen and not is_lazy(tensor):
+                seen.add(id(tensor))
+                result.parameters[status] += tensor.numel()
+
+
+def report(model: nn.Module) -> Report:
+    """Lists every layer with weights: int8 or float, the engine, the reason.
+
+    Args:
+        model: a Python module, converted or not.
+
+    Returns:
+        Report; print it, or read `rows`, `int8`, `float`, `to_dict()`.
+
+    Raises:
+        ValueError: not a Python module.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Conv1d(4, 2, 1))
+        >>> model = torch_ao_ext.quantization.quantize_dynamic(model)
+        >>> [(row.fqn, row.status) for row in torch_ao_ext.report(model).rows]
+        [('0', 'int8'), ('1', 'float')]
+        >>> torch_ao_ext.report(model).rows[1].reason
+        'no dynamic int8 module for nn.Conv1d'
+    """
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            "report: argument 'model' must be a Python nn.Module (call it before torch.jit), "
+            f"got {type(model).__name__}"
+        )
+    result = Report()
+    for name, module in model.named_modules():
+        if isinstance(module, Linear):
+            macs = module.in_features * module.out_features
+            row = Row(name, _op_name(module), "int8", _engine(module), "", macs)
+        elif has_matrix(module):
+            reason = getattr(module, FLOAT_REASON, "not converted by torch_ao_ext")
+            row = Row(name, _op_name(module), "float", "torch", reason, _float_macs(module))
+        else:
+            continue
+        result.rows.append(row)
+        getattr(result, row.status)[row.op] += 1
+        result.macs[row.status] += row.macs
+    _count_parameters(model, result)
+    return result
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Packed states of the weights of a module or tensor; `str()` is a text.
+
+    Attributes:
+        weights: fqn -> {"pack_count", "states": [{"op", "engine", "description",
+            "packed_bytes", "refused": [[engine, reason], ...]}, ...]}.
+    """
+
+    weights: dict[str, dict[str, Any]]
+
+    def __str__(self) -> str:
+        return "\n".join(line for item in self.weights.items() for line in self._lines(*item))
+
+    @staticmethod
+    def _lines(name: str, entry: dict[str, Any]) -> list[str]:
+        states, count = entry["states"], entry["pack_count"]
+        lines = [f"{name or '(root)'}: {'' if states else 'not packed'}".rstrip()]
+        for state in states:
+            kernel = f"{state['engine']}, {state['description']}"
+            lines.append(f"  {state['op']}: {kernel}; {state['packed_bytes']} packed bytes")
+            lines += [f"    not {engine}: {reason}" for engine, reason in state["refused"]]
+        if count > max(1, len(states)):
+            lines.append(
+                f"  warning: packed {count} times; pass the same tensor to every call, "
+                "not a view of it, and do not change it"
+            )
+        return lines
+
+
+def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
+    """Tells which engine and kernel run a weight, which refused it and how often it was packed.
+
+    Args:
+        module_or_weight: an int8 module, a model, or the int8 weight tensor itself.
+
+    Returns:
+        Explanation; print it, or read `weights`.
+
+    Raises:
+        ValueError: neither a module nor a tensor.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> layer = torch_ao_ext.nn.quantized.dynamic.Linear(8, 4)
+        >>> print(torch_ao_ext.explain(layer))
+        (root): not packed
+    """
+    if isinstance(module_or_weight, torch.Tensor):
+        return Explanation({"weight": service.explain_weight(module_or_weight)})
+    if not isinstance(module_or_weight, nn.Module):
+        raise ValueError(
+            "explain: argument 'module_or_weight' must be an nn.Module or a tensor, "
+            f"got {type(module_or_weight).__name__}"
+        )
+    return Explanation(
+        {
+            name: service.explain_weight(module.qweight)
+            for name, module in module_or_weight.named_modules()
+            if isinstance(module, Linear)
+        }
+    )
