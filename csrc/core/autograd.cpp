@@ -10,6 +10,9 @@ std::string message(const char* op) {
 
 struct RaiseInBackward final : torch::autograd::Error {
   using torch::autograd::Error::Error;
+  torch::autograd::variable_list apply(torch::autograd::variable_list&&) override {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, msg);
+  }
   std::string name() const override { return "TorchAoInferenceOnly"; }
 };
 
