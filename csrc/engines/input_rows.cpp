@@ -9,6 +9,7 @@
 #include <new>
 
 #include "core/parallel.h"
+#include "kernels/vec_float_env.h"
 
 namespace tae {
 namespace {
@@ -88,8 +89,12 @@ void InputRows::min_max(const LinearArgs& args, int64_t m, float* mn, float* mx)
 }
 
 InputRows::Call InputRows::begin(const LinearArgs& args) const {
-  Call call{&args, {}};
-  if (!dynamic_ || rule_.per_row) return call;
+  if (!dynamic_ || rule_.per_row) return {&args, {}};
+  const kernels::DefaultFloatEnv env;
+  return {&args, tensor_params(args)};
+}
+
+kernels::QParams InputRows::tensor_params(const LinearArgs& args) const {
   constexpr int64_t kElementsPerShare = 32768;  // about 3 us of reading
   float mn = 0.f, mx = 0.f;
   std::mutex mutex;
@@ -108,14 +113,19 @@ InputRows::Call InputRows::begin(const LinearArgs& args) const {
                  mn = std::isnan(mn) || mn <= low ? mn : low;
                  mx = std::isnan(mx) || mx >= high ? mx : high;
                });
-  call.tensor = kernels::tensor_qparams(mn, mx, rule_.symmetric, rule_.reduce_range);
-  return call;
+  return kernels::tensor_qparams(mn, mx, rule_.symmetric, rule_.reduce_range);
 }
 
 kernels::RowParams InputRows::static_params() const { return {scale_, zero_point_, 0}; }
 
 kernels::RowParams InputRows::quantize(const Call& call, int64_t m, uint8_t* dst,
                                        int64_t dst_stride) const {
+  const kernels::DefaultFloatEnv env;
+  return quantize_row(call, m, dst, dst_stride);
+}
+
+kernels::RowParams InputRows::quantize_row(const Call& call, int64_t m, uint8_t* dst,
+                                           int64_t dst_stride) const {
   const LinearArgs& args = *call.args;
   const int64_t offset = m * args.input_stride;
   if (!dynamic_) {

@@ -50,6 +50,9 @@ class InputRows {
   kernels::RowParams static_params() const;
 
  private:
+  [[gnu::noinline]] kernels::QParams tensor_params(const LinearArgs& args) const;
+  [[gnu::noinline]] kernels::RowParams quantize_row(const Call& call, int64_t m, uint8_t* dst,
+                                                    int64_t dst_stride) const;
   void min_max(const LinearArgs& args, int64_t m, float* mn, float* mx) const;
 
   const kernels::RowKernels* kernels_;

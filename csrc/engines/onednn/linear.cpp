@@ -352,6 +352,13 @@ void OnednnLinear::share_columns(const Call& call) const {
 Result<LinearImplPtr> make_linear_onednn(const LinearProblem& p) {
   if (std::string error = onednn::init_error(); !error.empty()) return refuse(error);
   if (p.k < 1 || p.n < 1) return refuse("empty weight [", p.n, ", ", p.k, "]");
+  const bool float_input = p.input_dtype == DType::f32 || p.input_dtype == DType::bf16;
+  if (p.input_dtype == DType::s32 || p.dynamic != float_input)
+    return refuse("input dtype ", name_of(p.input_dtype));
+  if (p.output_dtype == DType::s32 || (p.dynamic && is_quantized(p.output_dtype)))
+    return refuse("output dtype ", name_of(p.output_dtype));
+  if (p.post_ops.size() > static_cast<size_t>(kMaxPostOps))
+    return refuse(p.post_ops.size(), " post-ops; needs at most ", kMaxPostOps);
   const int64_t k_limit = is_asymmetric(p) ? kMaxExactKAsymmetricWeight : kMaxExactK;
   if (p.k > k_limit) return refuse("k ", p.k, "; int32 is exact up to ", k_limit);
   auto impl = std::make_shared<OnednnLinear>(p);

@@ -26,6 +26,7 @@
 #include "engines/input_rows.h"
 #include "engines/xnnpack/pthreadpool_shim.h"
 #include "engines/xnnpack/xnnpack.h"
+#include "kernels/vec_float_env.h"
 
 namespace tae {
 namespace {
@@ -98,7 +99,7 @@ bool may_cross_page(const void* end) {
 
 class XnnLinear final : public LinearImpl {
  public:
-  static Result<LinearImplPtr> make(const LinearProblem& p);
+  [[gnu::noinline]] static Result<LinearImplPtr> make(const LinearProblem& p);
   ~XnnLinear() override {
     for (xnn_operator_t op : idle_) xnn_delete_operator(op);
   }
@@ -127,11 +128,11 @@ class XnnLinear final : public LinearImpl {
   void load_rows(const InputRows::Call& call, int64_t m0, int64_t begin, int64_t end,
                  Scratch& s) const;
   void compute(const LinearArgs& args, int64_t m0, int64_t rows, const Scratch& s) const;
-  void finish_rows(const LinearArgs& args, int64_t m0, int64_t begin, int64_t end,
+  [[gnu::noinline]] void finish_rows(const LinearArgs& args, int64_t m0, int64_t begin, int64_t end,
                    const Scratch& s) const;
   void finish_large_row(const Scratch& s, int64_t row, float* result) const;
   void call_operator(xnn_operator_t op, int64_t rows, const int8_t* input, void* output,
-                     const xnn_quantization_params* params) const;
+                     xnn_quantization_params* params) const;
 
   int64_t k_, n_;
   int64_t stride_;  // bytes between rows of the s8 input
@@ -260,7 +261,13 @@ Result<LinearImplPtr> XnnLinear::make(const LinearProblem& p) {
   if (std::string error = xnnpack::init_error(); !error.empty()) return refuse(error);
   if (p.k < 1 || p.n < 1) return refuse("empty weight [", p.n, ", ", p.k, "]");
   if (p.k > kMaxExactK) return refuse("k ", p.k, "; int32 is exact up to ", kMaxExactK);
-  if (p.weight_zero_point != nullptr) return refuse("asymmetric weights");
+  for (int64_t i = 0; p.weight_zero_point != nullptr && i < p.weight_scale_size; ++i)
+    if (p.weight_zero_point[i] != 0) return refuse("asymmetric weights");
+  const bool float_input = p.input_dtype == DType::f32 || p.input_dtype == DType::bf16;
+  if (p.input_dtype == DType::s32 || p.dynamic != float_input)
+    return refuse("input dtype ", name_of(p.input_dtype));
+  if (p.output_dtype == DType::s32 || (p.dynamic && is_quantized(p.output_dtype)))
+    return refuse("output dtype ", name_of(p.output_dtype));
   Result<RealBounds> bounds = fuse_post_ops(p.post_ops);
   if (!bounds) return refuse(bounds.reason());
   if (!p.dynamic) {
@@ -315,16 +322,14 @@ struct XnnLinear::Lease {
   xnn_operator_t op = nullptr;
 };
 
-// Working memory for `rows` rows, one block: s8 input, row parameters (XNNPACK reads
-// 10 more than there are), and f32 results where the output is not f32.
+// Working memory for `rows` rows, one block: s8 input, row parameters (with room for
+// the ones that XNNPACK reads behind them), and f32 results where the output is not f32.
 struct XnnLinear::Scratch {
   Scratch(const XnnLinear& owner, int64_t rows) : memory(layout(owner, rows)) {
     input = reinterpret_cast<int8_t*>(memory.data());
     params = reinterpret_cast<xnn_quantization_params*>(memory.data() + rows * owner.stride_);
     result = reinterpret_cast<float*>(memory.data() + rows * owner.stride_ +
                                       params_bytes(rows));
-    std::memset(static_cast<void*>(params + rows), 0,
-                XNN_EXTRA_QUANTIZATION_PARAMS * sizeof(xnn_quantization_params));
   }
   static int64_t params_bytes(int64_t rows) {
     const auto bytes = static_cast<int64_t>(sizeof(xnn_quantization_params));
@@ -375,10 +380,11 @@ void XnnLinear::share_rows(const InputRows::Call& call, int threads) const {
   const int64_t blocks = (m + block - 1) / block;
   const auto share = [&](int64_t begin, int64_t end) {
     Scratch s(*this, std::min(block, m));
+    const kernels::DefaultFloatEnv env;
     for (int64_t b = begin; b < end; ++b) {
       const int64_t m0 = b * block, rows = std::min(block, m - m0);
       load_rows(call, m0, 0, rows, s);
-      PoolHint hint{/*serial=*/true, tiling_threads(rows, 1), /*keep_subnormals=*/true};
+      PoolHint hint{/*serial=*/true, tiling_threads(rows, 1), /*default_float_env=*/true};
       ScopedPoolHint scope(hint);
       compute(*call.args, m0, rows, s);
       finish_rows(*call.args, m0, 0, rows, s);
@@ -398,12 +404,15 @@ void XnnLinear::share_columns(const InputRows::Call& call, int threads) const {
     parallel_for(rows, std::max<int64_t>(1, kElementsPerShare / k_),
                  [&](int64_t begin, int64_t end) { load_rows(call, m0, begin, end, s); });
     {
-      PoolHint hint{/*serial=*/false, tiling_threads(rows, threads), /*keep_subnormals=*/true};
+      PoolHint hint{/*serial=*/false, tiling_threads(rows, threads), /*default_float_env=*/true};
       ScopedPoolHint scope(hint);
       compute(*call.args, m0, rows, s);
     }
     parallel_for(rows, std::max<int64_t>(1, 2 * kElementsPerShare / n_),
-                 [&](int64_t begin, int64_t end) { finish_rows(*call.args, m0, begin, end, s); });
+                 [&](int64_t begin, int64_t end) {
+                   const kernels::DefaultFloatEnv env;
+                   finish_rows(*call.args, m0, begin, end, s);
+                 });
   }
 }
 
@@ -430,8 +439,12 @@ void XnnLinear::load_rows(const InputRows::Call& call, int64_t m0, int64_t begin
   }
 }
 
+// params: [rows + XNN_EXTRA_QUANTIZATION_PARAMS].
 void XnnLinear::call_operator(xnn_operator_t op, int64_t rows, const int8_t* input, void* output,
-                              const xnn_quantization_params* params) const {
+                              xnn_quantization_params* params) const {
+  // An incomplete tile computes its last row again for each missing one, with the
+  // parameters found behind the array, and stores all of them to that row.
+  std::fill_n(params + rows, XNN_EXTRA_QUANTIZATION_PARAMS, params[rows - 1]);
   xnn_status status;
   const auto m = static_cast<size_t>(rows);
   if (quantized_) {
@@ -491,7 +504,7 @@ void XnnLinear::finish_large_row(const Scratch& s, int64_t row, float* result) c
   if (status != xnn_status_success) throw std::bad_alloc();
   const std::unique_ptr<xnn_operator, xnn_status (*)(xnn_operator_t)> owner(op,
                                                                              xnn_delete_operator);
-  PoolHint hint{/*serial=*/true, 1, /*keep_subnormals=*/true};
+  PoolHint hint{/*serial=*/true, 1, /*default_float_env=*/true};
   ScopedPoolHint scope(hint);
   xnn_quantization_params params[1 + XNN_EXTRA_QUANTIZATION_PARAMS] = {};
   std::vector<float> bias(static_cast<size_t>(n_));
@@ -507,6 +520,9 @@ void XnnLinear::finish_large_row(const Scratch& s, int64_t row, float* result) c
 
 }  // namespace
 
-Result<LinearImplPtr> make_linear_xnnpack(const LinearProblem& p) { return XnnLinear::make(p); }
+Result<LinearImplPtr> make_linear_xnnpack(const LinearProblem& p) {
+  const kernels::DefaultFloatEnv env;  // XNNPACK computes multipliers at creation
+  return XnnLinear::make(p);
+}
 
 }  // namespace tae

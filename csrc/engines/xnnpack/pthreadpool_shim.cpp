@@ -29,24 +29,34 @@ ScopedPoolHint::~ScopedPoolHint() { current_hint = previous_; }
 
 namespace {
 
-// PTHREADPOOL_FLAG_DISABLE_DENORMALS: flush-to-zero and denormals-are-zero for the
-// tasks, on whichever thread runs them, and the thread's own mode afterwards.
-class DenormalScope {
+// MXCSR for the tasks, on whichever thread runs them, and the thread's own value
+// afterwards. PTHREADPOOL_FLAG_DISABLE_DENORMALS asks for flush-to-zero and
+// denormals-are-zero; the caller's hint goes before it.
+enum class FloatMode { callers, no_denormals, standard };
+
+FloatMode float_mode(uint32_t flags) {
+  if (current_hint.default_float_env) return FloatMode::standard;
+  return (flags & PTHREADPOOL_FLAG_DISABLE_DENORMALS) != 0 ? FloatMode::no_denormals
+                                                           : FloatMode::callers;
+}
+
+class FloatModeScope {
  public:
-  explicit DenormalScope(bool disable) : disable_(disable) {
-    if (!disable_) return;
-    constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
+  explicit FloatModeScope(FloatMode mode) : mode_(mode) {
+    if (mode_ == FloatMode::callers) return;
+    constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040, kStandard = 0x1f80;
     saved_ = _mm_getcsr();
-    _mm_setcsr(saved_ | kFlushToZero | kDenormalsAreZero);
+    _mm_setcsr(mode_ == FloatMode::standard ? kStandard
+                                            : saved_ | kFlushToZero | kDenormalsAreZero);
   }
-  ~DenormalScope() {
-    if (disable_) _mm_setcsr(saved_);
+  ~FloatModeScope() {
+    if (mode_ != FloatMode::callers) _mm_setcsr(saved_);
   }
-  DenormalScope(const DenormalScope&) = delete;
-  DenormalScope& operator=(const DenormalScope&) = delete;
+  FloatModeScope(const FloatModeScope&) = delete;
+  FloatModeScope& operator=(const FloatModeScope&) = delete;
 
  private:
-  bool disable_;
+  FloatMode mode_;
   unsigned saved_ = 0;
 };
 
@@ -57,20 +67,19 @@ class DenormalScope {
 // still in the counter and runs here.
 template <typename Task>
 void run_tiles(size_t count, uint32_t flags, Task task) noexcept {
-  const bool disable_denormals =
-      (flags & PTHREADPOOL_FLAG_DISABLE_DENORMALS) != 0 && !current_hint.keep_subnormals;
+  const FloatMode mode = float_mode(flags);
   const size_t threads =
       current_hint.serial ? 1 : std::min<size_t>(count, static_cast<size_t>(num_threads()));
   if (threads <= 1) {
     // Thread 0 even inside a region where thread_index() is larger: XNNPACK sized
     // its per-thread workspaces for the one thread that was reported.
-    DenormalScope scope(disable_denormals);
+    FloatModeScope scope(mode);
     for (size_t flat = 0; flat < count; ++flat) task(flat, 0);
     return;
   }
   std::atomic<size_t> next{0};
   const auto drain = [&](size_t thread) {
-    DenormalScope scope(disable_denormals);
+    FloatModeScope scope(mode);
     for (size_t flat; (flat = next.fetch_add(1, std::memory_order_relaxed)) < count;)
       task(flat, thread);
   };

@@ -14,8 +14,9 @@ struct PoolHint {
   // about 5 tiles per reported thread, so this sets the tile size; it does not
   // change who runs them. Only for operators without per-thread workspace.
   size_t reported_threads = 0;
-  // Leave subnormal results as they are, whatever flag the task brings.
-  bool keep_subnormals = false;
+  // Run tasks in the floating-point environment that engines/linear.h assumes
+  // (nearest even, denormals kept), whatever the caller's and the task's flags are.
+  bool default_float_env = false;
 };
 
 // Applies a hint to the calling thread until the end of the scope.
