@@ -1,0 +1,189 @@
+"""The numeric rules in numpy, written from csrc/engines/linear.h and nothing else.
+
+Integers are exact in int64; every float step is one float32 operation of numpy,
+which fuses nothing.
+"""
+
+import numpy as np
+import torch
+
+F = np.float32
+RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
+FLT_MIN = np.finfo(F).tiny
+
+
+def to_numpy(t):
+    """A tensor's values; bfloat16 as the float32 of the same value."""
+    if t is None:
+        return None
+    return (t.float() if t.dtype == torch.bfloat16 else t).detach().contiguous().numpy()
+
+
+def dynamic_range(symmetric, reduce_range):
+    if symmetric:
+        return (-63, 63) if reduce_range else (-127, 127)
+    return (0, 127) if reduce_range else (0, 255)
+
+
+def row_qparams(low, high, symmetric, lo, hi):
+    """Row rule, float32 throughout."""
+    low, high = np.minimum(F(low), F(0)), np.maximum(F(high), F(0))
+    with np.errstate(under="ignore"):
+        scale = F(max(-low, high) / F(hi)) if symmetric else F((high - low) / F(hi - lo))
+    if scale < FLT_MIN:
+        scale = F(1) if high == low else F(FLT_MIN)
+    if symmetric:
+        return scale, 0
+    return scale, int(np.clip(np.rint(F(-low / scale)) + F(lo), lo, hi))
+
+
+def tensor_qparams(low, high, symmetric, lo, hi):
+    """ATen's ChooseQuantizationParams, in double; symmetric: max|x| / hi."""
+    small = F(6.1e-5)
+    low, high = min(F(low), F(0)), max(F(high), F(0))
+    scale = float(max(-low, high)) / hi if symmetric else (float(high) - float(low)) / (hi - lo)
+    with np.errstate(divide="ignore", over="ignore"):
+        if F(scale) == 0 or np.isinf(F(1) / F(scale)):
+            scale = 0.1
+    if scale < small:
+        original, scale = F(scale), float(small)
+        if low == 0:
+            high = F(small * F(hi - lo))
+        elif high == 0:
+            low = F(-small * F(hi - lo))
+        else:
+            factor = F(small / original)
+            low, high = F(low * factor), F(high * factor)
+    if symmetric:
+        return F(scale), 0
+    low, high = float(low), float(high)
+    from_min, from_max = lo - low / scale, hi - high / scale
+    closer = lo - abs(low / scale) < hi - abs(high / scale)
+    return F(scale), int(np.rint(np.clip(from_min if closer else from_max, lo, hi)))
+
+
+def quantize(x, inverse, zero_point, lo, hi):
+    """clamp(round_half_even(x * inverse) + zero_point, lo, hi); NaN gives lo."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        q = np.rint((np.asarray(x, F) * F(inverse)).astype(F)).astype(np.float64) + zero_point
+    q = np.where(np.isnan(q), lo, q)
+    return np.clip(q, lo, hi).astype(np.int64)
+
+
+def as_rows(t):
+    """[*, K] as [rows, K]; K may be 0."""
+    rows = int(np.prod(t.shape[:-1]))
+    return to_numpy(t).reshape(rows, t.shape[-1])
+
+
+def apply_post_op(r, name, args, other):
+    if name == "relu":
+        return np.maximum(r, F(0))
+    if name == "clamp":
+        return np.minimum(np.maximum(r, F(args[0])), F(args[1]))
+    if name == "leaky_relu":
+        return np.where(r < 0, (F(args[0]) * r).astype(F), r)
+    if name == "add":
+        return (r + other).astype(F)
+    return _SMOOTH[name](torch.from_numpy(r.astype(np.float64))).numpy().astype(F)
+
+
+_SMOOTH = {
+    "silu": torch.nn.functional.silu,
+    "gelu": torch.nn.functional.gelu,
+    "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    "hardswish": torch.nn.functional.hardswish,
+    "hardsigmoid": torch.nn.functional.hardsigmoid,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+NUM_ARGS = {"clamp": 2, "leaky_relu": 1}
+
+
+def real_values(acc, scale, weight_scale, bias, post_ops="", post_op_args=(), other=None):
+    """post_ops(f32(acc) * (s_x * s_w) + bias), [M, N] float32; scale is [M, 1] or a number."""
+    r = (acc.astype(F) * (np.asarray(scale, F) * weight_scale.astype(F)).astype(F)).astype(F)
+    if bias is not None:
+        r = (r + bias.astype(F)).astype(F)
+    args = list(post_op_args)
+    for name in post_ops.split(",") if post_ops else ():
+        count = NUM_ARGS.get(name, 0)
+        r = apply_post_op(r, name, args[:count], other)
+        del args[:count]
+    return r
+
+
+def to_output(r, dtype, scale=1.0, zero_point=0):
+    """The output tensor of real values r."""
+    if not dtype.is_floating_point:
+        lo, hi = RANGES[dtype]
+        with np.errstate(over="ignore"):
+            v = np.rint((r / F(scale)).astype(F)).astype(np.float64) + zero_point
+        v = np.where(np.isnan(v), lo, v)
+        return torch.from_numpy(np.clip(v, lo, hi).astype(np.int64)).to(dtype)
+    return torch.from_numpy(r.astype(F)).to(dtype)
+
+
+def weight_side(weight, weight_scale, weight_zero_point):
+    n = weight.shape[0]
+    w = to_numpy(weight).astype(np.int64)
+    zero_point = np.zeros(1, np.int64)
+    if weight_zero_point is not None:
+        zero_point = to_numpy(weight_zero_point).astype(np.int64).reshape(-1)
+    scale = to_numpy(weight_scale).reshape(-1)
+    return w - np.broadcast_to(zero_point, n)[:, None], np.broadcast_to(scale, n)
+
+
+def other_values(other, scale, zero_point, columns):
+    if other is None:
+        return None
+    values = to_numpy(other).reshape(-1, columns)
+    if other.dtype.is_floating_point:
+        return values.astype(F)
+    return ((values.astype(np.int64) - zero_point).astype(F) * F(scale)).astype(F)
+
+
+def linear_real(
+    input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point=None, bias=None,
+    post_ops="", post_op_args=(), other=None, other_scale=1.0, other_zero_point=0,
+):  # fmt: skip
+    """[M, N] float32 before the output is quantized."""
+    w, scale = weight_side(weight, weight_scale, weight_zero_point)
+    x = as_rows(input).astype(np.int64) - input_zero_point
+    added = other_values(other, other_scale, other_zero_point, weight.shape[0])
+    return real_values(x @ w.T, F(input_scale), scale, to_numpy(bias), post_ops, post_op_args, added)
+
+
+def linear(
+    input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
+    output_scale, output_zero_point, output_dtype=None, post_ops="", post_op_args=(), other=None,
+    other_scale=1.0, other_zero_point=0,
+):  # fmt: skip
+    r = linear_real(
+        input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
+        post_ops, post_op_args, other, other_scale, other_zero_point,
+    )  # fmt: skip
+    out = to_output(r, output_dtype or input.dtype, output_scale, output_zero_point)
+    return out.reshape(*input.shape[:-1], weight.shape[0])
+
+
+def linear_dynamic(
+    input, weight, weight_scale, weight_zero_point=None, bias=None, per_row=True, symmetric=False,
+    reduce_range=False, output_dtype=None, post_ops="", post_op_args=(), other=None,
+):  # fmt: skip
+    w, weight_scales = weight_side(weight, weight_scale, weight_zero_point)
+    x = as_rows(input)
+    lo, hi = dynamic_range(symmetric, reduce_range)
+    rule = row_qparams if per_row else tensor_qparams
+    groups = x if per_row else x.reshape(1, -1)
+    params = [rule(g.min(initial=0), g.max(initial=0), symmetric, lo, hi) for g in groups]
+    if not per_row:
+        params = params * len(x)
+    q = np.empty(x.shape, np.int64)
+    for row, (scale, zero_point) in enumerate(params):
+        q[row] = quantize(x[row], F(1) / scale, zero_point, lo, hi) - zero_point
+    scales = np.array([s for s, _ in params], F)[:, None]
+    added = other_values(other, 1.0, 0, weight.shape[0])
+    r = real_values(q @ w.T, scales, weight_scales, to_numpy(bias), post_ops, post_op_args, added)
+    out = to_output(r, output_dtype or input.dtype)
+    return out.reshape(*input.shape[:-1], weight.shape[0])
