@@ -184,11 +184,6 @@ double roof_int8_gops(const char* loop, int threads, int64_t iterations) {
   return static_cast<double>(l->ops_per_iteration) * iterations * threads / s / 1e9;
 }
 
-int64_t roof_ops_per_iteration(const char* loop) {
-  const Loop* l = find(loop);
-  return l == nullptr ? 0 : l->ops_per_iteration;
-}
-
 // GB/s of reading `bytes` in all, `passes` times; each thread reads its share.
 // The first pass (page faults, cache fill) is not counted.
 double roof_read_gbps(int64_t bytes, int threads, int64_t passes) {

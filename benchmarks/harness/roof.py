@@ -11,6 +11,7 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("roof.cpp")
@@ -42,8 +43,6 @@ def library():
     lib = ctypes.CDLL(str(target))
     lib.roof_int8_gops.restype = lib.roof_read_gbps.restype = ctypes.c_double
     lib.roof_int8_gops.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int64]
-    lib.roof_ops_per_iteration.restype = ctypes.c_int64
-    lib.roof_ops_per_iteration.argtypes = [ctypes.c_char_p]
     lib.roof_read_gbps.argtypes = [ctypes.c_int64, ctypes.c_int, ctypes.c_int64]
     return lib
 
@@ -75,16 +74,24 @@ def best_loop(cap=None):
     return None
 
 
-def call_of(loop, threads, giga_ops):
-    """A candidate for `rounds.measure`: the loop doing about `giga_ops` GOP.
+class Sampler:
+    """A candidate for `rounds.measure` that runs the register loop between the others.
 
-    Timed next to a GEMM in the same rounds, so that the roof feels the same
-    neighbours. Returns (call, exact GOP of one call).
+    So the roof feels the same neighbours and the same clock as they do. It
+    sleeps first: an OpenMP worker spins for milliseconds after a parallel
+    region and would hold one of the CPUs. Read `gops`, not its timing.
     """
-    lib, name = library(), loop.encode()
-    per_iteration = lib.roof_ops_per_iteration(name)
-    iterations = max(1, int(giga_ops * 1e9 / per_iteration / threads))
-    return (lambda: lib.roof_int8_gops(name, threads, iterations)), per_iteration * iterations * threads / 1e9
+
+    def __init__(self, loop, threads):
+        self.loop, self.threads, self.values = loop, threads, []
+
+    def __call__(self):
+        time.sleep(0.02)
+        self.values.append(library().roof_int8_gops(self.loop.encode(), self.threads, _ITERATIONS[self.loop]))
+
+    @property
+    def gops(self):
+        return statistics.median(self.values)
 
 
 def probe(threads=(1, 2)):

@@ -6,6 +6,7 @@ site-packages, the network code is transformers' BertModel.
 
 import functools
 import importlib.util
+import logging
 import os
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def folder():
 
 def load(attention="sdpa"):
     """BertModel in eval mode, f32; 36 Linear layers of the encoder and the pooler's one."""
+    # transformers imports torchao when it is there, which talks about CUDA files and enums.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     from safetensors.torch import load_file
     from transformers import BertConfig, BertModel
     from transformers.utils import logging

@@ -171,7 +171,7 @@ def row_goals(timings, shape, mode, roof_gops):
 
 def run_row(shape, mode, args, missing, result, loop):
     table, linear, x = calls(shape, mode, missing)
-    roof_gop = None
+    sampler = None
     key = (shape.m, shape.k, shape.n)
     with torch.no_grad():
         sqnr, failures = check(table, mode, linear)
@@ -181,12 +181,13 @@ def run_row(shape, mode, args, missing, result, loop):
             if OURS in table:
                 candidates["module"] = functools.partial(our_module(linear), x)
         if key == ROOF_SHAPE and mode == "dynamic" and loop:
-            candidates["roof"], roof_gop = roof.call_of(loop, args.threads, 5.0)
+            candidates["roof"] = sampler = roof.Sampler(loop, args.threads)
         timings, foreign = cli.measure(candidates, args)
-    roof_gops = roof_gop / timings["roof"].median if roof_gop else None
+    timings.pop("roof", None)
+    roof_gops = sampler.gops if sampler else None
     row = result.add(
         f"{mode} {shape}", timings, row_goals(timings, shape, mode, roof_gops), failures, foreign,
-        shape=vars(shape), sqnr_db=sqnr, roof=loop if roof_gop else None,
+        shape=vars(shape), sqnr_db=sqnr, roof={loop: roof_gops} if sampler else None,
         gops={name: shape.ops / t.median / 1e9 for name, t in timings.items() if name in table})
     report.print_row(row)
 

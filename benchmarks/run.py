@@ -1,0 +1,51 @@
+"""`make bench`: every benchmark in turn, each in a process of its own.
+
+    python -m benchmarks.run [--full] [--max-isa avx512_vnni]
+
+Where the CPU has AMX, `--full` runs everything a second time capped to
+AVX512-VNNI. Exit status 1 when any benchmark missed a floor.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.harness import environment  # noqa: E402
+
+FOLDER = Path(__file__).resolve().parent
+# Script, arguments of the short run. Short: about 10 minutes together.
+BENCHMARKS = (
+    ("ops/linear.py", ["--budget", "1.5"]),
+    ("models/memory.py", []),
+    ("models/minilm.py", ["--budget", "4"]),
+)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--full", action="store_true", help="full budgets; on AMX machines also capped to avx512_vnni")
+    p.add_argument("--max-isa", choices=sorted(environment.ONEDNN_ISA))
+    p.add_argument("--wait-quiet", type=float, default=0.0, metavar="S")
+    args = p.parse_args()
+    caps = [args.max_isa]
+    if args.full and not args.max_isa and "amx_int8" in environment.cpu_features():
+        caps.append("avx512_vnni")
+    status = 0
+    for cap in caps:
+        for script, short in BENCHMARKS:
+            command = [sys.executable, str(FOLDER / script), *([] if args.full else short)]
+            command += [f"--max-isa={cap}"] if cap else []
+            command += [f"--wait-quiet={args.wait_quiet}"] if args.wait_quiet else []
+            print(f"\n=== {script}{f', ISA cap {cap}' if cap else ''}", flush=True)
+            start = time.monotonic()
+            status |= subprocess.run(command, check=False).returncode != 0
+            print(f"=== {time.monotonic() - start:.0f} s", flush=True)
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
