@@ -55,7 +55,9 @@ def load() -> None:
     try:
         torch.ops.load_library(str(path))
     except Exception as error:  # OSError from dlopen, RuntimeError from a registration
-        raise _import_error(f"{path} does not load: {error}") from error
+        # torch wraps dlopen's OSError in one that only names the path.
+        cause = error.__cause__ or error
+        raise _import_error(f"{path} does not load: {cause}") from error
     # A setting that cannot be honoured must not be ignored.
     problem = torch.ops.torch_ao._init_error()
     if problem:

@@ -300,7 +300,8 @@ def test_linear_relu_is_relu_of_linear(name):
 @pytest.mark.parametrize("name", ["row", "per_tensor"])
 @pytest.mark.parametrize("cls", [Linear, LinearReLU])
 def test_script_and_trace(cls, name):
-    layer = quantized(qconfig=QCONFIGS[name]) if cls is Linear else LinearReLU.from_float(fused(QCONFIGS[name]))
+    float_layer = float_linear(qconfig=QCONFIGS[name]) if cls is Linear else fused(QCONFIGS[name])
+    layer = cls.from_float(float_layer)
     x = torch.randn(3, 24)
     expected = layer(x)
     buffer = io.BytesIO()
@@ -386,7 +387,7 @@ def test_set_weight_bias_and_accessors():
     layer.set_weight_bias(QuantizedTensor(source.qweight, torch.tensor([0.5])), None)
     assert layer.weight().qscheme() == torch.per_tensor_affine
     assert layer.weight().q_scale() == 0.5 and layer.bias() is None
-    with pytest.raises(ValueError, match=r"argument 'weight' must be int8 \[10, 24\], got torch.int8 \[3, 24\]"):
+    with pytest.raises(ValueError, match=r"'weight' must be int8 \[10, 24\], got torch.int8 \[3, 24\]"):
         layer.set_weight_bias(QuantizedTensor(source.qweight[:3], torch.tensor([0.5])), None)
     with pytest.raises(ValueError, match=r"argument 'bias' must be \[10\], got \[3\]"):
         layer.set_weight_bias(source.weight(), torch.zeros(3))

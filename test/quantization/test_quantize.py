@@ -2,7 +2,11 @@
 
 import copy
 import gc
+import os
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -254,7 +258,8 @@ def test_second_conversion_says_that_it_is_int8_already():
 
 def test_unknown_names_are_named():
     with pytest.warns(UserWarning, match="qconfig_spec names that no module has: 'decoder', 'hed'"):
-        q = quantize_dynamic(Net(), {"decoder": None, "hed": row_dynamic_qconfig, nn.Linear: row_dynamic_qconfig})
+        spec = {"decoder": None, "hed": row_dynamic_qconfig, nn.Linear: row_dynamic_qconfig}
+        q = quantize_dynamic(Net(), spec)
     assert all(kinds(q).values())
     with pytest.raises(ValueError, match="'hed'"):
         quantize_dynamic(Net(), {"hed": None, nn.Linear: row_dynamic_qconfig}, strict=True)
@@ -262,7 +267,8 @@ def test_unknown_names_are_named():
 
 def test_requested_type_without_int8_module_is_named():
     model = nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 4))
-    with pytest.warns(UserWarning, match="1 requested modules stay float: '1': no dynamic int8 module for nn.LSTM"):
+    text = "1 requested modules stay float: '1': no dynamic int8 module for nn.LSTM"
+    with pytest.warns(UserWarning, match=text):
         quantize_dynamic(model, {nn.Linear, nn.LSTM})
     q = quantize_dynamic(model)  # the defaults did not ask for it
     assert reason_of(q, "1") == "no dynamic int8 module for nn.LSTM"
@@ -496,3 +502,40 @@ def test_transformers_gpt2():
     ids = torch.randint(0, 50, (2, 9))
     with torch.no_grad():
         assert (q(ids).logits - model(ids).logits).abs().max() < 0.2
+
+
+MEMORY = """
+import ctypes, gc, re, sys
+import torch, torch_ao_ext
+from torch import nn
+
+def megabytes(key):
+    return int(re.search(key + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+convert = torch_ao_ext.quantization.quantize_dynamic
+convert(nn.Sequential(nn.Linear(64, 64)))(torch.randn(2, 64))  # what is allocated once
+base = megabytes("VmRSS")
+model = nn.Sequential(*[nn.Linear(2048, 2048) for _ in range(8)])
+full = megabytes("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+model = convert(model, inplace=sys.argv[1] == "inplace")
+gc.collect(); ctypes.CDLL(None).malloc_trim(0)
+model(torch.randn(4, 2048))
+print(megabytes("VmHWM") - full, megabytes("VmRSS") - base)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("how", ["inplace", "copy"])
+def test_memory(how):
+    """8 layers of 4 MB in int8, 16 MB in float32."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, how], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(torch_ao_ext.__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    peak_extra, kept = map(float, done.stdout.split())
+    assert kept <= 2.1 * 32 + 3, "plain and packed weights, and nothing else"
+    # In place: one plain layer, one packed layer, one block of rows. A copy holds the
+    # plain and packed layers beside the float model, but no second float model.
+    assert peak_extra <= (12 if how == "inplace" else 2.1 * 32 + 12)

@@ -125,12 +125,19 @@ def check_axis(op: str, name: str, axis: int, rank: int) -> int:
     return axis % rank
 
 
+def empty_like(input: Tensor, dtype: torch.dtype) -> Tensor:
+    """torch.empty_like as the kernels do it: strides of an empty tensor are kept, too."""
+    if any(isinstance(size, int) and size == 0 for size in input.shape):
+        return input.new_empty_strided(input.shape, input.stride(), dtype=dtype)
+    return torch.empty_like(input, dtype=dtype)
+
+
 def dequantized(op: str, input: Tensor, output_dtype: torch.dtype | None) -> Tensor:
     """Checks of a dequantize op; an empty float tensor with input's shape and strides."""
     check_tensor(op, "input", input, QUANTIZED)
     dtype = torch.float32 if output_dtype is None else output_dtype
     check_dtype(op, "output_dtype", dtype, FLOAT)
-    return torch.empty_like(input, dtype=dtype)
+    return empty_like(input, dtype)
 
 
 def check_per_channel(op: str, name: str, t: Tensor, channels: object) -> None:
@@ -162,23 +169,17 @@ def check_weight(
 
 def check_post_ops(op: str, post_ops: str, args: Sequence[float]) -> None:
     """Names and argument counts of the post-ops (csrc/ops/post_ops.cpp)."""
-    used = count = 0
-    seen_add = False
-    for name in post_ops.split(",") if post_ops else []:
+    names = post_ops.split(",") if post_ops else []
+    for name in names:
         if name not in POST_OPS:
-            _raise(op, "post_ops", f"hold names of {', '.join(POST_OPS)}", f"'{name}'")
-        if count == MAX_POST_OPS:
-            _raise(op, "post_ops", f"hold at most {MAX_POST_OPS} names", f"'{post_ops}'")
-        if seen_add and name == "add":
-            _raise(op, "post_ops", "hold 'add' at most once", f"'{post_ops}'")
-        seen_add = seen_add or name == "add"
-        if len(args) - used < POST_OPS[name]:
-            left = len(args) - used
-            _raise(op, "post_op_args", f"hold {POST_OPS[name]} numbers for '{name}'", left)
-        used += POST_OPS[name]
-        count += 1
-    if used != len(args):
-        _raise(op, "post_op_args", f"hold {used} numbers for post_ops '{post_ops}'", len(args))
+            _raise(op, "post_ops", f"be one of {', '.join(POST_OPS)}", f"'{name}'")
+    if len(names) > MAX_POST_OPS:
+        _raise(op, "post_ops", f"have at most {MAX_POST_OPS} names", len(names))
+    needed = sum(POST_OPS[name] for name in names)
+    if len(args) != needed:
+        _raise(op, "post_op_args", f"have {needed} values", len(args))
+    if names.count("add") > 1:
+        _raise(op, "post_ops", "have 'add' at most once", f"'{post_ops}'")
 
 
 def check_other(
@@ -187,10 +188,10 @@ def check_other(
     """The operand of the post-op `add`."""
     if "add" not in post_ops:
         if other is not None:
-            _raise(op, "other", "be None without 'add' in post_ops", "a tensor")
+            _raise(op, "other", "be None without post-op 'add'", "a tensor")
         return
     if other is None:
-        _raise(op, "other", "be a tensor with 'add' in post_ops", "None")
+        _raise(op, "other", "be given with post-op 'add'", "None")
     check_tensor(op, "other", other, dtypes)
     check_same_sizes(op, "other", other, output.shape, "the output")
 

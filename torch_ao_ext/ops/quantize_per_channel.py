@@ -107,7 +107,7 @@ def _(input, scales, zero_points, axis, quant_min, quant_max, dtype):
     _fake.check_tensor(op, "zero_points", zero_points, _fake.ZERO_POINTS)
     _fake.check_dtype(op, "dtype", dtype, _fake.QUANTIZED)
     _check_lengths(op, input, scales, zero_points, axis)
-    return torch.empty_like(input, dtype=dtype)
+    return _fake.empty_like(input, dtype)
 
 
 @torch.library.register_fake("torch_ao::dequantize_per_channel")

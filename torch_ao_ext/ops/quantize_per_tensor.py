@@ -91,7 +91,7 @@ def _(input, scale, zero_point, quant_min, quant_max, dtype):
     op = "quantize_per_tensor"
     _fake.check_tensor(op, "input", input, _fake.FLOAT)
     _fake.check_dtype(op, "dtype", dtype, _fake.QUANTIZED)
-    return torch.empty_like(input, dtype=dtype)
+    return _fake.empty_like(input, dtype)
 
 
 @torch.library.register_fake("torch_ao::quantize_per_tensor.tensor")
@@ -100,7 +100,7 @@ def _(input, scale, zero_point, quant_min, quant_max, dtype):
     _check_tensor_qparams(op, scale, zero_point)
     _fake.check_tensor(op, "input", input, _fake.FLOAT)
     _fake.check_dtype(op, "dtype", dtype, _fake.QUANTIZED)
-    return torch.empty_like(input, dtype=dtype)
+    return _fake.empty_like(input, dtype)
 
 
 @torch.library.register_fake("torch_ao::dequantize_per_tensor")

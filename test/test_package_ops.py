@@ -1,0 +1,285 @@
+"""Fake kernels: opcheck of every overload, the kernels' own errors, symbolic sizes."""
+
+import warnings
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import torch_ao_ext
+
+ops = torch.ops.torch_ao
+
+
+def floats(*shape, dtype=torch.float32):
+    return torch.randn(*shape).to(dtype)
+
+
+def u8(*shape):
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+
+def s8(*shape):
+    return torch.randint(-128, 128, shape, dtype=torch.int8)
+
+
+def weights(n, k, bias=True, zero_point=False, per_tensor=False):
+    count = 1 if per_tensor else n
+    points = torch.randint(-5, 5, (count,), dtype=torch.int32) if zero_point else None
+    return s8(n, k), torch.rand(count) * 0.01 + 0.001, points, torch.randn(n) if bias else None
+
+
+INPUTS = [(4, 8), (8,), (2, 3, 8), (0, 8), (1, 8)]
+LAYOUTS = [(4, 8), (2, 3, 8), (0, 8), (5,)]
+
+
+def dynamic_cases():
+    for shape in INPUTS:
+        x = floats(*shape)
+        yield (x, *weights(5, 8)), {}
+        yield (x.bfloat16(), *weights(5, 8, bias=False, zero_point=True)), {"per_row": False}
+        extra = {"post_ops": "add,clamp", "post_op_args": [-1.0, 1.0], "other": floats(*shape[:-1], 5)}
+        yield (x, *weights(5, 8, per_tensor=True)), {"output_dtype": torch.bfloat16, **extra}
+
+
+def static_cases(*extra):
+    for shape in INPUTS:
+        yield (u8(*shape), 0.1, 3, *weights(5, 8), 0.2, 4, None, *extra), {}
+        yield (s8(*shape), 0.1, -3, *weights(5, 8, zero_point=True), 1.0, 0, torch.float32, *extra), {}
+
+
+def add_cases():
+    for shape in INPUTS:
+        out = (*shape[:-1], 5)
+        yield (u8(*shape), 0.1, 3, *weights(5, 8), 0.2, 4, None, u8(*out), 0.1, 2), {}
+        yield (s8(*shape), 0.1, 3, *weights(5, 8), 1.0, 0, torch.bfloat16, floats(*out)), {}
+
+
+def tensor_cases():
+    def scalar(v, dtype=torch.float32):
+        return torch.tensor(v, dtype=dtype)
+
+    for shape in INPUTS:
+        yield (u8(*shape), scalar(0.1), scalar([3], torch.int32), *weights(5, 8), scalar([0.2]),
+               scalar(4, torch.int64), torch.int8), {}  # fmt: skip
+
+
+def quantize_tensor_cases():
+    for shape in LAYOUTS:
+        yield (floats(*shape), 0.1, 3, 0, 255, torch.uint8), {}
+        x = floats(*shape).bfloat16()
+        yield (x.t() if len(shape) == 2 else x, 0.1, 0, -127, 127, torch.int8), {}
+    yield (floats(2, 3, 4, 5).to(memory_format=torch.channels_last), 0.1, 3, 0, 255, torch.uint8), {}
+    yield (floats(6, 8)[::2, 1:], 0.1, 3, 0, 255, torch.uint8), {}
+
+
+def qparam_tensors(cases):
+    for (x, scale, point, *rest), kwargs in cases:
+        yield (x, torch.tensor([scale]), torch.tensor(point), *rest), kwargs
+
+
+def dequantize_tensor_cases():
+    for shape in LAYOUTS:
+        yield (u8(*shape), 0.1, 3), {}
+        yield (s8(*shape), 0.1, 3, torch.bfloat16), {}
+    yield (s8(0, 8).t(), 0.1, 3), {}
+    yield (s8(2, 3, 4, 5).to(memory_format=torch.channels_last), 0.1, 3), {}
+
+
+def channel_cases(dequantize=False):
+    for axis in (0, 1, -1, -3):
+        x = floats(3, 4, 5).transpose(0, 1) if axis == 1 else floats(3, 4, 5)
+        count = x.shape[axis]
+        scales, points = torch.rand(count) + 0.1, torch.randint(-9, 9, (count,))
+        if dequantize:
+            yield (s8(*x.shape), scales, None if axis == 0 else points, axis), {}
+        else:
+            yield (x, scales.double(), points, axis, -128, 127, torch.int8), {}
+
+
+def token_cases(dequantize=False):
+    for shape in LAYOUTS:
+        rows = (*shape[:-1], 1)
+        scales, points = torch.rand(rows) + 0.1, torch.randint(0, 9, rows)
+        if dequantize:
+            yield (u8(*shape), scales, points), {"output_dtype": torch.bfloat16}
+        else:
+            yield (floats(*shape), scales, points, 0, 255, torch.uint8), {}
+    x = floats(8, 6).t()
+    yield (u8(8, 6).t() if dequantize else x, torch.ones(6, 1), torch.zeros(6, 1, dtype=torch.int32),
+           *(() if dequantize else (0, 255, torch.uint8))), {}  # fmt: skip
+
+
+def choose_cases(per_token=False):
+    for shape in [(4, 8), (2, 3, 8), (7,)] + ([(0, 8)] if per_token else []):
+        yield (floats(*shape), 0, 255), {}
+        yield (floats(*shape).bfloat16(), -127, 127), {"symmetric": True}
+
+
+CASES = {
+    "linear_dynamic": dynamic_cases,
+    "linear_relu_dynamic": lambda: (
+        (a, {k: v for k, v in kw.items() if "post" not in k and k != "other"}) for a, kw in dynamic_cases()
+    ),
+    "linear": static_cases,
+    "linear.tensor": tensor_cases,
+    "linear_relu": static_cases,
+    "linear_leaky_relu": lambda: static_cases(0.2),
+    "linear_tanh": static_cases,
+    "linear_add": add_cases,
+    "linear_add_relu": add_cases,
+    "quantize_per_tensor": quantize_tensor_cases,
+    "quantize_per_tensor.tensor": lambda: qparam_tensors(quantize_tensor_cases()),
+    "dequantize_per_tensor": dequantize_tensor_cases,
+    "dequantize_per_tensor.tensor": lambda: qparam_tensors(dequantize_tensor_cases()),
+    "quantize_per_channel": channel_cases,
+    "dequantize_per_channel": lambda: channel_cases(dequantize=True),
+    "quantize_per_token": token_cases,
+    "dequantize_per_token": lambda: token_cases(dequantize=True),
+    "choose_qparams": choose_cases,
+    "choose_qparams_per_token": lambda: choose_cases(per_token=True),
+}
+
+
+def overload(name):
+    packet, _, kind = name.partition(".")
+    return getattr(getattr(ops, packet), kind or "default")
+
+
+def test_every_public_overload_has_cases():
+    assert sorted(CASES) == torch_ao_ext.info._operators()
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_opcheck(name):
+    """All of opcheck for one case; for the others all but the AOT trace, which takes a second."""
+    quick = ("test_schema", "test_autograd_registration", "test_faketensor")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # opcheck's own tools warn
+        for i, (args, kwargs) in enumerate(CASES[name]()):
+            options = {} if i == 0 else {"test_utils": quick}
+            torch.library.opcheck(overload(name), args, kwargs, **options)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_fake_gives_the_same_shape_strides_and_dtype(name):
+    op = overload(name)
+    for args, kwargs in CASES[name]():
+        real = op(*args, **kwargs)
+        with FakeTensorMode() as mode:
+
+            def fake(value, mode=mode):
+                return mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
+
+            shadow = op(*map(fake, args), **{k: fake(v) for k, v in kwargs.items()})
+        pairs = zip(real, shadow, strict=True) if isinstance(real, tuple) else [(real, shadow)]
+        for a, b in pairs:
+            assert (a.shape, a.stride(), a.dtype) == (b.shape, b.stride(), b.dtype)
+
+
+W, S8, _, BIAS = weights(5, 8)
+X, XQ = floats(4, 8), u8(4, 8)
+STATIC = (XQ, 0.1, 3, W, S8, None, BIAS, 0.2, 4)
+Z4 = torch.zeros(4, 1, dtype=torch.int32)
+
+BAD = {
+    "dynamic input dtype": ("linear_dynamic", (X.double(), W, S8), {}),
+    "dynamic input rank": ("linear_dynamic", (torch.tensor(1.0), W, S8), {}),
+    "dynamic input size": ("linear_dynamic", (X[:, :7], W, S8), {}),
+    "weight dtype": ("linear_dynamic", (X, W.int(), S8), {}),
+    "weight rank": ("linear_dynamic", (X, W[0], S8), {}),
+    "scale dtype": ("linear_dynamic", (X, W, S8.double()), {}),
+    "scale size": ("linear_dynamic", (X, W, S8[:3]), {}),
+    "zero point dtype": ("linear_dynamic", (X, W, S8, S8), {}),
+    "zero point size": ("linear_dynamic", (X, W, S8, torch.zeros(3, dtype=torch.int32)), {}),
+    "bias dtype": ("linear_dynamic", (X, W, S8, None, BIAS.bfloat16()), {}),
+    "bias rank": ("linear_dynamic", (X, W, S8, None, BIAS[None]), {}),
+    "bias size": ("linear_dynamic", (X, W, S8, None, BIAS[:2]), {}),
+    "output dtype": ("linear_dynamic", (X, W, S8), {"output_dtype": torch.float16}),
+    "post op name": ("linear_dynamic", (X, W, S8), {"post_ops": "relu,swish"}),
+    "post op count": ("linear_dynamic", (X, W, S8), {"post_ops": ",".join(["relu"] * 9)}),
+    "post op args few": ("linear_dynamic", (X, W, S8), {"post_ops": "clamp", "post_op_args": [1.0]}),
+    "post op args many": ("linear_dynamic", (X, W, S8), {"post_op_args": [1.0]}),
+    "two adds": ("linear_dynamic", (X, W, S8), {"post_ops": "add,add", "other": floats(4, 5)}),
+    "other missing": ("linear_dynamic", (X, W, S8), {"post_ops": "add"}),
+    "other unasked": ("linear_dynamic", (X, W, S8), {"other": floats(4, 5)}),
+    "other dtype": ("linear_dynamic", (X, W, S8), {"post_ops": "add", "other": u8(4, 5)}),
+    "other size": ("linear_dynamic", (X, W, S8), {"post_ops": "add", "other": floats(4, 4)}),
+    "other rank": ("linear_dynamic", (X, W, S8), {"post_ops": "add", "other": floats(1, 4, 5)}),
+    "relu op name in text": ("linear_relu_dynamic", (X[:, :7], W, S8), {}),
+    "static input dtype": ("linear", (X, *STATIC[1:]), {}),
+    "static output dtype": ("linear", STATIC, {"output_dtype": torch.int32}),
+    "static input size": ("linear_relu", (XQ[:, :3], *STATIC[1:]), {}),
+    "static other dtype": ("linear_add", (*STATIC, None, floats(4, 5).double()), {}),
+    "static other size": ("linear_add_relu", (*STATIC, None, u8(4, 4)), {}),
+    "tensor scale dtype": ("linear.tensor", (XQ, Z4[:1], Z4[:1], W, S8, None, None, S8[:1], Z4[:1]), {}),
+    "tensor scale size": ("linear.tensor", (XQ, S8, Z4[:1], W, S8, None, None, S8[:1], Z4[:1]), {}),
+    "tensor point dtype": ("linear.tensor", (XQ, S8[:1], S8[:1], W, S8, None, None, S8[:1], Z4[:1]), {}),
+    "quantize input": ("quantize_per_tensor", (XQ, 0.1, 0, 0, 255, torch.uint8), {}),
+    "quantize dtype": ("quantize_per_tensor", (X, 0.1, 0, 0, 255, torch.int32), {}),
+    "quantize tensor scale": ("quantize_per_tensor.tensor", (X, S8, Z4[:1], 0, 255, torch.uint8), {}),
+    "dequantize input": ("dequantize_per_tensor", (X, 0.1, 0), {}),
+    "dequantize dtype": ("dequantize_per_tensor", (XQ, 0.1, 0, torch.float64), {}),
+    "dequantize tensor point": ("dequantize_per_tensor.tensor", (XQ, S8[:1], Z4), {}),
+    "channel axis": ("quantize_per_channel", (X, S8, Z4, 2, 0, 255, torch.uint8), {}),
+    "channel scales": ("quantize_per_channel", (X, S8, Z4[:, 0], 0, 0, 255, torch.uint8), {}),
+    "channel points": ("quantize_per_channel", (X, S8[:4], Z4, 0, 0, 255, torch.uint8), {}),
+    "channel rank": ("quantize_per_channel", (X[0, 0], S8, Z4, 0, 0, 255, torch.uint8), {}),
+    "channel dequantize": ("dequantize_per_channel", (XQ, S8[:4], Z4[:2, 0], 0), {}),
+    "token scales": ("quantize_per_token", (X, S8[:4], Z4, 0, 255, torch.uint8), {}),
+    "token points": ("dequantize_per_token", (XQ, torch.ones(4, 1), Z4[:2]), {}),
+    "choose dtype": ("choose_qparams", (XQ, 0, 255), {}),
+    "choose empty": ("choose_qparams", (X[:0], 0, 255), {}),
+    "choose rank": ("choose_qparams_per_token", (X[0, 0], 0, 255), {}),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_fake_raises_what_the_kernel_raises(case):
+    name, args, kwargs = BAD[case]
+    op = overload(name)
+    with pytest.raises((TypeError, ValueError, IndexError)) as real:
+        op(*args, **kwargs)
+    with FakeTensorMode() as mode, pytest.raises((TypeError, ValueError, IndexError)) as fake:
+
+        def as_fake(value):
+            return mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
+
+        op(*map(as_fake, args), **{k: as_fake(v) for k, v in kwargs.items()})
+    assert type(real.value) is type(fake.value)
+    assert str(real.value).splitlines()[0] == str(fake.value).splitlines()[0]
+
+
+def test_symbolic_sizes_add_no_guard():
+    """One graph serves every batch and every length: no size of it is specialised."""
+    torch._dynamo.reset()
+    w, s, _, bias = weights(16, 8)
+
+    def f(x):
+        y = ops.linear_dynamic(x, w, s, None, bias)
+        scales, points = ops.choose_qparams_per_token(y, 0, 255)
+        q = ops.quantize_per_token(y, scales, points, 0, 255, torch.uint8)
+        return ops.dequantize_per_token(q, scales, points)
+
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(f, fullgraph=True, dynamic=True, backend=counter)
+    for shape in ((3, 4, 8), (2, 7, 8), (9, 5, 8)):
+        x = floats(*shape)
+        assert torch.equal(compiled(x), f(x))
+    assert counter.frame_count == 1
+
+
+def test_meta_device():
+    y = ops.linear_dynamic(X.to("meta"), W.to("meta"), S8.to("meta"))
+    assert y.device.type == "meta" and y.shape == (4, 5)
+
+
+def test_python_functions_are_the_ops():
+    public = {name.partition(".")[0] for name in CASES}
+    assert public == set(torch_ao_ext.ops.__all__)
+    assert torch.equal(torch_ao_ext.ops.linear_dynamic(X, W, S8), ops.linear_dynamic(X, W, S8))
+    scale, point = torch.tensor(0.1), torch.tensor(3)
+    a = torch_ao_ext.ops.linear(XQ, 0.1, 3, W, S8, None, BIAS, 0.2, 4)
+    b = torch_ao_ext.ops.linear(XQ, scale, point, W, S8, None, BIAS, torch.tensor(0.2), torch.tensor(4))
+    assert torch.equal(a, b)

@@ -1,0 +1,168 @@
+"""report, explain, prepack, repack, set_engine, set_deterministic."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import torch_ao_ext
+from torch_ao_ext.quantization import quantize_dynamic
+
+
+@pytest.fixture(autouse=True)
+def _default_engine():
+    yield
+    torch_ao_ext.set_engine("")
+    torch_ao_ext.set_deterministic(False)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(10, 16)
+        self.norm = nn.LayerNorm(16)
+        self.fc1 = nn.Linear(16, 32)
+        self.rnn = nn.GRU(32, 8)
+        self.fc2 = nn.Linear(8, 4, bias=False)
+
+    def forward(self, ids):
+        return self.fc2(self.rnn(self.fc1(self.norm(self.embed(ids))))[0])
+
+
+@pytest.fixture(name="model")
+def _model():
+    return quantize_dynamic(Net(), {nn.Linear: torch_ao_ext.quantization.row_dynamic_qconfig, "fc2": None})
+
+
+def test_rows_and_counts(model):
+    result = torch_ao_ext.report(model)
+    rows = {row.fqn: (row.op, row.status, row.reason) for row in result.rows}
+    assert rows == {
+        "embed": ("Embedding", "float", "nn.Embedding not in qconfig_spec"),
+        "fc1": ("Linear", "int8", ""),
+        "rnn": ("GRU", "float", "nn.GRU not in qconfig_spec"),
+        "fc2": ("Linear", "float", "qconfig_spec says None"),
+    }
+    assert result.int8 == {"Linear": 1}
+    assert result.float == {"Embedding": 1, "GRU": 1, "Linear": 1}
+
+
+def test_coverage_adds_up(model):
+    result = torch_ao_ext.report(model)
+    weights = sum(p.numel() for p in Net().parameters())
+    assert sum(result.parameters.values()) == weights and result.parameters["int8"] == 16 * 32
+    gru = 3 * 8 * 32 + 3 * 8 * 8
+    assert result.macs == {"int8": 16 * 32, "float": gru + 8 * 4}
+    for percent in (result.parameter_percent, result.mac_percent):
+        assert percent["int8"] + percent["float"] == 100.0 and 0 < percent["int8"] < 100
+    assert result.mac_percent["int8"] == round(100 * 512 / (512 + gru + 32), 1)
+
+
+def test_tied_weights_count_once():
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    model[1].weight = model[0].weight
+    result = torch_ao_ext.report(quantize_dynamic(model))
+    assert result.parameters == {"int8": 16, "float": 0} and result.macs["int8"] == 32
+
+
+def test_text_and_dict(model):
+    result = torch_ao_ext.report(model)
+    text = str(result)
+    lines = text.splitlines()
+    assert lines[0].split() == ["layer", "op", "runs", "in", "engine", "reason"]
+    assert any(line.startswith("fc1") and " int8 " in line for line in lines)
+    assert lines[-1].startswith("int8: Embedding 0/1, GRU 0/1, Linear 1/2; ")
+    assert json.loads(json.dumps(result.to_dict()))["rows"][1]["fqn"] == "fc1"
+
+
+def test_unconverted_model_and_errors():
+    rows = torch_ao_ext.report(Net()).rows
+    assert {row.reason for row in rows} == {"not converted by torch_ao_ext"}
+    assert str(torch_ao_ext.report(nn.ReLU())).splitlines()[-1].startswith("int8: no layers")
+    with pytest.raises(ValueError, match="argument 'model' must be a Python nn.Module"):
+        torch_ao_ext.report(torch.jit.script(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match="must be an nn.Module or a tensor, got int"):
+        torch_ao_ext.explain(3)
+
+
+def test_report_names_the_engine_that_runs(model):
+    before = torch_ao_ext.report(model)
+    engines = {row.fqn: row.engine for row in before.rows}
+    assert engines["fc1"] in ("native", "onednn", "xnnpack") and engines["rnn"] == "torch"
+    torch_ao_ext.repack(model)
+    assert {row.fqn: row.engine for row in torch_ao_ext.report(model).rows}["fc1"] == "not packed"
+
+
+@pytest.mark.parametrize("engine", ["native", "onednn", "xnnpack", "reference"])
+def test_forced_engine_is_reported_and_explained(engine):
+    torch_ao_ext.set_engine(engine)
+    model = quantize_dynamic(nn.Sequential(nn.Linear(32, 16)))
+    assert torch_ao_ext.report(model).rows[0].engine == engine
+    entry = torch_ao_ext.explain(model).weights["0"]
+    state = entry["states"][0]
+    assert (state["op"], state["engine"]) == ("linear_dynamic", engine) and state["description"]
+    text = str(torch_ao_ext.explain(model))
+    assert text.startswith("0:") and engine in text and "warning" not in text
+    x = torch.randn(4, 32)
+    got = model(x)
+    torch_ao_ext.set_engine("reference")
+    assert torch.allclose(got, model(x), atol=1e-5)
+
+
+def test_unknown_engine_lists_the_names():
+    with pytest.raises(ValueError, match="'name' must be one of native, onednn, xnnpack, reference"):
+        torch_ao_ext.set_engine("fbgemm")
+
+
+def test_deterministic_mode_leaves_out_xnnpack():
+    torch_ao_ext.set_engine("xnnpack")
+    torch_ao_ext.set_deterministic(True)
+    layer = torch.nn.Sequential(nn.Linear(8, 8))
+    with pytest.raises(NotImplementedError, match="xnnpack"):
+        quantize_dynamic(layer)
+
+
+def test_prepack_and_repack(model):
+    def packs():
+        return torch_ao_ext.explain(model).weights["fc1"]["pack_count"]
+
+    assert packs() == 1
+    assert torch_ao_ext.prepack(model) is model and packs() == 1
+    model(torch.arange(3))
+    assert packs() == 1
+    assert torch_ao_ext.repack(model) is model
+    assert torch_ao_ext.explain(model).weights["fc1"]["states"] == []
+    torch_ao_ext.prepack(model)
+    assert packs() == 2 and len(torch_ao_ext.explain(model).weights["fc1"]["states"]) == 1
+    with pytest.raises(ValueError, match="prepack: argument 'model' must be an nn.Module"):
+        torch_ao_ext.prepack(3)
+
+
+def test_repack_after_an_untracked_write():
+    model = quantize_dynamic(nn.Sequential(nn.Linear(8, 4, bias=False)))
+    x = torch.randn(2, 8)
+    model(x)
+    model[0].qweight.data.numpy()[...] = 0  # torch sees no write
+    torch_ao_ext.repack(model)
+    assert torch.equal(model(x), torch.zeros(2, 4))
+
+
+def test_packed_too_often_is_said():
+    layer = quantize_dynamic(nn.Sequential(nn.Linear(8, 4, bias=False)))[0]
+    x = torch.randn(2, 8)
+    for _ in range(3):
+        torch.ops.torch_ao.linear_dynamic(x, layer.qweight[:], layer.weight_scale)
+    text = str(torch_ao_ext.explain(layer))
+    assert "packed 4 times" in text
+    assert "packed" in str(torch_ao_ext.explain(layer.qweight))
+
+
+def test_load_state_dict_then_prepack():
+    a, b = quantize_dynamic(nn.Sequential(nn.Linear(8, 4))), quantize_dynamic(nn.Sequential(nn.Linear(8, 4)))
+    b.load_state_dict(a.state_dict())
+    torch_ao_ext.prepack(b)
+    count = torch_ao_ext.explain(b).weights["0"]["pack_count"]
+    x = torch.randn(2, 8)
+    assert torch.equal(a(x), b(x))
+    assert torch_ao_ext.explain(b).weights["0"]["pack_count"] == count
