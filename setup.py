@@ -32,7 +32,9 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--install", build, "--component", "library"], check=True)
 
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
+        # An editable install copies from here to the source folder, which must exist.
+        for folder in (target.parent, ROOT / "torch_ao_ext" / "lib"):
+            folder.mkdir(parents=True, exist_ok=True)
         # Replace, never overwrite: a process may have the old file mapped.
         fresh = target.with_suffix(".new")
         shutil.copy2(prefix / "lib" / LIBRARY, fresh)
