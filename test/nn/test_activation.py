@@ -168,6 +168,25 @@ def test_causal_hint(name):
         q(x, x, x, is_causal=True)
 
 
+@pytest.mark.parametrize("name", ["plain", "all"])
+def test_autocast_and_bfloat16(name):
+    options = OPTIONS[name]
+    mha = float_mha(**options)
+    q = MultiheadAttention.from_float(mha)
+    x = inputs(options)
+    padding = torch.zeros(B, S, dtype=torch.bool)
+    padding[0, -2:] = True
+    for need_weights in (False, True):
+        want = q(*x, key_padding_mask=padding, need_weights=need_weights)[0]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = q(*x, key_padding_mask=padding, need_weights=need_weights)[0]
+        assert_near(got.float(), want)
+        low = [t.bfloat16() for t in x]
+        y = q(*low, key_padding_mask=padding, need_weights=need_weights)[0]
+        assert y.dtype == torch.bfloat16
+        assert_near(y.float(), want)
+
+
 def test_bad_masks_are_named():
     q = MultiheadAttention.from_float(float_mha())
     x = torch.randn(L, B, E)

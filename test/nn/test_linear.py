@@ -363,6 +363,33 @@ def test_aot_inductor(tmp_path):
             assert torch.equal(loaded(x), model(x))
 
 
+def runtimes(model, x):
+    """The same model under every way to run it that this file tests, as callables."""
+    yield "eager", model
+    yield "script", torch.jit.script(model)
+    yield "freeze", torch.jit.freeze(torch.jit.script(model))
+    yield "trace", torch.jit.trace(model, x)
+    yield "export", torch.export.export(model, (x,)).module()
+    torch._dynamo.reset()
+    yield "compile", torch.compile(model, fullgraph=True, backend="aot_eager")
+
+
+@torch.no_grad()
+def test_no_runtime_packs_again():
+    """At most one packing for each layer, at the first call; none after it."""
+    model = mlp("row").eval()
+    x = torch.randn(3, 24)
+    expected = model(x)
+    for how, run in runtimes(model, x):
+        before = torch.ops.torch_ao._pack_count()
+        for _ in range(2):  # TorchScript's profiling executor optimizes at the second call
+            assert torch.equal(run(x), expected), how
+        first = torch.ops.torch_ao._pack_count() - before
+        for _ in range(5):
+            run(x)
+        assert first <= 4 and torch.ops.torch_ao._pack_count() - before == first, how
+
+
 def test_symbolic_trace():
     model = mlp("row")
     graph = torch.fx.symbolic_trace(model)

@@ -256,6 +256,13 @@ def test_second_conversion_says_that_it_is_int8_already():
         quantize_dynamic(q)
 
 
+def test_none_is_told_from_not_asked():
+    q = quantize_dynamic(Net(), {"": row_dynamic_qconfig, "encoder.0": None})
+    assert reason_of(q, "encoder.0.fc1") == "qconfig_spec says None"
+    q = quantize_dynamic(Net(), {"head"})
+    assert reason_of(q, "encoder.0.fc1") == "nn.Linear not in qconfig_spec"
+
+
 def test_unknown_names_are_named():
     with pytest.warns(UserWarning, match="qconfig_spec names that no module has: 'decoder', 'hed'"):
         spec = {"decoder": None, "hed": row_dynamic_qconfig, nn.Linear: row_dynamic_qconfig}

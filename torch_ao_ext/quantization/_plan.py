@@ -21,6 +21,9 @@ from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
 # match exactly, as in torch.ao.
 _BASES = (nn.Linear, nn.MultiheadAttention)
 
+# What a module inherits when no key of the spec is above it; None is an explicit "no".
+_NOT_ASKED = object()
+
 _QUANTIZED = (dynamic.Linear, dynamic.MultiheadAttention)
 
 
@@ -182,12 +185,11 @@ class _Resolver:
         self, module: nn.Module, name: str, qconfig: Any, inside_mha: bool
     ) -> Target | None:
         to_class = self._target_class(module)
-        if qconfig is None:
+        if qconfig is None or qconfig is _NOT_ASKED:
             if has_matrix(module) or to_class is not None:
-                explicit = self.spec.get(name, self) is None or self._by_type(module, self) is None
                 self.plan.skipped[name] = (
                     "qconfig_spec says None"
-                    if explicit
+                    if qconfig is None
                     else self._unrequested(module, inside_mha, to_class)
                 )
             return None
@@ -234,7 +236,7 @@ def resolve(model: nn.Module, spec: dict[Any, Any] | None, mapping: dict[Any, An
         mapping: float class -> class with from_float.
     """
     resolver = _Resolver(spec, mapping)
-    resolver.visit(model, "", None, "", None)
+    resolver.visit(model, "", None, "", _NOT_ASKED)
     plan = resolver.plan
     plan.unmatched_names = [
         key for key in resolver.spec if isinstance(key, str) and key not in resolver.names
