@@ -52,7 +52,9 @@ def latency(models, args, result):
     for size in minilm_model.SIZES:
         ids, mask = minilm_model.inputs(*size)
         reference = minilm_model.hidden(models[FP32], ids, mask)
-        sqnr = {n: sqnr_db(reference, minilm_model.hidden(m, ids, mask)) for n, m in models.items() if n != FP32}
+        sqnr = {
+            n: sqnr_db(reference, minilm_model.hidden(m, ids, mask)) for n, m in models.items() if n != FP32
+        }
         calls = {n: functools.partial(minilm_model.hidden, m, ids, mask) for n, m in models.items()}
         timings, foreign = cli.measure(calls, args, attempts=1)
         goals = [
@@ -81,7 +83,9 @@ def similarities(models, result):
         lowest = min(row[name] for related, _, row in table if related)
         highest = max(row[name] for related, _, row in table if not related)
         if lowest <= highest:
-            failures.append(f"{name}: a related pair ({lowest:.2f}) is below an unrelated one ({highest:.2f})")
+            failures.append(
+                f"{name}: a related pair ({lowest:.2f}) is below an unrelated one ({highest:.2f})"
+            )
     gap = max(abs(row[FP32] - row[OURS]) for _, _, row in table)
     if gap > PAIR_GAP:
         failures.append(f"cosine similarity differs by {gap:.3f} from fp32, at most {PAIR_GAP}")
@@ -98,30 +102,42 @@ def show(models, table, result, caught):
     for row in result.rows:
         cells = [row["timings"].get(n) for n in names]
         if any(cells):
-            print(f"{'latency ' + row['id']:<{width}}" + "".join(f"{c['median_us'] / 1000:>15.2f} ms" for c in cells)
-                  + ("   (machine busy)" if row["noisy"] else ""))
+            print(
+                f"{'latency ' + row['id']:<{width}}"
+                + "".join(f"{c['median_us'] / 1000:>15.2f} ms" for c in cells)
+                + ("   (machine busy)" if row["noisy"] else "")
+            )
             best = [g for g in row["goals"] if g["name"].startswith("faster")]
             print(f"{'':<{width}}" + ", ".join(f"{g['got']:.2f}x {g['name']}" for g in best))
     for row in result.rows:
         if row.get("sqnr_db"):
-            print(f"{'SQNR ' + row['id']:<{width}}" + f"{'':>18}"
-                  + "".join(f"{row['sqnr_db'][n]:>15.1f} dB" for n in names[1:]))
+            print(
+                f"{'SQNR ' + row['id']:<{width}}"
+                + f"{'':>18}"
+                + "".join(f"{row['sqnr_db'][n]:>15.1f} dB" for n in names[1:])
+            )
     print(f"{'size of the state':<{width}}" + "".join(f"{sizes[n]:>15.1f} MB" for n in names))
     linears = {n: m for n, m in models.items() if n in (FP32, OURS)}
-    print(f"{'  without embeddings':<{width}}" + "".join(
-        f"{encoder_megabytes(linears[n]):>15.1f} MB" if n in linears else f"{'':>18}" for n in names))
+    print(
+        f"{'  without embeddings':<{width}}"
+        + "".join(
+            f"{encoder_megabytes(linears[n]):>15.1f} MB" if n in linears else f"{'':>18}" for n in names
+        )
+    )
 
     print("\nsentence pairs, cosine similarity (fp32 | int8)")
     for related, sentences, row in table:
-        print(f"  {row[FP32]:5.2f} | {row[OURS]:5.2f}  {'related  ' if related else 'unrelated'}  "
-              f"{sentences[0]}  /  {sentences[1]}")
+        print(
+            f"  {row[FP32]:5.2f} | {row[OURS]:5.2f}  {'related  ' if related else 'unrelated'}  "
+            f"{sentences[0]}  /  {sentences[1]}"
+        )
 
     summary = ext.report(models[OURS])
     engines = sorted({r.engine for r in summary.rows if r.status == "int8"})
     print("\nwhat runs in int8 (torch_ao_ext.report)")
     print("  " + str(summary).splitlines()[-1])
-    print(f"  measured on real calls: {100 * variants.int8_share(models[OURS], caught):.1f} % of the linear layers'"
-          f" multiplies; engines: {', '.join(engines)}")
+    share = 100 * variants.int8_share(models[OURS], caught)
+    print(f"  on real calls: {share:.1f} % of the linear layers' multiplies; engines: {', '.join(engines)}")
     layer = next(r.fqn for r in summary.rows if r.status == "int8")
     print("  one layer (torch_ao_ext.explain):")
     for line in str(ext.explain(models[OURS].get_submodule(layer))).splitlines():

@@ -27,7 +27,9 @@ BENCHMARKS = (
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--full", action="store_true", help="full budgets; on AMX machines also capped to avx512_vnni")
+    p.add_argument(
+        "--full", action="store_true", help="full budgets; on AMX machines also capped to avx512_vnni"
+    )
     p.add_argument("--max-isa", choices=sorted(environment.ONEDNN_ISA))
     p.add_argument("--wait-quiet", type=float, default=0.0, metavar="S")
     args = p.parse_args()

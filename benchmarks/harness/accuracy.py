@@ -9,7 +9,9 @@ def sqnr_db(reference, answer):
     """10 log10(sum ref^2 / sum (ref - answer)^2), in f64; inf when equal, -inf when not finite."""
     reference, answer = reference.detach().double(), answer.detach().double()
     if reference.shape != answer.shape:
-        raise ValueError(f"sqnr_db: shapes must agree, got {tuple(reference.shape)} and {tuple(answer.shape)}")
+        raise ValueError(
+            f"sqnr_db: shapes must agree, got {tuple(reference.shape)} and {tuple(answer.shape)}"
+        )
     noise = (reference - answer).square().sum().item()
     signal = reference.square().sum().item()
     if not math.isfinite(noise):

@@ -12,12 +12,28 @@ from pathlib import Path
 import torch
 
 # What decides which int8 kernels can run, in /proc/cpuinfo spelling.
-ISA_FLAGS = ("avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16",
-             "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16")
+ISA_FLAGS = (
+    "avx2",
+    "fma",
+    "avx_vnni",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+)
 PACKAGES = ("torch", "torch_ao_ext", "torchao", "onnxruntime", "onnx", "transformers", "tokenizers", "numpy")
 # oneDNN's name for each cap of ours; it also reaches the oneDNN inside torch.
-ONEDNN_ISA = {"avx2": "AVX2", "avx_vnni": "AVX2_VNNI", "avx512": "AVX512_CORE",
-              "avx512_vnni": "AVX512_CORE_VNNI", "amx": "AVX512_CORE_AMX"}
+ONEDNN_ISA = {
+    "avx2": "AVX2",
+    "avx_vnni": "AVX2_VNNI",
+    "avx512": "AVX512_CORE",
+    "avx512_vnni": "AVX512_CORE_VNNI",
+    "amx": "AVX512_CORE_AMX",
+}
 
 
 def cpu_features():
@@ -62,8 +78,15 @@ def set_threads(count):
 
 def record():
     """Everything a reader needs to judge or repeat the figures (JSON-ready)."""
-    environment_variables = ("TORCH_AO_EXT_MAX_ISA", "TORCH_AO_EXT_ENGINE", "TORCH_AO_EXT_DETERMINISTIC",
-                             "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "KMP_AFFINITY")
+    environment_variables = (
+        "TORCH_AO_EXT_MAX_ISA",
+        "TORCH_AO_EXT_ENGINE",
+        "TORCH_AO_EXT_DETERMINISTIC",
+        "ONEDNN_MAX_CPU_ISA",
+        "ATEN_CPU_CAPABILITY",
+        "OMP_NUM_THREADS",
+        "KMP_AFFINITY",
+    )
     script = os.path.relpath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -86,9 +109,11 @@ def describe(env):
     caches = ", ".join(f"{k} {v}" for k, v in env["cpu_caches"].items())
     cap = env["environment"].get("TORCH_AO_EXT_MAX_ISA")
     packages = ", ".join(f"{k} {v}" for k, v in env["packages"].items() if v)
-    return (f"{env['date']}; {env['cpus']} CPUs ({', '.join(env['cpu_features'])}; {caches}); "
-            f"ISA cap {cap or 'none'}; {env['threads']} threads; load {env['load_average']:.1f}; {packages}; "
-            f"torch's oneDNN {env['torch_onednn']}")
+    return (
+        f"{env['date']}; {env['cpus']} CPUs ({', '.join(env['cpu_features'])}; {caches}); "
+        f"ISA cap {cap or 'none'}; {env['threads']} threads; load {env['load_average']:.1f}; {packages}; "
+        f"torch's oneDNN {env['torch_onednn']}"
+    )
 
 
 def rerun_capped(isa):

@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-NOISY_CPUS = 0.15  # CPUs' worth of foreign work above which a row is repeated
+NOISY_CPUS = 0.15  # CPUs' worth of foreign work, beyond the CPUs that we leave free, that disturbs a row
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -29,6 +29,11 @@ def _own_seconds():
     return times.user + times.system
 
 
+def limit(threads):
+    """Foreign CPUs above which a row with `threads` threads is noisy: free CPUs may be used."""
+    return max(0, len(os.sched_getaffinity(0)) - threads) + NOISY_CPUS
+
+
 class ForeignLoad:
     """`with ForeignLoad() as load: ...`, then `load.cpus`: mean CPUs used by others."""
 
@@ -45,11 +50,11 @@ class ForeignLoad:
             self.cpus = max(0.0, foreign / elapsed)
 
 
-def wait(limit_s, sleep_s=0.5):
-    """Sleep until others use less than NOISY_CPUS, at most `limit_s` seconds."""
+def wait(limit_s, threads, sleep_s=0.5):
+    """Sleep until others leave `threads` CPUs alone, at most `limit_s` seconds."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         with ForeignLoad() as load:
             time.sleep(sleep_s)
-        if load.cpus is None or load.cpus < NOISY_CPUS:
+        if load.cpus is None or load.cpus < limit(threads):
             return

@@ -31,7 +31,7 @@ class Report:
         row = {
             "id": id,
             "foreign_cpus": foreign_cpus,
-            "noisy": foreign_cpus is not None and foreign_cpus >= quiet.NOISY_CPUS,
+            "noisy": foreign_cpus is not None and foreign_cpus >= quiet.limit(self.environment["threads"]),
             **facts,
             "timings": {name: t.as_dict() for name, t in timings.items()},
             "goals": [g.as_dict() for g in goals],
@@ -46,8 +46,10 @@ class Report:
         for row in self.rows:
             lines += [f"{row['id']}: {text}" for text in row["failures"]]
             lines += [
-                f"{label(row)}: {g['name']} {figure(g['got'], g['unit'])}, floor {figure(g['floor'], g['unit'])}"
-                for g in row["goals"] if g["verdict"] == MISSED
+                f"{label(row)}: {g['name']} {figure(g['got'], g['unit'])}, "
+                f"floor {figure(g['floor'], g['unit'])}"
+                for g in row["goals"]
+                if g["verdict"] == MISSED
             ]
         return lines
 
@@ -144,9 +146,16 @@ def timing_table(rows):
 
 def goal_table(rows):
     body = [
-        [row["id"], g["name"], figure(g["target"], g["unit"]), figure(g["floor"], g["unit"]),
-         figure(g["got"], g["unit"]), g["verdict"] + (f" ({g['note']})" if g["note"] else "")]
-        for row in rows for g in row["goals"]
+        [
+            row["id"],
+            g["name"],
+            figure(g["target"], g["unit"]),
+            figure(g["floor"], g["unit"]),
+            figure(g["got"], g["unit"]),
+            g["verdict"] + (f" ({g['note']})" if g["note"] else ""),
+        ]
+        for row in rows
+        for g in row["goals"]
     ]
     body += [[row["id"], "answer", "", "correct", text, MISSED] for row in rows for text in row["failures"]]
     return table(["row", "figure", "target", "floor", "got", "verdict"], body) if body else []
@@ -157,11 +166,15 @@ def print_row(row):
     print(label(row))
     for name, t in row["timings"].items():
         db = row.get("sqnr_db", {}).get(name)
-        print(f"  {name:<24} {duration(t['median_us']):>10}  p10 {duration(t['p10_us']):>10}"
-              + (f"  SQNR {db:5.1f} dB" if db is not None else ""))
+        print(
+            f"  {name:<24} {duration(t['median_us']):>10}  p10 {duration(t['p10_us']):>10}"
+            + (f"  SQNR {db:5.1f} dB" if db is not None else "")
+        )
     for g in row["goals"]:
-        print(f"    {g['name']:<32} target {figure(g['target'], g['unit']):>6}  floor {figure(g['floor'], g['unit']):>7}"
-              f"  got {figure(g['got'], g['unit']):>8}  {g['verdict']}")
+        print(
+            f"    {g['name']:<32} target {figure(g['target'], g['unit']):>6}"
+            f"  floor {figure(g['floor'], g['unit']):>7}  got {figure(g['got'], g['unit']):>8}  {g['verdict']}"
+        )
     for text in row["failures"]:
         print(f"    WRONG: {text}")
     sys.stdout.flush()

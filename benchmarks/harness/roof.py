@@ -67,7 +67,7 @@ def read_gbps(megabytes, threads, stretches=5):
 def best_loop(cap=None):
     """The fastest loop this CPU runs and the ISA cap allows, or None."""
     # avx512 without VNNI has no loop of its own; AVX-VNNI is below it in the order.
-    allowed = {None: LOOPS, "avx512": LOOPS[2:]}.get(cap) or LOOPS[LOOPS.index(cap):]
+    allowed = {None: LOOPS, "avx512": LOOPS[2:]}.get(cap) or LOOPS[LOOPS.index(cap) :]
     for loop in allowed:
         if int8_gops(loop, 1, stretches=1):
             return loop

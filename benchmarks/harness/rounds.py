@@ -115,10 +115,11 @@ def measure(candidates, *, min_rounds=30, budget_s=3.0, hard_s=None, sample_s=1e
             timing.seconds.append(_timed(candidates[name], timing.calls_per_round, clock))
 
 
-def measure_quietly(candidates, *, attempts=3, wait_s=0.0, **options):
+def measure_quietly(candidates, *, threads, attempts=3, wait_s=0.0, **options):
     """`measure`, repeated while others use the machine; the quietest attempt.
 
     Args:
+        threads: how many threads the candidates use.
         attempts: how often at most.
         wait_s: seconds to wait for a quiet machine before each attempt.
 
@@ -127,11 +128,11 @@ def measure_quietly(candidates, *, attempts=3, wait_s=0.0, **options):
     """
     best = None
     for _ in range(attempts):
-        quiet.wait(wait_s)
+        quiet.wait(wait_s, threads)
         with quiet.ForeignLoad() as load:
             timings = measure(candidates, **options)
         if best is None or (load.cpus or 0) < (best[1] or 0):
             best = timings, load.cpus
-        if load.cpus is None or load.cpus < quiet.NOISY_CPUS:
+        if load.cpus is None or load.cpus < quiet.limit(threads):
             break
     return best

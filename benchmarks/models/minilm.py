@@ -19,7 +19,15 @@ from benchmarks.harness import cli, environment, peers, report, roof, rounds  # 
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.models import minilm_model, variants  # noqa: E402
-from benchmarks.models.variants import AO, FP32, FP32_COMPILED, ORT, OURS, OURS_COMPILED, TORCHAO  # noqa: E402
+from benchmarks.models.variants import (  # noqa: E402
+    AO,
+    FP32,
+    FP32_COMPILED,
+    ORT,
+    OURS,
+    OURS_COMPILED,
+    TORCHAO,
+)
 
 # Eager quantize_dynamic against the better torch.ao engine: target, floor.
 EAGER_GOALS = {(1, 32): (1.25, 1.1), (8, 32): (1.25, 1.1), (8, 128): (1.12, 1.05)}
@@ -73,8 +81,14 @@ def model_goals(timings, sqnr, size):
         goals.append(Goal("eager vs fp32", rounds.speedup(timings, OURS, FP32), None, 1.0))
     if OURS_COMPILED in timings:
         if TORCHAO in timings:
-            goals.append(Goal(
-                f"compiled vs {TORCHAO}", rounds.speedup(timings, OURS_COMPILED, TORCHAO), None, COMPILED_FLOOR))
+            goals.append(
+                Goal(
+                    f"compiled vs {TORCHAO}",
+                    rounds.speedup(timings, OURS_COMPILED, TORCHAO),
+                    None,
+                    COMPILED_FLOOR,
+                )
+            )
         if ORT in timings:
             goals.append(Goal(f"compiled vs {ORT}", rounds.speedup(timings, OURS_COMPILED, ORT)))
     if OURS in sqnr and TORCHAO in sqnr:
@@ -91,15 +105,26 @@ def run_model(calls, size, args, missing, result):
     sqnr_embedding = {n: sqnr_db(embedding, minilm_model.embed(answers[n], mask)) for n in sqnr}
     timings, foreign = cli.measure({n: functools.partial(call, ids, mask) for n, call in calls.items()}, args)
     failures = []
-    if OURS in answers and OURS_COMPILED in answers and not torch.equal(answers[OURS], answers[OURS_COMPILED]):
+    if (
+        OURS in answers
+        and OURS_COMPILED in answers
+        and not torch.equal(answers[OURS], answers[OURS_COMPILED])
+    ):
         # The float part (layer norm, gelu) is fused by Inductor; int8 layers are ours in both.
         gap = sqnr_db(answers[OURS], answers[OURS_COMPILED])
         if gap < sqnr[OURS]:
             failures.append(f"compiled differs from eager: {gap:.1f} dB")
     row = result.add(
-        f"MiniLM {size[0]}x{size[1]}", timings, model_goals(timings, sqnr, size), failures, foreign,
-        shape={"batch": size[0], "tokens": size[1]}, sqnr_db=sqnr, sqnr_embedding_db=sqnr_embedding,
-        first_call_s=seconds)
+        f"MiniLM {size[0]}x{size[1]}",
+        timings,
+        model_goals(timings, sqnr, size),
+        failures,
+        foreign,
+        shape={"batch": size[0], "tokens": size[1]},
+        sqnr_db=sqnr,
+        sqnr_embedding_db=sqnr_embedding,
+        first_call_s=seconds,
+    )
     report.print_row(row)
 
 
@@ -114,7 +139,11 @@ def run_linears(modules, size, args, result):
         if best:
             goals.append(Goal(f"linears vs {best}", rounds.speedup(timings, OURS, best), None, LINEARS_FLOOR))
         goals.append(Goal("linears vs fp32", rounds.speedup(timings, OURS, FP32), None, 1.0))
-        goals.append(Goal("int8 share of multiplies", 100 * variants.int8_share(modules[OURS], caught), None, 100.0, "%"))
+        goals.append(
+            Goal(
+                "int8 share of multiplies", 100 * variants.int8_share(modules[OURS], caught), None, 100.0, "%"
+            )
+        )
     row = result.add(f"MiniLM {size[0]}x{size[1]} linears", timings, goals, (), foreign, layers=len(caught))
     report.print_row(row)
 

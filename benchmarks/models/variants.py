@@ -29,8 +29,13 @@ def eager(model):
 
 
 def compiled(model):
-    """Static shapes, as a server with fixed sizes would; one graph per size."""
-    fast = torch.compile(model, dynamic=False)
+    """Static shapes, as a server with fixed sizes would; one graph per size.
+
+    fullgraph: a break or the recompile limit raises instead of running eagerly.
+    The limit counts graphs of one code object, here several models times sizes.
+    """
+    torch._dynamo.config.recompile_limit = 64
+    fast = torch.compile(model, dynamic=False, fullgraph=True)
     return functools.partial(minilm_model.hidden, fast)
 
 
@@ -94,9 +99,17 @@ def _export(model, path):
     batch, tokens = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("tokens", min=2, max=512)
     shape = {0: batch, 1: tokens}
     torch.onnx.export(
-        _Hidden(model), (ids, mask), path, dynamo=True, verbose=False, input_names=["input_ids", "attention_mask"],
-        output_names=["hidden"], dynamic_shapes={"input_ids": shape, "attention_mask": shape}, optimize=True,
-        external_data=False)
+        _Hidden(model),
+        (ids, mask),
+        path,
+        dynamo=True,
+        verbose=False,
+        input_names=["input_ids", "attention_mask"],
+        output_names=["hidden"],
+        dynamic_shapes={"input_ids": shape, "attention_mask": shape},
+        optimize=True,
+        external_data=False,
+    )
 
 
 def _integer_nodes(path):
@@ -112,8 +125,11 @@ def linear_inputs(model, ids, mask):
     caught, hooks = [], []
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            hooks.append(module.register_forward_pre_hook(
-                lambda m, args, name=name: caught.append((name, args[0].detach().clone()))))
+            hooks.append(
+                module.register_forward_pre_hook(
+                    lambda m, args, name=name: caught.append((name, args[0].detach().clone()))
+                )
+            )
     try:
         minilm_model.hidden(model, ids, mask)
     finally:
@@ -135,12 +151,17 @@ def run_linears(model, caught):
 
 def int8_share(model, caught):
     """Fraction of the linear layers' multiplies that run on an int8 weight (by buffers, not by report)."""
+
     def multiplies(name, x):
         module = model.get_submodule(name)
         return x.numel() * module.out_features
 
     total = sum(multiplies(name, x) for name, x in caught)
-    done = sum(multiplies(name, x) for name, x in caught if "qweight" in dict(model.get_submodule(name).named_buffers()))
+    done = sum(
+        multiplies(name, x)
+        for name, x in caught
+        if "qweight" in dict(model.get_submodule(name).named_buffers())
+    )
     return done / total
 
 

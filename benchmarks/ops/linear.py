@@ -64,13 +64,15 @@ def _dynamic_calls(table, linear, x, missing):
             packed = peers.torch_ao_weight(linear, engine)
             # reduce_range True is what torch.ao's own module passes.
             table[f"torch.ao {engine}"] = functools.partial(
-                torch.ops.quantized.linear_dynamic.default, x, packed, True)
+                torch.ops.quantized.linear_dynamic.default, x, packed, True
+            )
     with missing.noting(OURS):
         module = our_module(linear)
         b = module._buffers
         op = torch.ops.torch_ao.linear_dynamic.default
         table[OURS] = functools.partial(
-            op, x, b["qweight"], b["weight_scale"], b["weight_zero_point"], b["qbias"])
+            op, x, b["qweight"], b["weight_scale"], b["weight_zero_point"], b["qbias"]
+        )
         table[OURS]()
 
 
@@ -82,18 +84,32 @@ def _static_calls(table, linear, x, missing):
     weight_scale = linear.weight.detach().abs().amax(1) / 127.5
     x_q = torch.quantize_per_tensor(x, input_scale, input_zero_point, torch.quint8)
     w_q = torch.quantize_per_channel(
-        linear.weight.detach(), weight_scale.double(), torch.zeros(linear.out_features, dtype=torch.long),
-        0, torch.qint8)
+        linear.weight.detach(),
+        weight_scale.double(),
+        torch.zeros(linear.out_features, dtype=torch.long),
+        0,
+        torch.qint8,
+    )
     for engine in peers.TORCH_AO_ENGINES:
         with missing.noting(f"torch.ao {engine}"), peers.quantized_engine(engine):
             packed = torch.ops.quantized.linear_prepack(w_q, linear.bias.detach())
             table[f"torch.ao {engine}"] = functools.partial(
-                torch.ops.quantized.linear.default, x_q, packed, output_scale, output_zero_point)
+                torch.ops.quantized.linear.default, x_q, packed, output_scale, output_zero_point
+            )
     with missing.noting(OURS):
         peers.ours()
         table[OURS] = functools.partial(
-            torch.ops.torch_ao.linear.default, x_q.int_repr(), input_scale, input_zero_point,
-            w_q.int_repr(), weight_scale, None, linear.bias.detach(), output_scale, output_zero_point)
+            torch.ops.torch_ao.linear.default,
+            x_q.int_repr(),
+            input_scale,
+            input_zero_point,
+            w_q.int_repr(),
+            weight_scale,
+            None,
+            linear.bias.detach(),
+            output_scale,
+            output_zero_point,
+        )
         table[OURS]()
 
 
@@ -123,7 +139,9 @@ def as_float(answer, table):
 def check(table, mode, linear):
     """SQNR of every candidate against fp32, and what is wrong with ours."""
     reference = table["fp32"]()
-    sqnr = {name: sqnr_db(reference, as_float(call(), table)) for name, call in table.items() if name != "fp32"}
+    sqnr = {
+        name: sqnr_db(reference, as_float(call(), table)) for name, call in table.items() if name != "fp32"
+    }
     failures = []
     if OURS in sqnr:
         best = max((db for name, db in sqnr.items() if name != OURS), default=0.0)
@@ -186,9 +204,16 @@ def run_row(shape, mode, args, missing, result, loop):
     timings.pop("roof", None)
     roof_gops = sampler.gops if sampler else None
     row = result.add(
-        f"{mode} {shape}", timings, row_goals(timings, shape, mode, roof_gops), failures, foreign,
-        shape=vars(shape), sqnr_db=sqnr, roof={loop: roof_gops} if sampler else None,
-        gops={name: shape.ops / t.median / 1e9 for name, t in timings.items() if name in table})
+        f"{mode} {shape}",
+        timings,
+        row_goals(timings, shape, mode, roof_gops),
+        failures,
+        foreign,
+        shape=vars(shape),
+        sqnr_db=sqnr,
+        roof={loop: roof_gops} if sampler else None,
+        gops={name: shape.ops / t.median / 1e9 for name, t in timings.items() if name in table},
+    )
     report.print_row(row)
 
 

@@ -58,14 +58,17 @@ def test_measure_goes_on_until_the_budget_is_used():
 
 def test_measure_stops_at_the_hard_limit_with_fewer_rounds():
     clock = Clock()
-    timings = rounds.measure({"a": clock.candidate(1.0)}, min_rounds=30, budget_s=2.0, hard_s=8.0, clock=clock)
+    timings = rounds.measure(
+        {"a": clock.candidate(1.0)}, min_rounds=30, budget_s=2.0, hard_s=8.0, clock=clock
+    )
     assert len(timings["a"].seconds) == 8
 
 
 def test_short_calls_are_repeated_within_a_sample():
     clock = Clock()
     timings = rounds.measure(
-        {"a": clock.candidate(1e-6)}, min_rounds=2, budget_s=0.0, hard_s=1.0, sample_s=1e-3, clock=clock)
+        {"a": clock.candidate(1e-6)}, min_rounds=2, budget_s=0.0, hard_s=1.0, sample_s=1e-3, clock=clock
+    )
     assert timings["a"].calls_per_round == pytest.approx(1000, rel=0.01)
     assert timings["a"].median == pytest.approx(1e-6)
 
@@ -94,12 +97,20 @@ def test_quietest_attempt_is_kept(monkeypatch):
     monkeypatch.setattr(quiet, "ForeignLoad", Load)
     clock = Clock()
     timings, foreign = rounds.measure_quietly(
-        {"a": clock.candidate(1.0)}, attempts=3, min_rounds=2, budget_s=0.0, hard_s=1e9, clock=clock)
+        {"a": clock.candidate(1.0)},
+        threads=10**6,
+        attempts=3,
+        min_rounds=2,
+        budget_s=0.0,
+        hard_s=1e9,
+        clock=clock,
+    )
     assert foreign == 0.5 and len(timings["a"].seconds) == 2
 
 
 @pytest.mark.parametrize(
-    "got, verdict", [(2.0, MET), (1.8, MET), (1.5, SHORT), (1.3, SHORT), (1.29, MISSED), (math.nan, MISSED)])
+    "got, verdict", [(2.0, MET), (1.8, MET), (1.5, SHORT), (1.3, SHORT), (1.29, MISSED), (math.nan, MISSED)]
+)
 def test_goal_verdicts(got, verdict):
     assert Goal("x", got, target=1.8, floor=1.3).verdict == verdict
 
@@ -129,7 +140,9 @@ def test_report_lists_what_missed(tmp_path):
     result = report.Report("demo")
     timing = rounds.Timing([1e-3])
     result.add("good", {"a": timing}, [Goal("ratio", 1.2, 1.1, 1.0)])
-    result.add("bad", {"a": timing}, [Goal("ratio", 0.9, 1.1, 1.0)], failures=["2 steps off"], foreign_cpus=1.0)
+    result.add(
+        "bad", {"a": timing}, [Goal("ratio", 0.9, 1.1, 1.0)], failures=["2 steps off"], foreign_cpus=1e6
+    )
     missed = result.missed()
     assert len(missed) == 2 and any("2 steps off" in m for m in missed) and any("0.90x" in m for m in missed)
     text = result.write(tmp_path).read_text()
@@ -140,4 +153,6 @@ def test_report_lists_what_missed(tmp_path):
 def test_shape_files_read():
     rows = shapes.read_linear("linear")
     assert any((r.m, r.k, r.n) == (512, 4096, 4096) for r in rows)
-    assert all(r.m > 0 and r.k > 0 and r.n > 0 and r.repeat > 0 for r in rows + shapes.read_linear("minilm_linear"))
+    assert all(
+        r.m > 0 and r.k > 0 and r.n > 0 and r.repeat > 0 for r in rows + shapes.read_linear("minilm_linear")
+    )
