@@ -7,7 +7,6 @@
 #include <cstring>
 #include <mutex>
 #include <typeinfo>
-#include <unordered_map>
 
 #include "core/checks.h"
 #include "core/env.h"
@@ -81,46 +80,10 @@ std::mutex& mutex_of(const void* address) {
 
 std::atomic<int64_t> total_packs{0};
 
-// Packings by storage, for explain. The weak reference keeps the address unique.
-struct PackCounts {
-  struct Count {
-    c10::weak_intrusive_ptr<c10::StorageImpl> storage;
-    int64_t packs = 0;
-  };
-  std::mutex mutex;
-  std::unordered_map<const void*, Count> counts;
-  size_t prune_at = 1024;
-
-  void add(const at::Tensor& t) {
-    const std::lock_guard<std::mutex> lock(mutex);
-    const c10::StorageImpl* key = t.storage().unsafeGetStorageImpl();
-    auto found = counts.find(key);
-    if (found == counts.end())
-      found = counts.emplace(key, Count{t.storage().getWeakStorageImpl(), 0}).first;
-    ++found->second.packs;
-    if (counts.size() < prune_at) return;
-    for (auto it = counts.begin(); it != counts.end();)
-      it = it->second.storage.expired() ? counts.erase(it) : std::next(it);
-    prune_at = counts.size() * 2 + 1024;
-  }
-  int64_t of(const at::Tensor& t) {
-    const std::lock_guard<std::mutex> lock(mutex);
-    const auto found = counts.find(t.storage().unsafeGetStorageImpl());
-    return found == counts.end() ? 0 : found->second.packs;
-  }
-};
-
-PackCounts& pack_counts() {
-  static PackCounts* const counts = new PackCounts;  // never destroyed: used during exit
-  return *counts;
-}
-
 void lock_all() {
   for (Shard& s : shards) s.mutex.lock();
-  pack_counts().mutex.lock();
 }
 void unlock_all() {
-  pack_counts().mutex.unlock();
   for (Shard& s : shards) s.mutex.unlock();
 }
 [[maybe_unused]] const int registered = pthread_atfork(lock_all, unlock_all, unlock_all);
@@ -258,6 +221,7 @@ class WeightStateHolder final : public c10::BackendMeta {
   }
 
   std::mutex& mutex;
+  int64_t packs = 0;  // of this weight and of views of it
   int count = 0;
   std::array<EntryPtr, kMaxStates> entries;
 };
@@ -330,8 +294,15 @@ PackedStatePtr find_or_pack(const StateQuery& query, c10::function_ref<PackedSta
   }
   auto state = std::make_shared<const PackedState>(pack());
   total_packs.fetch_add(1, std::memory_order_relaxed);
-  pack_counts().add(weight);
+  // A view that is made anew for each call packs each time; its base remembers that.
+  if (weight.is_view()) {
+    const at::Tensor whole(weight._base());
+    const HolderPtr base = holder_of(whole, /*install=*/true);
+    const std::lock_guard<std::mutex> lock(base->mutex);
+    ++base->packs;
+  }
   const std::lock_guard<std::mutex> lock(holder->mutex);
+  ++holder->packs;
   entry->state = state;
   return state;
 }
@@ -357,6 +328,12 @@ void clear_states(const at::Tensor& weight) {
 }
 
 int64_t pack_count() { return total_packs.load(std::memory_order_relaxed); }
-int64_t pack_count(const at::Tensor& weight) { return pack_counts().of(weight); }
+
+int64_t pack_count(const at::Tensor& weight) {
+  const HolderPtr holder = holder_of(weight, /*install=*/false);
+  if (!holder) return 0;
+  const std::lock_guard<std::mutex> lock(holder->mutex);
+  return holder->packs;
+}
 
 }  // namespace tae

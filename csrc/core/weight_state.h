@@ -112,8 +112,8 @@ struct StateReport {
 std::vector<StateReport> states_of(const at::Tensor& weight);
 void clear_states(const at::Tensor& weight);
 
-// Packings since load, over all weights, and over the storage of one: a front-end
-// that passes a fresh slice packs on every call, and this shows it.
+// Packings since load: over all weights, and of one weight with its views. A front-end
+// that passes a fresh slice packs on every call, and the count of the base shows it.
 int64_t pack_count();
 int64_t pack_count(const at::Tensor& weight);
 
