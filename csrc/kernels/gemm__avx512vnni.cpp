@@ -14,30 +14,66 @@ inline __attribute__((always_inline)) __m512i broadcast(const uint8_t* a) {
   return _mm512_set1_epi32(word);
 }
 
+// One row of the register tile. Named members, not an array: GCC 12 would keep
+// an array in memory because it unrolls loops after it has split aggregates.
+struct Row {
+  __m512i c0, c1, c2, c3;
+};
+
+inline __attribute__((always_inline)) void dot(__m512i& acc, __m512i x, __m512i w) {
+  acc = _mm512_dpbusd_epi32(acc, x, w);
+}
+
+inline __attribute__((always_inline)) void multiply(Row& row, const uint8_t* a, const Row& w) {
+  const __m512i x = broadcast(a);
+  dot(row.c0, x, w.c0);
+  dot(row.c1, x, w.c1);
+  dot(row.c2, x, w.c2);
+  dot(row.c3, x, w.c3);
+}
+
+inline __attribute__((always_inline)) Row load(const void* p) {
+  const __m512i* v = static_cast<const __m512i*>(p);
+  return {_mm512_loadu_si512(v), _mm512_loadu_si512(v + 1), _mm512_loadu_si512(v + 2),
+          _mm512_loadu_si512(v + 3)};
+}
+
+inline __attribute__((always_inline)) void store(const Row& row, int32_t* c, bool accumulate) {
+  Row sum = row;
+  if (accumulate) {
+    const Row old = load(c);
+    sum = {_mm512_add_epi32(row.c0, old.c0), _mm512_add_epi32(row.c1, old.c1),
+           _mm512_add_epi32(row.c2, old.c2), _mm512_add_epi32(row.c3, old.c3)};
+  }
+  _mm512_storeu_si512(c, sum.c0);
+  _mm512_storeu_si512(c + 16, sum.c1);
+  _mm512_storeu_si512(c + 32, sum.c2);
+  _mm512_storeu_si512(c + 48, sum.c3);
+}
+
 template <int kRows>
 void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, int32_t* c,
           int64_t c_stride, bool accumulate) {
-  __m512i acc[kRows][4];
-  if (accumulate) {
-    for (int r = 0; r < kRows; ++r)
-      for (int j = 0; j < 4; ++j) acc[r][j] = _mm512_loadu_si512(c + r * c_stride + 16 * j);
-  } else {
-    for (int r = 0; r < kRows; ++r)
-      for (int j = 0; j < 4; ++j) acc[r][j] = _mm512_setzero_si512();
-  }
-#pragma GCC unroll 2
+  const __m512i zero = _mm512_setzero_si512();
+  const Row zeros = {zero, zero, zero, zero};
+  Row r0 = zeros, r1 = zeros, r2 = zeros, r3 = zeros, r4 = zeros, r5 = zeros;
   for (int64_t q = 0; q < quads; ++q) {
-    __m512i w[4];
-    for (int j = 0; j < 4; ++j) w[j] = _mm512_load_si512(b + 64 * j);
-    for (int r = 0; r < kRows; ++r) {
-      const __m512i x = broadcast(a + r * a_stride);
-      for (int j = 0; j < 4; ++j) acc[r][j] = _mm512_dpbusd_epi32(acc[r][j], x, w[j]);
-    }
+    const Row w = load(b);
+    multiply(r0, a, w);
+    if constexpr (kRows > 1) multiply(r1, a + a_stride, w);
+    if constexpr (kRows > 2) multiply(r2, a + 2 * a_stride, w);
+    if constexpr (kRows > 3) multiply(r3, a + 3 * a_stride, w);
+    if constexpr (kRows > 4) multiply(r4, a + 4 * a_stride, w);
+    if constexpr (kRows > 5) multiply(r5, a + 5 * a_stride, w);
     a += 4;
     b += kQuadBytes;
   }
-  for (int r = 0; r < kRows; ++r)
-    for (int j = 0; j < 4; ++j) _mm512_storeu_si512(c + r * c_stride + 16 * j, acc[r][j]);
+  store(r0, c, accumulate);
+  if constexpr (kRows > 1) store(r1, c + c_stride, accumulate);
+  if constexpr (kRows > 2) store(r2, c + 2 * c_stride, accumulate);
+  if constexpr (kRows > 3) store(r3, c + 3 * c_stride, accumulate);
+  if constexpr (kRows > 4) store(r4, c + 4 * c_stride, accumulate);
+  if constexpr (kRows > 5) store(r5, c + 5 * c_stride, accumulate);
 }
 
 using TileFn = void (*)(const uint8_t*, int64_t, const int8_t*, int64_t, int32_t*, int64_t, bool);
@@ -45,11 +81,19 @@ constexpr int64_t kTileRows = 6;
 constexpr TileFn kTiles[kTileRows + 1] = {nullptr,  tile<1>, tile<2>, tile<3>,
                                           tile<4>, tile<5>, tile<6>};
 
+// Tiles of equal height, one row more or less: 32 rows as 6 6 5 5 5 5, because a
+// tile of 2 rows would wait for its own multiply-adds.
 void block(const GemmBlock& g) {
-  for (int64_t r = 0; r < g.rows; r += kTileRows) {
-    const int64_t rows = g.rows - r < kTileRows ? g.rows - r : kTileRows;
-    kTiles[rows](g.a + r * g.a_stride, g.a_stride, g.b, g.quads, g.c + r * g.c_stride, g.c_stride,
-                 g.accumulate);
+  const int64_t tiles = (g.rows + kTileRows - 1) / kTileRows;
+  const int64_t next_step = g.next_bytes / tiles / 64 * 64;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t r = g.rows * i / tiles;
+    const int64_t end = g.rows * (i + 1) / tiles;
+    fetch_to_l2(g.next + i * next_step, i + 1 < tiles ? next_step : g.next_bytes - i * next_step);
+    if (g.out != nullptr)
+      for (int64_t j = r; j < end; ++j) fetch_for_write(g.out + j * g.out_stride, g.out_bytes);
+    kTiles[end - r](g.a + r * g.a_stride, g.a_stride, g.b, g.quads, g.c + r * g.c_stride,
+                    g.c_stride, g.accumulate);
   }
 }
 
@@ -89,7 +133,7 @@ void gemv(const GemvRange& g) {
 
 extern const GemmKernels kGemmAvx512Vnni;
 const GemmKernels kGemmAvx512Vnni = {
-    .name = "6x64", .row_multiple = 1, .quad_multiple = 1, .row_unit = 6, .row_block = 48,
-    .k_block = 512, .block = block, .gemv = gemv};
+    .name = "6x64", .row_multiple = 1, .quad_multiple = 1, .row_unit = 6, .row_block = 12,
+    .k_block = 1024, .block = block, .gemv = gemv};
 
 }  // namespace tae::kernels

@@ -28,10 +28,25 @@ struct GemmBlock {
   int64_t c_stride = kPanelColumns;  // elements
   int64_t rows = 0;
   bool accumulate = false;     // c += instead of c =
-  // Memory that the next block will read, to be drawn into L2 meanwhile.
+  // Memory fetched meanwhile, so that nobody waits for it later. `out`, or null:
+  // where the epilogue will write, fetched exclusively.
+  const uint8_t* out = nullptr;
+  int64_t out_stride = 0;  // bytes
+  int64_t out_bytes = 0;   // of one row of the block
+  // Weights of a later block, drawn into L2.
   const int8_t* next = nullptr;
   int64_t next_bytes = 0;
 };
+
+// Fetches `bytes` at p for writing. As instruction because the intrinsic needs a
+// compiler flag; a no-op before Broadwell.
+static inline __attribute__((always_inline)) void fetch_for_write(const uint8_t* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __asm__ volatile("prefetchw %0" : : "m"(p[i]));
+}
+
+static inline __attribute__((always_inline)) void fetch_to_l2(const int8_t* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
 
 // One row of `a` times consecutive panels: c[64 * panels].
 struct GemvRange {
@@ -49,10 +64,11 @@ struct GemmKernels {
   int64_t row_multiple = 1;
   int64_t quad_multiple = 1;
   int64_t row_unit = 1;  // rows of the register tile
-  // Blocking that suits the kernel: rows of one call, whose accumulators stay in
-  // L1 (multiple of row_unit and row_multiple), and k values whose part of a
-  // panel does (multiple of 4 * quad_multiple).
+  // Blocking that suits the kernel: rows of one tile (multiple of row_unit and
+  // row_multiple), bytes of accumulators of one tile, and k values whose part of
+  // a panel stays in L1 (multiple of 4 * quad_multiple).
   int64_t row_block = 0;
+  int64_t tile_bytes = 24 << 10;
   int64_t k_block = 0;
   void (*block)(const GemmBlock& g) = nullptr;
   void (*gemv)(const GemvRange& g) = nullptr;

@@ -35,7 +35,7 @@ void gemv(const GemvRange& g) {
 
 extern const GemmKernels kGemmPortable;
 const GemmKernels kGemmPortable = {
-    .name = "1x16", .row_multiple = 1, .quad_multiple = 1, .row_unit = 1, .row_block = 48,
+    .name = "1x16", .row_multiple = 1, .quad_multiple = 1, .row_unit = 1, .row_block = 12,
     .k_block = 256, .block = block, .gemv = gemv};
 
 }  // namespace tae::kernels

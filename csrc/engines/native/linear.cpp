@@ -24,6 +24,7 @@ namespace {
 
 using kernels::EpilogueParams;
 using kernels::EpilogueTile;
+using kernels::GemmBlock;
 using kernels::GemmKernels;
 using kernels::kPanelColumns;
 using kernels::QParams;
@@ -56,9 +57,14 @@ class NativeLinear final : public LinearImpl {
     const GemmKernels& gemm;
     EpilogueParams epilogue;
     QParams tensor;  // dynamic, tensor rule
-    int64_t block_rows = 0;
+    int64_t block_rows = 0;  // rows quantized at a time: they stay in L2
+    // The GEMM runs over tiles of rows by panels whose accumulators stay in L1 while
+    // the epilogue reads them. Wide ones: the output then is written in long runs.
+    int64_t tile_rows = 0;
+    int64_t tile_panels = 0;
     int64_t a_stride = 0;
     int64_t quads = 0;
+    int64_t block_quads = 0;  // quads of one k block: k_block, or less so that all are alike
     bool in_place = false;
   };
   // One thread's working memory.
@@ -71,6 +77,7 @@ class NativeLinear final : public LinearImpl {
   const GemmKernels& choose_kernels(int64_t m) const;
   Call prepare_call(const LinearArgs& args) const;
   QParams tensor_qparams(const LinearArgs& args) const;
+  void choose_blocks(Call& call, int64_t task_rows) const;
   void run_task(const Call& call, const Scratch& scratch, int64_t r0, int64_t r1, int64_t p0,
                 int64_t p1) const;
   QuantizedRows prepare_rows(const Call& call, const Scratch& scratch, int64_t r0,
@@ -81,6 +88,7 @@ class NativeLinear final : public LinearImpl {
                     int64_t p0, int64_t p1) const;
   void multiply_rows(const Call& call, const Scratch& scratch, const QuantizedRows& a, int64_t r0,
                      int64_t rows, int64_t p0, int64_t p1) const;
+  void multiply_panel(const Call& call, GemmBlock g, int64_t row, int64_t panel) const;
   void finish(const Call& call, const QuantizedRows& a, int64_t a_row, int64_t row, int64_t rows,
               int64_t p0, int64_t p1, const int32_t* raw, int64_t raw_stride) const;
 
@@ -200,6 +208,10 @@ NativeLinear::Call NativeLinear::prepare_call(const LinearArgs& args) const {
 
   call.a_stride = scratch_stride();
   call.quads = round_up(round_up(weight_.k(), 4) / 4, call.gemm.quad_multiple);
+  const int64_t blocks = round_up(4 * call.quads, call.gemm.k_block) / call.gemm.k_block;
+  call.block_quads =
+      blocks < 2 ? call.quads
+                 : round_up((call.quads + blocks - 1) / blocks, call.gemm.quad_multiple);
   // u8 input can be read where it lies when the kernel reads nothing beyond it.
   call.in_place = !dynamic_ && input_dtype_ == DType::qu8 && weight_zero_point_.empty() &&
                   weight_.k() == 4 * call.quads && args.m % call.gemm.row_multiple == 0;
@@ -287,6 +299,10 @@ void NativeLinear::finish(const Call& call, const QuantizedRows& a, int64_t a_ro
   epilogue_(call.epilogue, t);
 }
 
+// Bytes of later weights that one block may fetch: more would fill the queue of
+// misses and hold up the block's own loads.
+constexpr int64_t kMostFetched = 4096;
+
 // Panels a GEMV computes between two calls of the epilogue: 8 KB of accumulators.
 constexpr int64_t kGemvPanels = 32;
 
@@ -306,25 +322,59 @@ void NativeLinear::multiply_row(const Call& call, const Scratch& scratch, const 
 
 void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, const QuantizedRows& a,
                                  int64_t r0, int64_t rows, int64_t p0, int64_t p1) const {
-  const int64_t k_quads = call.gemm.k_block / 4;
-  for (int64_t p = p0; p < p1; ++p) {
-    for (int64_t r = 0; r < rows; r += call.gemm.row_block) {
-      const int64_t count = rows - r < call.gemm.row_block ? rows - r : call.gemm.row_block;
-      int64_t q = 0;
-      do {
-        const int64_t left = call.quads - q;
-        call.gemm.block({.a = a.data + r * a.stride + 4 * q,
-                         .a_stride = a.stride,
-                         .b = weight_.panel(p) + q * kernels::kQuadBytes,
-                         .quads = left < k_quads ? left : k_quads,
-                         .c = scratch.tile,
-                         .rows = count,
-                         .accumulate = q != 0});
-        q += k_quads;
-      } while (q < call.quads);
-      finish(call, a, r, r0 + r, count, p, p + 1, scratch.tile, kPanelColumns);
+  const int64_t tiles = (rows + call.tile_rows - 1) / call.tile_rows;
+  for (int64_t p = p0; p < p1; p += call.tile_panels) {
+    const int64_t end = p + call.tile_panels < p1 ? p + call.tile_panels : p1;
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t r = t * call.tile_rows;
+      const int64_t count = rows - r < call.tile_rows ? rows - r : call.tile_rows;
+      for (int64_t i = p; i < end; ++i) {
+        // Each row tile fetches its share of the panels that come after these.
+        const int64_t next = i + call.tile_panels;
+        const int64_t from = weight_.panel_bytes() * t / tiles;
+        const int64_t to = weight_.panel_bytes() * (t + 1) / tiles;
+        GemmBlock g;
+        g.a = a.data + r * a.stride;
+        g.a_stride = a.stride;
+        g.c = scratch.tile + (i - p) * kPanelColumns;
+        g.c_stride = call.tile_panels * kPanelColumns;
+        g.rows = count;
+        if (next < p1 && tiles > 1) {
+          g.next = weight_.panel(next) + from;
+          g.next_bytes = to - from < kMostFetched ? to - from : kMostFetched;
+        }
+        multiply_panel(call, g, r0 + r, i);
+      }
+      finish(call, a, r, r0 + r, count, p, end, scratch.tile, call.tile_panels * kPanelColumns);
     }
   }
+}
+
+// Runs the block over one panel, k block by k block. row: of the output.
+void NativeLinear::multiply_panel(const Call& call, GemmBlock g, int64_t row,
+                                  int64_t panel) const {
+  const int64_t n = weight_.n();
+  const int64_t n0 = panel * kPanelColumns;
+  const int64_t columns = n - n0 < kPanelColumns ? n - n0 : kPanelColumns;
+  const int64_t element_bytes = static_cast<int64_t>(size_of(output_dtype_));
+  const uint8_t* a = g.a;
+  int64_t q = 0;
+  do {
+    const int64_t left = call.quads - q;
+    const bool last = left <= call.block_quads;
+    g.a = a + 4 * q;
+    g.b = weight_.panel(panel) + q * kernels::kQuadBytes;
+    g.quads = last ? left : call.block_quads;
+    g.accumulate = q != 0;
+    if (last) {
+      g.out = static_cast<const uint8_t*>(call.args.output) + (row * n + n0) * element_bytes;
+      g.out_stride = n * element_bytes;
+      g.out_bytes = columns * element_bytes;
+    }
+    call.gemm.block(g);
+    g.next_bytes = 0;  // the first k block has fetched it
+    q += call.block_quads;
+  } while (q < call.quads);
 }
 
 void NativeLinear::run_task(const Call& call, const Scratch& scratch, int64_t r0, int64_t r1,
@@ -339,6 +389,25 @@ void NativeLinear::run_task(const Call& call, const Scratch& scratch, int64_t r0
   }
 }
 
+void NativeLinear::choose_blocks(Call& call, int64_t task_rows) const {
+  const GemmKernels& gemm = call.gemm;
+  // Few rows make one tile; more of them tiles of row_block.
+  call.tile_rows = task_rows <= 2 * gemm.row_block ? task_rows : gemm.row_block;
+  // Panels: their weights in a quarter of L2, their accumulators in half of L1.
+  call.tile_panels = gemm.tile_bytes / (kPanelColumns * 4) / round_up(call.tile_rows, gemm.row_multiple);
+  const int64_t in_l2 = l2_bytes() / 4 / (weight_.panel_bytes() == 0 ? 1 : weight_.panel_bytes());
+  if (call.tile_panels > in_l2) call.tile_panels = in_l2;
+  if (call.tile_panels > weight_.panels()) call.tile_panels = weight_.panels();
+  if (call.tile_panels < 1) call.tile_panels = 1;
+  // Rows: 5/8 of L2, and shared out evenly, as each set reads all weights again.
+  const int64_t rows = round_up(task_rows, gemm.row_multiple);
+  int64_t most = l2_bytes() * 5 / 8 / call.a_stride;
+  if (most < call.tile_rows) most = call.tile_rows;
+  const int64_t sets = (rows + most - 1) / most;
+  call.block_rows = round_up((rows + sets - 1) / sets, call.tile_rows);
+  if (call.block_rows > rows) call.block_rows = rows;
+}
+
 void NativeLinear::run(const LinearArgs& args) const {
   if (args.m == 0 || weight_.n() == 0) return;
   Call call = prepare_call(args);
@@ -347,17 +416,12 @@ void NativeLinear::run(const LinearArgs& args) const {
   const native::Plan plan =
       native::make_plan(args.m, panels, weight_.k_pad(), gemm.row_unit, num_threads());
 
-  // Half of L2 for the quantized rows; the other half for the panel.
-  int64_t block_rows = l2_bytes() / 2 / call.a_stride / gemm.row_block * gemm.row_block;
-  if (block_rows < gemm.row_block) block_rows = gemm.row_block;
-  const int64_t task_rows = round_up(plan.rows_per_task, gemm.row_multiple);
-  call.block_rows = block_rows < task_rows ? block_rows : task_rows;
-
+  choose_blocks(call, plan.rows_per_task);
   const int64_t row_bytes = call.in_place ? 0 : call.block_rows * call.a_stride;
   const int64_t param_bytes =
       round_up(call.block_rows * static_cast<int64_t>(sizeof(RowParams)), 64);
-  const int64_t tile_rows = gemm.row_block > kGemvPanels ? gemm.row_block : kGemvPanels;
-  const int64_t tile_bytes = tile_rows * kPanelColumns * 4;
+  const int64_t tile = round_up(call.tile_rows, gemm.row_multiple) * call.tile_panels;
+  const int64_t tile_bytes = (tile > kGemvPanels ? tile : kGemvPanels) * kPanelColumns * 4;
 
   const auto body = [&](int64_t begin, int64_t end) {
     native::ScratchLease lease(row_bytes + param_bytes + tile_bytes);
