@@ -96,13 +96,13 @@ def test_import_prints_nothing_starts_no_thread_and_is_quick():
     done = run(
         "import threading, time, os, torch\n"
         "before = len(os.listdir('/proc/self/task')), torch.get_num_threads()\n"
-        "start = time.perf_counter(); import torch_ao_ext; took = time.perf_counter() - start\n"
+        "start = time.process_time(); import torch_ao_ext; took = time.process_time() - start\n"
         "assert before == (len(os.listdir('/proc/self/task')), torch.get_num_threads())\n"
         "assert threading.active_count() == 1\n"
         "import sys\n"
         "loaded = [m for m in sys.modules if m.startswith('torch_ao_ext.')]\n"
         "assert not [m for m in loaded if '.nn' in m or 'quantization' in m or 'report' in m], loaded\n"
-        "assert took < 1.0, took\n"
+        "assert took < 0.3, took\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -25,8 +25,6 @@ from torch_ao_ext.quantization import (
     row_dynamic_qconfig,
 )
 
-QAT_LIKE = QConfig(activation=nn.Identity, weight=nn.Identity)
-
 
 class Block(nn.Module):
     def __init__(self, k=12, n=8):
@@ -183,6 +181,15 @@ def test_unsupported_dtype(dtype):
 def test_bad_arguments(arguments, text):
     with pytest.raises(ValueError, match=text):
         quantize_dynamic(**{"model": Net(), **arguments})
+
+
+def test_bad_qconfig_changes_nothing_in_place():
+    axis1 = torch_ao_ext.quantization.default_per_channel_weight_observer.with_args(ch_axis=1)
+    bad = QConfig(torch_ao_ext.quantization.default_dynamic_quant_observer, axis1)
+    model = Net()
+    with pytest.raises(ValueError, match="'head': qconfig.weight must have ch_axis 0 .*, got 1"):
+        quantize_dynamic(model, {nn.Linear: row_dynamic_qconfig, "head": bad}, inplace=True)
+    assert not any(kinds(model).values())
 
 
 def test_scripted_model_is_refused():

@@ -11,6 +11,7 @@ from torch_ao_ext._describe import FLOAT_REASON, type_name
 from torch_ao_ext.nn.quantized import dynamic
 from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized.dynamic.modules.activation import is_self_attention
+from torch_ao_ext.nn.quantized.dynamic.modules.linear import weight_observer
 from torch_ao_ext.nn.quantized.dynamic.modules.transformer import disable_fused_path
 from torch_ao_ext.quantization import _plan
 from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
@@ -19,6 +20,9 @@ from torch_ao_ext.quantization.quantization_mappings import (
 )
 
 __all__ = ["quantize_dynamic"]
+
+# Classes whose from_float reads the qconfig by our rules.
+_OWN_CLASSES = frozenset(get_default_dynamic_quant_module_mappings().values())
 
 _QINT8 = getattr(torch, "qint8", torch.int8)
 
@@ -119,9 +123,14 @@ def _convert_one(target: _plan.Target) -> nn.Module:
     return new.eval()
 
 
-def _check_weights(plan: _plan.Plan) -> None:
+def _check_targets(plan: _plan.Plan) -> None:
     """Before anything is changed: an in-place conversion must not stop half way."""
     for target in plan.targets:
+        if target.to_class in _OWN_CLASSES:
+            try:
+                weight_observer(target.qconfig)
+            except ValueError as error:
+                raise ValueError(f"quantize_dynamic: '{target.name}': {error}") from error
         for name, p in target.module.named_parameters():
             label = f"{target.name}.{name}" if target.name else name
             check_finite(p, f"quantize_dynamic: '{label}'")
@@ -222,7 +231,7 @@ def quantize_dynamic(
     table = get_default_dynamic_quant_module_mappings() if mapping is None else mapping
     plan = _plan.resolve(model, spec, table)
     _complain(plan, model, asked=spec is not None, strict=strict)
-    _check_weights(plan)
+    _check_targets(plan)
     if not inplace:
         # Weights that are about to be replaced are not copied first.
         memo: dict[int, Any] = {

@@ -50,6 +50,25 @@ def _dynamic_quant_of(qconfig: Any) -> DynamicQuant:
     return getattr(activation, "dynamic_quant", None) or TORCH_AO_DYNAMIC_QUANT
 
 
+def weight_observer(qconfig: Any) -> Any:
+    """A fresh weight observer of the qconfig; None when it names none.
+
+    Raises:
+        ValueError: it is not for int8 weights with output channels on axis 0.
+    """
+    if qconfig.weight is None:
+        return None
+    observer = qconfig.weight()
+    dtype = getattr(observer, "dtype", None)
+    if dtype not in _INT8:
+        raise ValueError(f"qconfig.weight must observe for int8 (torch.qint8), got {dtype}")
+    if getattr(observer, "ch_axis", 0) != 0:
+        raise ValueError(
+            f"qconfig.weight must have ch_axis 0 (output channels), got {observer.ch_axis}"
+        )
+    return observer
+
+
 def quantize_weight(weight: torch.Tensor, qconfig: Any) -> QuantizedWeight:
     """int8 weight under the qconfig's weight observer; default rule when it has none.
 
@@ -61,17 +80,10 @@ def quantize_weight(weight: torch.Tensor, qconfig: Any) -> QuantizedWeight:
         ValueError: the weight is not finite, or the observer is not an int8 one.
     """
     check_finite(weight, "weight")
-    if qconfig.weight is None:
+    observer = weight_observer(qconfig)
+    if observer is None:
         scale = symmetric_row_scale(weight)
         return QuantizedWeight(quantize_rows(weight, scale), scale, None)
-    observer = qconfig.weight()
-    dtype = getattr(observer, "dtype", None)
-    if dtype not in _INT8:
-        raise ValueError(f"qconfig.weight must observe for int8 (torch.qint8), got {dtype}")
-    if getattr(observer, "ch_axis", 0) != 0:
-        raise ValueError(
-            f"qconfig.weight must have ch_axis 0 (output channels), got {observer.ch_axis}"
-        )
     observer(weight.detach())
     scale, zero_point = observer.calculate_qparams()
     scale = scale.to(torch.float32).reshape(-1)
