@@ -173,7 +173,8 @@ def print_row(row):
     for g in row["goals"]:
         print(
             f"    {g['name']:<32} target {figure(g['target'], g['unit']):>6}"
-            f"  floor {figure(g['floor'], g['unit']):>7}  got {figure(g['got'], g['unit']):>8}  {g['verdict']}"
+            f"  floor {figure(g['floor'], g['unit']):>7}  got {figure(g['got'], g['unit']):>8}"
+            f"  {g['verdict']}"
         )
     for text in row["failures"]:
         print(f"    WRONG: {text}")
