@@ -36,8 +36,10 @@ using onednn::Gemm;
 // Multiply-adds below which sharing costs more than it saves (a fork and join
 // takes about 3 us).
 constexpr int64_t kSerialWork = 400'000;
-constexpr int64_t kElementsPerShare = 32768;
-constexpr int64_t kChunkBytes = 256 << 10;
+constexpr int64_t kElementsPerShare = 65536;  // rows to quantize; copies: 8 times as many
+// Up to so many rows a thread's columns are one call: oneDNN takes 0.5 us for each.
+constexpr int64_t kFewRows = 16;
+constexpr int64_t kMaxRawBytes = 512 << 10;
 constexpr int64_t kMaxChunkPanels = 8;
 // u8 rows that one thread keeps in the second-level cache beside a chunk.
 constexpr int64_t kRowBytes = 512 << 10;
@@ -76,17 +78,16 @@ class OnednnLinear final : public LinearImpl {
   struct Call {
     InputRows::Call input;
     EpilogueParams epilogue;
+    int64_t chunk_panels = 0, chunks = 0;
     int64_t block_rows = 0;
     Gemms block, tail;  // for block_rows rows, and for the rows that remain
   };
   struct Scratch;
 
-  int64_t chunk_columns(int64_t chunk) const {
-    return std::min(chunk_panels_, weight_.panels() - chunk * chunk_panels_) * kPanelColumns;
-  }
-  Gemms gemms(int64_t rows) const;
+  Gemms gemms(int64_t rows, int64_t chunk_panels) const;
   std::shared_ptr<const Gemm> usable_gemm(int64_t rows, int64_t columns) const;
   EpilogueParams epilogue_params(const LinearArgs& args) const;
+  int64_t choose_chunk(int64_t m, int threads) const;
   int64_t choose_block(int64_t m, int64_t items, int threads) const;
   void share_rows(const Call& call, int threads) const;
   void share_columns(const Call& call) const;
@@ -105,14 +106,14 @@ class OnednnLinear final : public LinearImpl {
   kernels::EpilogueFn epilogue_;
 
   int64_t stride_;  // of u8 rows
-  int64_t chunk_panels_ = 1, chunks_ = 1;
+  int64_t chunk_panels_ = 1;  // of a chunk for many rows
   int64_t row_block_;  // the most rows of a primitive
   std::string implementation_;
 
   // Primitives this weight has used, by bucket, so that the common lookup needs
   // neither the global lock nor its map.
   mutable std::mutex mutex_;
-  mutable std::array<std::shared_ptr<const Gemm>, onednn::kNumRowBuckets> full_, last_;
+  mutable std::array<Gemms, onednn::kNumRowBuckets> used_;
 };
 
 OnednnLinear::OnednnLinear(const LinearProblem& p)
@@ -132,23 +133,31 @@ OnednnLinear::OnednnLinear(const LinearProblem& p)
     for (int64_t n = 0; n < p.n; ++n)
       weight_zero_point_.push_back(p.weight_zero_point[p.weight_scale_size == 1 ? 0 : n]);
 
+  // A chunk and the rows it meets share the second-level cache. AMX computes so fast
+  // that it pays to load rows for more columns.
   const int64_t panels = weight_.panels();
-  chunk_panels_ = std::clamp<int64_t>(kChunkBytes / weight_.panel_bytes(), 1, kMaxChunkPanels);
-  // Enough chunks for every thread when M is 1, and an equal number of them each.
-  chunks_ = (panels + chunk_panels_ - 1) / chunk_panels_;
+  const int64_t chunk_bytes = usable(Isa::amx) ? l2_bytes() / 2 : l2_bytes() / 8;
+  chunk_panels_ = std::clamp<int64_t>(chunk_bytes / weight_.panel_bytes(), 1, kMaxChunkPanels);
+  // An equal number of chunks for each thread.
+  int64_t chunks = (panels + chunk_panels_ - 1) / chunk_panels_;
   const int64_t threads = p.k * p.n < kSerialWork ? 1 : num_threads();
-  if (chunks_ < 4 * threads) chunks_ = std::min(panels, round_up(chunks_, threads));
-  chunk_panels_ = (panels + chunks_ - 1) / chunks_;
-  chunks_ = (panels + chunk_panels_ - 1) / chunk_panels_;
+  if (chunks < 4 * threads) chunks = std::min(panels, round_up(chunks, threads));
+  chunk_panels_ = (panels + chunks - 1) / chunks;
+}
+
+// Columns of the last chunk when the weight is cut into chunks of chunk_panels.
+int64_t last_columns(int64_t panels, int64_t chunk_panels) {
+  return ((panels - 1) % chunk_panels + 1) * kPanelColumns;
 }
 
 std::string OnednnLinear::prepare() {
-  for (int64_t chunk : {int64_t{0}, chunks_ - 1}) {
-    const auto gemm = onednn::cached_gemm(row_block_, weight_.k_pad(), chunk_columns(chunk));
+  for (const int64_t columns :
+       {chunk_panels_ * kPanelColumns, last_columns(weight_.panels(), chunk_panels_)}) {
+    const auto gemm = onednn::cached_gemm(row_block_, weight_.k_pad(), columns);
     if (!gemm->error().empty()) return gemm->error();
     implementation_ = gemm->implementation();
   }
-  gemms(row_block_);
+  gemms(row_block_, chunk_panels_);
   return {};
 }
 
@@ -163,19 +172,21 @@ std::shared_ptr<const Gemm> OnednnLinear::usable_gemm(int64_t rows, int64_t colu
                            std::to_string(rows) + " rows");
 }
 
-OnednnLinear::Gemms OnednnLinear::gemms(int64_t rows) const {
+OnednnLinear::Gemms OnednnLinear::gemms(int64_t rows, int64_t chunk_panels) const {
   if (rows == 0) return {};
   const int bucket = onednn::row_bucket(rows);
+  const int64_t full = chunk_panels * kPanelColumns;
+  const int64_t last = last_columns(weight_.panels(), chunk_panels);
   {
+    // The cut depends on the number of rows and of threads: the last one is kept.
     std::lock_guard<std::mutex> lock(mutex_);
-    if (full_[bucket] != nullptr && last_[bucket] != nullptr)
-      return {full_[bucket], last_[bucket]};
+    const Gemms& known = used_[bucket];
+    if (known.full != nullptr && known.full->columns() == full && known.last->columns() == last)
+      return known;
   }
-  const Gemms made{usable_gemm(rows, chunk_columns(0)), usable_gemm(rows, chunk_columns(chunks_ - 1))};
+  const Gemms made{usable_gemm(rows, full), usable_gemm(rows, last)};
   std::lock_guard<std::mutex> lock(mutex_);
-  full_[bucket] = made.full;
-  last_[bucket] = made.last;
-  return made;
+  return used_[bucket] = made;
 }
 
 EpilogueParams OnednnLinear::epilogue_params(const LinearArgs& args) const {
@@ -204,15 +215,18 @@ struct OnednnLinear::Scratch {
       : memory(layout(owner, call, rows)) {
     uint8_t* at = memory.data();
     raw = reinterpret_cast<int32_t*>(at);
-    at += raw_bytes(owner);
+    at += raw_bytes(call);
     scratchpad = at;
     at += scratchpad_bytes(call);
     params = reinterpret_cast<RowParams*>(at);
     at += round_up(rows * static_cast<int64_t>(sizeof(RowParams)), 64);
     input = at;
   }
-  static int64_t raw_bytes(const OnednnLinear& owner) {
-    return owner.row_block_ * owner.chunk_columns(0) * 4;
+  static int64_t raw_bytes(const Call& call) {
+    int64_t rows = 0;
+    for (const Gemms* g : {&call.block, &call.tail})
+      if (g->full != nullptr) rows = std::max({rows, g->full->rows(), g->last->rows()});
+    return rows * call.chunk_panels * kPanelColumns * 4;
   }
   static int64_t scratchpad_bytes(const Call& call) {
     size_t bytes = 0;
@@ -222,7 +236,7 @@ struct OnednnLinear::Scratch {
     return round_up(static_cast<int64_t>(bytes), 64);
   }
   static size_t layout(const OnednnLinear& owner, const Call& call, int64_t rows) {
-    return static_cast<size_t>(raw_bytes(owner) + scratchpad_bytes(call) +
+    return static_cast<size_t>(raw_bytes(call) + scratchpad_bytes(call) +
                                round_up(rows * static_cast<int64_t>(sizeof(RowParams)), 64) +
                                padded_rows(call, rows) * owner.stride_);
   }
@@ -246,14 +260,24 @@ void OnednnLinear::run(const LinearArgs& args) const {
   // Whichever of rows and weight is larger is cut, so that each thread reads its
   // part of it and all of the smaller one.
   const bool by_rows = threads == 1 || (args.m >= weight_.n() && args.m >= row_block_ * threads);
-  Call call{rows_.begin(args), epilogue_params(args), 0, {}, {}};
-  call.block_rows = choose_block(args.m, by_rows ? 1 : chunks_, threads);
-  if (args.m >= call.block_rows) call.block = gemms(call.block_rows);
-  call.tail = gemms(args.m % call.block_rows);
+  Call call{rows_.begin(args), epilogue_params(args), 0, 0, 0, {}, {}};
+  call.chunk_panels = choose_chunk(args.m, threads);
+  call.chunks = (weight_.panels() + call.chunk_panels - 1) / call.chunk_panels;
+  call.block_rows = choose_block(args.m, by_rows ? 1 : call.chunks, threads);
+  if (args.m >= call.block_rows) call.block = gemms(call.block_rows, call.chunk_panels);
+  call.tail = gemms(args.m % call.block_rows, call.chunk_panels);
   if (by_rows)
     share_rows(call, threads);
   else
     share_columns(call);
+}
+
+int64_t OnednnLinear::choose_chunk(int64_t m, int threads) const {
+  if (m > kFewRows) return chunk_panels_;
+  const int64_t panels = weight_.panels();
+  const int64_t most = std::max<int64_t>(1, kMaxRawBytes / (m * kPanelColumns * 4));
+  const int64_t rounds = (panels + threads * most - 1) / (threads * most);
+  return (panels + threads * rounds - 1) / (threads * rounds);
 }
 
 // Rows of a block such that the busiest thread has the fewest; each block makes
@@ -276,8 +300,8 @@ void OnednnLinear::multiply(const Call& call, const Scratch& s, const uint8_t* r
                             int64_t chunk) const {
   const LinearArgs& args = *call.input.args;
   const Gemms& g = count == call.block_rows ? call.block : call.tail;
-  const Gemm& gemm = chunk == chunks_ - 1 ? *g.last : *g.full;
-  const int64_t panel = chunk * chunk_panels_, n0 = panel * kPanelColumns;
+  const Gemm& gemm = chunk == call.chunks - 1 ? *g.last : *g.full;
+  const int64_t panel = chunk * call.chunk_panels, n0 = panel * kPanelColumns;
   gemm.run(rows, weight_.panel(panel), s.raw, s.scratchpad);
 
   const int64_t element = m0 * weight_.n() + n0;
@@ -312,7 +336,7 @@ void OnednnLinear::share_rows(const Call& call, int threads) const {
       const int64_t m1 = std::min(m, std::min(b + group, end) * block);
       for (int64_t i = m0; i < m1; ++i)
         s.params[i - m0] = rows_.quantize(call.input, i, s.input + (i - m0) * stride_, stride_);
-      for (int64_t chunk = 0; chunk < chunks_; ++chunk)
+      for (int64_t chunk = 0; chunk < call.chunks; ++chunk)
         for (int64_t i = m0; i < m1; i += block)
           multiply(call, s, s.input + (i - m0) * stride_, s.params + (i - m0), i,
                    std::min(block, m1 - i), chunk);
@@ -329,7 +353,8 @@ void OnednnLinear::share_rows(const Call& call, int threads) const {
 void OnednnLinear::share_columns(const Call& call) const {
   const int64_t m = call.input.args->m;
   const Scratch all(*this, call, m);
-  parallel_for(m, std::max<int64_t>(1, kElementsPerShare / weight_.k_pad()),
+  const int64_t share = rows_.dynamic() ? kElementsPerShare : 8 * kElementsPerShare;
+  parallel_for(m, std::max<int64_t>(1, share / weight_.k_pad()),
                [&](int64_t begin, int64_t end) {
                  for (int64_t i = begin; i < end; ++i)
                    all.params[i] =
@@ -337,7 +362,7 @@ void OnednnLinear::share_columns(const Call& call) const {
                });
   const int64_t block = call.block_rows, blocks = (m + block - 1) / block;
   // Chunk by chunk, so that a share's part of the weight is read once.
-  parallel_for(chunks_ * blocks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(call.chunks * blocks, 1, [&](int64_t begin, int64_t end) {
     const Scratch own(*this, call, 0);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t i = item % blocks * block;
