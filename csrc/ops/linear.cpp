@@ -147,6 +147,11 @@ void prepack_linear(const Tensor& weight, const Tensor& weight_scale,
   if (weight.size(0) > 0) packed_linear(baked);
 }
 
+// Under a fake or meta tensor there is nothing to pack.
+void prepack_linear_meta(const Tensor&, const Tensor&, const OptTensor&, const OptTensor&,
+                         at::ScalarType, double, int64_t, double, int64_t, OptDtype,
+                         std::string_view, at::ArrayRef<double>) {}
+
 }  // namespace
 
 // All keys that are not Meta come here, so that a wrong device or layout meets the
@@ -195,6 +200,10 @@ TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
   m.impl("linear_add", TORCH_FN(linear_add));
   m.impl("linear_add_relu", TORCH_FN(linear_add_relu));
   m.impl("_prepack_linear", TORCH_FN(prepack_linear));
+}
+
+TORCH_LIBRARY_IMPL(torch_ao, Meta, m) {
+  m.impl("_prepack_linear", TORCH_FN(prepack_linear_meta));
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {

@@ -69,6 +69,11 @@ void prepack_linear_dynamic(const Tensor& weight, const Tensor& weight_scale,
   if (weight.size(0) > 0) packed_linear(baked);
 }
 
+// Under a fake or meta tensor there is nothing to pack.
+void prepack_linear_dynamic_meta(const Tensor&, const Tensor&, const OptTensor&, const OptTensor&,
+                                 OptDtype, bool, bool, bool, OptDtype, std::string_view,
+                                 at::ArrayRef<double>) {}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
@@ -89,6 +94,10 @@ TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
   m.impl("linear_dynamic", TORCH_FN(linear_dynamic));
   m.impl("linear_relu_dynamic", TORCH_FN(linear_relu_dynamic));
   m.impl("_prepack_linear_dynamic", TORCH_FN(prepack_linear_dynamic));
+}
+
+TORCH_LIBRARY_IMPL(torch_ao, Meta, m) {
+  m.impl("_prepack_linear_dynamic", TORCH_FN(prepack_linear_dynamic_meta));
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {

@@ -1,0 +1,169 @@
+"""Valid calls of every overload: name -> list of argument tuples, in schema order.
+
+test_opcheck.py runs them under opcheck, test_arguments.py changes one argument at a time.
+"""
+
+import torch
+from op_cases import random_int
+
+U8, S8, F32, BF16 = torch.uint8, torch.int8, torch.float32, torch.bfloat16
+
+
+def _linear_calls():
+    w, s = random_int(S8, 5, 12), torch.rand(5) * 0.1 + 0.01
+    zp, bias = torch.randint(-128, 128, (5,)), torch.randn(5)
+    xu, xs = random_int(U8, 3, 12), random_int(S8, 2, 3, 12)
+    other = random_int(U8, 3, 5)
+    return [
+        (xu, 0.1, 7, w, s, None, bias, 0.3, 9, None, "", [], None, 1.0, 0),
+        (xs, 0.1, -7, w, s, zp, None, 1.0, 0, F32, "relu", [], None, 1.0, 0),
+        (xu, 0.1, 0, w, s[:1], zp[:1].int(), bias, 0.2, -9, S8, "clamp", [-1.0, 1.0], None, 1.0, 0),
+        (xu, 0.1, 255, w, s, None, bias, 0.3, 9, None, "add,relu", [], other, 0.5, 3),
+        (xs[0].t().contiguous().t(), 0.1, 0, w, s, None, bias, 1.0, 0, BF16, "gelu", [], None, 1.0, 0),
+        (xs[:, :0], 0.1, 0, w, s, None, bias, 1.0, 0, F32, "", [], None, 1.0, 0),
+    ]
+
+
+def _tensor_qparams(call):
+    call = list(call)
+    call[1], call[7] = torch.tensor([call[1]]), torch.tensor(call[7], dtype=torch.float64)
+    call[2], call[8] = torch.tensor([call[2]]), torch.tensor(call[8], dtype=torch.int32)
+    return tuple(call)
+
+
+def _dynamic_calls():
+    w, s = random_int(S8, 5, 12), torch.rand(5) * 0.1 + 0.01
+    zp, bias = torch.randint(-128, 128, (5,)), torch.randn(5)
+    x, other = torch.randn(3, 12), torch.randn(3, 5)
+    return [
+        (x, w, s, None, bias, True, False, False, None, "", [], None),
+        (x.to(BF16), w, s, zp, None, False, True, False, None, "relu", [], None),
+        (x.t().contiguous().t(), w, s[:1], zp[:1].int(), bias, True, False, True, BF16, "add", [], other),
+        (x[0], w, s, None, bias, True, True, True, F32, "clamp,tanh", [-1.0, 1.0], None),
+        (torch.randn(0, 2, 12), w, s, None, None, True, False, False, None, "", [], None),
+    ]
+
+
+def _quantize_inputs():
+    return [
+        torch.randn(2, 6, 4, 5),
+        torch.randn(2, 6, 4, 5).to(BF16),
+        torch.randn(2, 6, 4, 5).to(memory_format=torch.channels_last),
+        torch.randn(5, 6, 2).permute(2, 1, 0),
+        torch.randn(2, 12)[:, ::2],
+        torch.randn(3, 0, 2).transpose(0, 1).reshape(2, 0, 3).transpose(1, 2)[:, :0, :].new_zeros(2, 6, 0),
+    ]
+
+
+def _per_tensor(quantize, tensors):
+    calls = []
+    for i, x in enumerate(_quantize_inputs()):
+        dtype = (U8, S8)[i % 2]
+        scale, zp = 0.03, (3, -3)[i % 2]
+        if tensors:
+            scale, zp = torch.tensor([scale]), torch.tensor([zp])
+        if quantize:
+            info = torch.iinfo(dtype)
+            calls.append((x, scale, zp, info.min, info.max, dtype))
+        else:
+            calls.append((x.float().mul(50).round().to(dtype), scale, zp, (None, F32, BF16)[i % 3]))
+    return calls
+
+
+def _per_channel(quantize):
+    calls = []
+    for i, x in enumerate(_quantize_inputs()):
+        dtype = (U8, S8)[i % 2]
+        info = torch.iinfo(dtype)
+        axis = (1, -1, 0, 1, 1, 1)[i]
+        c = x.shape[axis]
+        scales = torch.rand(c, dtype=(F32, torch.float64)[i % 2]) + 0.01
+        zps = torch.randint(info.min, info.max + 1, (c,), dtype=(torch.int64, torch.int32)[i % 2])
+        if quantize:
+            calls.append((x, scales, zps, axis, info.min, info.max, dtype))
+        else:
+            q = x.float().mul(50).round().to(dtype)
+            calls.append((q, scales, zps if i % 3 else None, axis, (None, F32, BF16)[i % 3]))
+    return calls
+
+
+def _per_token(quantize):
+    calls = []
+    for i, x in enumerate(_quantize_inputs()):
+        dtype = (U8, S8)[i % 2]
+        info = torch.iinfo(dtype)
+        rows = (*x.shape[:-1], 1)
+        scales = torch.rand(rows) + 0.01
+        zps = torch.randint(info.min, info.max + 1, rows)
+        if quantize:
+            calls.append((x, scales, zps, info.min, info.max, dtype))
+        else:
+            calls.append((x.float().mul(50).round().to(dtype), scales, zps, (None, F32, BF16)[i % 3]))
+    return calls
+
+
+def _choose(per_token):
+    ranges = [
+        (0, 255, False),
+        (-128, 127, False),
+        (-127, 127, True),
+        (0, 127, False),
+        (-128, 127, True),
+        (0, 15, False),
+    ]
+    calls = [(x, *r) for x, r in zip(_quantize_inputs(), ranges, strict=True)]
+    return calls if per_token else calls[:-1]  # an empty tensor has no minimum
+
+
+def samples():
+    static = _linear_calls()
+    plain = [c[:10] for c in static]
+    adds = [(*c[:10], random_int(U8, *c[0].shape[:-1], 5), 0.1, 3) for c in plain]
+    dynamic = _dynamic_calls()
+    return {
+        "linear": static,
+        "linear.tensor": [_tensor_qparams(c) for c in static],
+        "linear_relu": plain,
+        "linear_leaky_relu": [(*c, 0.2) for c in plain],
+        "linear_tanh": plain,
+        "linear_add": adds,
+        "linear_add_relu": adds,
+        "_prepack_linear": [(*c[3:7], c[0].dtype, *c[1:3], *c[7:12]) for c in static],
+        "linear_dynamic": dynamic,
+        "linear_relu_dynamic": [c[:9] for c in dynamic],
+        "_prepack_linear_dynamic": [(*c[1:5], c[0].dtype, *c[5:11]) for c in dynamic],
+        "quantize_per_tensor": _per_tensor(True, False),
+        "quantize_per_tensor.tensor": _per_tensor(True, True),
+        "dequantize_per_tensor": _per_tensor(False, False),
+        "dequantize_per_tensor.tensor": _per_tensor(False, True),
+        "quantize_per_channel": _per_channel(True),
+        "dequantize_per_channel": _per_channel(False),
+        "quantize_per_token": _per_token(True),
+        "dequantize_per_token": _per_token(False),
+        "choose_qparams": _choose(False),
+        "choose_qparams_per_token": _choose(True),
+    }
+
+
+# Ops that take no tensor through a kernel: settings and reports.
+SERVICE = {
+    "_init_error", "_info", "_explain", "_repack", "_set_engine", "_set_deterministic",
+    "_set_dispatch_log", "_pack_count",
+}  # fmt: skip
+
+
+def overload(name):
+    packet, _, overload_name = name.partition(".")
+    return getattr(getattr(torch.ops.torch_ao, packet), overload_name or "default")
+
+
+def registered():
+    """Every overload of the library, as 'linear' or 'linear.tensor'."""
+    names = torch._C._dispatch_get_registrations_for_dispatch_key("")
+    schemas = torch._C._jit_get_all_schemas()
+    del names
+    return {
+        s.name.removeprefix("torch_ao::") + (f".{s.overload_name}" if s.overload_name else "")
+        for s in schemas
+        if s.name.startswith("torch_ao::")
+    }

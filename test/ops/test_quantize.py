@@ -1,0 +1,232 @@
+"""quantize_* and dequantize_* against numpy and against torch.ops.quantized_decomposed's formula."""
+
+import math
+
+import numpy as np
+import op_reference as reference
+import pytest
+import torch
+from op_cases import random_int
+from op_samples import overload, samples
+
+ops = torch.ops.torch_ao
+U8, S8 = torch.uint8, torch.int8
+
+
+def expand(t, axis, rank):
+    shape = [1] * rank
+    shape[axis] = -1
+    return t.reshape(shape)
+
+
+def broadcast(name, args):
+    """input, scales and zero points of one shape, as torch tensors."""
+    x = args[0]
+    if "per_channel" in name:
+        axis = args[3]
+        scale = expand(args[1], axis, x.dim())
+        zp = torch.zeros(1, dtype=torch.int64) if args[2] is None else expand(args[2], axis, x.dim())
+        return x, scale, zp, args[4:]
+    if "per_token" in name:
+        return x, args[1], args[2], args[3:]
+    return x, torch.as_tensor(args[1], dtype=torch.float64), torch.as_tensor(args[2]), args[3:]
+
+
+def quantized(name, args):
+    x, scale, zp, (lo, hi, dtype) = broadcast(name, args)
+    inverse = (1.0 / scale.double().float().double()).float()
+    if "per_tensor" in name:
+        inverse = (1.0 / scale.double()).float()
+    with np.errstate(invalid="ignore", over="ignore"):
+        q = np.rint(reference.to_numpy(x) * inverse.numpy()).astype(np.float64) + zp.double().numpy()
+    q = np.where(np.isnan(q), lo, q)
+    return torch.from_numpy(np.clip(q, lo, hi)).to(dtype)
+
+
+def dequantized(name, args):
+    q, scale, zp, (dtype,) = broadcast(name, args)
+    x = (q.long() - zp.long()).float() * scale.float()
+    return x.to(dtype or torch.float32)
+
+
+NAMES = [n for n in samples() if "quantize_per" in n]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exact(name):
+    for args in samples()[name]:
+        result = overload(name)(*args)
+        expected = (dequantized if name.startswith("de") else quantized)(name, args)
+        assert torch.equal(result, expected)
+        if "per_token" in name:
+            assert result.is_contiguous()
+        else:
+            assert result.stride() == torch.empty_like(args[0]).stride()
+
+
+@pytest.mark.parametrize("dtype", [U8, S8])
+@pytest.mark.parametrize("input_dtype", [torch.float32, torch.bfloat16])
+def test_full_range_and_specials(dtype, input_dtype):
+    info = torch.iinfo(dtype)
+    x = torch.cat(
+        [
+            torch.linspace(-400, 400, 20001),
+            torch.tensor([float("nan"), float("inf"), -float("inf"), 3.4e38, -3.4e38, 1e-45, -0.0]),
+        ]
+    ).to(input_dtype)
+    for scale in (1.0, 0.5, 0.1, 3.3, 1.2e-38, 3e38):
+        for zp in (info.min, 0, 5, info.max):
+            for lo, hi in ((info.min, info.max), (0, 127), (3, 3)):
+                args = (x, scale, zp, lo, hi, dtype)
+                assert torch.equal(ops.quantize_per_tensor(*args), quantized("quantize_per_tensor", args))
+
+
+@pytest.mark.parametrize("dtype", [U8, S8])
+def test_dequantize_all_values(dtype):
+    q = torch.arange(torch.iinfo(dtype).min, torch.iinfo(dtype).max + 1).to(dtype)
+    for scale in (0.1, 1.5, 1.2e-38, 1e36):
+        for zp in (torch.iinfo(dtype).min, 0, 77, torch.iinfo(dtype).max):
+            for out in (None, torch.float32, torch.bfloat16):
+                args = (q, scale, zp, out)
+                assert torch.equal(ops.dequantize_per_tensor(*args), dequantized("per_tensor", args))
+
+
+def test_round_trip_is_within_half_a_step():
+    x = torch.rand(1000) * 2 - 1
+    q = ops.quantize_per_tensor(x, 2 / 255, 128, 0, 255, U8)
+    assert (ops.dequantize_per_tensor(q, 2 / 255, 128) - x).abs().max() <= 1 / 255 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -4])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "permuted", "strided", "expanded"])
+def test_per_channel_axes_and_layouts(axis, layout):
+    x = torch.randn(3, 5, 4, 7)
+    if layout == "channels_last":
+        x = x.to(memory_format=torch.channels_last)
+    elif layout == "permuted":
+        x = torch.randn(4, 7, 3, 5).permute(2, 3, 0, 1)
+    elif layout == "strided":
+        x = torch.randn(3, 5, 4, 14)[..., ::2]
+    elif layout == "expanded":
+        x = torch.randn(3, 1, 4, 7).expand(3, 5, 4, 7)
+    c = x.shape[axis]
+    args = (x, torch.rand(c) + 0.01, torch.randint(-128, 128, (c,)), axis, -128, 127, S8)
+    q = ops.quantize_per_channel(*args)
+    assert torch.equal(q, quantized("quantize_per_channel", args))
+    assert q.stride() == torch.empty_like(x).stride()
+    back = (q, *args[1:4], None)
+    assert torch.equal(ops.dequantize_per_channel(*back), dequantized("dequantize_per_channel", back))
+
+
+def test_large_tensors_use_threads_and_give_the_same():
+    x = torch.randn(50, 4099)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            s, z = ops.choose_qparams_per_token(x, -128, 127)
+            c = torch.rand(4099, generator=torch.Generator().manual_seed(0)) + 0.01
+            results.append(
+                (
+                    ops.quantize_per_tensor(x, 0.02, 3, 0, 255, U8),
+                    ops.quantize_per_token(x, s, z, -128, 127, S8),
+                    ops.quantize_per_channel(x, c, torch.zeros(4099).long(), 1, -128, 127, S8),
+                    *ops.choose_qparams(x, 0, 255),
+                )
+            )
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0), (1,), (1, 1, 1)])
+def test_small_shapes(shape):
+    x = torch.randn(shape)
+    q = ops.quantize_per_tensor(x, 0.1, 0, -128, 127, S8)
+    assert q.shape == shape and q.dtype == S8
+    assert ops.dequantize_per_tensor(q, 0.1, 0).shape == shape
+
+
+def test_negative_bit_and_zero_tensor_inputs():
+    z = torch.complex(torch.randn(6), torch.randn(6)).conj().imag
+    assert z.is_neg()
+    assert torch.equal(
+        ops.quantize_per_tensor(z, 0.1, 0, -128, 127, S8),
+        ops.quantize_per_tensor(z.clone(), 0.1, 0, -128, 127, S8),
+    )
+    zeros = torch._efficientzerotensor(4)
+    assert torch.equal(ops.quantize_per_tensor(zeros, 0.1, 3, 0, 255, U8), torch.full((4,), 3, dtype=U8))
+
+
+RANGES = [
+    (0, 255, False),
+    (-128, 127, False),
+    (0, 127, False),
+    (-127, 127, True),
+    (-128, 127, True),
+    (0, 15, False),
+]
+
+
+@pytest.mark.parametrize(("lo", "hi", "symmetric"), RANGES)
+def test_choose_qparams(lo, hi, symmetric, rng):
+    for _ in range(200):
+        x = torch.randn(rng.choice([1, 7, 64, 1000])) * 10 ** rng.uniform(-44, 37) + rng.choice([0.0, 1e-3])
+        x = x.to(rng.choice([torch.float32, torch.bfloat16]))
+        low, high = x.float().min().item(), x.float().max().item()
+        if not math.isfinite(float(np.float32(max(high, 0)) - np.float32(min(low, 0)))):
+            continue
+        scale, zp = ops.choose_qparams(x, lo, hi, symmetric)
+        want = reference.tensor_qparams(low, high, symmetric, lo, hi)
+        assert (scale.item(), zp.item()) == (float(want[0]), want[1]), (low, high)
+        assert (scale.shape, scale.dtype, zp.shape, zp.dtype) == ((1,), torch.float32, (1,), torch.int64)
+        check_properties(scale, zp, lo, hi)
+        row_scale, row_zp = ops.choose_qparams_per_token(x, lo, hi, symmetric)
+        want = reference.row_qparams(low, high, symmetric, lo, hi)
+        assert (row_scale.item(), row_zp.item()) == (float(want[0]), want[1]), (low, high)
+        check_properties(row_scale, row_zp, lo, hi)
+
+
+def check_properties(scale, zp, lo, hi):
+    assert (scale >= reference.FLT_MIN).all() and scale.isfinite().all()
+    assert ((zp >= lo) & (zp <= hi)).all()
+
+
+def test_tensor_rule_is_the_wheels(rng):
+    """What torch's own dynamic linear chooses."""
+    for _ in range(300):
+        x = torch.randn(50) * 10 ** rng.uniform(-8, 8) + rng.choice([0.0, 5.0, -5.0])
+        scale, zp = torch._choose_qparams_per_tensor(x, False)
+        ours = ops.choose_qparams(x, 0, 255)
+        assert (ours[0].item(), ours[1].item()) == (torch.tensor(scale).float().item(), zp)
+
+
+def test_choose_per_token_rows_and_dynamic_linear_agree():
+    x = torch.randn(2, 5, 33)
+    scale, zp = ops.choose_qparams_per_token(x, 0, 255)
+    assert scale.shape == zp.shape == (2, 5, 1)
+    q = ops.quantize_per_token(x, scale, zp, 0, 255, U8)
+    weight, weight_scale = random_int(S8, 9, 33), torch.rand(9) + 0.01
+    acc = (q.long() - zp) @ weight.long().t()
+    y = acc.float() * (scale * weight_scale)
+    assert torch.equal(ops.linear_dynamic(x, weight, weight_scale), y)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_choose_raises_on_bad_values(bad):
+    x = torch.randn(3, 70000)
+    x[2, 69999] = bad
+    with pytest.raises(ValueError, match="torch_ao::choose_qparams: argument 'input' must hold finite"):
+        ops.choose_qparams(x, 0, 255)
+    with pytest.raises(ValueError, match="'input' must hold finite values.*in row 2"):
+        ops.choose_qparams_per_token(x, 0, 255)
+    with pytest.raises(ValueError, match="'input' must have at least 1 element, got sizes \\[0\\]"):
+        ops.choose_qparams(torch.empty(0), 0, 255)
+
+
+def test_rows_without_columns():
+    scale, zp = ops.choose_qparams_per_token(torch.empty(3, 0), -128, 127)
+    assert torch.equal(scale, torch.ones(3, 1)) and torch.equal(zp, torch.full((3, 1), -128))
+    assert ops.choose_qparams_per_token(torch.empty(0, 5), 0, 255)[0].shape == (0, 1)
