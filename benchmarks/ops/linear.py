@@ -161,7 +161,7 @@ def check_static(table, linear):
     return [f"{off:.0f} steps from the exact result"] if off > 1 else []
 
 
-def row_goals(timings, shape, mode, roof_gops):
+def row_goals(timings, shape, mode, roof_gops, loop):
     """Goals of one row; `roof_gops` is the register loop timed in the same rounds."""
     if OURS not in timings:
         return []
@@ -183,7 +183,9 @@ def row_goals(timings, shape, mode, roof_gops):
         goals.append(Goal("vs fp32", rounds.speedup(timings, OURS, "fp32"), None, 1.0))
     if roof_gops and key == ROOF_SHAPE and mode == "dynamic":
         got = 100 * shape.ops / timings[OURS].median / 1e9 / roof_gops
-        goals.append(Goal("of the register-loop roof", got, ROOF_TARGET, None, "%"))
+        # The target is about VNNI; memory decides long before AMX's register loop does.
+        target = ROOF_TARGET if loop != "amx" else None
+        goals.append(Goal("of the register-loop roof", got, target, None, "%"))
     return goals
 
 
@@ -206,7 +208,7 @@ def run_row(shape, mode, args, missing, result, loop):
     row = result.add(
         f"{mode} {shape}",
         timings,
-        row_goals(timings, shape, mode, roof_gops),
+        row_goals(timings, shape, mode, roof_gops, loop),
         failures,
         foreign,
         shape=vars(shape),
