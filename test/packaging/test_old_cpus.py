@@ -13,13 +13,14 @@ SMOKE = textwrap.dedent("""
     import torch, torch_ao_ext
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    x = torch.randn(5, 67)
+    # Exact inputs: torch's own normal_ gives other bits on CPUs without AVX2.
+    x = torch.randint(-4000, 4000, (5, 67)) / 1024
     w = torch.randint(-128, 128, (33, 67), dtype=torch.int8)
-    s = torch.rand(33) * 0.01 + 0.001
-    b = torch.randn(33)
+    s = torch.randint(1, 100, (33,)) / 8192
+    b = torch.randint(-4000, 4000, (33,)) / 1024
     u = torch.randint(0, 256, (5, 67), dtype=torch.uint8)
     ops = torch.ops.torch_ao
-    total = 0
+    digest = lambda t: (t.view(torch.int32).long() * torch.arange(1, t.numel() + 1).view(t.shape)).sum().item()
     for engine in ["", "native", "reference", "xnnpack"]:
         torch_ao_ext.set_engine(engine)
         try:
@@ -29,11 +30,12 @@ SMOKE = textwrap.dedent("""
             assert engine == "xnnpack", error
             print("refused", error)
             continue
-        print("result", engine or "auto", y.int().sum().item(), d.double().sum().item().hex())
+        print("result", engine or "auto", digest(y.int()), digest(d))
     torch_ao_ext.set_engine("")
     scale, zero_point = ops.choose_qparams(x, 0, 255)
     q = ops.quantize_per_tensor(x, scale.item(), zero_point.item(), 0, 255, torch.uint8)
-    print("result quantize", q.int().sum().item(), ops.dequantize_per_tensor(q, scale.item(), zero_point.item()).sum().item().hex())
+    back = ops.dequantize_per_tensor(q, scale.item(), zero_point.item())
+    print("result quantize", digest(q.int()), digest(back))
     print("isa", __import__("json").loads(ops._info())["best_isa"])
 """)
 
@@ -56,9 +58,8 @@ def test_same_integers_on(cpu, isa, native):
     old = smoke(QEMU, "-cpu", cpu)
     assert f"isa {isa}" in old
     wanted = [line for line in native if line.startswith("result")]
-    assert [line for line in old if line.startswith("result native")] == [
-        line for line in wanted if line.startswith("result native")]
-    assert [line for line in old if line.startswith("result reference")] == [
-        line for line in wanted if line.startswith("result reference")]
-    assert [line for line in old if line.startswith("result quantize")] == [
-        line for line in wanted if line.startswith("result quantize")]
+    # XNNPACK's float results may differ in the last bits, and it may be the automatic choice.
+    for kind in ("native", "reference", "quantize"):
+        ours = [line for line in old if line.startswith(f"result {kind}")]
+        assert len(ours) == 1
+        assert ours == [line for line in wanted if line.startswith(f"result {kind}")]
