@@ -89,6 +89,19 @@ TEST_CASE("onednn dynamic linear equals the reference", "[onednn]") {
   compare_random_cases(true, 200);
 }
 
+// Accumulators at the ends of int32.
+TEST_CASE("onednn: the largest k", "[onednn]") {
+  if (!has_vnni()) SKIP(onednn::init_error());
+  std::mt19937 rng(2);
+  CaseRange range;
+  range.asymmetric_weight = false;
+  for (const int kind : {1, 10, 21})  // 10, 21: all values at one end
+    for (const bool dynamic : {false, true}) {
+      const LinearCase c = make_case(rng, kind, 3, kMaxExactK, 5, dynamic, range);
+      CHECK(same_output(c.p, expected(c), c.run(*make(c.p))));
+    }
+}
+
 TEST_CASE("onednn: large shapes on 1, 2 and 3 threads", "[onednn]") {
   if (!has_vnni()) SKIP(onednn::init_error());
   num_threads();  // ATen sets its default on a thread's first call
