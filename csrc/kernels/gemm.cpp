@@ -12,12 +12,18 @@ extern const GemmKernels kGemmAmx;
 
 const GemmKernels& gemm_kernels(Isa isa) {
   switch (isa) {
-    case Isa::portable: return kGemmPortable;
-    case Isa::avx2: return kGemmAvx2;
-    case Isa::avx_vnni: return kGemmAvxVnni;
-    case Isa::avx512: return kGemmAvx512;
-    case Isa::avx512_vnni: return kGemmAvx512Vnni;
-    case Isa::amx: return kGemmAmx;
+    case Isa::portable:
+      return kGemmPortable;
+    case Isa::avx2:
+      return kGemmAvx2;
+    case Isa::avx_vnni:
+      return kGemmAvxVnni;
+    case Isa::avx512:
+      return kGemmAvx512;
+    case Isa::avx512_vnni:
+      return kGemmAvx512Vnni;
+    case Isa::amx:
+      return kGemmAmx;
   }
   return kGemmPortable;
 }

@@ -16,12 +16,11 @@ struct alignas(64) TileConfig {
   uint16_t bytes_per_row[16];
   uint8_t rows[16];
 };
-constexpr TileConfig kFullTiles = {
-    .palette = 1,
-    .start_row = 0,
-    .reserved = {},
-    .bytes_per_row = {64, 64, 64, 64, 64, 64, 64, 64},
-    .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+constexpr TileConfig kFullTiles = {.palette = 1,
+                                   .start_row = 0,
+                                   .reserved = {},
+                                   .bytes_per_row = {64, 64, 64, 64, 64, 64, 64, 64},
+                                   .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
 // Columns of a panel are kQuadBytes apart from one k-quad to the next.
 constexpr int64_t kStep = 16 * kQuadBytes;  // 64 values of k
@@ -152,13 +151,12 @@ void block(const GemmBlock& g) {
   for (; r + 16 < g.rows; r += 32) {
     const int64_t end = r + 32 < g.rows ? r + 32 : g.rows;
     for (int64_t half = 0; half < 2; ++half)
-      tile_32x32(g.a + r * g.a_stride, g.a_stride, g.b + 128 * half, steps,
-                 g.c + r * g.c_stride + 32 * half, c_bytes, g.accumulate,
-                 share(g, steps, r, end, half, 2));
+      tile_32x32(g.a + r * g.a_stride, g.a_stride, g.b + 128 * half, steps, g.c + r * g.c_stride + 32 * half,
+                 c_bytes, g.accumulate, share(g, steps, r, end, half, 2));
   }
   if (r < g.rows)
-    tile_16x64(g.a + r * g.a_stride, g.a_stride, g.b, steps, g.c + r * g.c_stride, c_bytes,
-               g.accumulate, share(g, steps, r, g.rows, 0, 1));
+    tile_16x64(g.a + r * g.a_stride, g.a_stride, g.b, steps, g.c + r * g.c_stride, c_bytes, g.accumulate,
+               share(g, steps, r, g.rows, 0, 1));
 }
 
 void begin() { _tile_loadconfig(&kFullTiles); }

@@ -24,9 +24,7 @@ inline __attribute__((always_inline)) Row load(const void* p) {
 inline __attribute__((always_inline)) __m256i even_bytes(__m256i w) {
   return _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8);
 }
-inline __attribute__((always_inline)) __m256i odd_bytes(__m256i w) {
-  return _mm256_srai_epi16(w, 8);
-}
+inline __attribute__((always_inline)) __m256i odd_bytes(__m256i w) { return _mm256_srai_epi16(w, 8); }
 
 inline __attribute__((always_inline)) void dot(__m256i& acc, __m256i x, __m256i w) {
   acc = _mm256_add_epi32(acc, _mm256_madd_epi16(x, w));
@@ -56,8 +54,8 @@ inline __attribute__((always_inline)) void store(const Row& row, int32_t* c, boo
 }
 
 template <int kRows>
-void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, int32_t* c,
-          int64_t c_stride, bool accumulate) {
+void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, int32_t* c, int64_t c_stride,
+          bool accumulate) {
   const Row zeros = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   Row r0 = zeros, r1 = zeros, r2 = zeros, r3 = zeros;
   for (int64_t q = 0; q < quads; ++q) {
@@ -85,8 +83,8 @@ void block(const GemmBlock& g) {
   for (int64_t j = 0; j < kPanelColumns; j += 16)
     for (int64_t r = 0; r < g.rows; r += kTileRows) {
       const int64_t rows = g.rows - r < kTileRows ? g.rows - r : kTileRows;
-      kTiles[rows](g.a + r * g.a_stride, g.a_stride, g.b + 4 * j, g.quads,
-                   g.c + r * g.c_stride + j, g.c_stride, g.accumulate);
+      kTiles[rows](g.a + r * g.a_stride, g.a_stride, g.b + 4 * j, g.quads, g.c + r * g.c_stride + j,
+                   g.c_stride, g.accumulate);
     }
 }
 

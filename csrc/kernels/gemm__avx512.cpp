@@ -23,9 +23,7 @@ inline __attribute__((always_inline)) Row load(const void* p) {
 inline __attribute__((always_inline)) __m512i even_bytes(__m512i w) {
   return _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8);
 }
-inline __attribute__((always_inline)) __m512i odd_bytes(__m512i w) {
-  return _mm512_srai_epi16(w, 8);
-}
+inline __attribute__((always_inline)) __m512i odd_bytes(__m512i w) { return _mm512_srai_epi16(w, 8); }
 
 inline __attribute__((always_inline)) void dot(__m512i& acc, __m512i x, __m512i w) {
   acc = _mm512_add_epi32(acc, _mm512_madd_epi16(x, w));
@@ -62,8 +60,8 @@ inline __attribute__((always_inline)) void store(const Row& row, int32_t* c, boo
 }
 
 template <int kRows>
-void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, int32_t* c,
-          int64_t c_stride, bool accumulate) {
+void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, int32_t* c, int64_t c_stride,
+          bool accumulate) {
   const __m512i zero = _mm512_setzero_si512();
   const Row zeros = {zero, zero, zero, zero};
   Row r0 = zeros, r1 = zeros, r2 = zeros, r3 = zeros;

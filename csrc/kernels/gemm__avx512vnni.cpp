@@ -52,13 +52,15 @@ inline __attribute__((always_inline)) void store(const Row& row, int32_t* c, boo
 }
 
 template <int kRows>
-void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, int32_t* c,
-          int64_t c_stride, bool accumulate) {
+void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, int32_t* c, int64_t c_stride,
+          bool accumulate) {
   const __m512i zero = _mm512_setzero_si512();
   const Row zeros = {zero, zero, zero, zero};
   Row r0 = zeros, r1 = zeros, r2 = zeros, r3 = zeros, r4 = zeros, r5 = zeros;
   for (int64_t q = 0; q < quads; ++q) {
-    const Row w = load(b);
+    Row w = load(b);
+    // Otherwise GCC 12 loads the weights again for every row of a low tile.
+    if constexpr (kRows > 1) asm("" : "+v"(w.c0), "+v"(w.c1), "+v"(w.c2), "+v"(w.c3));
     multiply(r0, a, w);
     if constexpr (kRows > 1) multiply(r1, a + a_stride, w);
     if constexpr (kRows > 2) multiply(r2, a + 2 * a_stride, w);
@@ -78,8 +80,7 @@ void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, in
 
 using TileFn = void (*)(const uint8_t*, int64_t, const int8_t*, int64_t, int32_t*, int64_t, bool);
 constexpr int64_t kTileRows = 6;
-constexpr TileFn kTiles[kTileRows + 1] = {nullptr,  tile<1>, tile<2>, tile<3>,
-                                          tile<4>, tile<5>, tile<6>};
+constexpr TileFn kTiles[kTileRows + 1] = {nullptr, tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};
 
 // Tiles of equal height, one row more or less: 32 rows as 6 6 5 5 5 5, because a
 // tile of 2 rows would wait for its own multiply-adds.
@@ -92,8 +93,8 @@ void block(const GemmBlock& g) {
     fetch_to_l2(g.next + i * next_step, i + 1 < tiles ? next_step : g.next_bytes - i * next_step);
     if (g.out != nullptr)
       for (int64_t j = r; j < end; ++j) fetch_for_write(g.out + j * g.out_stride, g.out_bytes);
-    kTiles[end - r](g.a + r * g.a_stride, g.a_stride, g.b, g.quads, g.c + r * g.c_stride,
-                    g.c_stride, g.accumulate);
+    kTiles[end - r](g.a + r * g.a_stride, g.a_stride, g.b, g.quads, g.c + r * g.c_stride, g.c_stride,
+                    g.accumulate);
   }
 }
 
@@ -120,20 +121,23 @@ void gemv(const GemvRange& g) {
     if (q < g.quads) {
       const __m512i x = broadcast(g.a + 4 * q);
       for (int j = 0; j < 4; ++j)
-        acc[0][j] =
-            _mm512_dpbusd_epi32(acc[0][j], x, _mm512_load_si512(b + q * kQuadBytes + 64 * j));
+        acc[0][j] = _mm512_dpbusd_epi32(acc[0][j], x, _mm512_load_si512(b + q * kQuadBytes + 64 * j));
     }
     for (int j = 0; j < 4; ++j)
-      _mm512_storeu_si512(g.c + p * kPanelColumns + 16 * j,
-                          _mm512_add_epi32(acc[0][j], acc[1][j]));
+      _mm512_storeu_si512(g.c + p * kPanelColumns + 16 * j, _mm512_add_epi32(acc[0][j], acc[1][j]));
   }
 }
 
 }  // namespace
 
 extern const GemmKernels kGemmAvx512Vnni;
-const GemmKernels kGemmAvx512Vnni = {
-    .name = "6x64", .row_multiple = 1, .quad_multiple = 1, .row_unit = 6, .row_block = 12,
-    .k_block = 1024, .block = block, .gemv = gemv};
+const GemmKernels kGemmAvx512Vnni = {.name = "6x64",
+                                     .row_multiple = 1,
+                                     .quad_multiple = 1,
+                                     .row_unit = 6,
+                                     .row_block = 12,
+                                     .k_block = 1024,
+                                     .block = block,
+                                     .gemv = gemv};
 
 }  // namespace tae::kernels

@@ -41,8 +41,8 @@ inline __attribute__((always_inline)) void store(const Row& row, int32_t* c, boo
 }
 
 template <int kRows>
-void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, int32_t* c,
-          int64_t c_stride, bool accumulate) {
+void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, int32_t* c, int64_t c_stride,
+          bool accumulate) {
   const __m256i zero = _mm256_setzero_si256();
   const Row zeros = {zero, zero, zero, zero};
   Row r0 = zeros, r1 = zeros, r2 = zeros;
@@ -51,12 +51,11 @@ void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, in
   const int64_t third = kRows > 2 ? 2 * a_stride : 0;
   for (int64_t q = 0; q < quads; ++q) {
     const __m256i x0 = broadcast(a), x1 = broadcast(a + second), x2 = broadcast(a + third);
-    const auto column = [&](__m256i& s0, __m256i& s1, __m256i& s2, __m256i w)
-                            __attribute__((always_inline)) {
-                              dot(s0, x0, w);
-                              if constexpr (kRows > 1) dot(s1, x1, w);
-                              if constexpr (kRows > 2) dot(s2, x2, w);
-                            };
+    const auto column = [&](__m256i& s0, __m256i& s1, __m256i& s2, __m256i w) __attribute__((always_inline)) {
+      dot(s0, x0, w);
+      if constexpr (kRows > 1) dot(s1, x1, w);
+      if constexpr (kRows > 2) dot(s2, x2, w);
+    };
     column(r0.c0, r1.c0, r2.c0, load(b));
     column(r0.c1, r1.c1, r2.c1, load(b + 32));
     column(r0.c2, r1.c2, r2.c2, load(b + 64));
@@ -77,8 +76,8 @@ void block(const GemmBlock& g) {
   for (int64_t j = 0; j < kPanelColumns; j += 32)
     for (int64_t r = 0; r < g.rows; r += kTileRows) {
       const int64_t rows = g.rows - r < kTileRows ? g.rows - r : kTileRows;
-      kTiles[rows](g.a + r * g.a_stride, g.a_stride, g.b + 4 * j, g.quads,
-                   g.c + r * g.c_stride + j, g.c_stride, g.accumulate);
+      kTiles[rows](g.a + r * g.a_stride, g.a_stride, g.b + 4 * j, g.quads, g.c + r * g.c_stride + j,
+                   g.c_stride, g.accumulate);
     }
 }
 

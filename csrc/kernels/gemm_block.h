@@ -20,14 +20,14 @@ constexpr int64_t kQuadBytes = kPanelColumns * 4;
 // c[r][j] (+)= sum over 4 * quads values of k of a[r][k] * b[k][j], for one
 // panel and a range of k. The values of `a` behind the real k meet zero weights.
 struct GemmBlock {
-  const uint8_t* a = nullptr;  // [rows][4 * quads], elements contiguous
-  int64_t a_stride = 0;        // bytes
-  const int8_t* b = nullptr;   // inside a panel, at the first k of the range
-  int64_t quads = 0;           // multiple of GemmKernels::quad_multiple
-  int32_t* c = nullptr;        // [rows][64]; see GemmKernels::row_multiple
+  const uint8_t* a = nullptr;        // [rows][4 * quads], elements contiguous
+  int64_t a_stride = 0;              // bytes
+  const int8_t* b = nullptr;         // inside a panel, at the first k of the range
+  int64_t quads = 0;                 // multiple of GemmKernels::quad_multiple
+  int32_t* c = nullptr;              // [rows][64]; see GemmKernels::row_multiple
   int64_t c_stride = kPanelColumns;  // elements
   int64_t rows = 0;
-  bool accumulate = false;     // c += instead of c =
+  bool accumulate = false;  // c += instead of c =
   // Memory fetched meanwhile, so that nobody waits for it later. `out`, or null:
   // where the epilogue will write, fetched exclusively.
   const uint8_t* out = nullptr;

@@ -15,17 +15,14 @@ namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
 
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 // 64-byte aligned, uninitialized. Large blocks ask for huge pages: a GEMV walks
 // through 16 MB in 0.3 ms, and 4 KB pages cost it a TLB miss every 64 lines.
 void* allocate(int64_t bytes) {
-  const bool huge = bytes >= 2 * kHugePage;
+  const bool huge = bytes >= kHugePage;
   void* p = nullptr;
-  if (posix_memalign(&p, huge ? kHugePage : 64, static_cast<size_t>(bytes)) != 0)
-    throw std::bad_alloc();
+  if (posix_memalign(&p, huge ? kHugePage : 64, static_cast<size_t>(bytes)) != 0) throw std::bad_alloc();
   if (huge) madvise(p, static_cast<size_t>(bytes / kHugePage * kHugePage), MADV_HUGEPAGE);
   return p;
 }
@@ -67,8 +64,7 @@ int32_t sum_s8(const int8_t* x, int64_t k) {
 constexpr int64_t kPackBlock = 256;
 
 // Four columns by 16 values of k where the weight may end.
-void pack_edge(const int8_t* weight, int64_t k, int64_t columns, int64_t c, int64_t k0,
-               int8_t* out) {
+void pack_edge(const int8_t* weight, int64_t k, int64_t columns, int64_t c, int64_t k0, int8_t* out) {
   alignas(16) int8_t edge[4][16] = {};
   const int8_t* row[4];
   for (int i = 0; i < 4; ++i) {
@@ -97,8 +93,7 @@ void pack_panel(const int8_t* weight, int64_t k, int64_t columns, int64_t k_pad,
       }
     }
   }
-  for (int64_t c = 0; c < kPanelColumns; ++c)
-    column_sum[c] = c < columns ? sum_s8(weight + c * k, k) : 0;
+  for (int64_t c = 0; c < kPanelColumns; ++c) column_sum[c] = c < columns ? sum_s8(weight + c * k, k) : 0;
 }
 
 }  // namespace
@@ -106,10 +101,7 @@ void pack_panel(const int8_t* weight, int64_t k, int64_t columns, int64_t k_pad,
 void PackedWeight::Free::operator()(void* p) const { std::free(p); }
 
 PackedWeight::PackedWeight(const int8_t* weight, int64_t n, int64_t k)
-    : n_(n),
-      k_(k),
-      k_pad_(round_up(k, kKMultiple)),
-      panels_(round_up(n, kPanelColumns) / kPanelColumns) {
+    : n_(n), k_(k), k_pad_(round_up(k, kKMultiple)), panels_(round_up(n, kPanelColumns) / kPanelColumns) {
   if (panels_ == 0) return;
   const int64_t data_bytes = panels_ * panel_bytes();
   if (data_bytes != 0) data_.reset(static_cast<int8_t*>(allocate(data_bytes)));

@@ -34,8 +34,13 @@ void gemv(const GemvRange& g) {
 }  // namespace
 
 extern const GemmKernels kGemmPortable;
-const GemmKernels kGemmPortable = {
-    .name = "1x16", .row_multiple = 1, .quad_multiple = 1, .row_unit = 1, .row_block = 12,
-    .k_block = 256, .block = block, .gemv = gemv};
+const GemmKernels kGemmPortable = {.name = "1x16",
+                                   .row_multiple = 1,
+                                   .quad_multiple = 1,
+                                   .row_unit = 1,
+                                   .row_block = 12,
+                                   .k_block = 256,
+                                   .block = block,
+                                   .gemv = gemv};
 
 }  // namespace tae::kernels

@@ -1,38 +1,69 @@
 #include "engines/native/plan.h"
 
+#include <algorithm>
+
+#include "core/cpu_features.h"
+
 namespace tae::native {
 namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t value, int64_t multiple) { return ceil_div(value, multiple) * multiple; }
 
 // Multiply-adds below which a second thread costs more than it gives: opening a
-// parallel region takes about 3 us.
+// parallel region takes 1 to 3 us.
 constexpr int64_t kTaskMacs = 100'000;
+
+// Cycles per value of k on an AVX512-VNNI core; only their ratio matters.
+constexpr double kRowPanelCost = 0.5;  // 64 columns of one row
+constexpr double kRowCost = 0.4;       // quantizing a row: every task does it for itself
+constexpr double kPanelCost = 4;       // drawing a panel into L2
 
 }  // namespace
 
 Plan make_plan(int64_t m, int64_t panels, int64_t k_pad, int64_t row_unit, int threads) {
   const int64_t macs = m * panels * kernels::kPanelColumns * k_pad;
-  int64_t useful = macs / kTaskMacs;
-  if (useful > threads) useful = threads;
-
+  const int64_t useful = std::min<int64_t>(macs / kTaskMacs, threads);
   Plan best{1, 1, m};
   if (useful <= 1) return best;
+
   const int64_t units = ceil_div(m, row_unit);
   double least = 0;
-  for (int64_t rows = 1; rows <= useful && rows <= units; ++rows) {
-    int64_t columns = useful / rows;
-    if (columns > panels) columns = panels;
+  for (int64_t rows = 1; rows <= std::min(useful, units); ++rows) {
+    const int64_t columns = std::min(useful / rows, panels);
     const int64_t task_rows = ceil_div(units, rows) * row_unit;
     const int64_t task_panels = ceil_div(panels, columns);
-    const double cost = static_cast<double>(task_rows * task_panels) * 0.5 +
-                        static_cast<double>(task_rows) * 0.4 +
-                        static_cast<double>(task_panels) * 4;
+    const double cost = static_cast<double>(task_rows * task_panels) * kRowPanelCost +
+                        static_cast<double>(task_rows) * kRowCost +
+                        static_cast<double>(task_panels) * kPanelCost;
     if (rows > 1 && cost >= least) continue;
     least = cost;
     best = {ceil_div(m, task_rows), columns, task_rows};
   }
   return best;
+}
+
+Blocks choose_blocks(const kernels::GemmKernels& gemm, const kernels::PackedWeight& weight, int64_t task_rows,
+                     int64_t row_bytes) {
+  Blocks b;
+  // A task of few rows is one tile.
+  b.tile_rows = task_rows <= 2 * gemm.row_block ? task_rows : gemm.row_block;
+
+  // Panels: their accumulators fit the tile, their weights a quarter of L2.
+  const int64_t panel_tile = round_up(b.tile_rows, gemm.row_multiple) * kernels::kPanelColumns * 4;
+  const int64_t in_l2 = l2_bytes() / 4 / std::max<int64_t>(1, weight.panel_bytes());
+  b.tile_panels = std::min({gemm.tile_bytes / panel_tile, in_l2, weight.panels()});
+  b.tile_panels = std::max<int64_t>(1, b.tile_panels);
+
+  // Rows: 5/8 of L2, shared out evenly, because each set of them reads all weights again.
+  const int64_t most = std::max(b.tile_rows, l2_bytes() * 5 / 8 / row_bytes);
+  const int64_t sets = ceil_div(task_rows, most);
+  b.rows = std::min(task_rows, round_up(ceil_div(task_rows, sets), b.tile_rows));
+
+  b.quads = round_up(ceil_div(weight.k(), 4), gemm.quad_multiple);
+  const int64_t k_blocks = std::max<int64_t>(1, ceil_div(4 * b.quads, gemm.k_block));
+  b.k_quads = round_up(ceil_div(b.quads, k_blocks), gemm.quad_multiple);
+  return b;
 }
 
 }  // namespace tae::native
