@@ -35,8 +35,7 @@ void raise_forward_mode(const char* op) {
 void attach_raising_node(const char* op, const TensorScan& inputs, const at::Tensor& output) {
   if (!output.defined() || !torch::autograd::isDifferentiableType(output.scalar_type())) return;
   torch::autograd::edge_list edges;
-  for (const at::Tensor& t : inputs.requires_grad)
-    edges.push_back(torch::autograd::impl::gradient_edge(t));
+  for (const at::Tensor& t : inputs.requires_grad) edges.push_back(torch::autograd::impl::gradient_edge(t));
   auto node = c10::make_intrusive<RaiseInBackward>(message(op), std::move(edges));
   torch::autograd::set_history(output, node);
 }

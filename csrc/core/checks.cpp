@@ -73,20 +73,18 @@ void check_same_sizes(const Arg& arg, const at::Tensor& t, at::IntArrayRef sizes
 
 void check_per_channel(const Arg& arg, const at::Tensor& t, int64_t channels) {
   const bool fits = t.dim() <= 1 && (t.numel() == 1 || t.numel() == channels);
-  TAE_CHECK_VALUE(fits, arg, c10::str("have sizes [1] or [", channels, "]"),
-                  c10::str("sizes ", t.sizes()));
+  TAE_CHECK_VALUE(fits, arg, c10::str("have sizes [1] or [", channels, "]"), c10::str("sizes ", t.sizes()));
 }
 
 float check_scale(const Arg& arg, double scale) {
   const float s = static_cast<float>(scale);
-  TAE_CHECK_VALUE(std::isnormal(s) && s > 0.f, arg,
-                  "be a finite, normal float32 number above 0", scale);
+  TAE_CHECK_VALUE(std::isnormal(s) && s > 0.f, arg, "be a finite, normal float32 number above 0", scale);
   return s;
 }
 
 int32_t check_zero_point(const Arg& arg, int64_t zero_point, int64_t lo, int64_t hi) {
-  TAE_CHECK_VALUE(zero_point >= lo && zero_point <= hi, arg,
-                  c10::str("be in [", lo, ", ", hi, "]"), zero_point);
+  TAE_CHECK_VALUE(zero_point >= lo && zero_point <= hi, arg, c10::str("be in [", lo, ", ", hi, "]"),
+                  zero_point);
   return static_cast<int32_t>(zero_point);
 }
 
@@ -113,23 +111,34 @@ int64_t check_numel(const Arg& arg, at::IntArrayRef sizes, size_t element_size) 
 
 DType dtype_of(at::ScalarType dtype) {
   switch (dtype) {
-    case at::kFloat: return DType::f32;
-    case at::kBFloat16: return DType::bf16;
-    case at::kChar: return DType::qs8;
-    case at::kByte: return DType::qu8;
-    case at::kInt: return DType::s32;
-    default: break;
+    case at::kFloat:
+      return DType::f32;
+    case at::kBFloat16:
+      return DType::bf16;
+    case at::kChar:
+      return DType::qs8;
+    case at::kByte:
+      return DType::qu8;
+    case at::kInt:
+      return DType::s32;
+    default:
+      break;
   }
   TORCH_INTERNAL_ASSERT(false, "no engine dtype for ", dtype);
 }
 
 at::ScalarType scalar_type_of(DType dtype) {
   switch (dtype) {
-    case DType::f32: return at::kFloat;
-    case DType::bf16: return at::kBFloat16;
-    case DType::qs8: return at::kChar;
-    case DType::qu8: return at::kByte;
-    case DType::s32: return at::kInt;
+    case DType::f32:
+      return at::kFloat;
+    case DType::bf16:
+      return at::kBFloat16;
+    case DType::qs8:
+      return at::kChar;
+    case DType::qu8:
+      return at::kByte;
+    case DType::s32:
+      return at::kInt;
   }
   TORCH_INTERNAL_ASSERT(false);
 }
@@ -138,10 +147,10 @@ void check_storage(const Arg& arg, const at::Tensor& t) {
   int64_t extent = 1;
   for (int64_t d = 0; d < t.dim(); ++d) extent += (t.size(d) - 1) * t.stride(d);
   const int64_t held = static_cast<int64_t>(t.storage().nbytes() / t.element_size());
-  TAE_CHECK_VALUE(extent <= held - t.storage_offset(), arg,
-                  c10::str("have a storage of at least ", extent, " elements from its offset ",
-                           t.storage_offset()),
-                  c10::str("a storage of ", held, " elements"));
+  TAE_CHECK_VALUE(
+      extent <= held - t.storage_offset(), arg,
+      c10::str("have a storage of at least ", extent, " elements from its offset ", t.storage_offset()),
+      c10::str("a storage of ", held, " elements"));
 }
 
 at::Tensor dense(const Arg& arg, const at::Tensor& t) {

@@ -25,12 +25,9 @@ struct Arg {
 
 // `rule` and `got` are evaluated only when the check fails; join parts with
 // c10::str().
-#define TAE_CHECK_TYPE(cond, arg, rule, got) \
-  TORCH_CHECK_TYPE(cond, TAE_MESSAGE(arg, rule, got))
-#define TAE_CHECK_VALUE(cond, arg, rule, got) \
-  TORCH_CHECK_VALUE(cond, TAE_MESSAGE(arg, rule, got))
-#define TAE_CHECK_INDEX(cond, arg, rule, got) \
-  TORCH_CHECK_INDEX(cond, TAE_MESSAGE(arg, rule, got))
+#define TAE_CHECK_TYPE(cond, arg, rule, got) TORCH_CHECK_TYPE(cond, TAE_MESSAGE(arg, rule, got))
+#define TAE_CHECK_VALUE(cond, arg, rule, got) TORCH_CHECK_VALUE(cond, TAE_MESSAGE(arg, rule, got))
+#define TAE_CHECK_INDEX(cond, arg, rule, got) TORCH_CHECK_INDEX(cond, TAE_MESSAGE(arg, rule, got))
 
 using DtypeList = std::initializer_list<at::ScalarType>;
 
@@ -110,8 +107,7 @@ inline Span<const uint8_t> bytes_of(const Arg& arg, const at::Tensor& t) {
 // A fresh output that nobody else has seen.
 inline Span<uint8_t> output_bytes(const at::Tensor& t) {
   TORCH_INTERNAL_ASSERT(t.is_contiguous());
-  return {static_cast<uint8_t*>(t.mutable_data_ptr()),
-          t.numel() * static_cast<int64_t>(t.element_size())};
+  return {static_cast<uint8_t*>(t.mutable_data_ptr()), t.numel() * static_cast<int64_t>(t.element_size())};
 }
 
 // [*, cols] as [rows][cols] with one row stride and contiguous elements.

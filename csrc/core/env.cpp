@@ -13,11 +13,9 @@ std::string_view variable(const char* name) {
   return value == nullptr ? std::string_view() : std::string_view(value);
 }
 
-void complain(std::string* errors, const char* name, const std::string& rule,
-              std::string_view got) {
+void complain(std::string* errors, const char* name, const std::string& rule, std::string_view got) {
   if (!errors->empty()) *errors += "\n";
-  *errors += std::string("torch_ao_ext: ") + name + " must be " + rule + ", got '" +
-             std::string(got) + "'";
+  *errors += std::string("torch_ao_ext: ") + name + " must be " + rule + ", got '" + std::string(got) + "'";
 }
 
 void read_switch(const char* name, std::atomic<bool>* to, std::string* errors) {

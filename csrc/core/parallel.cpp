@@ -64,8 +64,7 @@ void detail::parallel_for(int64_t count, int64_t grain, RangeFn fn, void* contex
     fn(context, 0, count);
     return;
   }
-  at::parallel_for(0, count, grain,
-                   [&](int64_t begin, int64_t end) { fn(context, begin, end); });
+  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { fn(context, begin, end); });
 }
 
 }  // namespace tae

@@ -55,8 +55,7 @@ std::vector<float> scale_values(const Arg& arg, const at::Tensor& t, bool allow_
   return convert<float, float>(arg, t, check);
 }
 
-std::vector<int32_t> zero_point_values(const Arg& arg, const at::Tensor& t, int64_t lo,
-                                       int64_t hi) {
+std::vector<int32_t> zero_point_values(const Arg& arg, const at::Tensor& t, int64_t lo, int64_t hi) {
   const auto check = [&](int64_t z, int64_t i, int64_t size) {
     TAE_CHECK_VALUE(z >= lo && z <= hi, arg,
                     c10::str(size == 1 ? "be in [" : "hold values in [", lo, ", ", hi, "]"),

@@ -25,8 +25,8 @@
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/functions/utils.h>
-#include <torch/library.h>
 #include <torch/headeronly/version.h>
+#include <torch/library.h>
 
 #include <optional>
 #include <string>

@@ -158,8 +158,7 @@ struct StateKey {
     for (int i = 0; i < std::min(query.num_tensors_, q.num_tensors_); ++i) {
       const TensorIdentity& a = query.identities_[i];
       const TensorIdentity& b = q.identities_[i];
-      if (a.version_counter != nullptr && a.version_counter == b.version_counter &&
-          a.version != b.version)
+      if (a.version_counter != nullptr && a.version_counter == b.version_counter && a.version != b.version)
         return true;
     }
     return false;
@@ -238,8 +237,7 @@ using HolderPtr = c10::intrusive_ptr<WeightStateHolder>;
 HolderPtr holder_of(const at::Tensor& t, bool install) {
   at::TensorImpl* impl = t.unsafeGetTensorImpl();
   const std::lock_guard<std::mutex> lock(mutex_of(impl));
-  if (WeightStateHolder* found = installed(t))
-    return HolderPtr::unsafe_reclaim_from_nonowning(found);
+  if (WeightStateHolder* found = installed(t)) return HolderPtr::unsafe_reclaim_from_nonowning(found);
   if (!install) return {};
   TORCH_CHECK_NOT_IMPLEMENTED(impl->get_backend_meta() == nullptr,
                               "torch_ao: the weight carries the metadata of another backend");

@@ -40,8 +40,8 @@ struct PackedState {
 };
 using PackedStatePtr = std::shared_ptr<const PackedState>;
 
-constexpr int kMaxStates = 4;       // a weight, per TensorImpl
-constexpr int kMaxStateTensors = 8; // weight, scales, zero points, bias, ...
+constexpr int kMaxStates = 4;        // a weight, per TensorImpl
+constexpr int kMaxStateTensors = 8;  // weight, scales, zero points, bias, ...
 constexpr int kMaxStateFacts = 24;
 constexpr int kMaxStateRank = 5;
 
@@ -70,8 +70,10 @@ class StateQuery {
 
   void add(const at::Tensor& t);  // baked into the packing; rank <= kMaxStateRank
   void add(const std::optional<at::Tensor>& t) {
-    if (t.has_value() && t->defined()) add(*t);
-    else add_absent();
+    if (t.has_value() && t->defined())
+      add(*t);
+    else
+      add_absent();
   }
   void add(int64_t fact);
   void add(float fact) { add(static_cast<int64_t>(std::bit_cast<int32_t>(fact))); }

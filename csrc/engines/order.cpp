@@ -43,8 +43,7 @@ Selection select_linear(const LinearProblem& problem, Engine forced, bool determ
     if (forced == Engine::automatic && !row.applies(problem)) continue;
     done = true;
     if (deterministic && !follows_rule(row.engine)) {
-      selection.refused.emplace_back(name_of(row.engine),
-                                     "may round differently; deterministic mode is on");
+      selection.refused.emplace_back(name_of(row.engine), "may round differently; deterministic mode is on");
       continue;
     }
     Result<LinearImplPtr> made = row.make(problem);

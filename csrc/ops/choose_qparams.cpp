@@ -4,8 +4,9 @@
 //   choose_qparams_per_token  one pair a row of [*, K]: float32 [*, 1], int64 [*, 1]; row rule
 // Both rules are stated in engines/linear.h: linear_dynamic quantizes with them. NaN
 // and infinity raise: no scale fits them.
-#include "core/autograd.h"
 #include "kernels/choose_qparams.h"
+
+#include "core/autograd.h"
 #include "ops/quantize_common.h"
 
 namespace tae {
@@ -28,16 +29,15 @@ MinMax min_max(const kernels::QuantizeKernels& k, DType dtype, const uint8_t* sr
 }
 
 kernels::QRange check_range(const char* op, int64_t quant_min, int64_t quant_max, bool symmetric) {
-  TAE_CHECK_VALUE(quant_min >= -128 && quant_min <= 255, (Arg{op, "quant_min"}),
-                  "be in [-128, 255]", quant_min);
+  TAE_CHECK_VALUE(quant_min >= -128 && quant_min <= 255, (Arg{op, "quant_min"}), "be in [-128, 255]",
+                  quant_min);
   TAE_CHECK_VALUE(quant_max > quant_min && quant_max <= 255, (Arg{op, "quant_max"}),
                   c10::str("be in [quant_min + 1, 255] = [", quant_min + 1, ", 255]"), quant_max);
-  TAE_CHECK_VALUE(!symmetric || (quant_min < 0 && quant_max >= 1 && quant_min >= -quant_max - 1 &&
-                                 quant_min <= -quant_max),
-                  (Arg{op, "quant_min"}),
-                  c10::str("be -quant_max or -quant_max - 1 when symmetric (quant_max is ",
-                           quant_max, ")"),
-                  quant_min);
+  TAE_CHECK_VALUE(
+      !symmetric ||
+          (quant_min < 0 && quant_max >= 1 && quant_min >= -quant_max - 1 && quant_min <= -quant_max),
+      (Arg{op, "quant_min"}),
+      c10::str("be -quant_max or -quant_max - 1 when symmetric (quant_max is ", quant_max, ")"), quant_min);
   return {static_cast<int32_t>(quant_min), static_cast<int32_t>(quant_max), 0};
 }
 
@@ -50,14 +50,13 @@ void check_finite_range(const Arg& arg, const MinMax& m, const char* where, int6
                   c10::str("values from ", m.min, " to ", m.max));
 }
 
-std::tuple<Tensor, Tensor> choose_qparams(const Tensor& input, int64_t quant_min,
-                                          int64_t quant_max, bool symmetric) {
+std::tuple<Tensor, Tensor> choose_qparams(const Tensor& input, int64_t quant_min, int64_t quant_max,
+                                          bool symmetric) {
   const char* op = "choose_qparams";
   const Arg arg{op, "input"};
   check_tensor(arg, input, kFloatDtypes);
   const kernels::QRange range = check_range(op, quant_min, quant_max, symmetric);
-  TAE_CHECK_VALUE(input.numel() > 0, arg, "have at least 1 element",
-                  c10::str("sizes ", input.sizes()));
+  TAE_CHECK_VALUE(input.numel() > 0, arg, "have at least 1 element", c10::str("sizes ", input.sizes()));
 
   const Tensor plain = input.is_non_overlapping_and_dense() ? input : dense(arg, input);
   check_storage(arg, plain);
@@ -91,8 +90,8 @@ std::tuple<Tensor, Tensor> choose_qparams(const Tensor& input, int64_t quant_min
   return {scale, zero_point};
 }
 
-std::tuple<Tensor, Tensor> choose_qparams_per_token(const Tensor& input, int64_t quant_min,
-                                                    int64_t quant_max, bool symmetric) {
+std::tuple<Tensor, Tensor> choose_qparams_per_token(const Tensor& input, int64_t quant_min, int64_t quant_max,
+                                                    bool symmetric) {
   const char* op = "choose_qparams_per_token";
   const Arg arg{op, "input"};
   check_tensor(arg, input, kFloatDtypes);
@@ -129,10 +128,12 @@ std::tuple<Tensor, Tensor> choose_qparams_per_token(const Tensor& input, int64_t
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
-  m.def("choose_qparams(Tensor input, int quant_min, int quant_max, bool symmetric=False) "
-        "-> (Tensor scale, Tensor zero_point)");
-  m.def("choose_qparams_per_token(Tensor input, int quant_min, int quant_max, "
-        "bool symmetric=False) -> (Tensor scales, Tensor zero_points)");
+  m.def(
+      "choose_qparams(Tensor input, int quant_min, int quant_max, bool symmetric=False) "
+      "-> (Tensor scale, Tensor zero_point)");
+  m.def(
+      "choose_qparams_per_token(Tensor input, int quant_min, int quant_max, "
+      "bool symmetric=False) -> (Tensor scales, Tensor zero_points)");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {

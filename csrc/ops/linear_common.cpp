@@ -41,8 +41,7 @@ LinearProblem make_problem(const LinearBaked& b, ProblemStorage* storage) {
   p.weight_scale = storage->scale.data();
   p.weight_scale_size = static_cast<int64_t>(storage->scale.size());
   if (present(b.weight_zero_point)) {
-    storage->zero_point =
-        zero_point_values({b.op, "weight_zero_point"}, *b.weight_zero_point, -128, 127);
+    storage->zero_point = zero_point_values({b.op, "weight_zero_point"}, *b.weight_zero_point, -128, 127);
     // All zero is the same problem as none, and every engine has a faster way for it.
     bool any = false;
     for (int32_t z : storage->zero_point) any = any || z != 0;
@@ -65,10 +64,9 @@ LinearProblem make_problem(const LinearBaked& b, ProblemStorage* storage) {
 }
 
 void log_packing(const LinearBaked& b, const PackedState& s) {
-  std::string text = c10::str("pack ", b.op, " weight=", b.weight.sizes(), " ",
-                              name_of(b.input_dtype), "->", name_of(b.output_dtype), " post_ops='",
-                              b.post_ops, "' engine=", s.engine, " kernel='", s.description,
-                              "' bytes=", s.packed_bytes);
+  std::string text = c10::str("pack ", b.op, " weight=", b.weight.sizes(), " ", name_of(b.input_dtype), "->",
+                              name_of(b.output_dtype), " post_ops='", b.post_ops, "' engine=", s.engine,
+                              " kernel='", s.description, "' bytes=", s.packed_bytes);
   for (const auto& [engine, reason] : s.refused) text += "; " + engine + " refused: " + reason;
   log_line(text);
 }
@@ -93,8 +91,8 @@ PackedState pack(const LinearBaked& b) {
 }
 
 // Layout, sizes and quantization of `other`; returns it contiguous.
-at::Tensor check_other(const char* op, bool wanted, const LinearOther& other,
-                       at::IntArrayRef output_sizes, bool dynamic, LinearArgs* args) {
+at::Tensor check_other(const char* op, bool wanted, const LinearOther& other, at::IntArrayRef output_sizes,
+                       bool dynamic, LinearArgs* args) {
   const Arg arg{op, "other"};
   if (!wanted) {
     TAE_CHECK_VALUE(!present(other.tensor), arg, "be None without post-op 'add'", "a tensor");
@@ -112,9 +110,8 @@ at::Tensor check_other(const char* op, bool wanted, const LinearOther& other,
   const Arg zero_point{op, "other_zero_point"};
   if (is_quantized(args->other_dtype)) {
     args->other_scale = check_scale(scale, other.scale);
-    args->other_zero_point =
-        check_zero_point(zero_point, other.zero_point, quant_min(args->other_dtype),
-                         quant_max(args->other_dtype));
+    args->other_zero_point = check_zero_point(zero_point, other.zero_point, quant_min(args->other_dtype),
+                                              quant_max(args->other_dtype));
   } else {
     TAE_CHECK_VALUE(other.scale == 1.0, scale, "be 1.0 for a float tensor", other.scale);
     TAE_CHECK_VALUE(other.zero_point == 0, zero_point, "be 0 for a float tensor", other.zero_point);
@@ -133,8 +130,8 @@ void run_engine(const LinearBaked& b, const PackedState& state, const LinearArgs
 
 }  // namespace
 
-void bake_static_qparams(LinearBaked* b, double input_scale, int64_t input_zero_point,
-                         double output_scale, int64_t output_zero_point) {
+void bake_static_qparams(LinearBaked* b, double input_scale, int64_t input_zero_point, double output_scale,
+                         int64_t output_zero_point) {
   b->input_scale = check_scale({b->op, "input_scale"}, input_scale);
   b->input_zero_point = check_zero_point({b->op, "input_zero_point"}, input_zero_point,
                                          quant_min(b->input_dtype), quant_max(b->input_dtype));
@@ -142,12 +139,11 @@ void bake_static_qparams(LinearBaked* b, double input_scale, int64_t input_zero_
   const Arg zero_point{b->op, "output_zero_point"};
   if (is_quantized(b->output_dtype)) {
     b->output_scale = check_scale(scale, output_scale);
-    b->output_zero_point = check_zero_point(zero_point, output_zero_point,
-                                            quant_min(b->output_dtype), quant_max(b->output_dtype));
+    b->output_zero_point = check_zero_point(zero_point, output_zero_point, quant_min(b->output_dtype),
+                                            quant_max(b->output_dtype));
   } else {
     TAE_CHECK_VALUE(output_scale == 1.0, scale, "be 1.0 for a float output", output_scale);
-    TAE_CHECK_VALUE(output_zero_point == 0, zero_point, "be 0 for a float output",
-                    output_zero_point);
+    TAE_CHECK_VALUE(output_zero_point == 0, zero_point, "be 0 for a float output", output_zero_point);
   }
 }
 
@@ -218,11 +214,10 @@ at::Tensor run_linear(const LinearBaked& b, const at::Tensor& input, const Linea
   args.input = rows.data;
   args.input_stride = rows.stride;
   args.output = output_bytes(output).first(numel * c10::elementSize(dtype));
-  if (added.defined())
-    args.other = bytes_of({b.op, "other"}, added).first(numel * added.element_size());
+  if (added.defined()) args.other = bytes_of({b.op, "other"}, added).first(numel * added.element_size());
   if (settings().log_dispatch.load(std::memory_order_relaxed))
-    log_line(c10::str("run ", b.op, " m=", args.m, " k=", k, " n=", n, " engine=", state->engine,
-                      " kernel='", state->description, "'"));
+    log_line(c10::str("run ", b.op, " m=", args.m, " k=", k, " n=", n, " engine=", state->engine, " kernel='",
+                      state->description, "'"));
   run_engine(b, *state, args);
   return output;
 }

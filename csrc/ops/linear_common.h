@@ -12,7 +12,7 @@ namespace tae {
 
 // The arguments that are baked into a packing. References live as long as the call.
 struct LinearBaked {
-  const char* op;  // in messages
+  const char* op;                                      // in messages
   const at::Tensor& weight;                            // [N, K] int8
   const at::Tensor& weight_scale;                      // [1] or [N] float32
   const std::optional<at::Tensor>& weight_zero_point;  // [1] or [N] int32, int64

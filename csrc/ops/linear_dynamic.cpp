@@ -15,9 +15,9 @@ using OptDtype = std::optional<at::ScalarType>;
 
 const OptTensor kNone;
 
-LinearBaked bake(const char* op, at::ScalarType input_dtype, const Tensor& weight,
-                 const Tensor& weight_scale, const OptTensor& weight_zero_point,
-                 const OptTensor& bias, const DynamicQuant& quant, const OptDtype& output_dtype) {
+LinearBaked bake(const char* op, at::ScalarType input_dtype, const Tensor& weight, const Tensor& weight_scale,
+                 const OptTensor& weight_zero_point, const OptTensor& bias, const DynamicQuant& quant,
+                 const OptDtype& output_dtype) {
   check_dtype({op, "output_dtype"}, output_dtype.value_or(input_dtype), {at::kFloat, at::kBFloat16});
   LinearBaked baked{op, weight, weight_scale, weight_zero_point, bias};
   baked.dynamic = true;
@@ -28,10 +28,9 @@ LinearBaked bake(const char* op, at::ScalarType input_dtype, const Tensor& weigh
 }
 
 Tensor linear_dynamic(const Tensor& input, const Tensor& weight, const Tensor& weight_scale,
-                      const OptTensor& weight_zero_point, const OptTensor& bias, bool per_row,
-                      bool symmetric, bool reduce_range, OptDtype output_dtype,
-                      std::string_view post_ops, at::ArrayRef<double> post_op_args,
-                      const OptTensor& other) {
+                      const OptTensor& weight_zero_point, const OptTensor& bias, bool per_row, bool symmetric,
+                      bool reduce_range, OptDtype output_dtype, std::string_view post_ops,
+                      at::ArrayRef<double> post_op_args, const OptTensor& other) {
   const char* op = "linear_dynamic";
   check_tensor({op, "input"}, input, {at::kFloat, at::kBFloat16});
   LinearBaked baked = bake(op, input.scalar_type(), weight, weight_scale, weight_zero_point, bias,
@@ -54,10 +53,9 @@ Tensor linear_relu_dynamic(const Tensor& input, const Tensor& weight, const Tens
 
 // Packs as the first call of `linear_dynamic` with the same arguments would.
 void prepack_linear_dynamic(const Tensor& weight, const Tensor& weight_scale,
-                            const OptTensor& weight_zero_point, const OptTensor& bias,
-                            OptDtype input_dtype, bool per_row, bool symmetric, bool reduce_range,
-                            OptDtype output_dtype, std::string_view post_ops,
-                            at::ArrayRef<double> post_op_args) {
+                            const OptTensor& weight_zero_point, const OptTensor& bias, OptDtype input_dtype,
+                            bool per_row, bool symmetric, bool reduce_range, OptDtype output_dtype,
+                            std::string_view post_ops, at::ArrayRef<double> post_op_args) {
   const char* op = "_prepack_linear_dynamic";
   const at::ScalarType dtype = input_dtype.value_or(at::kFloat);
   check_dtype({op, "input_dtype"}, dtype, {at::kFloat, at::kBFloat16});
@@ -70,24 +68,26 @@ void prepack_linear_dynamic(const Tensor& weight, const Tensor& weight_scale,
 }
 
 // Under a fake or meta tensor there is nothing to pack.
-void prepack_linear_dynamic_meta(const Tensor&, const Tensor&, const OptTensor&, const OptTensor&,
-                                 OptDtype, bool, bool, bool, OptDtype, std::string_view,
-                                 at::ArrayRef<double>) {}
+void prepack_linear_dynamic_meta(const Tensor&, const Tensor&, const OptTensor&, const OptTensor&, OptDtype,
+                                 bool, bool, bool, OptDtype, std::string_view, at::ArrayRef<double>) {}
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
-  m.def("linear_dynamic(Tensor input, Tensor weight, Tensor weight_scale, "
-        "Tensor? weight_zero_point=None, Tensor? bias=None, bool per_row=True, "
-        "bool symmetric=False, bool reduce_range=False, ScalarType? output_dtype=None, "
-        "str post_ops='', float[] post_op_args=[], Tensor? other=None) -> Tensor");
-  m.def("linear_relu_dynamic(Tensor input, Tensor weight, Tensor weight_scale, "
-        "Tensor? weight_zero_point=None, Tensor? bias=None, bool per_row=True, "
-        "bool symmetric=False, bool reduce_range=False, ScalarType? output_dtype=None) -> Tensor");
-  m.def("_prepack_linear_dynamic(Tensor weight, Tensor weight_scale, "
-        "Tensor? weight_zero_point=None, Tensor? bias=None, ScalarType? input_dtype=None, "
-        "bool per_row=True, bool symmetric=False, bool reduce_range=False, "
-        "ScalarType? output_dtype=None, str post_ops='', float[] post_op_args=[]) -> ()");
+  m.def(
+      "linear_dynamic(Tensor input, Tensor weight, Tensor weight_scale, "
+      "Tensor? weight_zero_point=None, Tensor? bias=None, bool per_row=True, "
+      "bool symmetric=False, bool reduce_range=False, ScalarType? output_dtype=None, "
+      "str post_ops='', float[] post_op_args=[], Tensor? other=None) -> Tensor");
+  m.def(
+      "linear_relu_dynamic(Tensor input, Tensor weight, Tensor weight_scale, "
+      "Tensor? weight_zero_point=None, Tensor? bias=None, bool per_row=True, "
+      "bool symmetric=False, bool reduce_range=False, ScalarType? output_dtype=None) -> Tensor");
+  m.def(
+      "_prepack_linear_dynamic(Tensor weight, Tensor weight_scale, "
+      "Tensor? weight_zero_point=None, Tensor? bias=None, ScalarType? input_dtype=None, "
+      "bool per_row=True, bool symmetric=False, bool reduce_range=False, "
+      "ScalarType? output_dtype=None, str post_ops='', float[] post_op_args=[]) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
@@ -102,8 +102,7 @@ TORCH_LIBRARY_IMPL(torch_ao, Meta, m) {
 
 TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {
   m.impl("linear_dynamic", TORCH_FN((InferenceOnly<"linear_dynamic", linear_dynamic>::call)));
-  m.impl("linear_relu_dynamic",
-         TORCH_FN((InferenceOnly<"linear_relu_dynamic", linear_relu_dynamic>::call)));
+  m.impl("linear_relu_dynamic", TORCH_FN((InferenceOnly<"linear_relu_dynamic", linear_relu_dynamic>::call)));
   m.impl("_prepack_linear_dynamic",
          TORCH_FN((InferenceOnly<"_prepack_linear_dynamic", prepack_linear_dynamic>::call)));
 }

@@ -15,11 +15,16 @@ struct Name {
 };
 
 constexpr Name kNames[] = {
-    {"relu", PostOp::Kind::relu, 0},           {"clamp", PostOp::Kind::clamp, 2},
-    {"leaky_relu", PostOp::Kind::leaky_relu, 1}, {"silu", PostOp::Kind::silu, 0},
-    {"gelu", PostOp::Kind::gelu_erf, 0},       {"gelu_tanh", PostOp::Kind::gelu_tanh, 0},
-    {"hardswish", PostOp::Kind::hardswish, 0}, {"hardsigmoid", PostOp::Kind::hardsigmoid, 0},
-    {"sigmoid", PostOp::Kind::sigmoid, 0},     {"tanh", PostOp::Kind::tanh, 0},
+    {"relu", PostOp::Kind::relu, 0},
+    {"clamp", PostOp::Kind::clamp, 2},
+    {"leaky_relu", PostOp::Kind::leaky_relu, 1},
+    {"silu", PostOp::Kind::silu, 0},
+    {"gelu", PostOp::Kind::gelu_erf, 0},
+    {"gelu_tanh", PostOp::Kind::gelu_tanh, 0},
+    {"hardswish", PostOp::Kind::hardswish, 0},
+    {"hardsigmoid", PostOp::Kind::hardsigmoid, 0},
+    {"sigmoid", PostOp::Kind::sigmoid, 0},
+    {"tanh", PostOp::Kind::tanh, 0},
     {"add", PostOp::Kind::add, 0},
 };
 
@@ -54,10 +59,9 @@ PostOps parse_post_ops(const char* op, std::string_view names, at::ArrayRef<doub
     num_adds += found.back()->kind == PostOp::Kind::add;
     num_args += found.back()->num_args;
   }
-  TAE_CHECK_VALUE(num_names <= kMaxPostOps, names_arg,
-                  c10::str("have at most ", kMaxPostOps, " names"), num_names);
-  TAE_CHECK_VALUE(args.size() == num_args, args_arg, c10::str("have ", num_args, " values"),
-                  args.size());
+  TAE_CHECK_VALUE(num_names <= kMaxPostOps, names_arg, c10::str("have at most ", kMaxPostOps, " names"),
+                  num_names);
+  TAE_CHECK_VALUE(args.size() == num_args, args_arg, c10::str("have ", num_args, " values"), args.size());
   TAE_CHECK_VALUE(num_adds <= 1, names_arg, "have 'add' at most once", c10::str("'", names, "'"));
 
   PostOps post_ops;
@@ -70,8 +74,7 @@ PostOps parse_post_ops(const char* op, std::string_view names, at::ArrayRef<doub
     TAE_CHECK_VALUE(!std::isnan(p.alpha) && !std::isnan(p.beta), args_arg, "hold no NaN", args);
     if (p.kind == PostOp::Kind::leaky_relu) check_finite(args_arg, p.alpha);
     TAE_CHECK_VALUE(p.kind != PostOp::Kind::clamp || p.alpha <= p.beta, args_arg,
-                    "give 'clamp' a minimum not above its maximum",
-                    c10::str(p.alpha, " and ", p.beta));
+                    "give 'clamp' a minimum not above its maximum", c10::str(p.alpha, " and ", p.beta));
     post_ops.push_back(p);
   }
   return post_ops;

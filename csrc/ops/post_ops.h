@@ -13,8 +13,6 @@ namespace tae {
 PostOps parse_post_ops(const char* op, std::string_view names, at::ArrayRef<double> args);
 
 // Whether the op has an `other` operand. Cheap, and exact for names that parse.
-inline bool names_add(std::string_view names) {
-  return names.find("add") != std::string_view::npos;
-}
+inline bool names_add(std::string_view names) { return names.find("add") != std::string_view::npos; }
 
 }  // namespace tae

@@ -26,16 +26,14 @@ Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType 
     if (input.numel() > 0) check_storage(arg, input);
     SerialAfterFork serial;
     e.output = at::empty_like(input, input.options().dtype(output_dtype));
-    e.input = at::detail::empty_strided_cpu(e.output.sizes(), e.output.strides(),
-                                            input.scalar_type());
+    e.input = at::detail::empty_strided_cpu(e.output.sizes(), e.output.strides(), input.scalar_type());
     e.input.copy_(input);
   }
   fill_pointers(arg, &e);
   return e;
 }
 
-Elementwise contiguous_elementwise(const Arg& arg, const at::Tensor& input,
-                                   at::ScalarType output_dtype) {
+Elementwise contiguous_elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType output_dtype) {
   Elementwise e;
   check_numel(arg, input.sizes(), c10::elementSize(output_dtype));
   e.input = dense(arg, input);
@@ -55,24 +53,20 @@ ChannelView channel_view(const at::Tensor& t, int64_t axis) {
 }
 
 int64_t check_axis(const Arg& arg, int64_t axis, int64_t rank) {
-  TAE_CHECK_INDEX(axis >= -rank && axis < rank, arg,
-                  c10::str("be in [", -rank, ", ", rank - 1, "]"), axis);
+  TAE_CHECK_INDEX(axis >= -rank && axis < rank, arg, c10::str("be in [", -rank, ", ", rank - 1, "]"), axis);
   return axis < 0 ? axis + rank : axis;
 }
 
-void quantize_run(const kernels::QuantizeKernels& k, DType src_dtype, const uint8_t* src,
-                  int64_t count, float inverse_scale, int32_t zero_point,
-                  const kernels::QuantRange& range, uint8_t* dst) {
+void quantize_run(const kernels::QuantizeKernels& k, DType src_dtype, const uint8_t* src, int64_t count,
+                  float inverse_scale, int32_t zero_point, const kernels::QuantRange& range, uint8_t* dst) {
   if (src_dtype == DType::f32)
-    k.quantize_f32(reinterpret_cast<const float*>(src), count, inverse_scale, zero_point, range,
-                   dst);
+    k.quantize_f32(reinterpret_cast<const float*>(src), count, inverse_scale, zero_point, range, dst);
   else
-    k.quantize_bf16(reinterpret_cast<const uint16_t*>(src), count, inverse_scale, zero_point,
-                    range, dst);
+    k.quantize_bf16(reinterpret_cast<const uint16_t*>(src), count, inverse_scale, zero_point, range, dst);
 }
 
-void dequantize_run(const kernels::QuantizeKernels& k, const uint8_t* src, DType src_dtype,
-                    int64_t count, float scale, int32_t zero_point, DType dst_dtype, uint8_t* dst) {
+void dequantize_run(const kernels::QuantizeKernels& k, const uint8_t* src, DType src_dtype, int64_t count,
+                    float scale, int32_t zero_point, DType dst_dtype, uint8_t* dst) {
   if (dst_dtype == DType::f32)
     k.dequantize_f32(src, src_dtype, count, scale, zero_point, reinterpret_cast<float*>(dst));
   else

@@ -27,8 +27,7 @@ struct Elementwise {
 Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType output_dtype);
 
 // The same, both sides C-contiguous.
-Elementwise contiguous_elementwise(const Arg& arg, const at::Tensor& input,
-                                   at::ScalarType output_dtype);
+Elementwise contiguous_elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType output_dtype);
 
 // A dense tensor in memory order as [outer][channels][inner] around one dimension.
 struct ChannelView {
@@ -48,10 +47,9 @@ inline int64_t size_of_element(const at::Tensor& t) { return static_cast<int64_t
 inline float inverse_of(double scale) { return static_cast<float>(1.0 / scale); }
 
 // quantize / dequantize `count` elements that share one scale, for any float dtype.
-void quantize_run(const kernels::QuantizeKernels& k, DType src_dtype, const uint8_t* src,
-                  int64_t count, float inverse_scale, int32_t zero_point,
-                  const kernels::QuantRange& range, uint8_t* dst);
-void dequantize_run(const kernels::QuantizeKernels& k, const uint8_t* src, DType src_dtype,
-                    int64_t count, float scale, int32_t zero_point, DType dst_dtype, uint8_t* dst);
+void quantize_run(const kernels::QuantizeKernels& k, DType src_dtype, const uint8_t* src, int64_t count,
+                  float inverse_scale, int32_t zero_point, const kernels::QuantRange& range, uint8_t* dst);
+void dequantize_run(const kernels::QuantizeKernels& k, const uint8_t* src, DType src_dtype, int64_t count,
+                    float scale, int32_t zero_point, DType dst_dtype, uint8_t* dst);
 
 }  // namespace tae

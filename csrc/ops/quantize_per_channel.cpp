@@ -36,8 +36,7 @@ void for_each_row_block(const ChannelView& v, const Body& body) {
 }
 
 Tensor quantize_per_channel(const Tensor& input, const Tensor& scales, const Tensor& zero_points,
-                            int64_t axis, int64_t quant_min, int64_t quant_max,
-                            at::ScalarType dtype) {
+                            int64_t axis, int64_t quant_min, int64_t quant_max, at::ScalarType dtype) {
   const char* op = "quantize_per_channel";
   const Arg arg{op, "input"};
   check_tensor(arg, input, kFloatDtypes);
@@ -53,8 +52,8 @@ Tensor quantize_per_channel(const Tensor& input, const Tensor& scales, const Ten
   const QuantBounds bounds = check_bounds(op, quant_min, quant_max, to);
   std::vector<float> factors = scale_values({op, "scales"}, scales, /*allow_double=*/true);
   for (float& s : factors) s = inverse_of(s);
-  const std::vector<int32_t> zps = zero_point_values({op, "zero_points"}, zero_points,
-                                                     tae::quant_min(to), tae::quant_max(to));
+  const std::vector<int32_t> zps =
+      zero_point_values({op, "zero_points"}, zero_points, tae::quant_min(to), tae::quant_max(to));
 
   const Elementwise e = elementwise(arg, input, dtype);
   if (e.numel == 0) return e.output;
@@ -65,8 +64,7 @@ Tensor quantize_per_channel(const Tensor& input, const Tensor& scales, const Ten
   const ChannelView v = channel_view(e.input, axis);
   if (v.inner > 1 || channels == 1) {
     for_each_run(v, [&](int64_t offset, int64_t count, int64_t c) {
-      quantize_run(k, from, e.src + offset * step, count, factors[c], zps[c], range,
-                   e.dst + offset);
+      quantize_run(k, from, e.src + offset * step, count, factors[c], zps[c], range, e.dst + offset);
     });
     return e.output;
   }
@@ -74,17 +72,17 @@ Tensor quantize_per_channel(const Tensor& input, const Tensor& scales, const Ten
     const uint8_t* src = e.src + row * channels * step;
     uint8_t* dst = e.dst + row * channels;
     if (from == DType::f32)
-      k.quantize_channels_f32(reinterpret_cast<const float*>(src), rows, channels, factors.data(),
-                              zps.data(), range, dst);
+      k.quantize_channels_f32(reinterpret_cast<const float*>(src), rows, channels, factors.data(), zps.data(),
+                              range, dst);
     else
-      k.quantize_channels_bf16(reinterpret_cast<const uint16_t*>(src), rows, channels,
-                               factors.data(), zps.data(), range, dst);
+      k.quantize_channels_bf16(reinterpret_cast<const uint16_t*>(src), rows, channels, factors.data(),
+                               zps.data(), range, dst);
   });
   return e.output;
 }
 
-Tensor dequantize_per_channel(const Tensor& input, const Tensor& scales,
-                              const OptTensor& zero_points, int64_t axis, OptDtype output_dtype) {
+Tensor dequantize_per_channel(const Tensor& input, const Tensor& scales, const OptTensor& zero_points,
+                              int64_t axis, OptDtype output_dtype) {
   const char* op = "dequantize_per_channel";
   const Arg arg{op, "input"};
   check_tensor(arg, input, kInt8Dtypes);
@@ -132,10 +130,12 @@ Tensor dequantize_per_channel(const Tensor& input, const Tensor& scales,
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
-  m.def("quantize_per_channel(Tensor input, Tensor scales, Tensor zero_points, int axis, "
-        "int quant_min, int quant_max, ScalarType dtype) -> Tensor");
-  m.def("dequantize_per_channel(Tensor input, Tensor scales, Tensor? zero_points, int axis, "
-        "ScalarType? output_dtype=None) -> Tensor");
+  m.def(
+      "quantize_per_channel(Tensor input, Tensor scales, Tensor zero_points, int axis, "
+      "int quant_min, int quant_max, ScalarType dtype) -> Tensor");
+  m.def(
+      "dequantize_per_channel(Tensor input, Tensor scales, Tensor? zero_points, int axis, "
+      "ScalarType? output_dtype=None) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {

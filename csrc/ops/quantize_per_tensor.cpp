@@ -13,8 +13,8 @@ namespace {
 using at::Tensor;
 using OptDtype = std::optional<at::ScalarType>;
 
-Tensor quantize_per_tensor(const Tensor& input, double scale, int64_t zero_point,
-                           int64_t quant_min, int64_t quant_max, at::ScalarType dtype) {
+Tensor quantize_per_tensor(const Tensor& input, double scale, int64_t zero_point, int64_t quant_min,
+                           int64_t quant_max, at::ScalarType dtype) {
   const char* op = "quantize_per_tensor";
   const Arg arg{op, "input"};
   check_tensor(arg, input, kFloatDtypes);
@@ -22,8 +22,7 @@ Tensor quantize_per_tensor(const Tensor& input, double scale, int64_t zero_point
   const DType to = dtype_of(dtype);
   const QuantBounds bounds = check_bounds(op, quant_min, quant_max, to);
   check_scale({op, "scale"}, scale);
-  const int32_t zp =
-      check_zero_point({op, "zero_point"}, zero_point, tae::quant_min(to), tae::quant_max(to));
+  const int32_t zp = check_zero_point({op, "zero_point"}, zero_point, tae::quant_min(to), tae::quant_max(to));
 
   const Elementwise e = elementwise(arg, input, dtype);
   if (e.numel == 0) return e.output;
@@ -38,17 +37,14 @@ Tensor quantize_per_tensor(const Tensor& input, double scale, int64_t zero_point
   return e.output;
 }
 
-Tensor quantize_per_tensor_tensor(const Tensor& input, const Tensor& scale,
-                                  const Tensor& zero_point, int64_t quant_min, int64_t quant_max,
-                                  at::ScalarType dtype) {
+Tensor quantize_per_tensor_tensor(const Tensor& input, const Tensor& scale, const Tensor& zero_point,
+                                  int64_t quant_min, int64_t quant_max, at::ScalarType dtype) {
   const char* op = "quantize_per_tensor";
   return quantize_per_tensor(input, scale_value({op, "scale"}, scale),
-                             zero_point_value({op, "zero_point"}, zero_point), quant_min,
-                             quant_max, dtype);
+                             zero_point_value({op, "zero_point"}, zero_point), quant_min, quant_max, dtype);
 }
 
-Tensor dequantize_per_tensor(const Tensor& input, double scale, int64_t zero_point,
-                             OptDtype output_dtype) {
+Tensor dequantize_per_tensor(const Tensor& input, double scale, int64_t zero_point, OptDtype output_dtype) {
   const char* op = "dequantize_per_tensor";
   const Arg arg{op, "input"};
   check_tensor(arg, input, kInt8Dtypes);
@@ -57,8 +53,7 @@ Tensor dequantize_per_tensor(const Tensor& input, double scale, int64_t zero_poi
   const DType from = dtype_of(input.scalar_type());
   const DType to = dtype_of(dtype);
   const float s = check_scale({op, "scale"}, scale);
-  const int32_t zp = check_zero_point({op, "zero_point"}, zero_point, quant_min(from),
-                                      quant_max(from));
+  const int32_t zp = check_zero_point({op, "zero_point"}, zero_point, quant_min(from), quant_max(from));
 
   const Elementwise e = elementwise(arg, input, dtype);
   if (e.numel == 0) return e.output;
@@ -70,8 +65,8 @@ Tensor dequantize_per_tensor(const Tensor& input, double scale, int64_t zero_poi
   return e.output;
 }
 
-Tensor dequantize_per_tensor_tensor(const Tensor& input, const Tensor& scale,
-                                    const Tensor& zero_point, OptDtype output_dtype) {
+Tensor dequantize_per_tensor_tensor(const Tensor& input, const Tensor& scale, const Tensor& zero_point,
+                                    OptDtype output_dtype) {
   const char* op = "dequantize_per_tensor";
   return dequantize_per_tensor(input, scale_value({op, "scale"}, scale),
                                zero_point_value({op, "zero_point"}, zero_point), output_dtype);
@@ -80,14 +75,18 @@ Tensor dequantize_per_tensor_tensor(const Tensor& input, const Tensor& scale,
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
-  m.def("quantize_per_tensor(Tensor input, float scale, int zero_point, int quant_min, "
-        "int quant_max, ScalarType dtype) -> Tensor");
-  m.def("quantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, int quant_min, "
-        "int quant_max, ScalarType dtype) -> Tensor");
-  m.def("dequantize_per_tensor(Tensor input, float scale, int zero_point, "
-        "ScalarType? output_dtype=None) -> Tensor");
-  m.def("dequantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, "
-        "ScalarType? output_dtype=None) -> Tensor");
+  m.def(
+      "quantize_per_tensor(Tensor input, float scale, int zero_point, int quant_min, "
+      "int quant_max, ScalarType dtype) -> Tensor");
+  m.def(
+      "quantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, int quant_min, "
+      "int quant_max, ScalarType dtype) -> Tensor");
+  m.def(
+      "dequantize_per_tensor(Tensor input, float scale, int zero_point, "
+      "ScalarType? output_dtype=None) -> Tensor");
+  m.def(
+      "dequantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, "
+      "ScalarType? output_dtype=None) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
@@ -98,15 +97,13 @@ TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {
-  m.impl("quantize_per_tensor",
-         TORCH_FN((InferenceOnly<"quantize_per_tensor", quantize_per_tensor>::call)));
+  m.impl("quantize_per_tensor", TORCH_FN((InferenceOnly<"quantize_per_tensor", quantize_per_tensor>::call)));
   m.impl("quantize_per_tensor.tensor",
          TORCH_FN((InferenceOnly<"quantize_per_tensor.tensor", quantize_per_tensor_tensor>::call)));
   m.impl("dequantize_per_tensor",
          TORCH_FN((InferenceOnly<"dequantize_per_tensor", dequantize_per_tensor>::call)));
   m.impl("dequantize_per_tensor.tensor",
-         TORCH_FN(
-             (InferenceOnly<"dequantize_per_tensor.tensor", dequantize_per_tensor_tensor>::call)));
+         TORCH_FN((InferenceOnly<"dequantize_per_tensor.tensor", dequantize_per_tensor_tensor>::call)));
 }
 
 }  // namespace tae

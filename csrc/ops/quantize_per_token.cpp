@@ -43,8 +43,8 @@ Tensor quantize_per_token(const Tensor& input, const Tensor& scales, const Tenso
   const DType to = dtype_of(dtype);
   const QuantBounds bounds = check_bounds(op, quant_min, quant_max, to);
   const std::vector<float> s = scale_values({op, "scales"}, scales, /*allow_double=*/true);
-  const std::vector<int32_t> zps = zero_point_values({op, "zero_points"}, zero_points,
-                                                     tae::quant_min(to), tae::quant_max(to));
+  const std::vector<int32_t> zps =
+      zero_point_values({op, "zero_points"}, zero_points, tae::quant_min(to), tae::quant_max(to));
 
   const Elementwise e = contiguous_elementwise(arg, input, dtype);
   if (e.numel == 0) return e.output;
@@ -84,8 +84,7 @@ Tensor dequantize_per_token(const Tensor& input, const Tensor& scales, const Ten
   const int64_t step = size_of_element(e.output);
   const int64_t cols = input.size(-1);
   for_each_row(e.numel / cols, cols, [&](int64_t row) {
-    dequantize_run(k, e.src + row * cols, from, cols, s[row], zps[row], to,
-                   e.dst + row * cols * step);
+    dequantize_run(k, e.src + row * cols, from, cols, s[row], zps[row], to, e.dst + row * cols * step);
   });
   return e.output;
 }
@@ -93,10 +92,12 @@ Tensor dequantize_per_token(const Tensor& input, const Tensor& scales, const Ten
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
-  m.def("quantize_per_token(Tensor input, Tensor scales, Tensor zero_points, int quant_min, "
-        "int quant_max, ScalarType dtype) -> Tensor");
-  m.def("dequantize_per_token(Tensor input, Tensor scales, Tensor zero_points, "
-        "ScalarType? output_dtype=None) -> Tensor");
+  m.def(
+      "quantize_per_token(Tensor input, Tensor scales, Tensor zero_points, int quant_min, "
+      "int quant_max, ScalarType dtype) -> Tensor");
+  m.def(
+      "dequantize_per_token(Tensor input, Tensor scales, Tensor zero_points, "
+      "ScalarType? output_dtype=None) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
@@ -105,8 +106,7 @@ TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {
-  m.impl("quantize_per_token",
-         TORCH_FN((InferenceOnly<"quantize_per_token", quantize_per_token>::call)));
+  m.impl("quantize_per_token", TORCH_FN((InferenceOnly<"quantize_per_token", quantize_per_token>::call)));
   m.impl("dequantize_per_token",
          TORCH_FN((InferenceOnly<"dequantize_per_token", dequantize_per_token>::call)));
 }

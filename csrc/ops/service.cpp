@@ -99,9 +99,9 @@ std::string info() {
 
 void check_weight(const char* op, const at::Tensor& weight) {
   const bool plain = weight.defined() && weight.is_cpu() && weight.layout() == at::kStrided;
-  TAE_CHECK_TYPE(plain, (Arg{op, "weight"}), "be a dense CPU tensor",
-                 weight.defined() ? c10::str("layout ", weight.layout(), " on ", weight.device())
-                                  : std::string("None"));
+  TAE_CHECK_TYPE(
+      plain, (Arg{op, "weight"}), "be a dense CPU tensor",
+      weight.defined() ? c10::str("layout ", weight.layout(), " on ", weight.device()) : std::string("None"));
 }
 
 std::string explain(const at::Tensor& weight) {
@@ -113,8 +113,7 @@ std::string explain(const at::Tensor& weight) {
     j.key("description").value(r.state->description);
     j.key("packed_bytes").value(static_cast<int64_t>(r.state->packed_bytes));
     j.key("refused").open('[');
-    for (const auto& [engine, reason] : r.state->refused)
-      j.open('[').value(engine).value(reason).close(']');
+    for (const auto& [engine, reason] : r.state->refused) j.open('[').value(engine).value(reason).close(']');
     j.close(']').close('}');
   }
   j.close(']').close('}');
@@ -158,6 +157,4 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
 
 // The one exported symbol: a C++ program that names it keeps the library under
 // --as-needed, and so its operators.
-extern "C" __attribute__((visibility("default"))) const char* torch_ao_ext_version() {
-  return TAE_VERSION;
-}
+extern "C" __attribute__((visibility("default"))) const char* torch_ao_ext_version() { return TAE_VERSION; }
