@@ -56,7 +56,9 @@ def build(args, missing):
             calls[TORCHAO] = variants.compiled(variants.torchao_model(model))
         if args.autotune:
             with missing.noting(TORCHAO_TUNED):
-                calls[TORCHAO_TUNED] = variants.compiled(variants.torchao_model(model), **variants.TUNED)
+                calls[TORCHAO_TUNED] = variants.compiled_frozen(variants.torchao_model(model))
+        else:
+            missing.reasons[TORCHAO_TUNED] = "not run (--autotune): the stronger peer at small sizes"
         if OURS in modules:
             calls[OURS_COMPILED] = variants.compiled(modules[OURS])
     return calls, modules

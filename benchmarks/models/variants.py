@@ -28,15 +28,47 @@ def eager(model):
     return functools.partial(minilm_model.hidden, model)
 
 
-def compiled(model, **options):
+def compiled(model):
     """Static shapes, as a server with fixed sizes would; one graph per size.
 
     fullgraph: a break or the recompile limit raises instead of running eagerly.
     The limit counts graphs of one code object, here several models times sizes.
     """
     torch._dynamo.config.recompile_limit = 64
-    fast = torch.compile(model, dynamic=False, fullgraph=True, options=options or None)
+    fast = torch.compile(model, dynamic=False, fullgraph=True)
     return functools.partial(minilm_model.hidden, fast)
+
+
+def compiled_frozen(model):
+    """`compiled` with weights frozen and max-autotune; raises when no linear layer was fused.
+
+    The switches are set around the first call of each shape: Dynamo reads
+    `freezing` while it traces, before torch.compile's `options` take effect, so
+    that `options={"freezing": True}` freezes nothing and says nothing (torch 2.13.0).
+    """
+    torch._dynamo.config.recompile_limit = 64
+    # Options of its own make it a backend of its own. Without, Dynamo finds the graph that
+    # `compiled` made of an equal model (its weights are inputs) and compiles nothing.
+    fast = torch.compile(model, dynamic=False, fullgraph=True, options={"max_autotune": True})
+    fast, seen = functools.partial(minilm_model.hidden, fast), set()
+
+    def call(ids, mask):
+        if ids.shape in seen:
+            return fast(ids, mask)
+        before = _fused_linears()
+        # No cache: a graph taken from it would not count its fusions.
+        with torch._inductor.config.patch(freezing=True, force_disable_caches=True):
+            answer = fast(ids, mask)
+        if _fused_linears() == before:
+            raise RuntimeError("Inductor fused no integer linear layer: not what this row is about")
+        seen.add(ids.shape)
+        return answer
+
+    return call
+
+
+def _fused_linears():
+    return torch._dynamo.utils.counters["inductor"]["qlinear_weight_prepack_matcher_count"]
 
 
 def torchao_model(model):
@@ -49,12 +81,6 @@ def torchao_model(model):
         model = copy.deepcopy(model)
         quantize_(model, Int8DynamicActivationInt8WeightConfig())
     return model
-
-
-# Inductor fuses torchao's integer multiplies into oneDNN calls only when weights
-# are frozen, and needs autotuning with it: freezing alone took 4.6 s for 1x32
-# (torch 2.13.0, torchao 0.18.0).
-TUNED = {"freezing": True, "max_autotune": True}
 
 
 def our_model(model):
