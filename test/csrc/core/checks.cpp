@@ -1,5 +1,6 @@
 #include "core/checks.h"
 
+#undef CHECK  // c10's
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>

@@ -1,5 +1,7 @@
 #include "core/parallel.h"
 
+#include "core/torch_api.h"
+#undef CHECK  // c10's
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,7 +12,6 @@
 #include <vector>
 
 #include "core/fork.h"
-#include "core/torch_api.h"
 
 using namespace tae;
 

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <barrier>
+#undef CHECK  // c10's
 #include <catch2/catch_test_macros.hpp>
 #include <chrono>
 #include <cstdio>
@@ -146,7 +147,7 @@ TEST_CASE("weight state: threads that come first together pack once") {
   std::barrier barrier(kThreads);
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t)
-    threads.emplace_back([&] {
+    threads.emplace_back([&, t] {
       for (int i = 0; i < kRounds; ++i) {
         barrier.arrive_and_wait();
         StateQuery query("test", weights[i]);
