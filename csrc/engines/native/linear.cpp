@@ -198,7 +198,7 @@ void NativeLinear::finish(const Call& call, const QuantizedRows& a, int64_t a_ro
 
 // Bytes of later weights that one block may fetch: more would fill the queue of
 // misses and hold up the block's own loads.
-constexpr int64_t kMostFetched = 4096;
+constexpr int64_t kMostFetched = 8192;
 
 // Panels a GEMV computes between two calls of the epilogue: 8 KB of accumulators.
 constexpr int64_t kGemvPanels = 32;
@@ -238,7 +238,7 @@ void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, const
         g.rows = count;
         if (next < p1 && tiles > 1) {
           g.next = weight_.panel(next) + from;
-          g.next_bytes = to - from < kMostFetched ? to - from : kMostFetched;
+          g.next_bytes = to - from;
         }
         multiply_panel(call, g, r0 + r, i);
       }
@@ -251,26 +251,29 @@ void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, const
 void NativeLinear::multiply_panel(const Call& call, GemmBlock g, int64_t row, int64_t panel) const {
   const int64_t n = weight_.n();
   const int64_t n0 = panel * kPanelColumns;
-  const int64_t columns = n - n0 < kPanelColumns ? n - n0 : kPanelColumns;
+  const int64_t columns = std::min(n - n0, kPanelColumns);
   const int64_t element_bytes = static_cast<int64_t>(size_of(output_dtype_));
+  const int64_t quads = call.blocks.quads;
   const uint8_t* a = g.a;
+  const int64_t fetch = quads == 0 ? 0 : g.next_bytes * call.blocks.k_quads / quads;
   int64_t q = 0;
   do {
-    const int64_t left = call.blocks.quads - q;
+    const int64_t left = quads - q;
     const bool last = left <= call.blocks.k_quads;
     g.a = a + 4 * q;
     g.b = weight_.panel(panel) + q * kernels::kQuadBytes;
     g.quads = last ? left : call.blocks.k_quads;
     g.accumulate = q != 0;
+    g.next_bytes = std::min(fetch, kMostFetched);
     if (last) {
       g.out = static_cast<const uint8_t*>(call.args.output) + (row * n + n0) * element_bytes;
       g.out_stride = n * element_bytes;
       g.out_bytes = columns * element_bytes;
     }
     call.gemm.block(g);
-    g.next_bytes = 0;  // the first k block has fetched it
+    g.next += fetch;
     q += call.blocks.k_quads;
-  } while (q < call.blocks.quads);
+  } while (q < quads);
 }
 
 void NativeLinear::run_task(const Call& call, const Scratch& scratch, int64_t r0, int64_t r1, int64_t p0,

@@ -55,8 +55,8 @@ Blocks choose_blocks(const kernels::GemmKernels& gemm, const kernels::PackedWeig
   b.tile_panels = std::min({gemm.tile_bytes / panel_tile, in_l2, weight.panels()});
   b.tile_panels = std::max<int64_t>(1, b.tile_panels);
 
-  // Rows: 5/8 of L2, shared out evenly, because each set of them reads all weights again.
-  const int64_t most = std::max(b.tile_rows, l2_bytes() * 5 / 8 / row_bytes);
+  // Rows: half of L2, shared out evenly, because each set of them reads all weights again.
+  const int64_t most = std::max(b.tile_rows, l2_bytes() / 2 / row_bytes);
   const int64_t sets = ceil_div(task_rows, most);
   b.rows = std::min(task_rows, round_up(ceil_div(task_rows, sets), b.tile_rows));
 
