@@ -12,10 +12,31 @@ import torch_ao_ext  # noqa: F401  (registers the operators)
 sys.path.insert(0, str(Path(__file__).parent))  # op_cases.py, op_reference.py
 
 
+@pytest.fixture(autouse=True)
+def exact_engines():
+    """Automatic choice among the engines that follow the numeric rule exactly."""
+    torch.ops.torch_ao._set_deterministic(True)
+    yield
+    torch.ops.torch_ao._set_deterministic(False)
+
+
 @pytest.fixture
 def forced():
-    """forced(name) makes one engine the only candidate until the test ends."""
-    yield torch.ops.torch_ao._set_engine
+    """forced(name) makes one engine the only candidate until the test ends.
+
+    Skips with the engine's own reason where it cannot run at this instruction set.
+    """
+
+    def force(name):
+        ops = torch.ops.torch_ao
+        ops._set_engine(name)
+        ops._set_deterministic(name != "xnnpack")
+        try:
+            ops.linear_dynamic(torch.ones(1, 4), torch.ones(4, 4, dtype=torch.int8), torch.ones(1))
+        except NotImplementedError as refusal:
+            pytest.skip(str(refusal))
+
+    yield force
     torch.ops.torch_ao._set_engine("")
 
 
