@@ -39,12 +39,12 @@ struct Fetch {
 
   inline __attribute__((always_inline)) void step() {
     for (int64_t i = 0; i < out_share && out_rows > 0; ++i) {
-      fetch_for_write(out, out_bytes);
+      for (int64_t j = 0; j < out_bytes; j += 64) fetch_for_write(out + j);
       out += out_stride;
       --out_rows;
     }
     const int64_t bytes = next_share < next_bytes ? next_share : next_bytes;
-    fetch_to_l2(next, bytes);
+    for (int64_t i = 0; i < bytes; i += 64) fetch_to_l2(next + i);
     next += bytes;
     next_bytes -= bytes;
   }
@@ -54,7 +54,7 @@ struct Fetch {
 Fetch share(const GemmBlock& g, int64_t steps, int64_t r, int64_t end, int64_t i, int64_t parts) {
   Fetch f;
   if (steps == 0) return f;
-  if (g.out != nullptr) {
+  if (g.out_bytes != 0) {
     const int64_t width = (g.out_bytes + parts - 1) / parts;
     f.out = g.out + r * g.out_stride + i * width;
     f.out_stride = g.out_stride;

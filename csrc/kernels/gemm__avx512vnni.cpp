@@ -51,34 +51,54 @@ inline __attribute__((always_inline)) void store(const Row& row, int32_t* c, boo
   _mm512_storeu_si512(c + 48, sum.c3);
 }
 
-template <int kRows>
-void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, int32_t* c, int64_t c_stride,
-          bool accumulate) {
-  const __m512i zero = _mm512_setzero_si512();
-  const Row zeros = {zero, zero, zero, zero};
-  Row r0 = zeros, r1 = zeros, r2 = zeros, r3 = zeros, r4 = zeros, r5 = zeros;
-  for (int64_t q = 0; q < quads; ++q) {
+struct Tile {
+  Row r0, r1, r2, r3, r4, r5;
+};
+
+// `steps` steps of 4 k; each also draws one line at `next` into L2 if kFetch.
+template <int kRows, bool kFetch>
+inline __attribute__((always_inline)) void multiply_steps(Tile& t, const uint8_t* a, int64_t a_stride,
+                                                          const int8_t* b, int64_t steps,
+                                                          const int8_t* next) {
+  for (int64_t q = 0; q < steps; ++q) {
     Row w = load(b);
     // Otherwise GCC 12 loads the weights again for every row of a low tile.
     if constexpr (kRows > 1) asm("" : "+v"(w.c0), "+v"(w.c1), "+v"(w.c2), "+v"(w.c3));
-    multiply(r0, a, w);
-    if constexpr (kRows > 1) multiply(r1, a + a_stride, w);
-    if constexpr (kRows > 2) multiply(r2, a + 2 * a_stride, w);
-    if constexpr (kRows > 3) multiply(r3, a + 3 * a_stride, w);
-    if constexpr (kRows > 4) multiply(r4, a + 4 * a_stride, w);
-    if constexpr (kRows > 5) multiply(r5, a + 5 * a_stride, w);
+    if constexpr (kFetch) {
+      fetch_to_l2(next);
+      next += 64;
+    }
+    multiply(t.r0, a, w);
+    if constexpr (kRows > 1) multiply(t.r1, a + a_stride, w);
+    if constexpr (kRows > 2) multiply(t.r2, a + 2 * a_stride, w);
+    if constexpr (kRows > 3) multiply(t.r3, a + 3 * a_stride, w);
+    if constexpr (kRows > 4) multiply(t.r4, a + 4 * a_stride, w);
+    if constexpr (kRows > 5) multiply(t.r5, a + 5 * a_stride, w);
     a += 4;
     b += kQuadBytes;
   }
-  store(r0, c, accumulate);
-  if constexpr (kRows > 1) store(r1, c + c_stride, accumulate);
-  if constexpr (kRows > 2) store(r2, c + 2 * c_stride, accumulate);
-  if constexpr (kRows > 3) store(r3, c + 3 * c_stride, accumulate);
-  if constexpr (kRows > 4) store(r4, c + 4 * c_stride, accumulate);
-  if constexpr (kRows > 5) store(r5, c + 5 * c_stride, accumulate);
 }
 
-using TileFn = void (*)(const uint8_t*, int64_t, const int8_t*, int64_t, int32_t*, int64_t, bool);
+// Rows r .. r + kRows of the block; `lines` of the weights at `next` are fetched.
+template <int kRows>
+void tile(const GemmBlock& g, int64_t r, const int8_t* next, int64_t lines) {
+  const __m512i zero = _mm512_setzero_si512();
+  const Row zeros = {zero, zero, zero, zero};
+  Tile t = {zeros, zeros, zeros, zeros, zeros, zeros};
+  const uint8_t* a = g.a + r * g.a_stride;
+  multiply_steps<kRows, true>(t, a, g.a_stride, g.b, lines, next);
+  multiply_steps<kRows, false>(t, a + 4 * lines, g.a_stride, g.b + lines * kQuadBytes, g.quads - lines,
+                               nullptr);
+  int32_t* c = g.c + r * g.c_stride;
+  store(t.r0, c, g.accumulate);
+  if constexpr (kRows > 1) store(t.r1, c + g.c_stride, g.accumulate);
+  if constexpr (kRows > 2) store(t.r2, c + 2 * g.c_stride, g.accumulate);
+  if constexpr (kRows > 3) store(t.r3, c + 3 * g.c_stride, g.accumulate);
+  if constexpr (kRows > 4) store(t.r4, c + 4 * g.c_stride, g.accumulate);
+  if constexpr (kRows > 5) store(t.r5, c + 5 * g.c_stride, g.accumulate);
+}
+
+using TileFn = void (*)(const GemmBlock& g, int64_t r, const int8_t* next, int64_t lines);
 constexpr int64_t kTileRows = 6;
 constexpr TileFn kTiles[kTileRows + 1] = {nullptr, tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};
 
@@ -86,15 +106,14 @@ constexpr TileFn kTiles[kTileRows + 1] = {nullptr, tile<1>, tile<2>, tile<3>, ti
 // tile of 2 rows would wait for its own multiply-adds.
 void block(const GemmBlock& g) {
   const int64_t tiles = (g.rows + kTileRows - 1) / kTileRows;
-  const int64_t next_step = g.next_bytes / tiles / 64 * 64;
+  int64_t lines = (g.next_bytes / 64 + tiles - 1) / tiles;
+  if (lines > g.quads) lines = g.quads;
   for (int64_t i = 0; i < tiles; ++i) {
     const int64_t r = g.rows * i / tiles;
     const int64_t end = g.rows * (i + 1) / tiles;
-    fetch_to_l2(g.next + i * next_step, i + 1 < tiles ? next_step : g.next_bytes - i * next_step);
-    if (g.out != nullptr)
-      for (int64_t j = r; j < end; ++j) fetch_for_write(g.out + j * g.out_stride, g.out_bytes);
-    kTiles[end - r](g.a + r * g.a_stride, g.a_stride, g.b, g.quads, g.c + r * g.c_stride, g.c_stride,
-                    g.accumulate);
+    for (int64_t j = r; j < end; ++j)
+      for (int64_t byte = 0; byte < g.out_bytes; byte += 64) fetch_for_write(g.out + j * g.out_stride + byte);
+    kTiles[end - r](g, r, g.next + i * lines * 64, lines);
   }
 }
 

@@ -28,25 +28,22 @@ struct GemmBlock {
   int64_t c_stride = kPanelColumns;  // elements
   int64_t rows = 0;
   bool accumulate = false;  // c += instead of c =
-  // Memory fetched meanwhile, so that nobody waits for it later. `out`, or null:
-  // where the epilogue will write, fetched exclusively.
+  // Memory fetched meanwhile, so that nobody waits for it later: where the epilogue
+  // will write (out_bytes of each row; 0: nothing), and weights of a later block.
   const uint8_t* out = nullptr;
   int64_t out_stride = 0;  // bytes
-  int64_t out_bytes = 0;   // of one row of the block
-  // Weights of a later block, drawn into L2.
+  int64_t out_bytes = 0;
   const int8_t* next = nullptr;
   int64_t next_bytes = 0;
 };
 
-// Fetches `bytes` at p for writing. As instruction because the intrinsic needs a
-// compiler flag; a no-op before Broadwell.
-static inline __attribute__((always_inline)) void fetch_for_write(const uint8_t* p, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __asm__ volatile("prefetchw %0" : : "m"(p[i]));
+// Fetches the cache line at p for writing. As instruction because the intrinsic
+// needs a compiler flag; a no-op before Broadwell.
+static inline __attribute__((always_inline)) void fetch_for_write(const uint8_t* p) {
+  __asm__ volatile("prefetchw %0" : : "m"(*p));
 }
 
-static inline __attribute__((always_inline)) void fetch_to_l2(const int8_t* p, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
-}
+static inline __attribute__((always_inline)) void fetch_to_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // One row of `a` times consecutive panels: c[64 * panels].
 struct GemvRange {
