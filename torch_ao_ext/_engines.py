@@ -14,7 +14,7 @@ def _layers(model: nn.Module, op: str) -> list[Linear]:
     return [module for module in model.modules() if isinstance(module, Linear)]
 
 
-def prepack(model: nn.Module) -> nn.Module:
+def prepack(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Packs every int8 layer now, so that the first request does not.
 
     Needed after `load_state_dict` or unpickling; `quantize_dynamic` does it itself.
@@ -22,6 +22,7 @@ def prepack(model: nn.Module) -> nn.Module:
 
     Args:
         model: any module.
+        dtype: of the inputs to come, torch.float32 or torch.bfloat16.
 
     Returns:
         The same model.
@@ -33,7 +34,7 @@ def prepack(model: nn.Module) -> nn.Module:
         True
     """
     for layer in _layers(model, "prepack"):
-        layer.prepack()
+        layer.prepack(dtype)
     return model
 
 

@@ -318,6 +318,28 @@ def test_encoder_with_padding(batch_first, grad):
         assert_near(q(x, mask=mask), model(x, mask=mask))
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_training_mode_drops_out(grad):
+    q = quantize_dynamic(nn.TransformerEncoder(encoder_layer(batch_first=True, dropout=0.5), 2))
+    x = torch.randn(B, L, E)
+    with torch.set_grad_enabled(grad):
+        expected = q(x)
+        q.train()
+        assert not torch.equal(q(x), q(x))
+        q.eval()
+        assert torch.equal(q(x), expected)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_encoder_classes_can_be_constructed(batch_first):
+    float_layer = encoder_layer(batch_first=batch_first)
+    model = TransformerEncoder(float_layer, 2, nn.LayerNorm(E)).eval()
+    reference = nn.TransformerEncoder(float_layer, 2, nn.LayerNorm(E), enable_nested_tensor=False).eval()
+    x = torch.randn((B, L, E) if batch_first else (L, B, E))
+    assert torch.allclose(model(x), reference(x), atol=1e-6)
+    assert_near(quantize_dynamic(model)(x), reference(x))
+
+
 def test_user_subclasses_of_encoders_do_not_crash():
     class MyLayer(nn.TransformerEncoderLayer):
         pass

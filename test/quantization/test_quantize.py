@@ -279,6 +279,18 @@ def test_unknown_names_are_named():
         quantize_dynamic(Net(), {"hed": None, nn.Linear: row_dynamic_qconfig}, strict=True)
 
 
+def test_names_inside_a_layer_converted_whole_are_named():
+    model = nn.Sequential(nn.MultiheadAttention(8, 2))
+    spec = {nn.MultiheadAttention: row_dynamic_qconfig, "0.out_proj": None}
+    text = "names without effect inside a layer converted whole: '0.out_proj'"
+    with pytest.warns(UserWarning, match=text):
+        assert isinstance(quantize_dynamic(model, spec)[0], MultiheadAttention)
+    with pytest.raises(ValueError, match=text):
+        quantize_dynamic(model, spec, strict=True)
+    agreed = {**spec, "0.out_proj": row_dynamic_qconfig}
+    assert isinstance(quantize_dynamic(model, agreed, strict=True)[0], MultiheadAttention)
+
+
 def test_requested_type_without_int8_module_is_named():
     model = nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 4))
     text = "1 requested modules stay float: '1': no dynamic int8 module for nn.LSTM"
@@ -335,6 +347,22 @@ def test_tied_weights_share_int8_tensors(inplace):
     assert torch.equal(again(x), q(x))
     if not inplace:
         assert q.table.weight is not model.table.weight and model.a.weight is model.table.weight
+
+
+def test_tied_weights_stay_shared_after_loading(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    saved = quantize_dynamic(Tied())
+    safetensors.save_model(saved, tmp_path / "m.safetensors")  # keeps one name of each tensor
+    x = torch.randn(3, 6)
+    for how in ("safetensors", "state_dict"):
+        q = quantize_dynamic(Tied())
+        assert not torch.equal(q(x), saved(x))
+        if how == "safetensors":
+            safetensors.load_model(q, tmp_path / "m.safetensors")
+        else:
+            q.load_state_dict(saved.state_dict())
+        assert torch.equal(q(x), saved(x)), how
+        assert q.a.qweight is q.c.qweight and q.a.weight_scale is q.c.weight_scale
 
 
 def test_reused_module_stays_one_module():
@@ -459,6 +487,8 @@ def test_bfloat16_model():
     x = torch.randn(4, 12).bfloat16()
     assert q(x).dtype == torch.bfloat16
     assert (q(x).float() - model(x).float()).abs().max() < 0.1
+    # Packed at conversion for the dtype that it will get, so never again.
+    assert {e["pack_count"] for e in torch_ao_ext.explain(q).weights.values()} == {1}
 
 
 def test_default_is_more_accurate_than_torch_ao_numerics(sqnr):

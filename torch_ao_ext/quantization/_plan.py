@@ -51,6 +51,8 @@ class Plan:
     # fqn -> reason of the other float modules with weights.
     skipped: dict[str, str] = field(default_factory=dict)
     unmatched_names: list[str] = field(default_factory=list)
+    # Names below a target to which the spec gives another qconfig than to the target.
+    inner_names: list[str] = field(default_factory=list)
 
 
 def is_fused_linear_relu(module: nn.Module) -> bool:
@@ -169,6 +171,7 @@ class _Resolver:
             if parent is not None:
                 target.places.append((parent, key))
             self._visit_names(module, name)
+            self._note_inner_names(name, qconfig)
             return
         for child_key, child in module._modules.items():
             if child is not None:
@@ -180,6 +183,19 @@ class _Resolver:
         """Names below a module that is not walked (again) still count as matched."""
         for child, _ in module.named_modules(remove_duplicate=False):
             self.names.add(f"{name}.{child}" if name and child else name or child)
+
+    def _note_inner_names(self, name: str, qconfig: Any) -> None:
+        """A layer is converted whole: what the spec says about its parts cannot hold."""
+        prefix = f"{name}." if name else ""
+        self.plan.inner_names += [
+            key
+            for key, value in self.spec.items()
+            if isinstance(key, str)
+            and key != name
+            and key.startswith(prefix)
+            and key in self.names
+            and value is not qconfig
+        ]
 
     def _target(
         self, module: nn.Module, name: str, qconfig: Any, inside_mha: bool

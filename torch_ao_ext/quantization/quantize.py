@@ -142,6 +142,9 @@ def _complain(plan: _plan.Plan, model: nn.Module, asked: bool, strict: bool) -> 
     if plan.unmatched_names:
         names = ", ".join(repr(name) for name in plan.unmatched_names)
         problems.append(f"qconfig_spec names that no module has: {names}")
+    if plan.inner_names:
+        names = ", ".join(repr(name) for name in plan.inner_names)
+        problems.append(f"qconfig_spec names without effect inside a layer converted whole: {names}")
     missing = [(n, r) for n, r in plan.refused if asked and r.startswith("no dynamic int8")]
     refused = plan.refused if strict else missing
     if refused:
@@ -253,10 +256,11 @@ def quantize_dynamic(
             parent._modules[key] = new
         if target.module is model:
             result = new
+        low = any(p.dtype == torch.bfloat16 for p in target.module.parameters())
         del target  # the float weight goes before the packed form comes
         for part in new.modules():
             if isinstance(part, dynamic.Linear):
-                part.prepack()
+                part.prepack(torch.bfloat16 if low else torch.float32)
     _note_reasons(result, plan)
     _remove_qconfig(result)
     disable_fused_path(result, lambda m: isinstance(m, _plan._QUANTIZED))

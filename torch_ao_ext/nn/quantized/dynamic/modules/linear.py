@@ -212,18 +212,18 @@ class Linear(nn.Module):
         self.is_default = self.dynamic_quant == DynamicQuant()
         self.register_buffer("act_quant", torch.tensor(self.dynamic_quant, dtype=torch.int64))
 
-    def prepack(self) -> None:
-        """Packs the weight for float32 calls now instead of at the first one."""
+    def prepack(self, dtype: torch.dtype = torch.float32) -> None:
+        """Packs the weight now instead of at the first call, for inputs of this dtype."""
         torch.ops.torch_ao._prepack_linear_dynamic(
             self.qweight,
             self.weight_scale,
             self.weight_zero_point,
             self.qbias,
-            torch.float32,
+            dtype,
             self.per_row,
             self.symmetric,
             self.reduce_range,
-            torch.float32,
+            dtype,
             self._POST_OP,
         )
 
@@ -351,8 +351,13 @@ class Linear(nn.Module):
             )
             return
         # The optional and variable-shaped buffers take the form they have in the file.
+        # A buffer that has this form already is kept: tied layers share it.
         scale = state_dict.get(prefix + "weight_scale")
-        if scale is not None and scale.shape in ((1,), (self.out_features,)):
+        if (
+            scale is not None
+            and scale.shape != self.weight_scale.shape
+            and scale.shape in ((1,), (self.out_features,))
+        ):
             self.weight_scale = torch.empty(scale.shape, device=self.weight_scale.device)
         if prefix + "qweight" in state_dict:
             self._match_optional(state_dict, prefix, "weight_zero_point", torch.int32)

@@ -30,6 +30,11 @@ def _causal_hint(mask: torch.Tensor | None, is_causal: bool | None, length: int)
     return bool((mask == causal).all())
 
 
+def _batch_first(encoder: nn.TransformerEncoder) -> bool:
+    attention = getattr(encoder.layers[0], "self_attn", None) if len(encoder.layers) else None
+    return bool(getattr(attention, "batch_first", False))
+
+
 class TransformerEncoderLayer(nn.TransformerEncoderLayer):
     """nn.TransformerEncoderLayer that always runs its submodules.
 
@@ -63,7 +68,26 @@ class TransformerEncoder(nn.TransformerEncoder):
 
     Outputs at padded positions are therefore what the layers give there, as in
     core with gradients on, and not the zeros of core's nested path.
+
+    Args:
+        encoder_layer: repeated `num_layers` times.
+        num_layers: count of layers.
+        norm: applied last, or None.
+        enable_nested_tensor: core's argument; no effect.
+        mask_check: core's argument; no effect.
     """
+
+    def __init__(
+        self,
+        encoder_layer: nn.Module,
+        num_layers: int,
+        norm: nn.Module | None = None,
+        enable_nested_tensor: bool = False,
+        mask_check: bool = True,
+    ) -> None:
+        del enable_nested_tensor
+        super().__init__(encoder_layer, num_layers, norm, False, mask_check)
+        self.batch_first = _batch_first(self)
 
     def forward(
         self,
@@ -114,6 +138,4 @@ def disable_fused_path(model: nn.Module, is_quantized) -> None:
             module.use_nested_tensor = False
             if type(module) is nn.TransformerEncoder:
                 module.__class__ = TransformerEncoder
-                first = module.layers[0]
-                attention = getattr(first, "self_attn", None)
-                module.batch_first = bool(getattr(attention, "batch_first", False))
+                module.batch_first = _batch_first(module)
