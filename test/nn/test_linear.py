@@ -363,6 +363,22 @@ def test_aot_inductor(tmp_path):
             assert torch.equal(loaded(x), model(x))
 
 
+def test_linear_relu_compiles_and_exports(tmp_path):
+    model = nn.Sequential(LinearReLU.from_float(fused(row_dynamic_qconfig)), quantized(k=10, n=6))
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(model, fullgraph=True, dynamic=True)
+        batch = torch.export.Dim("batch", min=1, max=64)
+        program = torch.export.export(model, (torch.randn(4, 24),), dynamic_shapes=({0: batch},))
+        path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "m.pt2"))
+        torch.export.save(program, tmp_path / "program.pt2")
+        exported = torch.export.load(tmp_path / "program.pt2").module()
+        for run in (compiled, exported, torch._inductor.aoti_load_package(path)):
+            for rows in (2, 9):
+                x = torch.randn(rows, 24)
+                assert torch.equal(run(x), model(x))
+
+
 def runtimes(model, x):
     """The same model under every way to run it that this file tests, as callables."""
     yield "eager", model
