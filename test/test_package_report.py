@@ -82,6 +82,7 @@ def test_unconverted_model_and_errors():
     assert str(torch_ao_ext.report(nn.ReLU())).splitlines()[-1].startswith("int8: no layers")
     with pytest.raises(ValueError, match="argument 'model' must be a Python nn.Module"):
         torch_ao_ext.report(torch.jit.script(nn.Linear(2, 2)))
+    assert str(torch_ao_ext.explain(Net())) == "no int8 layers"
     with pytest.raises(ValueError, match="must be an nn.Module or a tensor, got int"):
         torch_ao_ext.explain(3)
 

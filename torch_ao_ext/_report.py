@@ -199,7 +199,8 @@ class Explanation:
     weights: dict[str, dict[str, Any]]
 
     def __str__(self) -> str:
-        return "\n".join(line for item in self.weights.items() for line in self._lines(*item))
+        lines = [line for item in self.weights.items() for line in self._lines(*item)]
+        return "\n".join(lines) or "no int8 layers"
 
     @staticmethod
     def _lines(name: str, entry: dict[str, Any]) -> list[str]:

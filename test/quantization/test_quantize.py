@@ -172,6 +172,7 @@ def test_unsupported_dtype(dtype):
         ({"qconfig_spec": [nn.Linear]}, "argument 'qconfig_spec' must be a dict, a set or None, got list"),
         ({"qconfig_spec": {nn.Linear: 3}}, "must map .* to a QConfig or None, got 3"),
         ({"qconfig_spec": {3: None}}, "must have types and names as keys, got 3"),
+        ({"mapping": {nn.Linear: nn.Identity}}, "'mapping' must have values with from_float, got .*Identity"),
         ({"model": torch.ones(1)}, "argument 'model' must be a Python nn.Module, got Tensor"),
         ({"qconfig_spec": {nn.Linear: QConfig(nn.Identity, None)._replace(
             weight=torch_ao_ext.quantization.PlaceholderObserver.with_args(dtype=torch.float16))}},

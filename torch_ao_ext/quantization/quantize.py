@@ -232,6 +232,12 @@ def quantize_dynamic(
         )
     spec = _read_spec(qconfig_spec, dtype)
     table = get_default_dynamic_quant_module_mappings() if mapping is None else mapping
+    for key, value in table.items():
+        if not hasattr(value, "from_float"):
+            raise ValueError(
+                "quantize_dynamic: argument 'mapping' must have values with from_float, "
+                f"got {value!r} for {key!r}"
+            )
     plan = _plan.resolve(model, spec, table)
     _complain(plan, model, asked=spec is not None, strict=strict)
     _check_targets(plan)
