@@ -57,7 +57,8 @@ $(VENV)/.build: third_party/requirements.txt third_party/system_packages.sh
 	$(PIP) install -q $(TORCH)
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.build $(CXX_SOURCES) setup.py pyproject.toml CMakeLists.txt csrc/exports.map
+$(VENV)/.installed: $(VENV)/.build $(CXX_SOURCES) setup.py pyproject.toml CMakeLists.txt csrc/exports.map \
+    $(wildcard third_party/*.py) torch_ao_ext/version.py
 	$(PY) third_party/build.py
 	$(PIP) install --no-build-isolation --no-deps -e .
 	touch $@
