@@ -28,7 +28,8 @@ class CMakeBuild(build_ext):
         configure += os.environ.get("TORCH_AO_EXT_CMAKE_ARGS", "").split()
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         subprocess.run(configure, check=True)
-        subprocess.run(["cmake", "--build", build, "--target", "torch_ao_ext", "--parallel", jobs], check=True)
+        make = ["cmake", "--build", build, "--target", "torch_ao_ext", "--parallel", jobs]
+        subprocess.run(make, check=True)
         subprocess.run(["cmake", "--install", build, "--component", "library"], check=True)
 
         target = Path(self.get_ext_fullpath(ext.name)).resolve()

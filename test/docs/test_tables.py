@@ -38,7 +38,8 @@ def test_engines_of_the_support_table(op, engine):
     if op.endswith("dynamic"):
         arguments = (torch.randn(3, 16), weight, scale)
     else:
-        arguments = (torch.randint(0, 256, (3, 16), dtype=torch.uint8), 0.1, 3, weight, scale, None, None, 0.5, 7)
+        x = torch.randint(0, 256, (3, 16), dtype=torch.uint8)
+        arguments = (x, 0.1, 3, weight, scale, None, None, 0.5, 7)
     if "_add" in op:
         arguments += (None, torch.randint(0, 256, (3, 8), dtype=torch.uint8))
     torch_ao_ext.set_engine(engine)

@@ -26,7 +26,8 @@ print(json.dumps(leaders))
 
 def leaders(isa, **settings):
     env = dict(os.environ, TORCH_AO_EXT_MAX_ISA=isa, **settings)
-    result = subprocess.run([sys.executable, "-c", PROBE], env=env, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", PROBE]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     return found.pop("isa"), found

@@ -21,7 +21,8 @@ def test_there_is_something_to_check():
 
 @pytest.mark.parametrize("path", [p for p in OBJECTS if ISA_OBJECT.search(p.name)], ids=lambda p: p.name)
 def test_isa_object_defines_no_weak_symbol(path):
-    symbols = subprocess.run(["nm", "-C", "--defined-only", str(path)], check=True, capture_output=True, text=True)
+    command = ["nm", "-C", "--defined-only", str(path)]
+    symbols = subprocess.run(command, check=True, capture_output=True, text=True)
     weak = [line for line in symbols.stdout.splitlines() if re.match(r"\S+ [WVu] ", line)]
     # DW.ref.* is the compiler's hidden pointer to the exception personality: data, no code.
     assert [line for line in weak if "DW.ref." not in line] == []

@@ -20,7 +20,8 @@ SMOKE = textwrap.dedent("""
     b = torch.randint(-4000, 4000, (33,)) / 1024
     u = torch.randint(0, 256, (5, 67), dtype=torch.uint8)
     ops = torch.ops.torch_ao
-    digest = lambda t: (t.view(torch.int32).long() * torch.arange(1, t.numel() + 1).view(t.shape)).sum().item()
+    def digest(t):
+        return (t.view(torch.int32).long() * torch.arange(1, t.numel() + 1).view(t.shape)).sum().item()
     for engine in ["", "native", "reference", "xnnpack"]:
         torch_ao_ext.set_engine(engine)
         try:
@@ -41,7 +42,8 @@ SMOKE = textwrap.dedent("""
 
 
 def smoke(*prefix):
-    result = subprocess.run([*prefix, sys.executable, "-c", SMOKE], capture_output=True, text=True, timeout=400)
+    command = [*prefix, sys.executable, "-c", SMOKE]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0, result.stderr[-2000:]
     return [line for line in result.stdout.splitlines() if line]
 

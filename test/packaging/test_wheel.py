@@ -39,17 +39,16 @@ def test_licences_of_everything_linked_in_are_shipped(wheel):
 
 def test_runs_from_its_own_folder(wheel, tmp_path):
     site = tmp_path / "site"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site),
-                    str(wheel)], check=True, capture_output=True, timeout=300)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site)]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True, timeout=300)
     env = dict(os.environ, PYTHONPATH=str(site), PATH="/usr/bin:/bin", CXX="/bin/false")
     code = ("import torch, torch_ao_ext; print(torch_ao_ext.__file__);"
             "m = torch.nn.Sequential(torch.nn.Linear(64, 32));"
             "q = torch_ao_ext.quantization.quantize_dynamic(m);"
             "print(q(torch.randn(2, 64)).shape)")
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True,
-                            timeout=300)
+    options = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True, "timeout": 300}
+    result = subprocess.run([sys.executable, "-c", code], **options)
     assert result.returncode == 0, result.stderr
     assert str(site) in result.stdout and "[2, 32]" in result.stdout
-    info = subprocess.run([sys.executable, "-m", "torch_ao_ext.info"], cwd=tmp_path, env=env, capture_output=True,
-                          text=True, timeout=300)
+    info = subprocess.run([sys.executable, "-m", "torch_ao_ext.info"], **options)
     assert info.returncode == 0 and "onednn" in info.stdout and "xnnpack" in info.stdout
