@@ -45,7 +45,7 @@ LinearProblem make_problem(const LinearBaked& b, ProblemStorage* storage) {
     // All zero is the same problem as none, and every engine has a faster way for it.
     bool any = false;
     for (int32_t z : storage->zero_point) any = any || z != 0;
-    if (any) {
+    if (any && p.n > 0) {  // of no columns there may be no first scale to repeat
       if (storage->zero_point.size() < storage->scale.size())
         storage->zero_point.resize(storage->scale.size(), storage->zero_point[0]);
       if (storage->scale.size() < storage->zero_point.size()) {

@@ -328,6 +328,17 @@ def test_forced_engine_that_refuses(forced):
     assert '"engine": "reference"' in states and '"native"' in states
 
 
+@pytest.mark.parametrize("scales", [0, 1])
+@pytest.mark.parametrize("zero_points", [0, 1])
+def test_weight_without_rows(scales, zero_points):
+    """One zero point for all of no channels finds no scale beside it."""
+    weight = torch.empty(0, 4, dtype=torch.int8)
+    weight_side = (weight, torch.ones(scales), torch.full((zero_points,), 3))
+    assert ops.linear_dynamic(torch.ones(2, 4), *weight_side).shape == (2, 0)
+    x = torch.ones(2, 4, dtype=torch.uint8)
+    assert ops.linear(x, 0.1, 0, *weight_side, None, 0.1, 0).shape == (2, 0)
+
+
 def test_set_engine_names_the_valid_ones():
     with pytest.raises(ValueError, match="native, onednn, xnnpack, reference or '', got 'blas'"):
         ops._set_engine("blas")
