@@ -7,6 +7,7 @@
 #include "kernels/choose_qparams.h"
 
 #include "core/autograd.h"
+#include "kernels/vec_float_env.h"
 #include "ops/quantize_common.h"
 
 namespace tae {
@@ -39,6 +40,20 @@ kernels::QRange check_range(const char* op, int64_t quant_min, int64_t quant_max
       (Arg{op, "quant_min"}),
       c10::str("be -quant_max or -quant_max - 1 when symmetric (quant_max is ", quant_max, ")"), quant_min);
   return {static_cast<int32_t>(quant_min), static_cast<int32_t>(quant_max), 0};
+}
+
+// Opaque to the compiler, which would move pure arithmetic across DefaultFloatEnv.
+using Rule = kernels::QParams (*)(float, float, bool, const kernels::QRange&);
+template <Rule kRule>
+[[gnu::noipa]] kernels::QParams apply_rule(const MinMax& m, bool symmetric, const kernels::QRange& range) {
+  return kRule(m.min, m.max, symmetric, range);
+}
+
+// Whatever rounding mode and flush-to-zero state the thread has.
+template <Rule kRule>
+kernels::QParams qparams(const MinMax& m, bool symmetric, const kernels::QRange& range) {
+  const kernels::DefaultFloatEnv env;
+  return apply_rule<kRule>(m, symmetric, range);
 }
 
 void check_finite_range(const Arg& arg, const MinMax& m, const char* where, int64_t row) {
@@ -82,7 +97,7 @@ std::tuple<Tensor, Tensor> choose_qparams(const Tensor& input, int64_t quant_min
     m.max = std::max(m.max, p.max);
   }
   check_finite_range(arg, m, nullptr, 0);
-  const kernels::QParams q = kernels::tensor_qparams(m.min, m.max, symmetric, range);
+  const kernels::QParams q = qparams<kernels::tensor_qparams>(m, symmetric, range);
   Tensor scale = at::detail::empty_cpu({1}, at::kFloat);
   Tensor zero_point = at::detail::empty_cpu({1}, at::kLong);
   *scale.mutable_data_ptr<float>() = q.scale;
@@ -117,7 +132,7 @@ std::tuple<Tensor, Tensor> choose_qparams_per_token(const Tensor& input, int64_t
     for (int64_t row = begin; row < end; ++row) {
       const MinMax m = cols == 0 ? MinMax{} : min_max(k, dtype, src + row * step, cols);
       check_finite_range(arg, m, " in row ", row);
-      const kernels::QParams q = kernels::row_qparams(m.min, m.max, symmetric, range);
+      const kernels::QParams q = qparams<kernels::row_qparams>(m, symmetric, range);
       s[row] = q.scale;
       zp[row] = q.zero_point;
     }

@@ -1,6 +1,7 @@
 #include "ops/quantize_common.h"
 
 #include "core/fork.h"
+#include "kernels/vec_float_env.h"
 
 namespace tae {
 namespace {
@@ -13,7 +14,15 @@ void fill_pointers(const Arg& arg, Elementwise* e) {
   e->dst = static_cast<uint8_t*>(e->output.mutable_data_ptr());
 }
 
+// Opaque to the compiler, which would move pure arithmetic across DefaultFloatEnv.
+[[gnu::noipa]] float rounded_inverse(double scale) { return static_cast<float>(1.0 / scale); }
+
 }  // namespace
+
+float inverse_of(double scale) {
+  const kernels::DefaultFloatEnv env;
+  return rounded_inverse(scale);
+}
 
 Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType output_dtype) {
   Elementwise e;

@@ -44,7 +44,7 @@ int64_t check_axis(const Arg& arg, int64_t axis, int64_t rank);
 inline int64_t size_of_element(const at::Tensor& t) { return static_cast<int64_t>(t.element_size()); }
 
 // The factor of quantization, as torch.ops.quantized_decomposed has it.
-inline float inverse_of(double scale) { return static_cast<float>(1.0 / scale); }
+float inverse_of(double scale);
 
 // quantize / dequantize `count` elements that share one scale, for any float dtype.
 void quantize_run(const kernels::QuantizeKernels& k, DType src_dtype, const uint8_t* src, int64_t count,

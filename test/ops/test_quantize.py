@@ -226,6 +226,27 @@ def test_choose_raises_on_bad_values(bad):
         ops.choose_qparams(torch.empty(0), 0, 255)
 
 
+@pytest.fixture
+def tiny():
+    """A row of denormals, made before the thread flushes them."""
+    row = torch.full((1, 8), 1e-39)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("the CPU cannot flush denormals")
+    yield row
+    torch.set_flush_denormal(False)
+
+
+def test_parameters_do_not_depend_on_flush_to_zero(tiny):
+    scale, _ = ops.choose_qparams_per_token(tiny, 0, 255)
+    assert scale.item() == torch.finfo(torch.float32).tiny  # 1.0 when 1e-39 counts as 0
+
+
+def test_factor_does_not_depend_on_flush_to_zero(tiny):
+    """1 / 2e38 is itself denormal."""
+    q = ops.quantize_per_tensor(torch.full((3,), 3.4e38), 2e38, 0, 0, 255, U8)
+    assert q.tolist() == [2, 2, 2]
+
+
 def test_rows_without_columns():
     scale, zp = ops.choose_qparams_per_token(torch.empty(3, 0), -128, 127)
     assert torch.equal(scale, torch.ones(3, 1)) and torch.equal(zp, torch.full((3, 1), -128))
