@@ -285,6 +285,7 @@ PackedStatePtr find_or_pack(const StateQuery& query, c10::function_ref<PackedSta
       holder->insert(fresh, &dropped);
     }
   }
+  dropped = {};  // before packing: a packing that is replaced need not live beside the new one
   const std::lock_guard<std::mutex> packing(entry->latch);
   {
     const std::lock_guard<std::mutex> lock(holder->mutex);
