@@ -351,7 +351,8 @@ def test_tied_weights_share_int8_tensors(inplace):
 
 
 def test_tied_weights_stay_shared_after_loading(tmp_path):
-    safetensors = pytest.importorskip("safetensors.torch")
+    import safetensors.torch as safetensors
+
     saved = quantize_dynamic(Tied())
     safetensors.save_model(saved, tmp_path / "m.safetensors")  # keeps one name of each tensor
     x = torch.randn(3, 6)
@@ -524,7 +525,8 @@ def test_packed_before_the_first_call():
 
 
 def test_transformers_bert():
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     config = transformers.BertConfig(
         vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
     )
@@ -539,7 +541,8 @@ def test_transformers_bert():
 
 
 def test_transformers_gpt2():
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     config = transformers.GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4, n_positions=32)
     model = transformers.GPT2LMHeadModel(config).eval()
     q = quantize_dynamic(model)
