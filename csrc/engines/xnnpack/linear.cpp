@@ -118,8 +118,9 @@ class XnnLinear final : public LinearImpl {
   explicit XnnLinear(const LinearProblem& p);
   Result<bool> choose_static(const LinearProblem& p, std::vector<int32_t>& bias) const;
   Result<bool> pack(const LinearProblem& p);
-  xnn_status create(const int8_t* kernel, const float* bias_f32, const int32_t* bias_s32,
-                    const RealBounds& bounds, xnn_operator_t* op) const;
+  [[gnu::noinline]] xnn_status create(const int8_t* kernel, const float* bias_f32,
+                                      const int32_t* bias_s32, const RealBounds& bounds,
+                                      xnn_operator_t* op) const;
 
   int64_t row_block(int64_t m, int threads) const;
   size_t tiling_threads(int64_t rows, int threads) const;
@@ -173,6 +174,7 @@ XnnLinear::XnnLinear(const LinearProblem& p)
   if (stride_ / 64 % 2 == 0) stride_ += 64;
   for (int64_t n = 0; n < n_; ++n)
     weight_scale_[n] = p.weight_scale[p.weight_scale_size == 1 ? 0 : n];
+  idle_.reserve(kMaxIdleOperators);  // a lease is given back without an allocation
 }
 
 // Quantized output: folds the bias, and refuses what the int32 sum or its rounding
@@ -299,6 +301,7 @@ struct XnnLinear::Lease {
     }
     // The kernel pointer is only a key of the weights cache, which has the entry.
     static const int8_t key = 0;
+    const kernels::DefaultFloatEnv env;  // bounds and multipliers as at packing
     const xnn_status status = owner.create(&key, nullptr, nullptr, owner.bounds_, &op);
     if (status == xnn_status_out_of_memory) throw std::bad_alloc();
     if (status != xnn_status_success)
