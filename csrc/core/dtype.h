@@ -20,11 +20,16 @@ constexpr int32_t quant_max(DType d) { return d == DType::qs8 ? 127 : 255; }
 
 constexpr const char* name_of(DType d) {
   switch (d) {
-    case DType::f32: return "f32";
-    case DType::bf16: return "bf16";
-    case DType::qs8: return "qs8";
-    case DType::qu8: return "qu8";
-    case DType::s32: return "s32";
+    case DType::f32:
+      return "f32";
+    case DType::bf16:
+      return "bf16";
+    case DType::qs8:
+      return "qs8";
+    case DType::qu8:
+      return "qu8";
+    case DType::s32:
+      return "s32";
   }
   return "?";
 }

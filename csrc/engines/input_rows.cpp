@@ -118,8 +118,7 @@ kernels::QParams InputRows::tensor_params(const LinearArgs& args) const {
 
 kernels::RowParams InputRows::static_params() const { return {scale_, zero_point_, 0}; }
 
-kernels::RowParams InputRows::quantize(const Call& call, int64_t m, uint8_t* dst,
-                                       int64_t dst_stride) const {
+kernels::RowParams InputRows::quantize(const Call& call, int64_t m, uint8_t* dst, int64_t dst_stride) const {
   const kernels::DefaultFloatEnv env;
   return quantize_row(call, m, dst, dst_stride);
 }
@@ -131,10 +130,8 @@ kernels::RowParams InputRows::quantize_row(const Call& call, int64_t m, uint8_t*
   if (!dynamic_) {
     kernels::RowParams row = static_params();
     row.sum = dtype_ == DType::qs8
-                  ? kernels_->shift_s8(static_cast<const int8_t*>(args.input) + offset, k_, dst,
-                                       dst_stride)
-                  : kernels_->copy_u8(static_cast<const uint8_t*>(args.input) + offset, k_, dst,
-                                      dst_stride);
+                  ? kernels_->shift_s8(static_cast<const int8_t*>(args.input) + offset, k_, dst, dst_stride)
+                  : kernels_->copy_u8(static_cast<const uint8_t*>(args.input) + offset, k_, dst, dst_stride);
     return row;
   }
 
@@ -153,10 +150,10 @@ kernels::RowParams InputRows::quantize_row(const Call& call, int64_t m, uint8_t*
   const int32_t lo = range.lo + range.shift, hi = range.hi + range.shift;
   const float inverse = 1.f / q.scale;
   row.sum = dtype_ == DType::bf16
-                ? kernels_->quantize_bf16(static_cast<const uint16_t*>(args.input) + offset, k_,
-                                          inverse, row.zero_point, lo, hi, dst, dst_stride)
-                : kernels_->quantize_f32(static_cast<const float*>(args.input) + offset, k_,
-                                         inverse, row.zero_point, lo, hi, dst, dst_stride);
+                ? kernels_->quantize_bf16(static_cast<const uint16_t*>(args.input) + offset, k_, inverse,
+                                          row.zero_point, lo, hi, dst, dst_stride)
+                : kernels_->quantize_f32(static_cast<const float*>(args.input) + offset, k_, inverse,
+                                         row.zero_point, lo, hi, dst, dst_stride);
   return row;
 }
 

@@ -37,8 +37,7 @@ struct DynamicQuant {
   bool reduce_range = false;
 
   friend bool operator==(const DynamicQuant& a, const DynamicQuant& b) {
-    return a.per_row == b.per_row && a.symmetric == b.symmetric &&
-           a.reduce_range == b.reduce_range;
+    return a.per_row == b.per_row && a.symmetric == b.symmetric && a.reduce_range == b.reduce_range;
   }
 };
 
@@ -47,11 +46,11 @@ struct DynamicQuant {
 struct LinearProblem {
   int64_t k = 0;
   int64_t n = 0;
-  const int8_t* weight = nullptr;             // [n][k], contiguous
-  const float* weight_scale = nullptr;        // [weight_scale_size], 1 or n; finite, normal, > 0
+  const int8_t* weight = nullptr;       // [n][k], contiguous
+  const float* weight_scale = nullptr;  // [weight_scale_size], 1 or n; finite, normal, > 0
   int64_t weight_scale_size = 1;
-  const int32_t* weight_zero_point = nullptr; // same length as scale; null when all are 0
-  const float* bias = nullptr;                // [n], finite; or null
+  const int32_t* weight_zero_point = nullptr;  // same length as scale; null when all are 0
+  const float* bias = nullptr;                 // [n], finite; or null
 
   bool dynamic = false;
   DynamicQuant dynamic_quant;
@@ -60,7 +59,7 @@ struct LinearProblem {
   DType output_dtype = DType::qu8;  // static: any; dynamic: f32, bf16
   float input_scale = 1.f;          // static only
   int32_t input_zero_point = 0;
-  float output_scale = 1.f;         // quantized output only
+  float output_scale = 1.f;  // quantized output only
   int32_t output_zero_point = 0;
   PostOps post_ops;
 
@@ -80,10 +79,10 @@ constexpr int64_t kMaxExactKAsymmetricWeight = 33025;
 // again so that an engine need not own copies of scales and bias.
 struct LinearArgs {
   int64_t m = 0;
-  const void* input = nullptr;  // [m][k], row stride below, elements contiguous
-  int64_t input_stride = 0;     // in elements, >= k
-  void* output = nullptr;       // [m][n], contiguous
-  const void* other = nullptr;  // [m][n], contiguous; operand of `add`
+  const void* input = nullptr;     // [m][k], row stride below, elements contiguous
+  int64_t input_stride = 0;        // in elements, >= k
+  void* output = nullptr;          // [m][n], contiguous
+  const void* other = nullptr;     // [m][n], contiguous; operand of `add`
   DType other_dtype = DType::f32;  // f32, bf16, qu8, qs8
   float other_scale = 1.f;
   int32_t other_zero_point = 0;
@@ -95,9 +94,9 @@ class LinearImpl {
   // Thread-safe: one object serves concurrent calls. Throws std::bad_alloc or
   // std::runtime_error (engine failure) only.
   virtual void run(const LinearArgs& args) const = 0;
-  virtual const char* engine() const = 0;      // "native", "onednn", ...
-  virtual std::string description() const = 0; // kernel and ISA, for explain and the log
-  virtual size_t packed_bytes() const = 0;     // memory held besides the plain weight
+  virtual const char* engine() const = 0;       // "native", "onednn", ...
+  virtual std::string description() const = 0;  // kernel and ISA, for explain and the log
+  virtual size_t packed_bytes() const = 0;      // memory held besides the plain weight
 };
 using LinearImplPtr = std::shared_ptr<const LinearImpl>;
 

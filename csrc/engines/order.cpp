@@ -27,17 +27,15 @@ bool always(const LinearProblem&) { return true; }
 // XNNPACK against native: AVX2 1.09-1.38x static and 1.03-1.16x dynamic, SSE4.1 4-5x.
 bool xnnpack_leads(const LinearProblem&) { return best_isa() == Isa::avx2 || best_isa() == Isa::portable; }
 
-// oneDNN against native on 256-bit VNNI, from 768 x 768 up: 1.14-1.35x static and
-// 1.17-1.31x dynamic; below that native's smaller call overhead wins.
-bool onednn_leads(const LinearProblem& p) { return best_isa() == Isa::avx_vnni && p.k * p.n >= 768 * 768; }
+// oneDNN against native on AMX, static, from 4096 x 4096 up.
+bool onednn_leads(const LinearProblem& p) {
+  return best_isa() == Isa::amx && !p.dynamic && p.k * p.n >= 4096 * 4096;
+}
 
 constexpr LinearRow kLinear[] = {
-    {Engine::onednn, onednn_leads, make_linear_onednn},
-    {Engine::xnnpack, xnnpack_leads, make_linear_xnnpack},
-    {Engine::native, always, make_linear_native},
-    {Engine::onednn, always, make_linear_onednn},
-    {Engine::xnnpack, always, make_linear_xnnpack},
-    {Engine::reference, always, make_linear_reference},
+    {Engine::onednn, onednn_leads, make_linear_onednn}, {Engine::xnnpack, xnnpack_leads, make_linear_xnnpack},
+    {Engine::native, always, make_linear_native},       {Engine::onednn, always, make_linear_onednn},
+    {Engine::xnnpack, always, make_linear_xnnpack},     {Engine::reference, always, make_linear_reference},
 };
 
 // XNNPACK adds the bias to the accumulator and multiplies once, so a result near a

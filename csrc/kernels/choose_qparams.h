@@ -57,9 +57,9 @@ static inline QParams row_qparams(float mn, float mx, bool symmetric, const QRan
   if (q.scale < FLT_MIN) q.scale = mx == mn ? 1.f : FLT_MIN;
   if (!symmetric) {
     const float zp = __builtin_nearbyintf(-mn / q.scale) + static_cast<float>(range.lo);
-    q.zero_point = zp >= static_cast<float>(range.hi)   ? range.hi
-                   : zp > static_cast<float>(range.lo)  ? static_cast<int32_t>(zp)
-                                                        : range.lo;
+    q.zero_point = zp >= static_cast<float>(range.hi)  ? range.hi
+                   : zp > static_cast<float>(range.lo) ? static_cast<int32_t>(zp)
+                                                       : range.lo;
   }
   return q;
 }

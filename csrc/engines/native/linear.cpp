@@ -124,7 +124,10 @@ NativeLinear::NativeLinear(const LinearProblem& p, Isa isa)
 }
 
 std::string NativeLinear::description() const {
-  return std::string("native ") + name_of(isa_) + " " + gemm_.name;
+  std::string text = std::string("native ") + name_of(isa_) + " " + gemm_.name;
+  if (isa_ == Isa::amx)
+    text += " (below " + std::to_string(kAmxRows) + " rows avx512_vnni " + gemm_few_rows_.name + ")";
+  return text;
 }
 
 size_t NativeLinear::packed_bytes() const {

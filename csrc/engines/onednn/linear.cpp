@@ -44,9 +44,7 @@ constexpr int64_t kMaxChunkPanels = 8;
 // u8 rows that one thread keeps in the second-level cache beside a chunk.
 constexpr int64_t kRowBytes = 512 << 10;
 
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 bool is_asymmetric(const LinearProblem& p) {
   if (p.weight_zero_point == nullptr) return false;
@@ -62,9 +60,7 @@ class OnednnLinear final : public LinearImpl {
 
   void run(const LinearArgs& args) const override;
   const char* engine() const override { return "onednn"; }
-  std::string description() const override {
-    return "onednn " + implementation_;
-  }
+  std::string description() const override { return "onednn " + implementation_; }
   size_t packed_bytes() const override {
     return weight_.bytes() + 4 * (scale_.size() + bias_.size() + weight_zero_point_.size());
   }
@@ -91,8 +87,8 @@ class OnednnLinear final : public LinearImpl {
   int64_t choose_block(int64_t m, int64_t items, int threads) const;
   void share_rows(const Call& call, int threads) const;
   void share_columns(const Call& call) const;
-  void multiply(const Call& call, const Scratch& s, const uint8_t* rows, const RowParams* params,
-                int64_t m0, int64_t count, int64_t chunk) const;
+  void multiply(const Call& call, const Scratch& s, const uint8_t* rows, const RowParams* params, int64_t m0,
+                int64_t count, int64_t chunk) const;
 
   kernels::PackedWeight weight_;
   std::vector<float> scale_;                // 1 or n
@@ -105,9 +101,9 @@ class OnednnLinear final : public LinearImpl {
   PostOps post_ops_;
   kernels::EpilogueFn epilogue_;
 
-  int64_t stride_;  // of u8 rows
+  int64_t stride_;            // of u8 rows
   int64_t chunk_panels_ = 1;  // of a chunk for many rows
-  int64_t row_block_;  // the most rows of a primitive
+  int64_t row_block_;         // the most rows of a primitive
   std::string implementation_;
 
   // Primitives this weight has used, by bucket, so that the common lookup needs
@@ -168,8 +164,8 @@ std::shared_ptr<const Gemm> OnednnLinear::usable_gemm(int64_t rows, int64_t colu
     auto gemm = onednn::cached_gemm(onednn::kRowBuckets[i], weight_.k_pad(), columns);
     if (gemm->error().empty()) return gemm;
   }
-  throw std::runtime_error("torch_ao_ext: oneDNN: no JIT implementation for " +
-                           std::to_string(rows) + " rows");
+  throw std::runtime_error("torch_ao_ext: oneDNN: no JIT implementation for " + std::to_string(rows) +
+                           " rows");
 }
 
 OnednnLinear::Gemms OnednnLinear::gemms(int64_t rows, int64_t chunk_panels) const {
@@ -181,8 +177,7 @@ OnednnLinear::Gemms OnednnLinear::gemms(int64_t rows, int64_t chunk_panels) cons
     // The cut depends on the number of rows and of threads: the last one is kept.
     std::lock_guard<std::mutex> lock(mutex_);
     const Gemms& known = used_[bucket];
-    if (known.full != nullptr && known.full->columns() == full && known.last->columns() == last)
-      return known;
+    if (known.full != nullptr && known.full->columns() == full && known.last->columns() == last) return known;
   }
   const Gemms made{usable_gemm(rows, full), usable_gemm(rows, last)};
   std::lock_guard<std::mutex> lock(mutex_);
@@ -211,8 +206,7 @@ EpilogueParams OnednnLinear::epilogue_params(const LinearArgs& args) const {
 // One thread's accumulators of a block and oneDNN's scratchpad, and u8 rows with
 // their parameters where `rows` is not 0.
 struct OnednnLinear::Scratch {
-  Scratch(const OnednnLinear& owner, const Call& call, int64_t rows)
-      : memory(layout(owner, call, rows)) {
+  Scratch(const OnednnLinear& owner, const Call& call, int64_t rows) : memory(layout(owner, call, rows)) {
     uint8_t* at = memory.data();
     raw = reinterpret_cast<int32_t*>(at);
     at += raw_bytes(call);
@@ -222,12 +216,14 @@ struct OnednnLinear::Scratch {
     at += round_up(rows * static_cast<int64_t>(sizeof(RowParams)), 64);
     input = at;
   }
-  static int64_t raw_bytes(const Call& call) {
+  // Rows of the tallest primitive of the call: what one execution may read and write.
+  static int64_t tallest(const Call& call) {
     int64_t rows = 0;
     for (const Gemms* g : {&call.block, &call.tail})
       if (g->full != nullptr) rows = std::max({rows, g->full->rows(), g->last->rows()});
-    return rows * call.chunk_panels * kPanelColumns * 4;
+    return rows;
   }
+  static int64_t raw_bytes(const Call& call) { return tallest(call) * call.chunk_panels * kPanelColumns * 4; }
   static int64_t scratchpad_bytes(const Call& call) {
     size_t bytes = 0;
     for (const Gemms* g : {&call.block, &call.tail})
@@ -240,12 +236,9 @@ struct OnednnLinear::Scratch {
                                round_up(rows * static_cast<int64_t>(sizeof(RowParams)), 64) +
                                padded_rows(call, rows) * owner.stride_);
   }
-  // The last block is read up to the height of its primitive.
-  static int64_t padded_rows(const Call& call, int64_t rows) {
-    const int64_t rest = rows % call.block_rows;
-    if (rest == 0) return rows;
-    return rows - rest + std::max(call.tail.full->rows(), call.tail.last->rows());
-  }
+  // The last block is read up to the height of its primitive, which may be taller
+  // than the block when a smaller one has no JIT implementation.
+  static int64_t padded_rows(const Call& call, int64_t rows) { return rows == 0 ? 0 : rows + tallest(call); }
 
   ScratchMemory memory;
   int32_t* raw;
@@ -295,9 +288,8 @@ int64_t OnednnLinear::choose_block(int64_t m, int64_t items, int threads) const 
 }
 
 // Rows [m0, m0 + count), at most a block, times one chunk.
-void OnednnLinear::multiply(const Call& call, const Scratch& s, const uint8_t* rows,
-                            const RowParams* params, int64_t m0, int64_t count,
-                            int64_t chunk) const {
+void OnednnLinear::multiply(const Call& call, const Scratch& s, const uint8_t* rows, const RowParams* params,
+                            int64_t m0, int64_t count, int64_t chunk) const {
   const LinearArgs& args = *call.input.args;
   const Gemms& g = count == call.block_rows ? call.block : call.tail;
   const Gemm& gemm = chunk == call.chunks - 1 ? *g.last : *g.full;
@@ -312,12 +304,11 @@ void OnednnLinear::multiply(const Call& call, const Scratch& s, const uint8_t* r
   t.cols = std::min(gemm.columns(), weight_.n() - n0);
   t.n0 = n0;
   t.row = params;
-  t.output = static_cast<uint8_t*>(args.output) +
-             element * static_cast<int64_t>(size_of(output_dtype_));
+  t.output = static_cast<uint8_t*>(args.output) + element * static_cast<int64_t>(size_of(output_dtype_));
   t.output_stride = weight_.n();
   if (args.other != nullptr)
-    t.other = static_cast<const uint8_t*>(args.other) +
-              element * static_cast<int64_t>(size_of(args.other_dtype));
+    t.other =
+        static_cast<const uint8_t*>(args.other) + element * static_cast<int64_t>(size_of(args.other_dtype));
   t.other_stride = weight_.n();
   epilogue_(call.epilogue, t);
 }
@@ -327,8 +318,8 @@ void OnednnLinear::multiply(const Call& call, const Scratch& s, const uint8_t* r
 void OnednnLinear::share_rows(const Call& call, int threads) const {
   const int64_t m = call.input.args->m;
   const int64_t block = call.block_rows, blocks = (m + block - 1) / block;
-  const int64_t group = std::max<int64_t>(
-      1, std::min((blocks + threads - 1) / threads, kRowBytes / (stride_ * block)));
+  const int64_t group =
+      std::max<int64_t>(1, std::min((blocks + threads - 1) / threads, kRowBytes / (stride_ * block)));
   const auto share = [&](int64_t begin, int64_t end) {
     const Scratch s(*this, call, std::min(m, group * block));
     for (int64_t b = begin; b < end; b += group) {
@@ -338,8 +329,8 @@ void OnednnLinear::share_rows(const Call& call, int threads) const {
         s.params[i - m0] = rows_.quantize(call.input, i, s.input + (i - m0) * stride_, stride_);
       for (int64_t chunk = 0; chunk < call.chunks; ++chunk)
         for (int64_t i = m0; i < m1; i += block)
-          multiply(call, s, s.input + (i - m0) * stride_, s.params + (i - m0), i,
-                   std::min(block, m1 - i), chunk);
+          multiply(call, s, s.input + (i - m0) * stride_, s.params + (i - m0), i, std::min(block, m1 - i),
+                   chunk);
     }
   };
   if (threads == 1)
@@ -354,20 +345,17 @@ void OnednnLinear::share_columns(const Call& call) const {
   const int64_t m = call.input.args->m;
   const Scratch all(*this, call, m);
   const int64_t share = rows_.dynamic() ? kElementsPerShare : 8 * kElementsPerShare;
-  parallel_for(m, std::max<int64_t>(1, share / weight_.k_pad()),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t i = begin; i < end; ++i)
-                   all.params[i] =
-                       rows_.quantize(call.input, i, all.input + i * stride_, stride_);
-               });
+  parallel_for(m, std::max<int64_t>(1, share / weight_.k_pad()), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      all.params[i] = rows_.quantize(call.input, i, all.input + i * stride_, stride_);
+  });
   const int64_t block = call.block_rows, blocks = (m + block - 1) / block;
   // Chunk by chunk, so that a share's part of the weight is read once.
   parallel_for(call.chunks * blocks, 1, [&](int64_t begin, int64_t end) {
     const Scratch own(*this, call, 0);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t i = item % blocks * block;
-      multiply(call, own, all.input + i * stride_, all.params + i, i, std::min(block, m - i),
-               item / blocks);
+      multiply(call, own, all.input + i * stride_, all.params + i, i, std::min(block, m - i), item / blocks);
     }
   });
 }

@@ -21,12 +21,18 @@ namespace {
 // init_error() refuses them.
 dnnl_cpu_isa_t isa_limit(Isa isa) {
   switch (isa) {
-    case Isa::portable: return dnnl_cpu_isa_sse41;
-    case Isa::avx2: return dnnl_cpu_isa_avx2;
-    case Isa::avx_vnni: return dnnl_cpu_isa_avx2_vnni;
-    case Isa::avx512: return dnnl_cpu_isa_avx512_core;
-    case Isa::avx512_vnni: return dnnl_cpu_isa_avx512_core_vnni;
-    case Isa::amx: return dnnl_cpu_isa_default;
+    case Isa::portable:
+      return dnnl_cpu_isa_sse41;
+    case Isa::avx2:
+      return dnnl_cpu_isa_avx2;
+    case Isa::avx_vnni:
+      return dnnl_cpu_isa_avx2_vnni;
+    case Isa::avx512:
+      return dnnl_cpu_isa_avx512_core;
+    case Isa::avx512_vnni:
+      return dnnl_cpu_isa_avx512_core_vnni;
+    case Isa::amx:
+      return dnnl_cpu_isa_default;
   }
   return dnnl_cpu_isa_sse41;
 }
@@ -81,8 +87,7 @@ std::atomic<uint64_t> next_id{1};
 
 std::string onednn_version() {
   const dnnl_version_t* v = dnnl_version();
-  return std::to_string(v->major) + "." + std::to_string(v->minor) + "." +
-         std::to_string(v->patch);
+  return std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch);
 }
 
 std::string init_error() { return engine().error; }
@@ -94,8 +99,7 @@ Gemm::Gemm(int64_t rows, int64_t k, int64_t columns)
   const dnnl_dims_t src_strides = {src_stride(k), 1}, dst_strides = {columns, 1};
   dnnl_primitive_attr_t attr = nullptr;
   dnnl_primitive_desc_t desc = nullptr;
-  dnnl_status_t status =
-      dnnl_memory_desc_create_with_strides(&src_, 2, src_dims, dnnl_u8, src_strides);
+  dnnl_status_t status = dnnl_memory_desc_create_with_strides(&src_, 2, src_dims, dnnl_u8, src_strides);
   if (status == dnnl_success)
     status = dnnl_memory_desc_create_with_tag(&weights_, 2, weight_dims, dnnl_s8, dnnl_BA16a64b4a);
   if (status == dnnl_success)
@@ -105,14 +109,12 @@ Gemm::Gemm(int64_t rows, int64_t k, int64_t columns)
   if (status == dnnl_success)
     status = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
   if (status == dnnl_success)
-    status = dnnl_matmul_primitive_desc_create(&desc, engine().handle, src_, weights_, nullptr,
-                                               dst_, attr);
+    status = dnnl_matmul_primitive_desc_create(&desc, engine().handle, src_, weights_, nullptr, dst_, attr);
   if (status == dnnl_success) {
     const char* name = "";
     dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name);
     implementation_ = name;
-    dnnl_memory_desc_clone(&scratchpad_,
-                           dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0));
+    dnnl_memory_desc_clone(&scratchpad_, dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0));
     scratchpad_bytes_ = dnnl_memory_desc_get_size(scratchpad_);
     if (implementation_.rfind("brg", 0) != 0)
       error_ = "oneDNN chose " + implementation_;
@@ -126,8 +128,7 @@ Gemm::Gemm(int64_t rows, int64_t k, int64_t columns)
 
 Gemm::~Gemm() {
   dnnl_primitive_destroy(primitive_);
-  for (dnnl_memory_desc* desc : {src_, weights_, dst_, scratchpad_})
-    dnnl_memory_desc_destroy(desc);
+  for (dnnl_memory_desc* desc : {src_, weights_, dst_, scratchpad_}) dnnl_memory_desc_destroy(desc);
 }
 
 namespace {
@@ -163,15 +164,13 @@ struct Gemm::ThreadArgs {
   }
   void fill(const Gemm& gemm) {
     clear();
-    const std::pair<int, const dnnl_memory_desc*> wanted[] = {
-        {DNNL_ARG_SRC, gemm.src_},
-        {DNNL_ARG_WEIGHTS, gemm.weights_},
-        {DNNL_ARG_DST, gemm.dst_},
-        {DNNL_ARG_SCRATCHPAD, gemm.scratchpad_}};
+    const std::pair<int, const dnnl_memory_desc*> wanted[] = {{DNNL_ARG_SRC, gemm.src_},
+                                                              {DNNL_ARG_WEIGHTS, gemm.weights_},
+                                                              {DNNL_ARG_DST, gemm.dst_},
+                                                              {DNNL_ARG_SCRATCHPAD, gemm.scratchpad_}};
     for (size_t i = 0; i < args.size(); ++i) {
       args[i].arg = wanted[i].first;
-      check(dnnl_memory_create(&args[i].memory, wanted[i].second, engine().handle,
-                               DNNL_MEMORY_NONE),
+      check(dnnl_memory_create(&args[i].memory, wanted[i].second, engine().handle, DNNL_MEMORY_NONE),
             "dnnl_memory_create");
     }
     id = gemm.id_;
@@ -189,13 +188,10 @@ Gemm::ThreadArgs& Gemm::thread_args() const {
 
 void Gemm::run(const uint8_t* src, const int8_t* weights, int32_t* dst, void* scratchpad) const {
   ThreadArgs& t = thread_args();
-  void* const handles[] = {const_cast<uint8_t*>(src), const_cast<int8_t*>(weights), dst,
-                           scratchpad};
+  void* const handles[] = {const_cast<uint8_t*>(src), const_cast<int8_t*>(weights), dst, scratchpad};
   for (size_t i = 0; i < t.args.size(); ++i)
-    check(dnnl_memory_set_data_handle(t.args[i].memory, handles[i]),
-          "dnnl_memory_set_data_handle");
-  check(dnnl_primitive_execute(primitive_, thread_stream(), static_cast<int>(t.args.size()),
-                               t.args.data()),
+    check(dnnl_memory_set_data_handle(t.args[i].memory, handles[i]), "dnnl_memory_set_data_handle");
+  check(dnnl_primitive_execute(primitive_, thread_stream(), static_cast<int>(t.args.size()), t.args.data()),
         "dnnl_primitive_execute");
 }
 

@@ -118,19 +118,17 @@ class XnnLinear final : public LinearImpl {
   explicit XnnLinear(const LinearProblem& p);
   Result<bool> choose_static(const LinearProblem& p, std::vector<int32_t>& bias) const;
   Result<bool> pack(const LinearProblem& p);
-  [[gnu::noinline]] xnn_status create(const int8_t* kernel, const float* bias_f32,
-                                      const int32_t* bias_s32, const RealBounds& bounds,
-                                      xnn_operator_t* op) const;
+  [[gnu::noinline]] xnn_status create(const int8_t* kernel, const float* bias_f32, const int32_t* bias_s32,
+                                      const RealBounds& bounds, xnn_operator_t* op) const;
 
   int64_t row_block(int64_t m, int threads) const;
   size_t tiling_threads(int64_t rows, int threads) const;
   void share_rows(const InputRows::Call& call, int threads) const;
   void share_columns(const InputRows::Call& call, int threads) const;
-  void load_rows(const InputRows::Call& call, int64_t m0, int64_t begin, int64_t end,
-                 Scratch& s) const;
+  void load_rows(const InputRows::Call& call, int64_t m0, int64_t begin, int64_t end, Scratch& s) const;
   void compute(const LinearArgs& args, int64_t m0, int64_t rows, const Scratch& s) const;
   [[gnu::noinline]] void finish_rows(const LinearArgs& args, int64_t m0, int64_t begin, int64_t end,
-                   const Scratch& s) const;
+                                     const Scratch& s) const;
   void finish_large_row(const Scratch& s, int64_t row, float* result) const;
   void call_operator(xnn_operator_t op, int64_t rows, const int8_t* input, void* output,
                      xnn_quantization_params* params) const;
@@ -172,8 +170,7 @@ XnnLinear::XnnLinear(const LinearProblem& p)
   // that the rows of a tile do not compete for the same cache sets.
   stride_ = (k_ + XNN_EXTRA_BYTES + 63) / 64 * 64;
   if (stride_ / 64 % 2 == 0) stride_ += 64;
-  for (int64_t n = 0; n < n_; ++n)
-    weight_scale_[n] = p.weight_scale[p.weight_scale_size == 1 ? 0 : n];
+  for (int64_t n = 0; n < n_; ++n) weight_scale_[n] = p.weight_scale[p.weight_scale_size == 1 ? 0 : n];
   idle_.reserve(kMaxIdleOperators);  // a lease is given back without an allocation
 }
 
@@ -190,11 +187,9 @@ Result<bool> XnnLinear::choose_static(const LinearProblem& p, std::vector<int32_
     const float product = input_scale_ * weight_scale_[n];
     const float scale = product / output_scale_;
     if (!std::isnormal(product))
-      return refuse("input scale * weight scale ", product, " in channel ", n,
-                    "; needs a normal float");
+      return refuse("input scale * weight scale ", product, " in channel ", n, "; needs a normal float");
     if (!(scale < 256.f))
-      return refuse("input scale * weight scale / output scale ", scale, " in channel ", n,
-                    "; needs < 256");
+      return refuse("input scale * weight scale / output scale ", scale, " in channel ", n, "; needs < 256");
     int64_t positive = 0, negative = 0;
     for (int64_t k = 0; k < k_; ++k) {
       const int32_t w = p.weight[n * k_ + k];
@@ -220,8 +215,7 @@ Result<bool> XnnLinear::choose_static(const LinearProblem& p, std::vector<int32_
 
 xnn_status XnnLinear::create(const int8_t* kernel, const float* bias_f32, const int32_t* bias_s32,
                              const RealBounds& bounds, xnn_operator_t* op) const {
-  const auto k = static_cast<size_t>(k_), n = static_cast<size_t>(n_),
-             stride = static_cast<size_t>(stride_);
+  const auto k = static_cast<size_t>(k_), n = static_cast<size_t>(n_), stride = static_cast<size_t>(stride_);
   *op = nullptr;
   if (!quantized_)
     return xnn_create_fully_connected_nc_qd8_f32_qc8w(
@@ -230,10 +224,9 @@ xnn_status XnnLinear::create(const int8_t* kernel, const float* bias_f32, const 
   const int32_t low = quantized_bound(bounds.low, output_scale_, output_zero_point_);
   const int32_t high = quantized_bound(bounds.high, output_scale_, output_zero_point_);
   return xnn_create_fully_connected_nc_qs8_qc8w(
-      k, n, stride, n, static_cast<int8_t>(input_zero_point_), input_scale_, weight_scale_.data(),
-      kernel, bias_s32, static_cast<int8_t>(output_zero_point_), output_scale_,
-      static_cast<int8_t>(low), static_cast<int8_t>(high), /*flags=*/0, /*code_cache=*/nullptr,
-      weights_.cache(), op);
+      k, n, stride, n, static_cast<int8_t>(input_zero_point_), input_scale_, weight_scale_.data(), kernel,
+      bias_s32, static_cast<int8_t>(output_zero_point_), output_scale_, static_cast<int8_t>(low),
+      static_cast<int8_t>(high), /*flags=*/0, /*code_cache=*/nullptr, weights_.cache(), op);
 }
 
 Result<bool> XnnLinear::pack(const LinearProblem& p) {
@@ -251,8 +244,7 @@ Result<bool> XnnLinear::pack(const LinearProblem& p) {
     kernel = copy.data();
   }
   xnn_operator_t op;
-  const xnn_status status =
-      create(kernel, p.bias, p.bias == nullptr ? nullptr : bias.data(), bounds_, &op);
+  const xnn_status status = create(kernel, p.bias, p.bias == nullptr ? nullptr : bias.data(), bounds_, &op);
   if (status != xnn_status_success)
     return refuse("creating the operator failed: ", xnnpack::status_name(status));
   idle_.push_back(op);
@@ -275,8 +267,7 @@ Result<LinearImplPtr> XnnLinear::make(const LinearProblem& p) {
   if (!p.dynamic) {
     if (!std::isnormal(p.input_scale) || p.input_scale < 0.f)
       return refuse("input scale ", p.input_scale, "; needs a positive normal float");
-    if (p.input_zero_point < quant_min(p.input_dtype) ||
-        p.input_zero_point > quant_max(p.input_dtype))
+    if (p.input_zero_point < quant_min(p.input_dtype) || p.input_zero_point > quant_max(p.input_dtype))
       return refuse("input zero point ", p.input_zero_point, " outside the input type");
   }
   std::shared_ptr<XnnLinear> impl(new XnnLinear(p));
@@ -331,8 +322,7 @@ struct XnnLinear::Scratch {
   Scratch(const XnnLinear& owner, int64_t rows) : memory(layout(owner, rows)) {
     input = reinterpret_cast<int8_t*>(memory.data());
     params = reinterpret_cast<xnn_quantization_params*>(memory.data() + rows * owner.stride_);
-    result = reinterpret_cast<float*>(memory.data() + rows * owner.stride_ +
-                                      params_bytes(rows));
+    result = reinterpret_cast<float*>(memory.data() + rows * owner.stride_ + params_bytes(rows));
   }
   static int64_t params_bytes(int64_t rows) {
     const auto bytes = static_cast<int64_t>(sizeof(xnn_quantization_params));
@@ -411,11 +401,10 @@ void XnnLinear::share_columns(const InputRows::Call& call, int threads) const {
       ScopedPoolHint scope(hint);
       compute(*call.args, m0, rows, s);
     }
-    parallel_for(rows, std::max<int64_t>(1, 2 * kElementsPerShare / n_),
-                 [&](int64_t begin, int64_t end) {
-                   const kernels::DefaultFloatEnv env;
-                   finish_rows(*call.args, m0, begin, end, s);
-                 });
+    parallel_for(rows, std::max<int64_t>(1, 2 * kElementsPerShare / n_), [&](int64_t begin, int64_t end) {
+      const kernels::DefaultFloatEnv env;
+      finish_rows(*call.args, m0, begin, end, s);
+    });
   }
 }
 
@@ -457,13 +446,11 @@ void XnnLinear::call_operator(xnn_operator_t op, int64_t rows, const int8_t* inp
   } else {
     status = xnn_reshape_fully_connected_nc_qd8_f32_qc8w(op, m, nullptr);
     if (status == xnn_status_success)
-      status = xnn_setup_fully_connected_nc_qd8_f32_qc8w(op, input, static_cast<float*>(output),
-                                                         params);
+      status = xnn_setup_fully_connected_nc_qd8_f32_qc8w(op, input, static_cast<float*>(output), params);
   }
   if (status == xnn_status_success) status = xnn_run_operator(op, nullptr);
   if (status != xnn_status_success)
-    throw std::runtime_error(std::string("torch_ao_ext: XNNPACK run: ") +
-                             xnnpack::status_name(status));
+    throw std::runtime_error(std::string("torch_ao_ext: XNNPACK run: ") + xnnpack::status_name(status));
 }
 
 void XnnLinear::compute(const LinearArgs& args, int64_t m0, int64_t rows, const Scratch& s) const {
@@ -483,9 +470,8 @@ void XnnLinear::finish_rows(const LinearArgs& args, int64_t m0, int64_t begin, i
     return;
   }
   for (int64_t i = begin; i < end; ++i) {
-    float* result = output_dtype_ == DType::bf16
-                        ? s.result + i * n_
-                        : static_cast<float*>(args.output) + (m0 + i) * n_;
+    float* result =
+        output_dtype_ == DType::bf16 ? s.result + i * n_ : static_cast<float*>(args.output) + (m0 + i) * n_;
     // XNNPACK's min and max may have turned a NaN into a bound.
     if (std::isnan(s.params[i].scale))
       std::fill(result, result + n_, std::numeric_limits<float>::quiet_NaN());
@@ -505,8 +491,7 @@ void XnnLinear::finish_large_row(const Scratch& s, int64_t row, float* result) c
   xnn_operator_t op;
   const xnn_status status = create(&key, nullptr, nullptr, RealBounds{}, &op);
   if (status != xnn_status_success) throw std::bad_alloc();
-  const std::unique_ptr<xnn_operator, xnn_status (*)(xnn_operator_t)> owner(op,
-                                                                             xnn_delete_operator);
+  const std::unique_ptr<xnn_operator, xnn_status (*)(xnn_operator_t)> owner(op, xnn_delete_operator);
   PoolHint hint{/*serial=*/true, 1, /*default_float_env=*/true};
   ScopedPoolHint scope(hint);
   xnn_quantization_params params[1 + XNN_EXTRA_QUANTIZATION_PARAMS] = {};

@@ -19,9 +19,7 @@ using namespace tae::test;
 
 namespace {
 
-bool has_vnni() {
-  return best_isa() == Isa::avx_vnni || best_isa() >= Isa::avx512_vnni;
-}
+bool has_vnni() { return best_isa() == Isa::avx_vnni || best_isa() >= Isa::avx512_vnni; }
 
 LinearImplPtr make(const LinearProblem& p) {
   auto made = make_linear_onednn(p);
@@ -29,9 +27,7 @@ LinearImplPtr make(const LinearProblem& p) {
   return made.value();
 }
 
-std::vector<uint8_t> expected(const LinearCase& c) {
-  return c.run(*make_linear_reference(c.p).value());
-}
+std::vector<uint8_t> expected(const LinearCase& c) { return c.run(*make_linear_reference(c.p).value()); }
 
 void compare_random_cases(bool dynamic, unsigned seed) {
   std::mt19937 rng(seed);
@@ -107,7 +103,7 @@ TEST_CASE("onednn: large shapes on 1, 2 and 3 threads", "[onednn]") {
   num_threads();  // ATen sets its default on a thread's first call
   const int before = omp_get_max_threads();
   std::mt19937 rng(3);
-  const int64_t shapes[][3] = {{1, 768, 1000}, {1, 4099, 200}, {5, 1500, 500}, {33, 2100, 130},
+  const int64_t shapes[][3] = {{1, 768, 1000}, {1, 4099, 200}, {5, 1500, 500},  {33, 2100, 130},
                                {150, 520, 70}, {400, 65, 65},  {130, 256, 320}, {385, 128, 100}};
   for (const auto& [m, k, n] : shapes)
     for (const bool dynamic : {false, true}) {
@@ -118,8 +114,8 @@ TEST_CASE("onednn: large shapes on 1, 2 and 3 threads", "[onednn]") {
         const LinearImplPtr impl = make(c.p);
         for (int threads = 1; threads <= 3; ++threads) {
           omp_set_num_threads(threads);
-          INFO("m " << m << " k " << k << " n " << n << " dynamic " << dynamic << " packed by "
-                    << packing << " run by " << threads);
+          INFO("m " << m << " k " << k << " n " << n << " dynamic " << dynamic << " packed by " << packing
+                    << " run by " << threads);
           CHECK(same_output(c.p, want, c.run(*impl)));
         }
       }
@@ -164,8 +160,7 @@ TEST_CASE("onednn: one object serves concurrent callers of any size", "[onednn]"
         args.output = out.data();
         per_row->run(args);
         wrong[t] += !same_output(
-            large.p, {want_rows.begin(), want_rows.begin() + static_cast<ptrdiff_t>(out.size())},
-            out);
+            large.p, {want_rows.begin(), want_rows.begin() + static_cast<ptrdiff_t>(out.size())}, out);
       }
     });
   for (std::thread& t : threads) t.join();
@@ -202,8 +197,7 @@ TEST_CASE("packed weights have oneDNN's layout BA16a64b4a", "[onednn]") {
     const dnnl_dims_t dims = {k, n}, strides = {1, k};
     dnnl_memory_desc_t plain, packed;
     REQUIRE(dnnl_memory_desc_create_with_strides(&plain, 2, dims, dnnl_s8, strides) == dnnl_success);
-    REQUIRE(dnnl_memory_desc_create_with_tag(&packed, 2, dims, dnnl_s8, dnnl_BA16a64b4a) ==
-            dnnl_success);
+    REQUIRE(dnnl_memory_desc_create_with_tag(&packed, 2, dims, dnnl_s8, dnnl_BA16a64b4a) == dnnl_success);
     const size_t bytes = dnnl_memory_desc_get_size(packed);
     REQUIRE(bytes == static_cast<size_t>(ours.panels() * ours.panel_bytes()));
     std::vector<int8_t> theirs(bytes);

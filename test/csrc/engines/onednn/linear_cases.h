@@ -29,9 +29,7 @@ struct LinearCase {
   std::vector<float> scale, bias, other;
   std::vector<int32_t> zero_point;
 
-  size_t output_bytes() const {
-    return static_cast<size_t>(m * p.n) * size_of(p.output_dtype);
-  }
+  size_t output_bytes() const { return static_cast<size_t>(m * p.n) * size_of(p.output_dtype); }
   LinearArgs args(void* output) const {
     LinearArgs a;
     a.m = m;
@@ -76,8 +74,9 @@ inline void add_post_ops(LinearCase& c, std::mt19937& rng, const CaseRange& rang
   using Kind = PostOp::Kind;
   const int count = random_int(rng, 0, 2);
   for (int i = 0; i < count; ++i) {
-    const auto kind = range.any_post_op ? static_cast<Kind>(random_int(rng, 0, 9))
-                                        : random_int(rng, 0, 1) ? Kind::relu : Kind::clamp;
+    const auto kind = range.any_post_op       ? static_cast<Kind>(random_int(rng, 0, 9))
+                      : random_int(rng, 0, 1) ? Kind::relu
+                                              : Kind::clamp;
     PostOp op{kind, 0.f, 0.f};
     op.alpha = kind == Kind::leaky_relu ? 0.1f : random_float(rng, -30.f, 5.f);
     op.beta = random_float(rng, -5.f, 30.f);
@@ -89,8 +88,8 @@ inline void add_post_ops(LinearCase& c, std::mt19937& rng, const CaseRange& rang
   for (float& v : c.other) v = random_float(rng, -5.f, 5.f);
 }
 
-inline LinearCase make_case(std::mt19937& rng, int kind, int64_t m, int64_t k, int64_t n,
-                            bool dynamic, const CaseRange& range) {
+inline LinearCase make_case(std::mt19937& rng, int kind, int64_t m, int64_t k, int64_t n, bool dynamic,
+                            const CaseRange& range) {
   LinearCase c;
   LinearProblem& p = c.p;
   c.m = m;

@@ -64,9 +64,8 @@ float integer_row(const LinearCase& c, int64_t row, std::vector<int64_t>& x) {
   float lo = 0.f, hi = 0.f;
   for (int64_t r = 0; r < c.m; ++r)
     if (!d.per_row || r == row) widen(c, r, lo, hi);
-  const kernels::QParams q = d.per_row
-                                 ? kernels::row_qparams(lo, hi, d.symmetric, d.reduce_range)
-                                 : kernels::tensor_qparams(lo, hi, d.symmetric, d.reduce_range);
+  const kernels::QParams q = d.per_row ? kernels::row_qparams(lo, hi, d.symmetric, d.reduce_range)
+                                       : kernels::tensor_qparams(lo, hi, d.symmetric, d.reduce_range);
   if (!std::isfinite(q.scale)) return NAN;
   const kernels::QRange range = kernels::dynamic_range(d.symmetric, d.reduce_range);
   const float inverse = 1.f / q.scale;
@@ -105,8 +104,7 @@ void check_quantized(const LinearProblem& p, double real, double step, int32_t y
   // Post-ops first: a clamp moves v onto its bound without error.
   const double moved_down = apply_post_ops(p.post_ops, real - bound * p.output_scale);
   const double moved_up = apply_post_ops(p.post_ops, real + bound * p.output_scale);
-  const bool near = y == quantize(moved_down / p.output_scale) ||
-                    y == quantize(moved_up / p.output_scale);
+  const bool near = y == quantize(moved_down / p.output_scale) || y == quantize(moved_up / p.output_scale);
   if (near && std::abs(y - quantize(v)) == 1)
     ++tally.off_by_one;
   else
@@ -133,8 +131,7 @@ void check_case(const LinearCase& c, const std::vector<uint8_t>& out, Tally& tal
     const float scale = integer_row(c, r, x);
     for (int64_t n = 0; n < p.n; ++n) {
       int64_t acc = 0;
-      for (int64_t k = 0; k < p.k; ++k)
-        acc += x[static_cast<size_t>(k)] * c.weight->data()[n * p.k + k];
+      for (int64_t k = 0; k < p.k; ++k) acc += x[static_cast<size_t>(k)] * c.weight->data()[n * p.k + k];
       const double step = double(scale) * c.scale[p.weight_scale_size == 1 ? 0 : size_t(n)];
       const double product = static_cast<double>(acc) * step;
       const double bias = p.bias == nullptr ? 0.0 : p.bias[n];
@@ -171,9 +168,8 @@ Tally compare_random_cases(bool dynamic, unsigned seed) {
     Tally tally;
     check_case(c, c.run(*make(c.p)), tally);
     if (tally.wrong != 0)
-      UNSCOPED_INFO("case " << i << ": " << tally.wrong << " wrong, m " << s.m << " k " << s.k
-                            << " n " << s.n << " in " << name_of(c.p.input_dtype) << " out "
-                            << name_of(c.p.output_dtype));
+      UNSCOPED_INFO("case " << i << ": " << tally.wrong << " wrong, m " << s.m << " k " << s.k << " n " << s.n
+                            << " in " << name_of(c.p.input_dtype) << " out " << name_of(c.p.output_dtype));
     total.outputs += tally.outputs;
     total.off_by_one += tally.off_by_one;
     total.wrong += tally.wrong;
@@ -215,7 +211,7 @@ TEST_CASE("xnnpack gives the same bits on 1, 2 and 3 threads", "[xnnpack]") {
   num_threads();  // ATen sets its default on a thread's first call
   const int before = omp_get_max_threads();
   std::mt19937 rng(3);
-  const int64_t shapes[][3] = {{1, 768, 1000}, {1, 4099, 200}, {5, 1500, 500}, {33, 2100, 130},
+  const int64_t shapes[][3] = {{1, 768, 1000}, {1, 4099, 200}, {5, 1500, 500},  {33, 2100, 130},
                                {150, 520, 70}, {600, 65, 500}, {130, 256, 320}, {700, 128, 900}};
   for (const auto& [m, k, n] : shapes)
     for (const bool dynamic : {false, true}) {
@@ -260,8 +256,7 @@ TEST_CASE("xnnpack: concurrent callers and callers inside a region", "[xnnpack]"
     };
     std::vector<int> wrong(6);
     std::vector<std::thread> threads;
-    for (int t = 0; t < 4; ++t)
-      threads.emplace_back([&, t] { wrong[static_cast<size_t>(t)] = work(t); });
+    for (int t = 0; t < 4; ++t) threads.emplace_back([&, t] { wrong[static_cast<size_t>(t)] = work(t); });
     for (std::thread& t : threads) t.join();
 #pragma omp parallel num_threads(2)
     wrong[4 + static_cast<size_t>(omp_get_thread_num())] = work(omp_get_thread_num());
@@ -314,11 +309,20 @@ TEST_CASE("xnnpack kernels follow the ISA cap", "[xnnpack]") {
   REQUIRE(kernel.find("xnnpack qd8-f32-qc8w ") == 0);
   const auto has = [&](const char* word) { return kernel.find(word) != std::string::npos; };
   switch (best_isa()) {
-    case Isa::portable: CHECK(has("sse")); break;
-    case Isa::avx2: CHECK(has("avx2")); break;
-    case Isa::avx_vnni: CHECK(has("avxvnni")); break;
-    case Isa::avx512: CHECK(has("avx512skx")); break;
-    default: CHECK(has("avx512vnni"));
+    case Isa::portable:
+      CHECK(has("sse"));
+      break;
+    case Isa::avx2:
+      CHECK(has("avx2"));
+      break;
+    case Isa::avx_vnni:
+      CHECK(has("avxvnni"));
+      break;
+    case Isa::avx512:
+      CHECK(has("avx512skx"));
+      break;
+    default:
+      CHECK(has("avx512vnni"));
   }
   // 64 by 64 weights, and a sum, a scale and a bias for each column.
   CHECK(impl->packed_bytes() >= 64 * 64 + 64 * 12);

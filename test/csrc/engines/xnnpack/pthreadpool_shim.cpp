@@ -78,8 +78,7 @@ void run_all() {
   });
   check("1d_with_thread", 1, [&](void* v) {
     pthreadpool_parallelize_1d_with_thread(
-        nullptr, [](void* p, size_t t, size_t i) { visits(p).thread(t), visits(p).at(i); }, v, r[0],
-        none);
+        nullptr, [](void* p, size_t t, size_t i) { visits(p).thread(t), visits(p).at(i); }, v, r[0], none);
   });
   check("1d_tile_1d", 1, [&](void* v) {
     pthreadpool_parallelize_1d_tile_1d(
@@ -91,8 +90,7 @@ void run_all() {
   });
   check("2d", 2, [&](void* v) {
     pthreadpool_parallelize_2d(
-        nullptr, [](void* p, size_t i, size_t j) { visits(p).at(position(i, j)); }, v, r[0], r[1],
-        none);
+        nullptr, [](void* p, size_t i, size_t j) { visits(p).at(position(i, j)); }, v, r[0], r[1], none);
   });
   check("2d_with_thread", 2, [&](void* v) {
     pthreadpool_parallelize_2d_with_thread(
@@ -105,24 +103,22 @@ void run_all() {
   });
   check("2d_tile_1d", 2, [&](void* v) {
     pthreadpool_parallelize_2d_tile_1d(
-        nullptr, [](void* p, size_t i, size_t j, size_t n) { visit_tile(p, 1, n, i, j); }, v, r[0],
-        r[1], kTile, none);
+        nullptr, [](void* p, size_t i, size_t j, size_t n) { visit_tile(p, 1, n, i, j); }, v, r[0], r[1],
+        kTile, none);
   });
   check("2d_tile_2d", 2, [&](void* v) {
     pthreadpool_parallelize_2d_tile_2d(
-        nullptr,
-        [](void* p, size_t i, size_t j, size_t a, size_t b) { visit_tile(p, a, b, i, j); }, v, r[0],
+        nullptr, [](void* p, size_t i, size_t j, size_t a, size_t b) { visit_tile(p, a, b, i, j); }, v, r[0],
         r[1], kTile2, kTile, none);
   });
   check("3d", 3, [&](void* v) {
     pthreadpool_parallelize_3d(
-        nullptr, [](void* p, size_t i, size_t j, size_t k) { visits(p).at(position(i, j, k)); }, v,
-        r[0], r[1], r[2], none);
+        nullptr, [](void* p, size_t i, size_t j, size_t k) { visits(p).at(position(i, j, k)); }, v, r[0],
+        r[1], r[2], none);
   });
   check("3d_tile_1d", 3, [&](void* v) {
     pthreadpool_parallelize_3d_tile_1d(
-        nullptr,
-        [](void* p, size_t i, size_t j, size_t k, size_t n) { visit_tile(p, 1, n, j, k, i); }, v,
+        nullptr, [](void* p, size_t i, size_t j, size_t k, size_t n) { visit_tile(p, 1, n, j, k, i); }, v,
         r[0], r[1], r[2], kTile, none);
   });
   check("3d_tile_1d_with_thread", 3, [&](void* v) {
@@ -137,17 +133,12 @@ void run_all() {
   check("3d_tile_2d", 3, [&](void* v) {
     pthreadpool_parallelize_3d_tile_2d(
         nullptr,
-        [](void* p, size_t i, size_t j, size_t k, size_t a, size_t b) {
-          visit_tile(p, a, b, j, k, i);
-        },
-        v, r[0], r[1], r[2], kTile2, kTile, none);
+        [](void* p, size_t i, size_t j, size_t k, size_t a, size_t b) { visit_tile(p, a, b, j, k, i); }, v,
+        r[0], r[1], r[2], kTile2, kTile, none);
   });
   check("4d", 4, [&](void* v) {
     pthreadpool_parallelize_4d(
-        nullptr,
-        [](void* p, size_t i, size_t j, size_t k, size_t l) {
-          visits(p).at(position(i, j, k, l));
-        },
+        nullptr, [](void* p, size_t i, size_t j, size_t k, size_t l) { visits(p).at(position(i, j, k, l)); },
         v, r[0], r[1], r[2], r[3], none);
   });
   check("4d_tile_2d", 4, [&](void* v) {
@@ -177,8 +168,9 @@ void run_all() {
   check("6d_tile_2d", 6, [&](void* v) {
     pthreadpool_parallelize_6d_tile_2d(
         nullptr,
-        [](void* p, size_t i, size_t j, size_t k, size_t l, size_t m, size_t n, size_t a,
-           size_t b) { visit_tile(p, a, b, m, n, i, j, k, l); },
+        [](void* p, size_t i, size_t j, size_t k, size_t l, size_t m, size_t n, size_t a, size_t b) {
+          visit_tile(p, a, b, m, n, i, j, k, l);
+        },
         v, r[0], r[1], r[2], r[3], r[4], r[5], kTile, kTile2, none);
   });
 }
@@ -237,8 +229,7 @@ TEST_CASE("pthreadpool shim is serial inside a region and under the hint", "[xnn
       wrong += pthreadpool_get_threads_count(nullptr) != 1;
       Visits v(10);
       pthreadpool_parallelize_1d_with_thread(
-          nullptr, [](void* p, size_t t, size_t x) { visits(p).thread(t), visits(p).at(x); }, &v,
-          10, 0);
+          nullptr, [](void* p, size_t t, size_t x) { visits(p).thread(t), visits(p).at(x); }, &v, 10, 0);
       wrong += !v.each_once() || v.max_thread != 0;
     }
   });
