@@ -20,16 +20,19 @@ struct LinearRow {
 
 bool always(const LinearProblem&) { return true; }
 
-// Classes by measurement: `make bench` with TORCH_AO_EXT_MAX_ISA at the level, one
-// thread, geometric mean over M = 1, 16, 128, 512 and K, N from 64 to 4096. Only what
-// is known at packing may decide: ISA, K, N; M is not known.
+// Classes by measurement: engines forced in turn at each TORCH_AO_EXT_MAX_ISA,
+// interleaved, geometric mean over M = 1, 16, 128, 512. Only what is known at packing
+// may decide: ISA, K, N; M is not known.
 
 // XNNPACK against native: AVX2 1.09-1.38x static and 1.03-1.16x dynamic, SSE4.1 4-5x.
 bool xnnpack_leads(const LinearProblem&) { return best_isa() == Isa::avx2 || best_isa() == Isa::portable; }
 
-// oneDNN against native on AMX, static, from 4096 x 4096 up.
+// oneDNN against native, 2 threads. 256-bit VNNI: 0.95-0.98x at 3072 x 768, 1.03-1.05x
+// at 4096 x 4096, 1.04-1.06x above. AVX512-VNNI: 0.99-1.01x at 4096 x 4096, 1.03-1.06x
+// at K = 11008. AMX: 0.83-0.99x everywhere.
 bool onednn_leads(const LinearProblem& p) {
-  return best_isa() == Isa::amx && !p.dynamic && p.k * p.n >= 4096 * 4096;
+  if (best_isa() == Isa::avx_vnni) return p.k * p.n >= 4096 * 4096;
+  return best_isa() == Isa::avx512_vnni && p.k >= 11008 && p.n >= 4096;
 }
 
 constexpr LinearRow kLinear[] = {
