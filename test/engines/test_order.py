@@ -8,6 +8,8 @@ import sys
 import pytest
 import torch
 
+import torch_ao_ext  # noqa: F401  (registers the operators)
+
 PROBE = """
 import json, torch, torch_ao_ext
 leaders = {}
