@@ -71,7 +71,7 @@ class NativeLinear final : public LinearImpl {
                     int64_t p1) const;
   void multiply_rows(const Call& call, const Scratch& scratch, const QuantizedRows& a, int64_t r0,
                      int64_t rows, int64_t p0, int64_t p1) const;
-  void multiply_panel(const Call& call, GemmBlock g, int64_t row, int64_t panel) const;
+  void multiply_panel(const Call& call, GemmBlock g, int64_t row, int64_t panel, int64_t most_fetched) const;
   void finish(const Call& call, const QuantizedRows& a, int64_t a_row, int64_t row, int64_t rows, int64_t p0,
               int64_t p1, const int32_t* raw, int64_t raw_stride) const;
 
@@ -203,8 +203,9 @@ void NativeLinear::finish(const Call& call, const QuantizedRows& a, int64_t a_ro
   epilogue_(call.epilogue, t);
 }
 
-// Bytes of later weights that one block may fetch: more would fill the queue of
-// misses and hold up the block's own loads.
+// Bytes of later weights that one block of several row tiles may fetch: more would
+// fill the queue of misses and hold up the block's own loads. A single tile waits for
+// nothing but the next panel and fetches all of it (16x4096x4096: 730 -> 493 us).
 constexpr int64_t kMostFetched = 8192;
 
 // Panels a GEMV computes between two calls of the epilogue: 8 KB of accumulators.
@@ -243,11 +244,14 @@ void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, const
         g.c = scratch.tile + (i - p) * kPanelColumns;
         g.c_stride = call.blocks.tile_panels * kPanelColumns;
         g.rows = count;
-        if (next < p1 && tiles > 1) {
+        if (tiles > 1 && next < p1) {
           g.next = weight_.panel(next) + from;
           g.next_bytes = to - from;
+        } else if (tiles == 1 && i + 1 < p1) {
+          g.next = weight_.panel(i + 1);
+          g.next_bytes = weight_.panel_bytes();
         }
-        multiply_panel(call, g, r0 + r, i);
+        multiply_panel(call, g, r0 + r, i, tiles == 1 ? weight_.panel_bytes() : kMostFetched);
       }
       finish(call, a, r, r0 + r, count, p, end, scratch.tile, call.blocks.tile_panels * kPanelColumns);
     }
@@ -255,7 +259,8 @@ void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, const
 }
 
 // Runs the block over one panel, k block by k block. row: of the output.
-void NativeLinear::multiply_panel(const Call& call, GemmBlock g, int64_t row, int64_t panel) const {
+void NativeLinear::multiply_panel(const Call& call, GemmBlock g, int64_t row, int64_t panel,
+                                  int64_t most_fetched) const {
   const int64_t n = weight_.n();
   const int64_t n0 = panel * kPanelColumns;
   const int64_t columns = std::min(n - n0, kPanelColumns);
@@ -271,7 +276,7 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock g, int64_t row, in
     g.b = weight_.panel(panel) + q * kernels::kQuadBytes;
     g.quads = last ? left : call.blocks.k_quads;
     g.accumulate = q != 0;
-    g.next_bytes = std::min(fetch, kMostFetched);
+    g.next_bytes = std::min(fetch, most_fetched);
     if (last) {
       g.out = static_cast<const uint8_t*>(call.args.output) + (row * n + n0) * element_bytes;
       g.out_stride = n * element_bytes;
