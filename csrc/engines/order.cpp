@@ -28,12 +28,8 @@ bool always(const LinearProblem&) { return true; }
 bool xnnpack_leads(const LinearProblem&) { return best_isa() == Isa::avx2 || best_isa() == Isa::portable; }
 
 // oneDNN against native, 2 threads. 256-bit VNNI: 0.95-0.98x at 3072 x 768, 1.03-1.05x
-// at 4096 x 4096, 1.04-1.06x above. AVX512-VNNI: 0.99-1.01x at 4096 x 4096, 1.03-1.06x
-// at K = 11008. AMX: 0.83-0.99x everywhere.
-bool onednn_leads(const LinearProblem& p) {
-  if (best_isa() == Isa::avx_vnni) return p.k * p.n >= 4096 * 4096;
-  return best_isa() == Isa::avx512_vnni && p.k >= 11008 && p.n >= 4096;
-}
+// at 4096 x 4096, 1.04-1.06x above. AVX512-VNNI: 0.91-0.98x. AMX: 0.83-0.99x.
+bool onednn_leads(const LinearProblem& p) { return best_isa() == Isa::avx_vnni && p.k * p.n >= 4096 * 4096; }
 
 constexpr LinearRow kLinear[] = {
     {Engine::onednn, onednn_leads, make_linear_onednn}, {Engine::xnnpack, xnnpack_leads, make_linear_xnnpack},
