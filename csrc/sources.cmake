@@ -26,7 +26,7 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   post_ops
   quantize quantize__avx2 quantize__avx512
   rows rows__avx2 rows__avx512)
-tae_sources(TAE_ENGINE_SOURCES engines input_rows order)
+tae_sources(TAE_ENGINE_SOURCES engines input_rows order output_rule)
 tae_sources(TAE_ENGINE_SOURCES engines/native linear plan)
 tae_sources(TAE_ENGINE_SOURCES engines/reference linear)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn onednn linear)

@@ -16,7 +16,6 @@ using VF = __m256;
 using VI = __m256i;
 using VMask = __m256;
 constexpr int kLanes = 8;
-constexpr int kRegisters = 16;
 constexpr bool kHasFma = true;
 
 struct Full {};

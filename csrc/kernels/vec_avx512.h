@@ -19,7 +19,6 @@ using VF = __m512;
 using VI = __m512i;
 using VMask = __mmask16;
 constexpr int kLanes = 16;
-constexpr int kRegisters = 32;
 constexpr bool kHasFma = true;
 
 struct Full {};

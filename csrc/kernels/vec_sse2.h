@@ -15,7 +15,6 @@ using VF = __m128;
 using VI = __m128i;
 using VMask = __m128;
 constexpr int kLanes = 4;
-constexpr int kRegisters = 16;
 constexpr bool kHasFma = false;
 
 struct Full {};

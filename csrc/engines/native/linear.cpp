@@ -13,6 +13,7 @@
 #include "core/parallel.h"
 #include "engines/input_rows.h"
 #include "engines/native/plan.h"
+#include "engines/output_rule.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm.h"
 
@@ -63,7 +64,6 @@ class NativeLinear final : public LinearImpl {
 
   const GemmKernels& kernels_for(int64_t m) const;
   bool read_in_place(const GemmKernels& gemm, const LinearArgs& args) const;
-  EpilogueParams epilogue_params(const LinearArgs& args) const;
   void run_task(const Call& call, const Scratch& scratch, int64_t r0, int64_t r1, int64_t p0,
                 int64_t p1) const;
   QuantizedRows prepare_rows(const Call& call, const Scratch& scratch, int64_t r0, int64_t rows) const;
@@ -82,14 +82,8 @@ class NativeLinear final : public LinearImpl {
   Isa isa_;
   InputRows input_;
   kernels::PackedWeight weight_;
-  std::vector<float> scale_;                // 1 or n
-  std::vector<float> bias_;                 // n or empty
-  std::vector<int32_t> weight_zero_point_;  // n, or empty when all are 0
   DType input_dtype_;
-  DType output_dtype_;
-  float output_scale_;
-  int32_t output_zero_point_;
-  PostOps post_ops_;
+  OutputRule output_;
   const GemmKernels& gemm_;
   const GemmKernels& gemm_few_rows_;
   const kernels::EpilogueFn epilogue_;
@@ -98,30 +92,15 @@ class NativeLinear final : public LinearImpl {
 // AMX computes 16 rows whatever m is: for fewer than this the vector kernels win.
 constexpr int64_t kAmxRows = 5;
 
-bool has_weight_zero_point(const LinearProblem& p) {
-  if (p.weight_zero_point == nullptr) return false;
-  return std::any_of(p.weight_zero_point, p.weight_zero_point + p.weight_scale_size,
-                     [](int32_t zp) { return zp != 0; });
-}
-
 NativeLinear::NativeLinear(const LinearProblem& p, Isa isa)
     : isa_(isa),
       input_(p),
       weight_(p.weight, p.n, p.k),
-      scale_(p.weight_scale, p.weight_scale + p.weight_scale_size),
       input_dtype_(p.input_dtype),
-      output_dtype_(p.output_dtype),
-      output_scale_(p.output_scale),
-      output_zero_point_(p.output_zero_point),
-      post_ops_(p.post_ops),
+      output_(p),
       gemm_(kernels::gemm_kernels(isa)),
       gemm_few_rows_(kernels::gemm_kernels(isa == Isa::amx ? Isa::avx512_vnni : isa)),
-      epilogue_(kernels::epilogue(isa)) {
-  if (p.bias != nullptr) bias_.assign(p.bias, p.bias + p.n);
-  if (!has_weight_zero_point(p)) return;
-  weight_zero_point_.assign(static_cast<size_t>(p.n), p.weight_zero_point[0]);
-  if (p.weight_scale_size != 1) weight_zero_point_.assign(p.weight_zero_point, p.weight_zero_point + p.n);
-}
+      epilogue_(kernels::epilogue(isa)) {}
 
 std::string NativeLinear::description() const {
   std::string text = std::string("native ") + name_of(isa_) + " " + gemm_.name;
@@ -130,9 +109,7 @@ std::string NativeLinear::description() const {
   return text;
 }
 
-size_t NativeLinear::packed_bytes() const {
-  return weight_.bytes() + 4 * (scale_.size() + bias_.size() + weight_zero_point_.size());
-}
+size_t NativeLinear::packed_bytes() const { return weight_.bytes() + output_.bytes(); }
 
 const GemmKernels& NativeLinear::kernels_for(int64_t m) const {
   return m < kAmxRows ? gemm_few_rows_ : gemm_;
@@ -140,31 +117,12 @@ const GemmKernels& NativeLinear::kernels_for(int64_t m) const {
 
 // u8 rows whose sums nobody needs, when the kernel reads nothing behind the last.
 bool NativeLinear::read_in_place(const GemmKernels& gemm, const LinearArgs& args) const {
-  if (input_dtype_ != DType::qu8 || !weight_zero_point_.empty()) return false;
+  if (input_dtype_ != DType::qu8 || output_.has_weight_zero_point()) return false;
   if (weight_.k() % (4 * gemm.quad_multiple) != 0 || args.m % gemm.row_multiple != 0) return false;
   // A tile load of 16 rows at such a stride hits 4 of the 64 L1 sets; with several
   // row tiles the copy is cheaper (15 % of the call at 256x1024x1024).
   const bool collides = gemm.row_multiple > 1 && args.input_stride % 1024 == 0;
   return !(collides && args.m > gemm.row_unit);
-}
-
-EpilogueParams NativeLinear::epilogue_params(const LinearArgs& args) const {
-  EpilogueParams e;
-  e.k = weight_.k();
-  e.weight_scale = scale_.data();
-  e.weight_scale_stride = scale_.size() == 1 ? 0 : 1;
-  e.bias = bias_.empty() ? nullptr : bias_.data();
-  e.column_sum = weight_.column_sum();
-  e.weight_zero_point = weight_zero_point_.empty() ? nullptr : weight_zero_point_.data();
-  e.post_ops = post_ops_.data();
-  e.num_post_ops = static_cast<int>(post_ops_.size());
-  e.output_dtype = output_dtype_;
-  e.output_scale = output_scale_;
-  e.output_zero_point = output_zero_point_;
-  e.other_dtype = args.other_dtype;
-  e.other_scale = args.other_scale;
-  e.other_zero_point = args.other_zero_point;
-  return e;
 }
 
 QuantizedRows NativeLinear::prepare_rows(const Call& call, const Scratch& scratch, int64_t r0,
@@ -194,7 +152,8 @@ void NativeLinear::finish(const Call& call, const QuantizedRows& a, int64_t a_ro
   t.n0 = n0;
   t.row = a.params + a_row * a.step;
   t.row_step = a.step;
-  t.output = static_cast<uint8_t*>(call.args.output) + element * static_cast<int64_t>(size_of(output_dtype_));
+  t.output =
+      static_cast<uint8_t*>(call.args.output) + element * static_cast<int64_t>(size_of(output_.dtype()));
   t.output_stride = n;
   if (call.args.other != nullptr)
     t.other = static_cast<const uint8_t*>(call.args.other) +
@@ -264,7 +223,7 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock g, int64_t row, in
   const int64_t n = weight_.n();
   const int64_t n0 = panel * kPanelColumns;
   const int64_t columns = std::min(n - n0, kPanelColumns);
-  const int64_t element_bytes = static_cast<int64_t>(size_of(output_dtype_));
+  const int64_t element_bytes = static_cast<int64_t>(size_of(output_.dtype()));
   const int64_t quads = call.blocks.quads;
   const uint8_t* a = g.a;
   const int64_t fetch = quads == 0 ? 0 : g.next_bytes * call.blocks.k_quads / quads;
@@ -306,7 +265,8 @@ void NativeLinear::run(const LinearArgs& args) const {
   const int64_t panels = weight_.panels();
   const native::Plan plan = native::make_plan(args.m, panels, weight_.k_pad(), gemm.row_unit, num_threads());
   const native::Blocks blocks = native::choose_blocks(gemm, weight_, plan.rows_per_task, row_bytes());
-  const Call call{args, gemm, input_.begin(args), epilogue_params(args), blocks, read_in_place(gemm, args)};
+  const Call call{
+      args, gemm, input_.begin(args), output_.params(weight_, args), blocks, read_in_place(gemm, args)};
 
   // The kernel may touch rows behind the last, up to a multiple of row_multiple.
   const int64_t tile_panels =

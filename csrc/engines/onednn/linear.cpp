@@ -21,6 +21,7 @@
 #include "core/parallel.h"
 #include "engines/input_rows.h"
 #include "engines/onednn/onednn.h"
+#include "engines/output_rule.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm.h"
 
@@ -46,12 +47,6 @@ constexpr int64_t kRowBytes = 512 << 10;
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-bool is_asymmetric(const LinearProblem& p) {
-  if (p.weight_zero_point == nullptr) return false;
-  return std::any_of(p.weight_zero_point, p.weight_zero_point + p.weight_scale_size,
-                     [](int32_t zero_point) { return zero_point != 0; });
-}
-
 class OnednnLinear final : public LinearImpl {
  public:
   explicit OnednnLinear(const LinearProblem& p);
@@ -61,9 +56,7 @@ class OnednnLinear final : public LinearImpl {
   void run(const LinearArgs& args) const override;
   const char* engine() const override { return "onednn"; }
   std::string description() const override { return "onednn " + implementation_; }
-  size_t packed_bytes() const override {
-    return weight_.bytes() + 4 * (scale_.size() + bias_.size() + weight_zero_point_.size());
-  }
+  size_t packed_bytes() const override { return weight_.bytes() + output_.bytes(); }
 
  private:
   // Primitives for one height of a block of rows: full chunks and the last chunk.
@@ -82,7 +75,6 @@ class OnednnLinear final : public LinearImpl {
 
   Gemms gemms(int64_t rows, int64_t chunk_panels) const;
   std::shared_ptr<const Gemm> usable_gemm(int64_t rows, int64_t columns) const;
-  EpilogueParams epilogue_params(const LinearArgs& args) const;
   int64_t choose_chunk(int64_t m, int threads) const;
   int64_t choose_block(int64_t m, int64_t items, int threads) const;
   void share_rows(const Call& call, int threads) const;
@@ -91,14 +83,8 @@ class OnednnLinear final : public LinearImpl {
                 int64_t count, int64_t chunk) const;
 
   kernels::PackedWeight weight_;
-  std::vector<float> scale_;                // 1 or n
-  std::vector<float> bias_;                 // n or empty
-  std::vector<int32_t> weight_zero_point_;  // n, or empty when all are 0
   InputRows rows_;
-  DType output_dtype_;
-  float output_scale_;
-  int32_t output_zero_point_;
-  PostOps post_ops_;
+  OutputRule output_;
   kernels::EpilogueFn epilogue_;
 
   int64_t stride_;            // of u8 rows
@@ -114,21 +100,12 @@ class OnednnLinear final : public LinearImpl {
 
 OnednnLinear::OnednnLinear(const LinearProblem& p)
     : weight_(p.weight, p.n, p.k),
-      scale_(p.weight_scale, p.weight_scale + p.weight_scale_size),
       rows_(p),
-      output_dtype_(p.output_dtype),
-      output_scale_(p.output_scale),
-      output_zero_point_(p.output_zero_point),
-      post_ops_(p.post_ops),
+      output_(p),
       epilogue_(kernels::epilogue(best_isa())),
       stride_(Gemm::src_stride(weight_.k_pad())),
       // AMX needs tall blocks to hide the loading of its tiles.
       row_block_(usable(Isa::amx) ? 128 : 64) {
-  if (p.bias != nullptr) bias_.assign(p.bias, p.bias + p.n);
-  if (is_asymmetric(p))
-    for (int64_t n = 0; n < p.n; ++n)
-      weight_zero_point_.push_back(p.weight_zero_point[p.weight_scale_size == 1 ? 0 : n]);
-
   // A chunk and the rows it meets share the second-level cache. AMX computes so fast
   // that it pays to load rows for more columns.
   const int64_t panels = weight_.panels();
@@ -184,25 +161,6 @@ OnednnLinear::Gemms OnednnLinear::gemms(int64_t rows, int64_t chunk_panels) cons
   return used_[bucket] = made;
 }
 
-EpilogueParams OnednnLinear::epilogue_params(const LinearArgs& args) const {
-  EpilogueParams e;
-  e.k = weight_.k();
-  e.weight_scale = scale_.data();
-  e.weight_scale_stride = scale_.size() == 1 ? 0 : 1;
-  e.bias = bias_.empty() ? nullptr : bias_.data();
-  e.column_sum = weight_.column_sum();
-  e.weight_zero_point = weight_zero_point_.empty() ? nullptr : weight_zero_point_.data();
-  e.post_ops = post_ops_.data();
-  e.num_post_ops = static_cast<int>(post_ops_.size());
-  e.output_dtype = output_dtype_;
-  e.output_scale = output_scale_;
-  e.output_zero_point = output_zero_point_;
-  e.other_dtype = args.other_dtype;
-  e.other_scale = args.other_scale;
-  e.other_zero_point = args.other_zero_point;
-  return e;
-}
-
 // One thread's accumulators of a block and oneDNN's scratchpad, and u8 rows with
 // their parameters where `rows` is not 0.
 struct OnednnLinear::Scratch {
@@ -253,7 +211,7 @@ void OnednnLinear::run(const LinearArgs& args) const {
   // Whichever of rows and weight is larger is cut, so that each thread reads its
   // part of it and all of the smaller one.
   const bool by_rows = threads == 1 || (args.m >= weight_.n() && args.m >= row_block_ * threads);
-  Call call{rows_.begin(args), epilogue_params(args), 0, 0, 0, {}, {}};
+  Call call{rows_.begin(args), output_.params(weight_, args), 0, 0, 0, {}, {}};
   call.chunk_panels = choose_chunk(args.m, threads);
   call.chunks = (weight_.panels() + call.chunk_panels - 1) / call.chunk_panels;
   call.block_rows = choose_block(args.m, by_rows ? 1 : call.chunks, threads);
@@ -304,7 +262,7 @@ void OnednnLinear::multiply(const Call& call, const Scratch& s, const uint8_t* r
   t.cols = std::min(gemm.columns(), weight_.n() - n0);
   t.n0 = n0;
   t.row = params;
-  t.output = static_cast<uint8_t*>(args.output) + element * static_cast<int64_t>(size_of(output_dtype_));
+  t.output = static_cast<uint8_t*>(args.output) + element * static_cast<int64_t>(size_of(output_.dtype()));
   t.output_stride = weight_.n();
   if (args.other != nullptr)
     t.other =
@@ -372,7 +330,7 @@ Result<LinearImplPtr> make_linear_onednn(const LinearProblem& p) {
     return refuse("output dtype ", name_of(p.output_dtype));
   if (p.post_ops.size() > static_cast<size_t>(kMaxPostOps))
     return refuse(p.post_ops.size(), " post-ops; needs at most ", kMaxPostOps);
-  const int64_t k_limit = is_asymmetric(p) ? kMaxExactKAsymmetricWeight : kMaxExactK;
+  const int64_t k_limit = has_weight_zero_point(p) ? kMaxExactKAsymmetricWeight : kMaxExactK;
   if (p.k > k_limit) return refuse("k ", p.k, "; int32 is exact up to ", k_limit);
   auto impl = std::make_shared<OnednnLinear>(p);
   if (std::string error = impl->prepare(); !error.empty()) return refuse(error);

@@ -1,0 +1,39 @@
+// The output side of a linear problem, shared by the engines that compute raw int32
+// accumulators themselves and leave the rest to kernels/epilogue.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "engines/linear.h"
+#include "kernels/epilogue.h"
+#include "kernels/gemm.h"
+
+namespace tae {
+
+// True when a weight zero point is given and is not 0 everywhere.
+bool has_weight_zero_point(const LinearProblem& p);
+
+// Own copies of scales, bias and the rest: the problem's pointers die after packing.
+class OutputRule {
+ public:
+  explicit OutputRule(const LinearProblem& p);
+
+  // For one call; points into this object and into `weight`.
+  kernels::EpilogueParams params(const kernels::PackedWeight& weight, const LinearArgs& args) const;
+  DType dtype() const { return dtype_; }
+  bool has_weight_zero_point() const { return !weight_zero_point_.empty(); }
+  size_t bytes() const { return 4 * (scale_.size() + bias_.size() + weight_zero_point_.size()); }
+
+ private:
+  std::vector<float> scale_;                // 1 or n
+  std::vector<float> bias_;                 // n or empty
+  std::vector<int32_t> weight_zero_point_;  // n, or empty when all are 0
+  DType dtype_;
+  float output_scale_;
+  int32_t output_zero_point_;
+  PostOps post_ops_;
+};
+
+}  // namespace tae
