@@ -19,7 +19,7 @@ function(tae_sources variable folder)
   set(${variable} ${files} PARENT_SCOPE)
 endfunction()
 
-tae_sources(TAE_ENGINE_SOURCES core cpu_features)
+tae_sources(TAE_ENGINE_SOURCES core cpu_features fork)
 tae_sources(TAE_ENGINE_SOURCES kernels
   epilogue epilogue__avx2 epilogue__avx512
   gemm gemm_pack gemm_portable gemm__avx2 gemm__avxvnni gemm__avx512 gemm__avx512vnni gemm__amx
@@ -30,7 +30,7 @@ tae_sources(TAE_ENGINE_SOURCES engines input_rows order output_rule)
 tae_sources(TAE_ENGINE_SOURCES engines/native linear plan)
 tae_sources(TAE_ENGINE_SOURCES engines/reference linear)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn onednn linear)
-tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack linear pthreadpool_shim cpuinfo_shim)
+tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
 
 tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams weight_state)
 tae_sources(TAE_TORCH_SOURCES ops

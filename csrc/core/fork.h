@@ -1,7 +1,10 @@
-// What fork() means for OpenMP. Implemented beside the thread pool, in parallel.cpp.
+// What fork() means for OpenMP (implemented beside the thread pool, in parallel.cpp)
+// and for locks (fork.cpp): a child has only the thread that forked, and nobody in it
+// would ever release what other threads held.
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 
 namespace tae {
 
@@ -20,6 +23,22 @@ class SerialAfterFork {
 
  private:
   int threads_before_ = 0;  // 0: nothing to restore
+};
+
+// One of the process's 64 mutexes that a fork takes all of, chosen by address: free in
+// the child, whatever other threads were doing. For list operations: no second one and
+// no DelayFork under it, no packing, no call into an engine.
+std::mutex& fork_safe_mutex(const void* owner);
+
+// While one lives, a fork in another thread waits. For calls into libraries that take
+// locks of their own, such as oneDNN's code generation, and for what is initialised
+// once; short work that forks nothing itself. May be nested.
+class DelayFork {
+ public:
+  DelayFork();
+  ~DelayFork();
+  DelayFork(const DelayFork&) = delete;
+  DelayFork& operator=(const DelayFork&) = delete;
 };
 
 }  // namespace tae

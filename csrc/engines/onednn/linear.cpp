@@ -16,8 +16,10 @@
 #include <memory>
 #include <mutex>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
+#include "core/fork.h"
 #include "core/parallel.h"
 #include "engines/input_rows.h"
 #include "engines/onednn/onednn.h"
@@ -94,7 +96,7 @@ class OnednnLinear final : public LinearImpl {
 
   // Primitives this weight has used, by bucket, so that the common lookup needs
   // neither the global lock nor its map.
-  mutable std::mutex mutex_;
+  std::mutex& mutex_ = fork_safe_mutex(this);
   mutable std::array<Gemms, onednn::kNumRowBuckets> used_;
 };
 
@@ -157,8 +159,10 @@ OnednnLinear::Gemms OnednnLinear::gemms(int64_t rows, int64_t chunk_panels) cons
     if (known.full != nullptr && known.full->columns() == full && known.last->columns() == last) return known;
   }
   const Gemms made{usable_gemm(rows, full), usable_gemm(rows, last)};
+  Gemms replaced = made;  // destroyed after the lock
   std::lock_guard<std::mutex> lock(mutex_);
-  return used_[bucket] = made;
+  std::swap(used_[bucket], replaced);
+  return made;
 }
 
 // One thread's accumulators of a block and oneDNN's scratchpad, and u8 rows with

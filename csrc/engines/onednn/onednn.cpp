@@ -13,6 +13,17 @@
 #include <tuple>
 
 #include "core/cpu_features.h"
+#include "core/fork.h"
+
+// oneDNN's assembler keeps the first error of a thread, and oneDNN 3.7 never clears it:
+// after one allocation that failed, no primitive could be made on that thread any more.
+// The definition is xbyak.h's own, so that the variable is the one that oneDNN reads.
+namespace Xbyak::local {
+inline int& GetErrorRef() {
+  static thread_local int err = 0;
+  return err;
+}
+}  // namespace Xbyak::local
 
 namespace tae::onednn {
 namespace {
@@ -57,6 +68,7 @@ struct Engine {
 
 // Never destroyed: primitives and streams of other threads may outlive main().
 const Engine& engine() {
+  const DelayFork delay;
   static const Engine* instance = new Engine;
   return *instance;
 }
@@ -94,7 +106,9 @@ std::string init_error() { return engine().error; }
 
 Gemm::Gemm(int64_t rows, int64_t k, int64_t columns)
     : rows_(rows), k_(k), columns_(columns), id_(next_id.fetch_add(1)) {
+  const DelayFork delay;  // oneDNN's own primitive cache has a lock
   OneThread one_thread;
+  Xbyak::local::GetErrorRef() = 0;
   const dnnl_dims_t src_dims = {rows, k}, weight_dims = {k, columns}, dst_dims = {rows, columns};
   const dnnl_dims_t src_strides = {src_stride(k), 1}, dst_strides = {columns, 1};
   dnnl_primitive_attr_t attr = nullptr;
@@ -114,7 +128,10 @@ Gemm::Gemm(int64_t rows, int64_t k, int64_t columns)
     const char* name = "";
     dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name);
     implementation_ = name;
-    dnnl_memory_desc_clone(&scratchpad_, dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0));
+    status =
+        dnnl_memory_desc_clone(&scratchpad_, dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0));
+  }
+  if (status == dnnl_success) {
     scratchpad_bytes_ = dnnl_memory_desc_get_size(scratchpad_);
     if (implementation_.rfind("brg", 0) != 0)
       error_ = "oneDNN chose " + implementation_;
@@ -122,6 +139,7 @@ Gemm::Gemm(int64_t rows, int64_t k, int64_t columns)
       status = dnnl_primitive_create(&primitive_, desc);
   }
   if (status != dnnl_success) error_ = "oneDNN: status " + std::to_string(status);
+  out_of_memory_ = status == dnnl_out_of_memory;
   dnnl_primitive_desc_destroy(desc);
   dnnl_primitive_attr_destroy(attr);
 }
@@ -201,38 +219,73 @@ int row_bucket(int64_t rows) {
   return i;
 }
 
-std::shared_ptr<const Gemm> cached_gemm(int64_t rows, int64_t k, int64_t columns) {
-  using Key = std::tuple<int64_t, int64_t, int64_t>;
+namespace {
+
+using Key = std::tuple<int64_t, int64_t, int64_t>;  // rows, k, columns
+using GemmPtr = std::shared_ptr<const Gemm>;
+
+// A transformer needs about 2 shapes of columns for 4 shapes of weight and the buckets
+// its batches hit; a primitive is 10 to 50 KB of code.
+constexpr size_t kMaxEntries = 256;
+
+// Least recently used out first.
+class GemmCache {
+ public:
+  GemmPtr find(const Key& key) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return find_locked(key);
+  }
+
+  // What is kept: `made`, or what another thread made meanwhile.
+  GemmPtr insert(const Key& key, GemmPtr made) {
+    GemmPtr dropped;  // destroyed after the lock
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (GemmPtr other = find_locked(key)) return other;
+    recent_.push_front(key);
+    entries_[key] = {made, recent_.begin()};
+    if (entries_.size() > kMaxEntries) {
+      const auto oldest = entries_.find(recent_.back());
+      dropped = std::move(oldest->second.gemm);
+      entries_.erase(oldest);
+      recent_.pop_back();
+    }
+    return made;
+  }
+
+ private:
   struct Entry {
-    std::shared_ptr<const Gemm> gemm;
+    GemmPtr gemm;
     std::list<Key>::iterator position;
   };
-  // A transformer needs about 2 shapes of columns for 4 shapes of weight and the
-  // buckets its batches hit; a primitive is 10 to 50 KB of code.
-  constexpr size_t kMaxEntries = 256;
-  static std::mutex& mutex = *new std::mutex;
-  static auto& entries = *new std::map<Key, Entry>;
-  static auto& recent = *new std::list<Key>;  // most recently used first
 
+  GemmPtr find_locked(const Key& key) {
+    const auto found = entries_.find(key);
+    if (found == entries_.end()) return nullptr;
+    recent_.splice(recent_.begin(), recent_, found->second.position);
+    return found->second.gemm;
+  }
+
+  std::mutex& mutex_ = fork_safe_mutex(this);
+  std::map<Key, Entry> entries_;
+  std::list<Key> recent_;  // most recently used first
+};
+
+GemmCache& cache() {
+  const DelayFork delay;
+  static GemmCache* instance = new GemmCache;
+  return *instance;
+}
+
+}  // namespace
+
+GemmPtr cached_gemm(int64_t rows, int64_t k, int64_t columns) {
   const Key key(rows, k, columns);
-  {
-    std::lock_guard<std::mutex> lock(mutex);
-    if (const auto found = entries.find(key); found != entries.end()) {
-      recent.splice(recent.begin(), recent, found->second.position);
-      return found->second.gemm;
-    }
-  }
+  if (GemmPtr found = cache().find(key)) return found;
   // Code generation outside the lock; of two threads that race, one result stays.
-  auto gemm = std::make_shared<const Gemm>(rows, k, columns);
-  std::lock_guard<std::mutex> lock(mutex);
-  if (const auto found = entries.find(key); found != entries.end()) return found->second.gemm;
-  recent.push_front(key);
-  entries[key] = {gemm, recent.begin()};
-  while (entries.size() > kMaxEntries) {
-    entries.erase(recent.back());
-    recent.pop_back();
-  }
-  return gemm;
+  auto made = std::make_shared<const Gemm>(rows, k, columns);
+  // Not an answer about this shape, so not one to keep.
+  if (made->out_of_memory()) throw std::bad_alloc();
+  return cache().insert(key, std::move(made));
 }
 
 }  // namespace tae::onednn

@@ -39,6 +39,7 @@ class Gemm {
   // Empty, or why this primitive must not be used: creation failed, or oneDNN fell
   // back to an implementation that is not a JIT GEMM (1000 times slower).
   const std::string& error() const { return error_; }
+  bool out_of_memory() const { return out_of_memory_; }
   const std::string& implementation() const { return implementation_; }
   int64_t rows() const { return rows_; }
   int64_t columns() const { return columns_; }
@@ -60,6 +61,7 @@ class Gemm {
   dnnl_memory_desc* scratchpad_ = nullptr;
   size_t scratchpad_bytes_ = 0;
   std::string implementation_, error_;
+  bool out_of_memory_ = false;
 };
 
 // Rows for which primitives exist; a call pads its rows to the next. Padding costs
@@ -70,7 +72,8 @@ constexpr int kNumRowBuckets = sizeof(kRowBuckets) / sizeof(kRowBuckets[0]);
 int row_bucket(int64_t rows);
 
 // From a process-wide cache with bounded size, least recently used out first.
-// Weights of one shape share primitives. The result may carry an error().
+// Weights of one shape share primitives. The result may carry an error(); running out
+// of memory is none, it throws std::bad_alloc and the next call tries again.
 std::shared_ptr<const Gemm> cached_gemm(int64_t rows, int64_t k, int64_t columns);
 
 }  // namespace tae::onednn

@@ -3,10 +3,7 @@
 // Quantized output: qs8-qc8w, int8 in and out. A u8 tensor is the s8 tensor with
 // the top bit flipped and a zero point 128 lower, so it is flipped on the way in
 // and out: XNNPACK's own qu8 kernels know no VNNI and are 4 times slower.
-//   Numerics: the bias becomes int32, round(bias / (s_x * s_w[n])), and the sum is
-//   multiplied once by s_x * s_w[n] / s_out. The accumulator stays exact; y may
-//   differ by one from the rule of engines/linear.h where v = r / s_out lies within
-//   0.5 * s_x * s_w[n] / s_out + 2^-20 * |v| of a rounding boundary.
+// Numerics: static_rule.h.
 //
 // Float output, dynamic or static: qd8-f32-qc8w. The integers are ours
 // (input_rows.h) and exact; f32(acc) * s_x * s_w[n] + bias[n] is rounded after the
@@ -17,14 +14,13 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <mutex>
-#include <new>
-#include <stdexcept>
 #include <vector>
 
 #include "core/parallel.h"
 #include "engines/input_rows.h"
+#include "engines/xnnpack/fully_connected.h"
 #include "engines/xnnpack/pthreadpool_shim.h"
+#include "engines/xnnpack/static_rule.h"
 #include "engines/xnnpack/xnnpack.h"
 #include "kernels/vec_float_env.h"
 
@@ -32,9 +28,9 @@ namespace tae {
 namespace {
 
 using xnnpack::PoolHint;
+using xnnpack::RealBounds;
 using xnnpack::ScopedPoolHint;
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Multiply-adds below which sharing costs more than it saves (a fork and join
 // takes about 3 us).
 constexpr int64_t kSerialWork = 200'000;
@@ -42,41 +38,9 @@ constexpr int64_t kElementsPerShare = 32768;
 // Packed weights that stay in the second-level cache while all rows pass by.
 constexpr int64_t kSlabBytes = 256 << 10;
 constexpr int64_t kMaxSlabRows = 512;
-constexpr size_t kMaxIdleOperators = 16;
 // Above it f32(acc) * s_x may overflow although the result is finite: 2^31 * 2^96.
 constexpr float kLargeRowScale = 0x1p96f;
 constexpr float kLargeRowFactor = 0x1p32f;
-
-// relu and clamp in any sequence are one clamp to [low, high].
-struct RealBounds {
-  float low = -kInfinity;
-  float high = kInfinity;
-  bool active() const { return low != -kInfinity || high != kInfinity; }
-};
-
-Result<RealBounds> fuse_post_ops(const PostOps& post_ops) {
-  RealBounds bounds;
-  for (const PostOp& op : post_ops) {
-    float low = 0.f, high = kInfinity;
-    if (op.kind == PostOp::Kind::clamp) {
-      low = op.alpha;
-      high = op.beta;
-    } else if (op.kind != PostOp::Kind::relu) {
-      return refuse("post-op other than relu or clamp");
-    }
-    if (std::isnan(low) || std::isnan(high)) return refuse("clamp with a NaN bound");
-    bounds.low = std::min(std::max(bounds.low, low), high);
-    bounds.high = std::min(std::max(bounds.high, low), high);
-  }
-  return bounds;
-}
-
-// The quantized image of a real bound. Quantization is monotone, so clamping y to
-// the images equals quantizing the clamped real value, exactly.
-int32_t quantized_bound(float real, float scale, int32_t zero_point) {
-  const float v = std::nearbyint(real / scale) + static_cast<float>(zero_point);
-  return v <= -128.f ? -128 : v >= 127.f ? 127 : static_cast<int32_t>(v);
-}
 
 void flip_sign_bits(const uint8_t* src, uint8_t* dst, int64_t count) {
   for (int64_t i = 0; i < count; ++i) dst[i] = src[i] ^ 0x80;
@@ -89,37 +53,21 @@ uint16_t to_bf16(float value) {
   return static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded);
 }
 
-// XNNPACK's packing reads up to this far past the weights (XNN_OOB_READS). The
-// values do not matter; an unmapped page would.
-constexpr size_t kWeightOverRead = 64;
-bool may_cross_page(const void* end) {
-  return reinterpret_cast<uintptr_t>(end) % 4096 + kWeightOverRead > 4096 ||
-         reinterpret_cast<uintptr_t>(end) % 4096 == 0;
-}
-
 class XnnLinear final : public LinearImpl {
  public:
-  [[gnu::noinline]] static Result<LinearImplPtr> make(const LinearProblem& p);
-  ~XnnLinear() override {
-    for (xnn_operator_t op : idle_) xnn_delete_operator(op);
-  }
+  XnnLinear(const LinearProblem& p, const RealBounds& bounds);
+  // Empty, or why XNNPACK cannot do it.
+  std::string pack(const LinearProblem& p) { return layer_.pack(p); }
 
   void run(const LinearArgs& args) const override;
   const char* engine() const override { return "xnnpack"; }
   std::string description() const override {
     return std::string("xnnpack ") + (quantized_ ? "qs8-qc8w " : "qd8-f32-qc8w ") + shape_.kernel;
   }
-  size_t packed_bytes() const override { return weights_.bytes() + weight_scale_.size() * 4; }
+  size_t packed_bytes() const override { return layer_.bytes(); }
 
  private:
   struct Scratch;
-  struct Lease;
-
-  explicit XnnLinear(const LinearProblem& p);
-  Result<bool> choose_static(const LinearProblem& p, std::vector<int32_t>& bias) const;
-  Result<bool> pack(const LinearProblem& p);
-  [[gnu::noinline]] xnn_status create(const int8_t* kernel, const float* bias_f32, const int32_t* bias_s32,
-                                      const RealBounds& bounds, xnn_operator_t* op) const;
 
   int64_t row_block(int64_t m, int threads) const;
   size_t tiling_threads(int64_t rows, int threads) const;
@@ -130,191 +78,36 @@ class XnnLinear final : public LinearImpl {
   [[gnu::noinline]] void finish_rows(const LinearArgs& args, int64_t m0, int64_t begin, int64_t end,
                                      const Scratch& s) const;
   void finish_large_row(const Scratch& s, int64_t row, float* result) const;
-  void call_operator(xnn_operator_t op, int64_t rows, const int8_t* input, void* output,
-                     xnn_quantization_params* params) const;
 
   int64_t k_, n_;
   int64_t stride_;  // bytes between rows of the s8 input
   bool quantized_;  // output
   DType input_dtype_, output_dtype_;
-  float input_scale_, output_scale_;
-  int32_t input_zero_point_, output_zero_point_;  // s8 domain
+  float input_scale_;
+  int32_t input_zero_point_;  // s8 domain
   RealBounds bounds_;
   xnnpack::GemmShape shape_;
   InputRows rows_;
-  std::vector<float> weight_scale_;  // [n]
-  mutable xnnpack::PackedWeights weights_;
-
-  // An operator holds the state of one call. Idle ones wait here; all share the
-  // packed weights.
-  mutable std::mutex mutex_;
-  mutable std::vector<xnn_operator_t> idle_;
+  xnnpack::FullyConnected layer_;
 };
 
-// ---- packing -------------------------------------------------------------
+// Room for XNN_EXTRA_BYTES after each row, and an odd number of cache lines, so that
+// the rows of a tile do not compete for the same cache sets.
+int64_t input_stride(int64_t k) { return (k + XNN_EXTRA_BYTES + 63) / 64 * 64 | 64; }
 
-XnnLinear::XnnLinear(const LinearProblem& p)
+XnnLinear::XnnLinear(const LinearProblem& p, const RealBounds& bounds)
     : k_(p.k),
       n_(p.n),
+      stride_(input_stride(p.k)),
       quantized_(is_quantized(p.output_dtype)),
       input_dtype_(p.input_dtype),
       output_dtype_(p.output_dtype),
       input_scale_(p.input_scale),
-      output_scale_(p.output_scale),
-      input_zero_point_(p.input_zero_point - (p.input_dtype == DType::qu8 ? 128 : 0)),
-      output_zero_point_(p.output_zero_point - (p.output_dtype == DType::qu8 ? 128 : 0)),
+      input_zero_point_(xnnpack::s8_zero_point(p.input_dtype, p.input_zero_point)),
+      bounds_(bounds),
       shape_(quantized_ ? xnnpack::qs8_gemm_shape() : xnnpack::qd8_gemm_shape()),
       rows_(p),
-      weight_scale_(static_cast<size_t>(p.n)) {
-  // Room for XNN_EXTRA_BYTES after each row, and an odd number of cache lines, so
-  // that the rows of a tile do not compete for the same cache sets.
-  stride_ = (k_ + XNN_EXTRA_BYTES + 63) / 64 * 64;
-  if (stride_ / 64 % 2 == 0) stride_ += 64;
-  for (int64_t n = 0; n < n_; ++n) weight_scale_[n] = p.weight_scale[p.weight_scale_size == 1 ? 0 : n];
-  idle_.reserve(kMaxIdleOperators);  // a lease is given back without an allocation
-}
-
-// Quantized output: folds the bias, and refuses what the int32 sum or its rounding
-// in XNNPACK could not hold.
-Result<bool> XnnLinear::choose_static(const LinearProblem& p, std::vector<int32_t>& bias) const {
-  if (!std::isnormal(output_scale_) || output_scale_ < 0.f)
-    return refuse("output scale ", output_scale_, "; needs a positive normal float");
-  if (output_zero_point_ < -128 || output_zero_point_ > 127)
-    return refuse("output zero point ", p.output_zero_point, " outside the output type");
-  const double low = -128.0 - input_zero_point_, high = 127.0 - input_zero_point_;
-  bias.assign(static_cast<size_t>(n_), 0);
-  for (int64_t n = 0; n < n_; ++n) {
-    const float product = input_scale_ * weight_scale_[n];
-    const float scale = product / output_scale_;
-    if (!std::isnormal(product))
-      return refuse("input scale * weight scale ", product, " in channel ", n, "; needs a normal float");
-    if (!(scale < 256.f))
-      return refuse("input scale * weight scale / output scale ", scale, " in channel ", n, "; needs < 256");
-    int64_t positive = 0, negative = 0;
-    for (int64_t k = 0; k < k_; ++k) {
-      const int32_t w = p.weight[n * k_ + k];
-      (w > 0 ? positive : negative) += w;
-    }
-    const double folded = p.bias == nullptr
-                              ? 0.0
-                              : std::nearbyint(static_cast<double>(p.bias[n]) /
-                                               (static_cast<double>(input_scale_) * weight_scale_[n]));
-    const double sum_max = high * positive + low * negative + folded;
-    const double sum_min = low * positive + high * negative + folded;
-    const double magnitude = std::max(sum_max, -sum_min);
-    if (!(magnitude <= 2147483647.0 && std::fabs(folded) <= 2147483647.0))
-      return refuse("bias ", p.bias == nullptr ? 0.f : p.bias[n], " in channel ", n,
-                    " does not fit the int32 accumulator");
-    // The AVX-512 kernels add the zero point after a float to int32 conversion.
-    if (!(magnitude * scale < 2147483392.0))
-      return refuse("accumulator / output scale may leave int32 in channel ", n);
-    bias[n] = static_cast<int32_t>(folded);
-  }
-  return true;
-}
-
-xnn_status XnnLinear::create(const int8_t* kernel, const float* bias_f32, const int32_t* bias_s32,
-                             const RealBounds& bounds, xnn_operator_t* op) const {
-  const auto k = static_cast<size_t>(k_), n = static_cast<size_t>(n_), stride = static_cast<size_t>(stride_);
-  *op = nullptr;
-  if (!quantized_)
-    return xnn_create_fully_connected_nc_qd8_f32_qc8w(
-        k, n, stride, n, weight_scale_.data(), kernel, bias_f32, bounds.low, bounds.high,
-        /*flags=*/0, /*code_cache=*/nullptr, weights_.cache(), op);
-  const int32_t low = quantized_bound(bounds.low, output_scale_, output_zero_point_);
-  const int32_t high = quantized_bound(bounds.high, output_scale_, output_zero_point_);
-  return xnn_create_fully_connected_nc_qs8_qc8w(
-      k, n, stride, n, static_cast<int8_t>(input_zero_point_), input_scale_, weight_scale_.data(), kernel,
-      bias_s32, static_cast<int8_t>(output_zero_point_), output_scale_, static_cast<int8_t>(low),
-      static_cast<int8_t>(high), /*flags=*/0, /*code_cache=*/nullptr, weights_.cache(), op);
-}
-
-Result<bool> XnnLinear::pack(const LinearProblem& p) {
-  std::vector<int32_t> bias;
-  if (quantized_) {
-    Result<bool> chosen = choose_static(p, bias);
-    if (!chosen) return chosen;
-  }
-  const size_t bytes = static_cast<size_t>(k_ * n_);
-  const int8_t* kernel = p.weight;
-  std::vector<int8_t> copy;
-  if (may_cross_page(kernel + bytes)) {
-    copy.resize(bytes + kWeightOverRead);
-    std::memcpy(copy.data(), kernel, bytes);
-    kernel = copy.data();
-  }
-  xnn_operator_t op;
-  const xnn_status status = create(kernel, p.bias, p.bias == nullptr ? nullptr : bias.data(), bounds_, &op);
-  if (status != xnn_status_success)
-    return refuse("creating the operator failed: ", xnnpack::status_name(status));
-  idle_.push_back(op);
-  return true;
-}
-
-Result<LinearImplPtr> XnnLinear::make(const LinearProblem& p) {
-  if (std::string error = xnnpack::init_error(); !error.empty()) return refuse(error);
-  if (p.k < 1 || p.n < 1) return refuse("empty weight [", p.n, ", ", p.k, "]");
-  if (p.k > kMaxExactK) return refuse("k ", p.k, "; int32 is exact up to ", kMaxExactK);
-  for (int64_t i = 0; p.weight_zero_point != nullptr && i < p.weight_scale_size; ++i)
-    if (p.weight_zero_point[i] != 0) return refuse("asymmetric weights");
-  const bool float_input = p.input_dtype == DType::f32 || p.input_dtype == DType::bf16;
-  if (p.input_dtype == DType::s32 || p.dynamic != float_input)
-    return refuse("input dtype ", name_of(p.input_dtype));
-  if (p.output_dtype == DType::s32 || (p.dynamic && is_quantized(p.output_dtype)))
-    return refuse("output dtype ", name_of(p.output_dtype));
-  Result<RealBounds> bounds = fuse_post_ops(p.post_ops);
-  if (!bounds) return refuse(bounds.reason());
-  if (!p.dynamic) {
-    if (!std::isnormal(p.input_scale) || p.input_scale < 0.f)
-      return refuse("input scale ", p.input_scale, "; needs a positive normal float");
-    if (p.input_zero_point < quant_min(p.input_dtype) || p.input_zero_point > quant_max(p.input_dtype))
-      return refuse("input zero point ", p.input_zero_point, " outside the input type");
-  }
-  std::shared_ptr<XnnLinear> impl(new XnnLinear(p));
-  impl->bounds_ = bounds.value();
-  Result<bool> packed = impl->pack(p);
-  if (!packed) return refuse(packed.reason());
-  return LinearImplPtr(std::move(impl));
-}
-
-// ---- running -------------------------------------------------------------
-
-// An operator of the pool for the time of a call.
-struct XnnLinear::Lease {
-  explicit Lease(const XnnLinear& owner) : owner(owner) {
-    {
-      std::lock_guard<std::mutex> lock(owner.mutex_);
-      if (!owner.idle_.empty()) {
-        op = owner.idle_.back();
-        owner.idle_.pop_back();
-        return;
-      }
-    }
-    // The kernel pointer is only a key of the weights cache, which has the entry.
-    static const int8_t key = 0;
-    const kernels::DefaultFloatEnv env;  // bounds and multipliers as at packing
-    const xnn_status status = owner.create(&key, nullptr, nullptr, owner.bounds_, &op);
-    if (status == xnn_status_out_of_memory) throw std::bad_alloc();
-    if (status != xnn_status_success)
-      throw std::runtime_error(std::string("torch_ao_ext: XNNPACK operator: ") +
-                               xnnpack::status_name(status));
-  }
-  ~Lease() {
-    {
-      std::lock_guard<std::mutex> lock(owner.mutex_);
-      if (owner.idle_.size() < kMaxIdleOperators) {
-        owner.idle_.push_back(op);
-        return;
-      }
-    }
-    xnn_delete_operator(op);
-  }
-  Lease(const Lease&) = delete;
-  Lease& operator=(const Lease&) = delete;
-
-  const XnnLinear& owner;
-  xnn_operator_t op = nullptr;
-};
+      layer_(p, bounds, stride_) {}
 
 // Working memory for `rows` rows, one block: s8 input, row parameters (with room for
 // the ones that XNNPACK reads behind them), and f32 results where the output is not f32.
@@ -431,34 +224,11 @@ void XnnLinear::load_rows(const InputRows::Call& call, int64_t m0, int64_t begin
   }
 }
 
-// params: [rows + XNN_EXTRA_QUANTIZATION_PARAMS].
-void XnnLinear::call_operator(xnn_operator_t op, int64_t rows, const int8_t* input, void* output,
-                              xnn_quantization_params* params) const {
-  // An incomplete tile computes its last row again for each missing one, with the
-  // parameters found behind the array, and stores all of them to that row.
-  std::fill_n(params + rows, XNN_EXTRA_QUANTIZATION_PARAMS, params[rows - 1]);
-  xnn_status status;
-  const auto m = static_cast<size_t>(rows);
-  if (quantized_) {
-    status = xnn_reshape_fully_connected_nc_qs8_qc8w(op, m, nullptr);
-    if (status == xnn_status_success)
-      status = xnn_setup_fully_connected_nc_qs8_qc8w(op, input, static_cast<int8_t*>(output));
-  } else {
-    status = xnn_reshape_fully_connected_nc_qd8_f32_qc8w(op, m, nullptr);
-    if (status == xnn_status_success)
-      status = xnn_setup_fully_connected_nc_qd8_f32_qc8w(op, input, static_cast<float*>(output), params);
-  }
-  if (status == xnn_status_success) status = xnn_run_operator(op, nullptr);
-  if (status != xnn_status_success)
-    throw std::runtime_error(std::string("torch_ao_ext: XNNPACK run: ") + xnnpack::status_name(status));
-}
-
 void XnnLinear::compute(const LinearArgs& args, int64_t m0, int64_t rows, const Scratch& s) const {
   void* output = output_dtype_ == DType::bf16 ? static_cast<void*>(s.result)
                  : quantized_ ? static_cast<void*>(static_cast<int8_t*>(args.output) + m0 * n_)
                               : static_cast<void*>(static_cast<float*>(args.output) + m0 * n_);
-  const Lease lease(*this);
-  call_operator(lease.op, rows, s.input, output, s.params);
+  layer_.run(rows, s.input, output, s.params);
 }
 
 // From XNNPACK's results to the output type, for rows [begin, end) of the scratch.
@@ -487,30 +257,48 @@ void XnnLinear::finish_rows(const LinearArgs& args, int64_t m0, int64_t begin, i
 // 2^-32 as large, without bounds. A second run with scale 0 gives the bias, the
 // only other term.
 void XnnLinear::finish_large_row(const Scratch& s, int64_t row, float* result) const {
-  static const int8_t key = 0;
-  xnn_operator_t op;
-  const xnn_status status = create(&key, nullptr, nullptr, RealBounds{}, &op);
-  if (status != xnn_status_success) throw std::bad_alloc();
-  const std::unique_ptr<xnn_operator, xnn_status (*)(xnn_operator_t)> owner(op, xnn_delete_operator);
   PoolHint hint{/*serial=*/true, 1, /*default_float_env=*/true};
   ScopedPoolHint scope(hint);
-  xnn_quantization_params params[1 + XNN_EXTRA_QUANTIZATION_PARAMS] = {};
   std::vector<float> bias(static_cast<size_t>(n_));
   const int8_t* input = s.input + row * stride_;
-  call_operator(op, 1, input, bias.data(), params);
-  params[0] = {s.params[row].zero_point, s.params[row].scale / kLargeRowFactor};
-  call_operator(op, 1, input, result, params);
+  const xnn_quantization_params& params = s.params[row];
+  layer_.run_unbounded(input, bias.data(), {});
+  layer_.run_unbounded(input, result, {params.zero_point, params.scale / kLargeRowFactor});
   for (int64_t n = 0; n < n_; ++n) {
     const float r = (result[n] - bias[n]) * kLargeRowFactor + bias[n];
     result[n] = std::min(std::max(r, bounds_.low), bounds_.high);
   }
 }
 
+[[gnu::noinline]] Result<LinearImplPtr> make_checked(const LinearProblem& p) {
+  if (std::string error = xnnpack::init_error(); !error.empty()) return refuse(error);
+  if (p.k < 1 || p.n < 1) return refuse("empty weight [", p.n, ", ", p.k, "]");
+  if (p.k > kMaxExactK) return refuse("k ", p.k, "; int32 is exact up to ", kMaxExactK);
+  for (int64_t i = 0; p.weight_zero_point != nullptr && i < p.weight_scale_size; ++i)
+    if (p.weight_zero_point[i] != 0) return refuse("asymmetric weights");
+  const bool float_input = p.input_dtype == DType::f32 || p.input_dtype == DType::bf16;
+  if (p.input_dtype == DType::s32 || p.dynamic != float_input)
+    return refuse("input dtype ", name_of(p.input_dtype));
+  if (p.output_dtype == DType::s32 || (p.dynamic && is_quantized(p.output_dtype)))
+    return refuse("output dtype ", name_of(p.output_dtype));
+  Result<RealBounds> bounds = xnnpack::fuse_post_ops(p.post_ops);
+  if (!bounds) return refuse(bounds.reason());
+  if (!p.dynamic) {
+    if (!std::isnormal(p.input_scale) || p.input_scale < 0.f)
+      return refuse("input scale ", p.input_scale, "; needs a positive normal float");
+    if (p.input_zero_point < quant_min(p.input_dtype) || p.input_zero_point > quant_max(p.input_dtype))
+      return refuse("input zero point ", p.input_zero_point, " outside the input type");
+  }
+  auto impl = std::make_shared<XnnLinear>(p, bounds.value());
+  if (std::string error = impl->pack(p); !error.empty()) return refuse(error);
+  return LinearImplPtr(std::move(impl));
+}
+
 }  // namespace
 
 Result<LinearImplPtr> make_linear_xnnpack(const LinearProblem& p) {
   const kernels::DefaultFloatEnv env;  // XNNPACK computes multipliers at creation
-  return XnnLinear::make(p);
+  return make_checked(p);
 }
 
 }  // namespace tae

@@ -2,6 +2,8 @@
 
 #include <cpuinfo.h>
 
+#include "core/fork.h"
+
 namespace tae::xnnpack {
 
 const char* xnnpack_version() { return "2024-11-08 4ea82e5"; }
@@ -30,6 +32,7 @@ const char* status_name(xnn_status status) {
 }
 
 std::string init_error() {
+  const DelayFork delay;
   // The null allocator is the default one; the first call fixes the kernels.
   static const xnn_status status = xnn_initialize(nullptr);
   if (status == xnn_status_success) return {};

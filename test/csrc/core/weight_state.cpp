@@ -189,6 +189,34 @@ TEST_CASE("weight state: a failed packing is tried again by the next") {
   CHECK(states_of(weight).size() == 1);
 }
 
+TEST_CASE("weight state: a failed packing takes no other state's place") {
+  const at::Tensor weight = make({4, 8});
+  int packed = 0;
+  for (int64_t fact = 0; fact < kMaxStates; ++fact) find(weight, fact, &packed);
+  const auto fail = [&](int64_t fact) {
+    StateQuery query("test", weight);
+    query.add(fact);
+    find_or_pack(query, []() -> PackedState { throw std::runtime_error("no memory"); });
+  };
+  for (int64_t fact = 100; fact < 110; ++fact) CHECK_THROWS_AS(fail(fact), std::runtime_error);
+  CHECK(states_of(weight).size() == static_cast<size_t>(kMaxStates));
+  for (int64_t fact = 0; fact < kMaxStates; ++fact) CHECK(find(weight, fact, &packed)->as<int>() == fact);
+  CHECK(packed == kMaxStates);
+  find(weight, 100, &packed);  // and it can be packed later
+  CHECK(packed == kMaxStates + 1);
+}
+
+TEST_CASE("weight state: a packing that was cleared while in work is given out, not kept") {
+  const at::Tensor weight = make({4, 8});
+  StateQuery query("test", weight);
+  const PackedStatePtr state = find_or_pack(query, [&] {
+    clear_states(weight);
+    return state_of(3);
+  });
+  CHECK(state->as<int>() == 3);
+  CHECK(states_of(weight).empty());
+}
+
 TEST_CASE("weight state: a child does not wait for a packing of its parent") {
   const at::Tensor weight = make({4, 8});
   std::atomic<bool> packing{false};

@@ -2,10 +2,13 @@
 // own weight layout. Below VNNI it must refuse.
 #include "engines/linear.h"
 
+#include <malloc.h>
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
+#include <sys/resource.h>
 
 #include <catch2/catch_test_macros.hpp>
+#include <new>
 #include <string>
 #include <thread>
 
@@ -222,6 +225,39 @@ TEST_CASE("packed weights have oneDNN's layout BA16a64b4a", "[onednn]") {
   }
   dnnl_stream_destroy(stream);
   dnnl_engine_destroy(engine);
+}
+
+// Stack and heap that are there while the address space cannot grow: oneDNN itself
+// crashes without small blocks. What then fails is the memory for its code.
+[[gnu::noinline]] void reserve_small_memory() {
+  volatile char stack[1 << 20];
+  for (size_t i = 0; i < sizeof stack; i += 1024) stack[i] = 1;
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
+  std::vector<std::vector<char>> blocks;
+  for (int i = 0; i < 256; ++i) blocks.emplace_back(32 << 10);
+}
+
+// No new memory: code generation fails, and works again when there is some.
+TEST_CASE("onednn: running out of memory is not remembered", "[onednn]") {
+  if (!has_vnni()) SKIP(onednn::init_error());
+  constexpr int64_t kRows = 3, kK = 64 * 401, kColumns = 192;  // of no other test
+  onednn::cached_gemm(kRows, kK, 64);
+  bool threw = false;
+  {
+    reserve_small_memory();
+    rlimit before;
+    REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);
+    const rlimit none{1 << 20, before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_AS, &none) == 0);
+    try {
+      onednn::cached_gemm(kRows, kK, kColumns);
+    } catch (const std::bad_alloc&) {
+      threw = true;
+    }
+    setrlimit(RLIMIT_AS, &before);
+  }
+  CHECK(threw);
+  CHECK(onednn::cached_gemm(kRows, kK, kColumns)->error().empty());
 }
 
 TEST_CASE("onednn refuses with a reason", "[onednn]") {

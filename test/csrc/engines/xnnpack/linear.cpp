@@ -1,5 +1,5 @@
 // The XNNPACK engine against the formula of engines/linear.h in f64: integers exact,
-// quantized outputs within the bound stated in csrc/engines/xnnpack/linear.cpp, float
+// quantized outputs within the bound stated in csrc/engines/xnnpack/static_rule.h, float
 // outputs within 4 ulp of the largest term.
 #include "engines/linear.h"
 
