@@ -26,6 +26,9 @@ _NOT_ASKED = object()
 
 _QUANTIZED = (dynamic.Linear, dynamic.MultiheadAttention)
 
+# What the dynamic ops take as input.
+_FLOAT_DTYPES = (torch.float32, torch.bfloat16)
+
 
 @dataclass
 class Target:
@@ -96,8 +99,11 @@ def _blocker(module: nn.Module, inside_mha: bool) -> str | None:
     for tensor in tensors:
         if tensor.device.type != "cpu":
             return f"weights are on device {tensor.device}; needs cpu"
-        if not tensor.dtype.is_floating_point:
-            return f"weights have dtype {tensor.dtype}; needs a float dtype"
+        if tensor.dtype not in _FLOAT_DTYPES:
+            return (
+                f"weights have dtype {tensor.dtype}, and so will the input; "
+                "needs torch.float32 or torch.bfloat16"
+            )
     return None
 
 
