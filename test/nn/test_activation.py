@@ -1,11 +1,11 @@
 """Multi-head attention and the encoder layers around it."""
 
 import copy
-import io
 import warnings
 
 import pytest
 import torch
+from attention_cases import OPTIONS, B, E, H, L, S, encoder_layer, float_mha, inputs
 from torch import nn
 
 import torch_ao_ext
@@ -16,32 +16,6 @@ from torch_ao_ext.nn.quantized.dynamic import (
     TransformerEncoderLayer,
 )
 from torch_ao_ext.quantization import default_dynamic_qconfig, quantize_dynamic, row_dynamic_qconfig
-
-E, H, L, S, B = 16, 4, 5, 7, 3
-
-
-def float_mha(**options):
-    mha = nn.MultiheadAttention(E, H, **options).eval()
-    with torch.no_grad():  # the default bias is zero
-        for p in mha.parameters():
-            p.copy_(torch.randn_like(p) * 0.3)
-    mha.qconfig = row_dynamic_qconfig
-    return mha
-
-
-def inputs(options, self_attention=False, batched=True):
-    """query, key, value in the layout of the options."""
-
-    def one(length, size):
-        shape = (length, size) if not batched else (length, B, size)
-        if batched and options.get("batch_first"):
-            shape = (B, length, size)
-        return torch.randn(shape)
-
-    query = one(L, E)
-    if self_attention:
-        return query, query, query
-    return query, one(S, options.get("kdim", E)), one(S, options.get("vdim", E))
 
 
 def dequantized(mha, q):
@@ -67,16 +41,6 @@ def assert_near(got, want):
     assert got.shape == want.shape
     assert (got - want).abs().max() < 0.03 * want.abs().max() + 0.01
 
-
-OPTIONS = {
-    "plain": {},
-    "batch_first": {"batch_first": True},
-    "no bias": {"bias": False},
-    "kdim vdim": {"kdim": 12, "vdim": 10},
-    "bias_kv": {"add_bias_kv": True},
-    "zero_attn": {"add_zero_attn": True, "batch_first": True},
-    "all": {"add_bias_kv": True, "add_zero_attn": True, "kdim": 12, "vdim": 10, "batch_first": True},
-}
 
 MASKS = ["none", "bool 2d", "float 2d", "bool 3d", "padding", "float padding", "both"]
 
@@ -200,21 +164,6 @@ def test_bad_masks_are_named():
         q(x, x, x, attn_mask=torch.zeros(5, 5, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("name", ["plain", "no bias", "bias_kv"])
-def test_state_dict_round_trip(name, packed):
-    options = OPTIONS[name]
-    mha = float_mha(**options)
-    q = MultiheadAttention.from_float(mha, packed_in_proj=packed)
-    fresh = MultiheadAttention(E, H, **options, packed_in_proj=packed)
-    fresh.load_state_dict(q.state_dict())
-    x = inputs(options)
-    assert torch.equal(fresh(*x)[0], q(*x)[0])
-    projections = ["in_proj"] if packed else ["q_proj", "k_proj", "v_proj"]
-    modules = {key.split(".")[0] for key in q.state_dict() if "." in key}
-    assert modules == {*projections, "out_proj"}
-
-
 def test_quantize_dynamic_swaps_whole():
     class Net(nn.Module):
         def __init__(self):
@@ -256,10 +205,6 @@ def layer_options():
         for norm_first in (False, True):
             for activation in ("relu", "gelu"):
                 yield {"batch_first": batch_first, "norm_first": norm_first, "activation": activation}
-
-
-def encoder_layer(**options):
-    return nn.TransformerEncoderLayer(E, H, 32, **options).eval()
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -369,60 +314,3 @@ def test_whole_transformer():
     mask = nn.Transformer.generate_square_subsequent_mask(L)
     with torch.no_grad():
         assert_near(q(src, tgt, tgt_mask=mask), model(src, tgt, tgt_mask=mask))
-
-
-@pytest.fixture(name="encoder")
-def _encoder():
-    model = nn.TransformerEncoder(encoder_layer(batch_first=True), 2).eval()
-    return quantize_dynamic(model)
-
-
-def test_script(encoder):
-    x = torch.randn(B, L, E)
-    padding = torch.zeros(B, L, dtype=torch.bool)
-    padding[0, -2:] = True
-    buffer = io.BytesIO()
-    torch.jit.save(torch.jit.script(encoder), buffer)
-    buffer.seek(0)
-    loaded = torch.jit.load(buffer)
-    with torch.no_grad():
-        assert torch.equal(loaded(x), encoder(x))
-        assert torch.equal(
-            loaded(x, src_key_padding_mask=padding), encoder(x, src_key_padding_mask=padding)
-        )
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_script_mha(packed):
-    q = MultiheadAttention.from_float(float_mha(batch_first=True), packed_in_proj=packed)
-    scripted = torch.jit.script(q)
-    x = inputs({"batch_first": True})
-    mask = torch.rand(L, S) < 0.2
-    for need_weights in (False, True):
-        a = scripted(*x, attn_mask=mask, need_weights=need_weights)
-        b = q(*x, attn_mask=mask, need_weights=need_weights)
-        assert torch.equal(a[0], b[0])
-
-
-def test_copies(encoder, tmp_path):
-    x = torch.randn(B, L, E)
-    expected = encoder(x)
-    torch.save(encoder, tmp_path / "m.pt")
-    for other in (copy.deepcopy(encoder), torch.load(tmp_path / "m.pt", weights_only=False)):
-        assert torch.equal(other(x), expected)
-    torch.save(encoder.state_dict(), tmp_path / "s.pt")
-    fresh = quantize_dynamic(nn.TransformerEncoder(encoder_layer(batch_first=True), 2).eval())
-    fresh.load_state_dict(torch.load(tmp_path / "s.pt", weights_only=True))
-    assert torch.equal(fresh(x), expected)
-
-
-def test_compile_and_export(encoder):
-    torch._dynamo.reset()
-    x = torch.randn(B, L, E)
-    with torch.no_grad():
-        expected = encoder(x)
-        # Eager backend: Inductor computes attention and norms in another order.
-        compiled = torch.compile(encoder, fullgraph=True, dynamic=True, backend="aot_eager")
-        assert torch.equal(compiled(x), expected)
-        program = torch.export.export(encoder, (x,))
-        assert torch.equal(program.module()(x), expected)

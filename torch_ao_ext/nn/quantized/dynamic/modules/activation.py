@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from torch_ao_ext.nn.quantized.dynamic.modules import _in_proj_state
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import (
+    LOAD_FLOAT_FIRST,
     Linear,
     QuantizedWeight,
     _dynamic_quant_of,
@@ -58,6 +60,8 @@ class MultiheadAttention(nn.Module):
     `k_proj`, `v_proj` or, when `packed_in_proj` is set, one `in_proj` of `3 * embed_dim`
     rows. Both give the same numbers. The packed form quantizes the input once, for
     self-attention; a cross-attention call on it computes rows that it drops.
+    `load_state_dict` takes either form. A state_dict of float weights belongs into
+    the float module, before conversion.
 
     Made by `from_float`; the constructor gives zero weights for `load_state_dict`.
     """
@@ -173,6 +177,29 @@ class MultiheadAttention(nn.Module):
             new.bias_k = mod.bias_k.detach().clone()
             new.bias_v = mod.bias_v.detach().clone()
         return new.eval()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        for key in _in_proj_state.float_keys(state_dict, prefix):
+            error_msgs.append(f"{key} is a float weight; {LOAD_FLOAT_FIRST}")
+            del state_dict[key]
+        if self.packed_in_proj:
+            problem = _in_proj_state.join(state_dict, prefix)
+            if problem is not None:
+                error_msgs.append(problem)
+        else:
+            _in_proj_state.split(state_dict, prefix)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def _project(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor

@@ -16,6 +16,9 @@ _linear_dynamic = torch.ops.torch_ao.linear_dynamic.default
 
 _FORMAT_VERSION = 1
 
+# What load_state_dict says about the state of a float layer.
+LOAD_FLOAT_FIRST = "load it into the float model, then convert that with quantize_dynamic"
+
 _INT8 = (torch.int8, getattr(torch, "qint8", torch.int8))
 
 
@@ -349,6 +352,10 @@ class Linear(nn.Module):
                 f"{prefix}format_version must be <= {_FORMAT_VERSION}, got {int(version)}; "
                 "upgrade torch_ao_ext"
             )
+            return
+        # Also when not strict (torch passes True here): old int8 weights would stay in silence.
+        if prefix + "weight" in state_dict and prefix + "qweight" not in state_dict:
+            error_msgs.append(f"{prefix}weight is a float weight; {LOAD_FLOAT_FIRST}")
             return
         # The optional and variable-shaped buffers take the form they have in the file.
         # A buffer that has this form already is kept: tied layers share it.
