@@ -1,28 +1,40 @@
-"""The same bits at every instruction set, in every exact engine, for any number of threads."""
+"""Every instruction set the CPU has, each in a process of its own.
 
+The random cases against the reference run at each, and the same digest comes out of
+each, in every exact engine and for any number of threads.
+"""
+
+import functools
 import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from op_cases import ENGINES
 from op_samples import overload, samples
 
 LEVELS = ("portable", "avx2", "avx_vnni", "avx512", "avx512_vnni", "amx")
+HERE = Path(__file__).parent
+
+# At least 500 random cases of each op and engine, compared with op_reference.py.
+RANDOM = "test_exact or test_random_exact or test_random_choose_qparams or xnnpack"
+FILES = ("test_linear.py", "test_linear_dynamic.py", "test_quantize.py")
 
 
 def digest(engine, threads):
-    """One hash over the outputs of all ops, and whether the engine ran."""
+    """One hash over the outputs of all ops."""
     import test_linear
     import test_linear_dynamic
 
     ops = torch.ops.torch_ao
     ops._set_engine(engine)
-    ops._set_deterministic(True)
+    ops._set_deterministic(engine != "xnnpack")
     torch.set_num_threads(threads)
     torch.manual_seed(7)
     rng = random.Random(7)
@@ -32,6 +44,13 @@ def digest(engine, threads):
         for t in result if isinstance(result, tuple) else (result,):
             seen.update(t.contiguous().view(torch.uint8).numpy().tobytes())
 
+    if engine == "xnnpack":
+        # Its float results depend on FMA; its integers must not depend on anything.
+        for _ in range(400):
+            call = test_linear.random_call(rng)
+            if not call[9].is_floating_point and call[5] is None:
+                add(ops.linear(*call, rng.choice(["", "relu"])))
+        return seen.hexdigest()
     for name, calls in samples().items():
         if name.startswith("_") or "linear" in name:
             continue
@@ -45,35 +64,70 @@ def digest(engine, threads):
     return seen.hexdigest()
 
 
-def run(level, engine, threads):
-    """The digest in a process of its own; None with the reason where the engine refuses."""
-    here = str(Path(__file__).parent)
+def digests():
+    """Engine -> [digest on 1 thread, on 3 threads], or the reason why it does not run."""
+    results = {}
+    for engine in (*ENGINES, ""):
+        if engine == "reference" and json.loads(torch.ops.torch_ao._info())["best_isa"] != "portable":
+            continue  # slow, and it knows no instruction set
+        try:
+            results[engine] = [digest(engine, threads) for threads in (1, 3)]
+        except NotImplementedError as error:
+            results[engine] = str(error)
+    return results
+
+
+def environment(level):
+    return {**os.environ, "TORCH_AO_EXT_MAX_ISA": level, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@functools.cache
+def run(level):
+    """The level that ran, which is lower on a CPU without this one, and its digests."""
     code = (
-        f"import sys; sys.path[:0] = [{here!r}, {os.getcwd()!r}]\n"
         "import json, torch, torch_ao_ext, test_isa_levels as t\n"
-        "ran = json.loads(torch.ops.torch_ao._info())['best_isa']\n"
-        "try:\n"
-        f"    print(json.dumps([ran, t.digest({engine!r}, {threads}), '']))\n"
-        "except NotImplementedError as error:\n"
-        "    print(json.dumps([ran, None, str(error)]))\n"
+        "print(json.dumps([json.loads(torch.ops.torch_ao._info())['best_isa'], t.digests()]))\n"
     )
-    env = {**os.environ, "TORCH_AO_EXT_MAX_ISA": level}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(level), cwd=HERE, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module")
-def expected():
-    return run("portable", "reference", 1)[1]
+def digests_at(level):
+    ran, results = run(level)
+    if ran != level:
+        pytest.skip(f"this CPU runs {ran}")
+    return results
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("engine", ["native", "onednn", ""])
-def test_same_bits(level, engine, expected):
-    for threads in (1, 3):
-        ran, seen, reason = run(level, engine, threads)
-        if seen is None:
-            assert engine == "onednn" and "onednn: " in reason, reason
-            pytest.skip(f"{ran}: {reason}")
-        assert seen == expected, f"level {ran}, {threads} threads"
+def test_same_bits(level, engine):
+    seen = digests_at(level)[engine]
+    if isinstance(seen, str):
+        assert engine == "onednn" and "onednn: " in seen, seen
+        pytest.skip(seen)
+    assert seen == run("portable")[1]["reference"], "1 thread, 3 threads"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_xnnpack_gives_the_same_integers(level):
+    assert digests_at(level)["xnnpack"] == run("portable")[1]["xnnpack"], "1 thread, 3 threads"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_random_cases(level):
+    digests_at(level)
+    if level == json.loads(torch.ops.torch_ao._info())["best_isa"]:
+        pytest.skip("this process runs them itself")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-k", RANDOM, *FILES],
+        env=environment(level), cwd=HERE, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 40
+    # oneDNN refuses below VNNI: static and dynamic. Nothing else may be left out.
+    for count, reason in re.findall(r"SKIPPED \[(\d+)\] .*\n(.*)", done.stdout):
+        assert int(count) <= 2 and "onednn: ISA level" in reason

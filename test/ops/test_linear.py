@@ -241,21 +241,3 @@ def test_saturation_and_extreme_k(engine, forced):
                 assert f"{engine}: " in str(error)
                 continue
             assert torch.equal(y, reference.linear(*args)), k
-
-
-def test_results_do_not_depend_on_threads(rng):
-    call = list(random_call(rng))
-    call[0] = random_int(torch.uint8, 150, 130)
-    call[3], call[4], call[5], call[6] = weight_problem(rng, 300, 130)
-    call[2] = 7
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(ops.linear(*call))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(results[0], r) for r in results[1:])
-    one_row = ops.linear(call[0][7:8], *call[1:])
-    assert torch.equal(one_row, results[0][7:8])

@@ -1,16 +1,16 @@
 """quantize_* and dequantize_* against numpy and against torch.ops.quantized_decomposed's formula."""
 
-import math
-
 import numpy as np
 import op_reference as reference
 import pytest
 import torch
 from op_cases import random_int
 from op_samples import overload, samples
+from quantize_cases import choose_call, quantize_or_dequantize_call
 
 ops = torch.ops.torch_ao
 U8, S8 = torch.uint8, torch.int8
+CASES = 500
 
 
 def expand(t, axis, rank):
@@ -29,7 +29,8 @@ def broadcast(name, args):
         return x, scale, zp, args[4:]
     if "per_token" in name:
         return x, args[1], args[2], args[3:]
-    return x, torch.as_tensor(args[1], dtype=torch.float64), torch.as_tensor(args[2]), args[3:]
+    scale, zp = torch.as_tensor(args[1], dtype=torch.float64), torch.as_tensor(args[2])
+    return x, scale.reshape(()), zp.reshape(()), args[3:]
 
 
 def quantized(name, args):
@@ -40,7 +41,7 @@ def quantized(name, args):
     with np.errstate(invalid="ignore", over="ignore"):
         q = np.rint(reference.to_numpy(x) * inverse.numpy()).astype(np.float64) + zp.double().numpy()
     q = np.where(np.isnan(q), lo, q)
-    return torch.from_numpy(np.clip(q, lo, hi)).to(dtype)
+    return torch.from_numpy(np.asarray(np.clip(q, lo, hi))).to(dtype)
 
 
 def dequantized(name, args):
@@ -62,6 +63,16 @@ def test_exact(name):
             assert result.is_contiguous()
         else:
             assert result.stride() == torch.empty_like(args[0]).stride()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_random_exact(name, rng):
+    for case in range(CASES):
+        args = quantize_or_dequantize_call(rng, name)
+        result = overload(name)(*args)
+        expected = (dequantized if name.startswith("de") else quantized)(name, args)
+        assert result.dtype == expected.dtype
+        assert torch.equal(result, expected), (case, args[0].shape, args[0].stride(), args[1:])
 
 
 @pytest.mark.parametrize("dtype", [U8, S8])
@@ -118,29 +129,6 @@ def test_per_channel_axes_and_layouts(axis, layout):
     assert torch.equal(ops.dequantize_per_channel(*back), dequantized("dequantize_per_channel", back))
 
 
-def test_large_tensors_use_threads_and_give_the_same():
-    x = torch.randn(50, 4099)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            s, z = ops.choose_qparams_per_token(x, -128, 127)
-            c = torch.rand(4099, generator=torch.Generator().manual_seed(0)) + 0.01
-            results.append(
-                (
-                    ops.quantize_per_tensor(x, 0.02, 3, 0, 255, U8),
-                    ops.quantize_per_token(x, s, z, -128, 127, S8),
-                    ops.quantize_per_channel(x, c, torch.zeros(4099).long(), 1, -128, 127, S8),
-                    *ops.choose_qparams(x, 0, 255),
-                )
-            )
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-
-
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0), (1,), (1, 1, 1)])
 def test_small_shapes(shape):
     x = torch.randn(shape)
@@ -160,33 +148,29 @@ def test_negative_bit_and_zero_tensor_inputs():
     assert torch.equal(ops.quantize_per_tensor(zeros, 0.1, 3, 0, 255, U8), torch.full((4,), 3, dtype=U8))
 
 
-RANGES = [
-    (0, 255, False),
-    (-128, 127, False),
-    (0, 127, False),
-    (-127, 127, True),
-    (-128, 127, True),
-    (0, 15, False),
-]
+def tensor_and_row_qparams(x, lo, hi, symmetric):
+    """(scale, zero point) of the tensor and of its rows by the two rules."""
+    values = reference.as_rows(x)
+    whole = reference.tensor_qparams(values.min(), values.max(), symmetric, lo, hi)
+    rows = [reference.row_qparams(r.min(), r.max(), symmetric, lo, hi) for r in values]
+    return whole, rows
 
 
-@pytest.mark.parametrize(("lo", "hi", "symmetric"), RANGES)
-def test_choose_qparams(lo, hi, symmetric, rng):
-    for _ in range(200):
-        x = torch.randn(rng.choice([1, 7, 64, 1000])) * 10 ** rng.uniform(-44, 37) + rng.choice([0.0, 1e-3])
-        x = x.to(rng.choice([torch.float32, torch.bfloat16]))
-        low, high = x.float().min().item(), x.float().max().item()
-        if not math.isfinite(float(np.float32(max(high, 0)) - np.float32(min(low, 0)))):
-            continue
-        scale, zp = ops.choose_qparams(x, lo, hi, symmetric)
-        want = reference.tensor_qparams(low, high, symmetric, lo, hi)
-        assert (scale.item(), zp.item()) == (float(want[0]), want[1]), (low, high)
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_random_choose_qparams(symmetric, rng):
+    for case in range(CASES):
+        call = choose_call(rng, symmetric)
+        x, lo, hi, _ = call
+        whole, rows = tensor_and_row_qparams(*call)
+        scale, zp = ops.choose_qparams(*call)
+        assert (scale.item(), zp.item()) == (float(whole[0]), whole[1]), (case, x.shape, lo, hi)
         assert (scale.shape, scale.dtype, zp.shape, zp.dtype) == ((1,), torch.float32, (1,), torch.int64)
         check_properties(scale, zp, lo, hi)
-        row_scale, row_zp = ops.choose_qparams_per_token(x, lo, hi, symmetric)
-        want = reference.row_qparams(low, high, symmetric, lo, hi)
-        assert (row_scale.item(), row_zp.item()) == (float(want[0]), want[1]), (low, high)
-        check_properties(row_scale, row_zp, lo, hi)
+        scale, zp = ops.choose_qparams_per_token(*call)
+        assert scale.shape == zp.shape == (*x.shape[:-1], 1)
+        got = list(zip(scale.flatten().tolist(), zp.flatten().tolist(), strict=True))
+        assert got == [(float(s), z) for s, z in rows], (case, x.shape, lo, hi)
+        check_properties(scale, zp, lo, hi)
 
 
 def check_properties(scale, zp, lo, hi):
