@@ -1,8 +1,10 @@
-"""The wheel: its tag, its content, and that it runs away from the checkout."""
+"""The wheel and `pip install .`: tag, content, and that they run away from the checkout."""
 
 import os
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
@@ -37,18 +39,50 @@ def test_licences_of_everything_linked_in_are_shipped(wheel):
     assert {"onednn", "xnnpack", "pthreadpool", "fxdiv", "fp16"} <= licences
 
 
+CONVERT = """
+import torch, torch_ao_ext
+q = torch_ao_ext.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(64, 32)))
+print(torch_ao_ext.__file__, q(torch.randn(2, 64)).shape)
+"""
+
+
+def check_runs(python, folder, cwd, **env):
+    """No compiler, no checkout."""
+    options = {
+        "cwd": cwd, "env": {**os.environ, "PATH": "/usr/bin:/bin", "CXX": "/bin/false", **env},
+        "capture_output": True, "text": True, "timeout": 300,
+    }  # fmt: skip
+    result = subprocess.run([python, "-c", CONVERT], **options)
+    assert result.returncode == 0, result.stderr
+    assert str(folder) in result.stdout and "[2, 32]" in result.stdout
+    info = subprocess.run([python, "-m", "torch_ao_ext.info"], **options)
+    assert info.returncode == 0 and "onednn" in info.stdout and "xnnpack" in info.stdout
+
+
 def test_runs_from_its_own_folder(wheel, tmp_path):
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site)]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True, timeout=300)
-    env = dict(os.environ, PYTHONPATH=str(site), PATH="/usr/bin:/bin", CXX="/bin/false")
-    code = ("import torch, torch_ao_ext; print(torch_ao_ext.__file__);"
-            "m = torch.nn.Sequential(torch.nn.Linear(64, 32));"
-            "q = torch_ao_ext.quantization.quantize_dynamic(m);"
-            "print(q(torch.randn(2, 64)).shape)")
-    options = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True, "timeout": 300}
-    result = subprocess.run([sys.executable, "-c", code], **options)
-    assert result.returncode == 0, result.stderr
-    assert str(site) in result.stdout and "[2, 32]" in result.stdout
-    info = subprocess.run([sys.executable, "-m", "torch_ao_ext.info"], **options)
-    assert info.returncode == 0 and "onednn" in info.stdout and "xnnpack" in info.stdout
+    check_runs(sys.executable, site, tmp_path, PYTHONPATH=str(site))
+
+
+def test_pip_install_of_the_checkout(tmp_path):
+    """`pip install --no-build-isolation .` in a fresh environment; the build folder is reused."""
+    env = tmp_path / "env"
+    venv.create(env, with_pip=False)
+    python = env / "bin" / "python"
+    (site,) = env.glob("lib/python*/site-packages")
+    # torch, pip and the build tools come from this environment, its packages only.
+    (site / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    assert subprocess.run([python, "-m", "torch_ao_ext.info"], cwd=tmp_path, env=clean()).returncode != 0
+    install = [str(python), "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "."]
+    done = subprocess.run(install, cwd=ROOT, env=clean(), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (site / "torch_ao_ext" / "lib" / "libtorch_ao_ext.so").exists()
+    assert list(site.glob("torch_ao_ext-*.dist-info"))
+    check_runs(python, site, tmp_path, PYTHONPATH="")
+
+
+def clean():
+    """This process's environment without a way to the checkout."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
