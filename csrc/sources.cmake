@@ -21,13 +21,14 @@ endfunction()
 
 tae_sources(TAE_ENGINE_SOURCES core cpu_features fork)
 tae_sources(TAE_ENGINE_SOURCES kernels
+  embedding embedding__avx2 embedding__avx512
   epilogue epilogue__avx2 epilogue__avx512
   gemm gemm_pack gemm_portable gemm__avx2 gemm__avxvnni gemm__avx512 gemm__avx512vnni gemm__amx
   post_ops
   quantize quantize__avx2 quantize__avx512
   rows rows__avx2 rows__avx512)
 tae_sources(TAE_ENGINE_SOURCES engines input_rows order output_rule)
-tae_sources(TAE_ENGINE_SOURCES engines/native linear plan)
+tae_sources(TAE_ENGINE_SOURCES engines/native embedding linear plan)
 tae_sources(TAE_ENGINE_SOURCES engines/reference linear)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn onednn linear)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
@@ -35,6 +36,7 @@ tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack fully_connected linear st
 tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams weight_state)
 tae_sources(TAE_TORCH_SOURCES ops
   choose_qparams
+  embedding embedding_bag embedding_common embedding_prepack
   linear linear_common linear_dynamic
   post_ops
   quantize_common quantize_per_channel quantize_per_tensor quantize_per_token

@@ -115,6 +115,56 @@ def _choose(per_token):
     return calls if per_token else calls[:-1]  # an empty tensor has no minimum
 
 
+def _table(rows, dim, bits):
+    return torch.ops.torch_ao.embedding_prepack(torch.randn(rows, dim), bits)
+
+
+def _embedding_calls():
+    i32 = torch.int32
+    mapping = torch.tensor([3, -1, 0, 6, -1, 2, 5, 1, 4], dtype=i32)
+    return [
+        (_table(7, 20, 8), torch.randint(7, (2, 3)), 8, None, None, None),
+        (_table(7, 33, 4), torch.randint(7, (5,), dtype=i32), 4, 33, None, BF16),
+        (_table(7, 130, 2), torch.randint(7, (2, 2, 2)), 2, 130, mapping, F32),
+        (_table(14, 6, 8)[::2, :], torch.randint(7, (3, 2)).t(), 8, None, None, None),
+        (_table(7, 64, 4), torch.randint(7, (0, 2), dtype=i32), 4, None, mapping, BF16),
+        (_table(7, 16, 8).t().contiguous().t(), torch.tensor(3), 8, 16, mapping, None),
+    ]
+
+
+def _bag_calls():
+    i32 = torch.int32
+    mapping = torch.tensor([3, -1, 0, 6, -1, 2, 5, 1, 4], dtype=i32)
+    long = torch.randint(7, (1500,))
+    n7 = torch.randint(7, (7,))
+    offsets, last = torch.tensor([0, 3, 3, 5]), torch.tensor([0, 3, 3, 7], dtype=i32)
+    weights = torch.randn(7)
+    t8, t4, t2 = _table(7, 20, 8), _table(7, 33, 4), _table(7, 130, 2)
+    strided = torch.randn(14).to(BF16)[::2]
+    empty = torch.randint(7, (0,))
+    return [
+        (t8, n7, offsets, 8, None, "sum", None, False, None, None, None),
+        (t4, n7.to(i32), last, 4, 33, "sum", weights, True, None, None, BF16),
+        (t2, torch.randint(7, (3, 4)), None, 2, 130, "mean", None, False, 3, mapping, F32),
+        (t8, torch.randint(7, (4, 3)).t(), None, 8, 20, "max", None, False, -1, mapping, None),
+        (t8, long, torch.tensor([0, 2, 1400]), 8, None, "mean", None, False, 2, None, BF16),
+        (t4, n7, offsets, 4, 33, "sum", strided, False, 5, None, None),
+        (t2, empty, torch.tensor([0, 0]), 2, 130, "max", None, False, None, None, None),
+        (t8, empty, empty, 8, None, "sum", None, False, None, None, None),
+    ]
+
+
+def _prepack_tables():
+    shapes = ((5, 12), (3, 33), (0, 4), (2, 0), (4, 300))
+    return [torch.randn(s).to((F32, BF16)[i % 2]) for i, s in enumerate(shapes)] + [torch.randn(6, 5).t()]
+
+
+def _unpack_calls():
+    rows = [(t, bits) for i, t in enumerate(_prepack_tables()) for bits in [(8, 4, 2)[i % 3]]]
+    packed = [(torch.ops.torch_ao.embedding_prepack(t, bits), bits, t.shape[1]) for t, bits in rows]
+    return [(t, bits, dim, (None, F32, BF16)[i % 3]) for i, (t, bits, dim) in enumerate(packed)]
+
+
 def samples():
     static = _linear_calls()
     plain = [c[:10] for c in static]
@@ -140,6 +190,11 @@ def samples():
         "dequantize_per_channel": _per_channel(False),
         "quantize_per_token": _per_token(True),
         "dequantize_per_token": _per_token(False),
+        "embedding": _embedding_calls(),
+        "embedding_bag": _bag_calls(),
+        "embedding_prepack": [(t, (8, 4, 2)[i % 3]) for i, t in enumerate(_prepack_tables())],
+        "embedding_unpack": _unpack_calls(),
+        "_prepack_embedding": [(call[0],) for call in _embedding_calls()],
         "choose_qparams": _choose(False),
         "choose_qparams_per_token": _choose(True),
     }

@@ -1,6 +1,12 @@
 """The operators torch.ops.torch_ao.* as documented functions, and their fake kernels."""
 
 from torch_ao_ext.ops.choose_qparams import choose_qparams, choose_qparams_per_token
+from torch_ao_ext.ops.embedding import (
+    embedding,
+    embedding_bag,
+    embedding_prepack,
+    embedding_unpack,
+)
 from torch_ao_ext.ops.linear import (
     linear,
     linear_add,
@@ -20,6 +26,10 @@ __all__ = [
     "dequantize_per_channel",
     "dequantize_per_tensor",
     "dequantize_per_token",
+    "embedding",
+    "embedding_bag",
+    "embedding_prepack",
+    "embedding_unpack",
     "linear",
     "linear_add",
     "linear_add_relu",

@@ -1,0 +1,390 @@
+// The embedding kernels over vec.h's vectors, included once by embedding.cpp and each
+// embedding__<isa>.cpp; see embedding.h.
+#pragma once
+
+#include <limits>
+#include <type_traits>
+
+#include "kernels/embedding_codes-inl.h"
+#include "kernels/rows_run-inl.h"
+#include "kernels/vec_float_env.h"
+
+namespace tae::kernels {
+namespace {
+
+// Accumulators of one pass over a list of rows; the rest of the registers are operands.
+constexpr int kMaxAccumulators = kLanes == 16 ? 16 : 8;
+
+template <int kBits>
+constexpr int kMaxGroups = kMaxAccumulators / kPhases<kBits>;
+
+// Into the second-level cache: it takes far more outstanding lines than the first level,
+// and the step from there is short enough for out-of-order execution.
+TAE_VEC void prefetch_line(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+
+// Columns of a pass: kGroups vectors of packed bytes from byte `first` on.
+struct Columns {
+  int64_t first;       // byte
+  int64_t last_lanes;  // bytes in the last group
+  int64_t code_bytes;
+  int64_t elements;  // from the first column to the end of the row
+};
+
+// Fetches what a pass reads of a row: its columns and, at the end, scale and bias.
+template <int kBits, int kGroups>
+TAE_VEC void prefetch_columns(const uint8_t* row, const Columns& c) {
+#pragma GCC unroll 8
+  for (int byte = 0; byte < kGroups * kLanes; byte += 64) prefetch_line(row + c.first + byte);
+  prefetch_line(row + c.code_bytes + embedding_tail_bytes(kBits) - 1);
+}
+
+// body(codes, accumulator) for each vector of a row's columns.
+template <int kBits, int kGroups, typename Body>
+TAE_VEC void for_vectors(const uint8_t* row, const Columns& c, VF (&accumulators)[kGroups][kPhases<kBits>],
+                         const Body& body) {
+  const uint8_t* p = row + c.first;
+#pragma GCC unroll 16
+  for (int g = 0; g < kGroups; ++g, p += kLanes) {
+    VF codes[kPhases<kBits>];
+    if (g + 1 < kGroups) {
+      Codes<kBits>::full(p, codes);
+    } else {
+      Codes<kBits>::last(p, c.last_lanes, codes);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kPhases<kBits>; ++i) body(codes[i], accumulators[g][i]);
+  }
+}
+
+template <int kBits, int kGroups, bool kWeighted>
+[[gnu::noinline]] void sum_columns(const EmbeddingTable& table, const EmbeddingRun& run, float divisor,
+                                   const Columns& c, float* dst) noexcept {
+  VF total[kGroups][kPhases<kBits>];
+#pragma GCC unroll 16
+  for (int g = 0; g < kGroups; ++g)
+#pragma GCC unroll 4
+    for (int p = 0; p < kPhases<kBits>; ++p) total[g][p] = vf(0.f);
+  for (int64_t begin = 0; begin < run.count; begin += kBiasRows) {
+    const int64_t end = run.count - begin < kBiasRows ? run.count : begin + kBiasRows;
+    float bias = 0.f;
+    for (int64_t i = begin; i < end; ++i) {
+      prefetch_columns<kBits, kGroups>(table.rows + run.offsets[i + run.ahead], c);
+      const int64_t offset = run.offsets[i];
+      if (__builtin_expect(offset < 0, 0)) continue;
+      const uint8_t* row = table.rows + offset;
+      ScaleBias s = load_scale_bias<kBits>(row + c.code_bytes);
+      if constexpr (kWeighted) {
+        s.scale *= run.weights[i];
+        s.bias *= run.weights[i];
+      }
+      bias += s.bias;
+      const VF scale = vf(s.scale);
+      for_vectors<kBits, kGroups>(row, c, total, [&](VF codes, VF& sum) { sum = fused(scale, codes, sum); });
+    }
+#pragma GCC unroll 16
+    for (int g = 0; g < kGroups; ++g)
+#pragma GCC unroll 4
+      for (int p = 0; p < kPhases<kBits>; ++p) total[g][p] = add(total[g][p], vf(bias));
+  }
+#pragma GCC unroll 16
+  for (int g = 0; g < kGroups; ++g) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kPhases<kBits>; ++p)
+      if (divisor != 1.f) total[g][p] = div(total[g][p], vf(divisor));
+    const int64_t at = static_cast<int64_t>(g) * kLanes * kPhases<kBits>;
+    store_elements(dst + at, total[g], c.elements - at);
+  }
+}
+
+template <int kBits, int kGroups>
+[[gnu::noinline]] void max_columns(const EmbeddingTable& table, const EmbeddingRun& run, const Columns& c,
+                                   float* dst) noexcept {
+  VF top[kGroups][kPhases<kBits>];
+#pragma GCC unroll 16
+  for (int g = 0; g < kGroups; ++g)
+#pragma GCC unroll 4
+    for (int p = 0; p < kPhases<kBits>; ++p) top[g][p] = vf(-std::numeric_limits<float>::infinity());
+  for (int64_t i = 0; i < run.count; ++i) {
+    prefetch_columns<kBits, kGroups>(table.rows + run.offsets[i + run.ahead], c);
+    const int64_t offset = run.offsets[i];
+    if (__builtin_expect(offset < 0, 0)) {
+      if (offset == kPrunedRow) {
+#pragma GCC unroll 16
+        for (int g = 0; g < kGroups; ++g)
+#pragma GCC unroll 4
+          for (int p = 0; p < kPhases<kBits>; ++p) top[g][p] = max(vf(0.f), top[g][p]);
+      }
+      continue;
+    }
+    const uint8_t* row = table.rows + offset;
+    const ScaleBias s = load_scale_bias<kBits>(row + c.code_bytes);
+    const VF scale = vf(s.scale), bias = vf(s.bias);
+    for_vectors<kBits, kGroups>(
+        row, c, top, [&](VF codes, VF& highest) { highest = max(fused(scale, codes, bias), highest); });
+  }
+#pragma GCC unroll 16
+  for (int g = 0; g < kGroups; ++g) {
+    const int64_t at = static_cast<int64_t>(g) * kLanes * kPhases<kBits>;
+    store_elements(dst + at, top[g], c.elements - at);
+  }
+}
+
+// Cuts a row into passes of at most kMaxGroups groups: body(columns, dst, kGroups).
+template <int kBits, typename Body>
+TAE_VEC void for_columns(const EmbeddingTable& table, float* dst, const Body& body) {
+  Columns c;
+  c.code_bytes = embedding_code_bytes(table.dim, kBits);
+  for (c.first = 0; c.first < c.code_bytes;) {
+    const int64_t left = c.code_bytes - c.first;
+    const int64_t groups = (left + kLanes - 1) / kLanes;
+    c.elements = table.dim - c.first * kPhases<kBits>;
+    float* const to = dst + c.first * kPhases<kBits>;
+    const auto pass = [&](auto count) {
+      constexpr int kGroups = count.value;
+      c.last_lanes = left < kGroups * kLanes ? left - (kGroups - 1) * kLanes : kLanes;
+      body(c, to, count);
+      c.first += kGroups * kLanes;
+    };
+    constexpr int kMax = kMaxGroups<kBits>;
+    if constexpr (kMax >= 16) {
+      if (groups >= 16) {
+        pass(std::integral_constant<int, 16>{});
+        continue;
+      }
+    }
+    if constexpr (kMax >= 8) {
+      if (groups >= 8) {
+        pass(std::integral_constant<int, 8>{});
+        continue;
+      }
+    }
+    if constexpr (kMax >= 4) {
+      if (groups >= 4) {
+        pass(std::integral_constant<int, 4>{});
+        continue;
+      }
+      if (groups == 3) {
+        pass(std::integral_constant<int, 3>{});
+        continue;
+      }
+    }
+    if (groups >= 2) {
+      pass(std::integral_constant<int, 2>{});
+    } else {
+      pass(std::integral_constant<int, 1>{});
+    }
+  }
+}
+
+template <int kBits>
+TAE_VEC void sum_bits(const EmbeddingTable& table, const EmbeddingRun& run, float divisor, float* dst) {
+  for_columns<kBits>(table, dst, [&](const Columns& c, float* to, auto groups) {
+    if (run.weights != nullptr) {
+      sum_columns<kBits, groups.value, true>(table, run, divisor, c, to);
+    } else {
+      sum_columns<kBits, groups.value, false>(table, run, divisor, c, to);
+    }
+  });
+}
+
+template <int kBits>
+TAE_VEC void max_bits(const EmbeddingTable& table, const EmbeddingRun& run, float* dst) {
+  for_columns<kBits>(table, dst, [&](const Columns& c, float* to, auto groups) {
+    max_columns<kBits, groups.value>(table, run, c, to);
+  });
+}
+
+template <int kBits, typename T>
+[[gnu::noinline]] void copy_rows(const EmbeddingTable& table, const EmbeddingRun& run, T* dst) noexcept {
+  const int64_t code_bytes = embedding_code_bytes(table.dim, kBits);
+  const int64_t row_bytes = embedding_row_bytes(table.dim, kBits);
+  constexpr int64_t kElements = static_cast<int64_t>(kLanes) * kPhases<kBits>;
+  for (int64_t i = 0; i < run.count; ++i, dst += table.dim) {
+    const uint8_t* next = table.rows + run.offsets[i + run.ahead];
+    for (int64_t byte = 0; byte < row_bytes; byte += 64) prefetch_line(next + byte);
+    prefetch_line(next + row_bytes - 1);
+    const int64_t offset = run.offsets[i];
+    if (__builtin_expect(offset < 0, 0)) {
+      std::memset(dst, 0, static_cast<size_t>(table.dim) * sizeof(T));
+      continue;
+    }
+    const uint8_t* row = table.rows + offset;
+    const ScaleBias s = load_scale_bias<kBits>(row + code_bytes);
+    const VF scale = vf(s.scale), bias = vf(s.bias);
+    int64_t byte = 0;
+    VF v[kPhases<kBits>];
+    const auto finish = [&](int64_t n) {
+#pragma GCC unroll 4
+      for (int p = 0; p < kPhases<kBits>; ++p) v[p] = fused(scale, v[p], bias);
+      store_elements(dst + byte * kPhases<kBits>, v, n);
+    };
+    for (; (byte + kLanes) * kPhases<kBits> <= table.dim; byte += kLanes) {
+      Codes<kBits>::full(row + byte, v);
+      finish(kElements);
+    }
+    if (byte < code_bytes) {
+      Codes<kBits>::last(row + byte, code_bytes - byte, v);
+      finish(table.dim - byte * kPhases<kBits>);
+    }
+  }
+}
+
+// All positions are looked at without a branch; only a bad one makes a second pass.
+template <typename Index>
+[[gnu::noinline]] int64_t resolve_plain(const EmbeddingTable& table, const Index* indices, int64_t count,
+                                        int64_t* offsets) noexcept {
+  const uint64_t rows = static_cast<uint64_t>(table.count), stride = static_cast<uint64_t>(table.stride);
+  uint64_t bad = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint64_t row = static_cast<uint64_t>(static_cast<int64_t>(indices[i]));
+    bad |= row >= rows ? 1 : 0;
+    offsets[i] = static_cast<int64_t>(row * stride);
+  }
+  if (bad == 0) return -1;
+  for (int64_t i = 0; i < count; ++i)
+    if (static_cast<uint64_t>(static_cast<int64_t>(indices[i])) >= rows) return i;
+  return 0;  // another thread changed the indices meanwhile
+}
+
+template <typename Index>
+[[gnu::noinline]] int64_t resolve_mapped(const EmbeddingTable& table, const EmbeddingIndices& of,
+                                         const Index* indices, int64_t count, int64_t* offsets) noexcept {
+  const int64_t limit = of.mapping != nullptr ? of.mapping_size : table.count;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t index = indices[i];
+    if (index < 0 || index >= limit) return i;
+    int64_t row = index;
+    if (of.mapping != nullptr) row = of.mapping[index];
+    if (row < -1 || row >= table.count) return i;
+    offsets[i] = index == of.padding ? kPaddingRow : row < 0 ? kPrunedRow : row * table.stride;
+  }
+  return -1;
+}
+
+template <typename Index>
+TAE_VEC int64_t resolve_as(const EmbeddingTable& table, const EmbeddingIndices& of, int64_t begin,
+                           int64_t count, int64_t* offsets) {
+  const Index* indices = static_cast<const Index*>(of.data) + begin;
+  const int64_t bad = of.mapping == nullptr && of.padding < 0
+                          ? resolve_plain(table, indices, count, offsets)
+                          : resolve_mapped(table, of, indices, count, offsets);
+  return bad < 0 ? bad : begin + bad;
+}
+
+int64_t resolve(const EmbeddingTable& table, const EmbeddingIndices& of, int64_t begin, int64_t count,
+                int64_t* offsets) {
+  return of.wide ? resolve_as<int64_t>(table, of, begin, count, offsets)
+                 : resolve_as<int32_t>(table, of, begin, count, offsets);
+}
+
+void prefetch(const EmbeddingTable& table, const int64_t* offsets, int64_t count) {
+  const int64_t row_bytes = embedding_row_bytes(table.dim, table.bits);
+  for (int64_t i = 0; i < count; ++i) {
+    const uint8_t* row = table.rows + offsets[i];
+    for (int64_t byte = 0; byte < row_bytes; byte += 64) prefetch_line(row + byte);
+    prefetch_line(row + row_bytes - 1);
+  }
+}
+
+void sum(const EmbeddingTable& table, const EmbeddingRun& run, float divisor, float* dst) {
+  if (table.bits == 8) {
+    sum_bits<8>(table, run, divisor, dst);
+  } else if (table.bits == 4) {
+    sum_bits<4>(table, run, divisor, dst);
+  } else {
+    sum_bits<2>(table, run, divisor, dst);
+  }
+}
+
+void max(const EmbeddingTable& table, const EmbeddingRun& run, float* dst) {
+  if (table.bits == 8) {
+    max_bits<8>(table, run, dst);
+  } else if (table.bits == 4) {
+    max_bits<4>(table, run, dst);
+  } else {
+    max_bits<2>(table, run, dst);
+  }
+}
+
+template <typename T>
+void rows(const EmbeddingTable& table, const EmbeddingRun& run, T* dst) {
+  if (table.bits == 8) {
+    copy_rows<8>(table, run, dst);
+  } else if (table.bits == 4) {
+    copy_rows<4>(table, run, dst);
+  } else {
+    copy_rows<2>(table, run, dst);
+  }
+}
+
+// Elementwise steps between runs: as wide as the compiler makes them.
+void add_row(const float* part, int64_t count, float* row) noexcept {
+  for (int64_t i = 0; i < count; ++i) row[i] += part[i];
+}
+
+void divide_row(float divisor, int64_t count, float* row) noexcept {
+  for (int64_t i = 0; i < count; ++i) row[i] /= divisor;
+}
+
+void to_bf16(const float* src, int64_t count, uint16_t* dst) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store_bf16(dst + i, load(src + i, Full{}), Full{});
+  if (i < count) store_bf16(dst + i, load(src + i, Part(count - i)), Part(count - i));
+}
+
+template <typename T>
+[[gnu::noinline]] void quantize_codes(const T* src, int64_t dim, int bits, float low, float inverse,
+                                      uint8_t* codes) noexcept {
+  constexpr int64_t kChunk = 256;  // a multiple of kLanes and of the codes in a byte
+  const VF bottom = vf(low), factor = vf(inverse), most = vf(static_cast<float>((1 << bits) - 1));
+  uint8_t whole[kChunk] = {};
+  for (int64_t begin = 0; begin < dim; begin += kChunk) {
+    const int64_t n = dim - begin < kChunk ? dim - begin : kChunk;
+    const auto quantize = [&](VF x) {
+      // Bounds before rounding: the same integers, and nothing too large to convert.
+      return to_int(min(max(mul(sub(x, bottom), factor), vf(0.f)), most));
+    };
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes)
+      store_low8(whole + i, quantize(load_real(src + begin + i, Full{})), Full{});
+    if (i < n) {
+      std::memset(whole + i, 0, static_cast<size_t>(kChunk - i));
+      const Part part(n - i);
+      store_low8(whole + i, quantize(load_real(src + begin + i, part)), part);
+    }
+    uint8_t* to = codes + begin * bits / 8;
+    if (bits == 8) {
+      std::memcpy(to, whole, static_cast<size_t>(n));
+    } else if (bits == 4) {
+      for (int64_t b = 0; b < (n + 1) / 2; ++b)
+        to[b] = static_cast<uint8_t>(whole[2 * b] | (whole[2 * b + 1] << 4));
+    } else {
+      for (int64_t b = 0; b < (n + 3) / 4; ++b)
+        to[b] = static_cast<uint8_t>(whole[4 * b] | (whole[4 * b + 1] << 2) | (whole[4 * b + 2] << 4) |
+                                     (whole[4 * b + 3] << 6));
+    }
+  }
+}
+
+template <typename T>
+void quantize_entry(const T* src, int64_t dim, int bits, float low, float inverse, uint8_t* codes) {
+  const DefaultFloatEnv env;
+  quantize_codes(src, dim, bits, low, inverse, codes);
+}
+
+constexpr EmbeddingKernels kEmbeddingKernels = {
+    resolve,
+    prefetch,
+    sum,
+    max,
+    rows<float>,
+    rows<uint16_t>,
+    add_row,
+    divide_row,
+    to_bf16,
+    quantize_entry<float>,
+    quantize_entry<uint16_t>,
+};
+
+}  // namespace
+}  // namespace tae::kernels
