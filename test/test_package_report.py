@@ -167,3 +167,58 @@ def test_load_state_dict_then_prepack():
     x = torch.randn(2, 8)
     assert torch.equal(a(x), b(x))
     assert torch_ao_ext.explain(b).weights["0"]["pack_count"] == count
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(16, 8), nn.ReLU())
+        self.last = nn.Linear(8, 4)
+        self.plain = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.plain(self.last(self.inner(x)).relu())
+
+
+@pytest.mark.parametrize("how", ["export", "fx", "child"])
+def test_operators_of_a_graph_are_rows(how):
+    model = Branches()
+    q = quantize_dynamic(model, {"inner", "last"})
+    x = torch.randn(2, 16)
+    expected = torch_ao_ext.report(q)
+    graph = torch.export.export(q, (x,)).module()
+    if how == "fx":
+        graph = torch.fx.experimental.proxy_tensor.make_fx(graph)(x)
+    if how == "child":
+        graph = nn.ModuleDict({"wrapped": graph})
+    graph(x) if how != "child" else graph["wrapped"](x)
+    result = torch_ao_ext.report(graph)
+    rows = [(row.fqn, row.engine, row.macs) for row in result.rows if row.op == "linear_dynamic"]
+    wanted = [(row.fqn, row.engine, row.macs) for row in expected.rows if row.status == "int8"]
+    if how == "fx":  # make_fx names the weights itself
+        rows, wanted = ([row[1:] for row in r] for r in (rows, wanted))
+    if how == "child":
+        wanted = [(f"wrapped.{fqn}", engine, macs) for fqn, engine, macs in wanted]
+    assert rows == wanted and len(rows) == 2
+    assert result.int8 == {"linear_dynamic": 2}
+    assert result.parameters["int8"] == 16 * 8 + 8 * 4 and result.macs["int8"] == 16 * 8 + 8 * 4
+    assert [entry["states"][0]["engine"] for entry in torch_ao_ext.explain(graph).weights.values()] == [
+        row[-2] for row in rows
+    ]
+
+
+def test_operators_without_a_weight_and_weights_that_are_inputs():
+    class Mixed(nn.Module):
+        def forward(self, x, weight, scale):
+            q = torch.ops.torch_ao.quantize_per_tensor(x, 0.1, 0, -128, 127, torch.int8)
+            x = torch.ops.torch_ao.dequantize_per_tensor(q, 0.1, 0)
+            return torch.ops.torch_ao.linear_dynamic(x, weight, scale)
+
+    call = (torch.randn(2, 8), torch.ones(4, 8, dtype=torch.int8), torch.ones(1))
+    result = torch_ao_ext.report(torch.export.export(Mixed(), call).module())
+    assert [(row.fqn, row.engine, row.macs) for row in result.rows] == [
+        ("quantize_per_tensor", "native", 0),
+        ("dequantize_per_tensor", "native", 0),
+        ("linear_dynamic", "not packed", 32),
+    ]
+    assert torch_ao_ext.explain(torch.export.export(Mixed(), call).module()).weights == {}

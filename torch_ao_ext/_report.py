@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from torch_ao_ext._describe import FLOAT_REASON, has_matrix, type_name
+from torch_ao_ext._graph_ops import GraphOp, graph_ops
 from torch_ao_ext.nn.quantized.dynamic import Linear
 from torch_ao_ext.ops import service
 
@@ -20,11 +21,11 @@ _LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
 
 @dataclass(frozen=True)
 class Row:
-    """One layer with weights.
+    """One layer with weights, or one call of an operator in an fx graph.
 
     Args:
         fqn: name in the model; "" is the root.
-        op: kind of layer.
+        op: kind of layer, or the operator's name.
         status: "int8" or "float".
         engine: engine of the packed weight, "not packed" or "torch".
         reason: why it is float; empty for int8.
@@ -44,7 +45,7 @@ class Report:
     """Rows and sums over a model; `str()` is a table.
 
     Attributes:
-        rows: every layer that holds a weight matrix.
+        rows: every layer that holds a weight matrix, and every operator in a graph.
         int8: count of int8 layers by op.
         float: count of float layers by op.
         parameters: elements of weights and biases, by "int8" and "float".
@@ -115,11 +116,17 @@ def _op_name(layer: nn.Module) -> str:
     return type(layer).__name__ if isinstance(layer, Linear) else type_name(layer).removeprefix("nn.")
 
 
-def _engine(layer: Linear) -> str:
-    if layer.qweight.device.type != "cpu":
+def _engine(weight: torch.Tensor | None) -> str:
+    if weight is None or weight.device.type != "cpu":
         return "not packed"
-    states = service.explain_weight(layer.qweight)["states"]
+    states = service.explain_weight(weight)["states"]
     return states[0]["engine"] if states else "not packed"
+
+
+def _graph_row(call: GraphOp) -> Row:
+    # Operators without weights have one implementation, ours.
+    engine = _engine(call.weight) if call.macs else "native"
+    return Row(call.fqn, call.op, "int8", engine, "", call.macs)
 
 
 def _float_macs(module: nn.Module) -> int:
@@ -133,11 +140,14 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
     """Weights and biases, a shared tensor once."""
     seen: set[int] = set()
     for module in model.modules():
+        calls = list(graph_ops(module, ""))
         tensors = [(p, "float") for p in module._parameters.values() if p is not None]
         if isinstance(module, Linear):
             tensors.append((module.qweight, "int8"))
             if module.qbias is not None:
                 tensors.append((module.qbias, "float"))
+        tensors += [(call.weight, "int8") for call in calls if call.weight is not None]
+        tensors += [(call.bias, "float") for call in calls if call.bias is not None]
         for tensor, status in tensors:
             if id(tensor) not in seen and not is_lazy(tensor):
                 seen.add(id(tensor))
@@ -146,6 +156,9 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
 
 def report(model: nn.Module) -> Report:
     """Lists every layer with weights: int8 or float, the engine, the reason.
+
+    In fx graphs (`torch.export`'s `module()`, traced and lowered models) each call of a
+    torch_ao operator is a row; its name is that of the module that holds the weight.
 
     Args:
         model: a Python module, converted or not.
@@ -172,17 +185,17 @@ def report(model: nn.Module) -> Report:
         )
     result = Report()
     for name, module in model.named_modules():
+        rows = [_graph_row(call) for call in graph_ops(module, name)]
         if isinstance(module, Linear):
             macs = module.in_features * module.out_features
-            row = Row(name, _op_name(module), "int8", _engine(module), "", macs)
+            rows.append(Row(name, _op_name(module), "int8", _engine(module.qweight), "", macs))
         elif has_matrix(module):
             reason = getattr(module, FLOAT_REASON, "not converted by torch_ao_ext")
-            row = Row(name, _op_name(module), "float", "torch", reason, _float_macs(module))
-        else:
-            continue
-        result.rows.append(row)
-        getattr(result, row.status)[row.op] += 1
-        result.macs[row.status] += row.macs
+            rows.append(Row(name, _op_name(module), "float", "torch", reason, _float_macs(module)))
+        for row in rows:
+            result.rows.append(row)
+            getattr(result, row.status)[row.op] += 1
+            result.macs[row.status] += row.macs
     _count_parameters(model, result)
     return result
 
@@ -243,10 +256,11 @@ def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
             "explain: argument 'module_or_weight' must be an nn.Module or a tensor, "
             f"got {type(module_or_weight).__name__}"
         )
-    return Explanation(
-        {
-            name: service.explain_weight(module.qweight)
-            for name, module in module_or_weight.named_modules()
-            if isinstance(module, Linear)
-        }
-    )
+    weights = {}
+    for name, module in module_or_weight.named_modules():
+        if isinstance(module, Linear):
+            weights[name] = service.explain_weight(module.qweight)
+        for call in graph_ops(module, name):
+            if call.weight is not None:
+                weights[call.fqn] = service.explain_weight(call.weight)
+    return Explanation(weights)
