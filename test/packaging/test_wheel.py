@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import sysconfig
-import venv
 import zipfile
 from pathlib import Path
 
@@ -67,22 +65,13 @@ def test_runs_from_its_own_folder(wheel, tmp_path):
 
 
 def test_pip_install_of_the_checkout(tmp_path):
-    """`pip install --no-build-isolation .` in a fresh environment; the build folder is reused."""
-    env = tmp_path / "env"
-    venv.create(env, with_pip=False)
-    python = env / "bin" / "python"
-    (site,) = env.glob("lib/python*/site-packages")
-    # torch, pip and the build tools come from this environment, its packages only.
-    (site / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    assert subprocess.run([python, "-m", "torch_ao_ext.info"], cwd=tmp_path, env=clean()).returncode != 0
-    install = [str(python), "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "."]
-    done = subprocess.run(install, cwd=ROOT, env=clean(), capture_output=True, text=True, timeout=900)
+    """`pip install --no-build-isolation .`; this Python and its build folder are used again."""
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index"]
+    done = subprocess.run(
+        [*install, "--target", str(site), "."], cwd=ROOT, capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (site / "torch_ao_ext" / "lib" / "libtorch_ao_ext.so").exists()
     assert list(site.glob("torch_ao_ext-*.dist-info"))
-    check_runs(python, site, tmp_path, PYTHONPATH="")
-
-
-def clean():
-    """This process's environment without a way to the checkout."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    check_runs(sys.executable, site, tmp_path, PYTHONPATH=str(site))
