@@ -3,7 +3,7 @@
 // fill the 16 registers.
 #include <immintrin.h>
 
-#include "kernels/gemm_block.h"
+#include "kernels/gemm_tiles-inl.h"
 
 namespace tae::kernels {
 namespace {
@@ -19,9 +19,7 @@ inline __attribute__((always_inline)) __m256i load(const void* p) {
 }
 
 inline __attribute__((always_inline)) __m256i broadcast(const uint8_t* a) {
-  int32_t word;
-  __builtin_memcpy(&word, a, 4);
-  return _mm256_set1_epi32(word);
+  return _mm256_set1_epi32(load_quad(a));
 }
 
 inline __attribute__((always_inline)) void dot(__m256i& acc, __m256i x, __m256i w) {
@@ -68,23 +66,14 @@ void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, in
   if constexpr (kRows > 2) store(r2, c + 2 * c_stride, accumulate);
 }
 
-using TileFn = void (*)(const uint8_t*, int64_t, const int8_t*, int64_t, int32_t*, int64_t, bool);
-constexpr int64_t kTileRows = 3;
-constexpr TileFn kTiles[kTileRows + 1] = {nullptr, tile<1>, tile<2>, tile<3>};
+constexpr TileFn kTiles[] = {nullptr, tile<1>, tile<2>, tile<3>};
 
-void block(const GemmBlock& g) {
-  for (int64_t j = 0; j < kPanelColumns; j += 32)
-    for (int64_t r = 0; r < g.rows; r += kTileRows) {
-      const int64_t rows = g.rows - r < kTileRows ? g.rows - r : kTileRows;
-      kTiles[rows](g.a + r * g.a_stride, g.a_stride, g.b + 4 * j, g.quads, g.c + r * g.c_stride + j,
-                   g.c_stride, g.accumulate);
-    }
-}
+void block(const GemmBlock& g) { block_of_tiles<32>(g, kTiles); }
 
 }  // namespace
 
 extern const GemmKernels kGemmAvxVnni;
 const GemmKernels kGemmAvxVnni = {
-    .name = "3x32", .row_unit = kTileRows, .row_block = 12, .k_block = 512, .block = block};
+    .name = "3x32", .row_unit = 3, .row_block = 12, .k_block = 512, .block = block};
 
 }  // namespace tae::kernels
