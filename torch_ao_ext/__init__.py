@@ -18,7 +18,7 @@ _loader.load()
 from torch_ao_ext import ops  # noqa: E402  (fake kernels need the loaded schemas)
 
 if TYPE_CHECKING:
-    from torch_ao_ext import nn, quantization
+    from torch_ao_ext import nn, pruning, quantization
     from torch_ao_ext._engines import prepack, repack, set_deterministic, set_engine
     from torch_ao_ext._report import explain, report
 
@@ -28,6 +28,7 @@ __all__ = [
     "nn",
     "ops",
     "prepack",
+    "pruning",
     "quantization",
     "repack",
     "report",
@@ -35,7 +36,7 @@ __all__ = [
     "set_engine",
 ]
 
-_SUBMODULES = ("nn", "quantization", "info")
+_SUBMODULES = ("nn", "pruning", "quantization", "info")
 _LAZY = {
     "explain": "_report",
     "report": "_report",

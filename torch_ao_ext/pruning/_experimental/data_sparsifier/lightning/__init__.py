@@ -1,0 +1,1 @@
+"""Data sparsity in Lightning training loops."""
