@@ -35,7 +35,11 @@ bool contains(DtypeList dtypes, at::ScalarType dtype) {
 
 std::string dtype_name(at::ScalarType dtype) {
   if (dtype == at::ScalarType::Undefined) return "undefined";
-  return std::string(c10::getDtypeNames(dtype).first);
+  try {
+    return std::string(c10::getDtypeNames(dtype).first);
+  } catch (const std::exception&) {  // a program may pass any number for a dtype
+    return c10::str("dtype number ", static_cast<int>(dtype));
+  }
 }
 
 void check_tensor(const Arg& arg, const at::Tensor& t, DtypeList dtypes) {
@@ -153,11 +157,21 @@ void check_storage(const Arg& arg, const at::Tensor& t) {
       c10::str("a storage of ", held, " elements"));
 }
 
+void raise_out_of_memory(const Arg& arg, at::IntArrayRef sizes) {
+  TORCH_CHECK_WITH(OutOfMemoryError, false,
+                   TAE_MESSAGE(arg, "need no more memory than there is", c10::str("sizes ", sizes)));
+  TORCH_INTERNAL_ASSERT(false);
+}
+
+at::Tensor empty_output(const Arg& arg, at::IntArrayRef sizes, at::ScalarType dtype) {
+  return allocate(arg, sizes, [&] { return at::detail::empty_cpu(sizes, dtype); });
+}
+
 at::Tensor dense(const Arg& arg, const at::Tensor& t) {
   if (t.is_contiguous()) return t;
   if (t.numel() > 0) check_storage(arg, t);
   SerialAfterFork serial;  // the copy is torch's and may be parallel
-  return t.contiguous();
+  return allocate(arg, t.sizes(), [&] { return t.contiguous(); });
 }
 
 RowView rows_of(const Arg& arg, const at::Tensor& t) {

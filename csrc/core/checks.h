@@ -83,6 +83,21 @@ class Span {
 // shrink it under a tensor. numel() > 0.
 void check_storage(const Arg& arg, const at::Tensor& t);
 
+// Runs `make`, which does nothing but allocate a tensor of these sizes and copy into it;
+// no memory is an OutOfMemoryError in the words of the contract.
+[[noreturn]] void raise_out_of_memory(const Arg& arg, at::IntArrayRef sizes);
+template <typename Make>
+at::Tensor allocate(const Arg& arg, at::IntArrayRef sizes, const Make& make) {
+  try {
+    return make();
+  } catch (const c10::Error&) {
+  } catch (const std::bad_alloc&) {
+  }
+  raise_out_of_memory(arg, sizes);
+}
+// A contiguous result of checked sizes, not initialized.
+at::Tensor empty_output(const Arg& arg, at::IntArrayRef sizes, at::ScalarType dtype);
+
 // The tensor itself when contiguous, else a contiguous copy.
 at::Tensor dense(const Arg& arg, const at::Tensor& t);
 

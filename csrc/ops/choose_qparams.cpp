@@ -98,8 +98,8 @@ std::tuple<Tensor, Tensor> choose_qparams(const Tensor& input, int64_t quant_min
   }
   check_finite_range(arg, m, nullptr, 0);
   const kernels::QParams q = qparams<kernels::tensor_qparams>(m, symmetric, range);
-  Tensor scale = at::detail::empty_cpu({1}, at::kFloat);
-  Tensor zero_point = at::detail::empty_cpu({1}, at::kLong);
+  Tensor scale = empty_output(arg, {1}, at::kFloat);
+  Tensor zero_point = empty_output(arg, {1}, at::kLong);
   *scale.mutable_data_ptr<float>() = q.scale;
   *zero_point.mutable_data_ptr<int64_t>() = q.zero_point;
   return {scale, zero_point};
@@ -116,8 +116,8 @@ std::tuple<Tensor, Tensor> choose_qparams_per_token(const Tensor& input, int64_t
   sizes.back() = 1;
   const int64_t rows = check_numel(arg, sizes, sizeof(int64_t));
   const int64_t cols = input.size(-1);
-  Tensor scale = at::detail::empty_cpu(sizes, at::kFloat);
-  Tensor zero_point = at::detail::empty_cpu(sizes, at::kLong);
+  Tensor scale = empty_output(arg, sizes, at::kFloat);
+  Tensor zero_point = empty_output(arg, sizes, at::kLong);
   if (rows == 0) return {scale, zero_point};
 
   const RowView view = rows_of(arg, input);

@@ -25,7 +25,7 @@ Tensor embedding(const Tensor& weight, const Tensor& indices, int64_t bits,
   c10::SmallVector<int64_t, 6> sizes(indices.sizes().begin(), indices.sizes().end());
   sizes.push_back(t.table.dim);
   check_numel({op, "indices"}, sizes, c10::elementSize(dtype));
-  Tensor output = at::detail::empty_cpu(sizes, dtype);
+  Tensor output = empty_output({op, "indices"}, sizes, dtype);
   if (indices.numel() == 0) return output;
 
   native::LookupProblem p;

@@ -121,7 +121,7 @@ Tensor embedding_bag(const Tensor& weight, const Tensor& indices, const std::opt
   check_dtype({op, "output_dtype"}, dtype, kEmbeddingDtypes);
   const int64_t sizes[] = {p.bags, p.table.dim};
   check_numel({op, "offsets"}, sizes, c10::elementSize(dtype));
-  Tensor output = at::detail::empty_cpu(sizes, dtype);
+  Tensor output = empty_output({op, "offsets"}, sizes, dtype);
   if (p.bags == 0) return output;
 
   p.output_dtype = dtype_of(dtype);

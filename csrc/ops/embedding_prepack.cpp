@@ -66,7 +66,7 @@ Tensor embedding_prepack(const Tensor& weight, int64_t bits) {
   const int64_t row_bytes = kernels::embedding_row_bytes(dim, b);
   const int64_t sizes[] = {rows, row_bytes};
   const int64_t bytes = check_numel(arg, sizes, 1);
-  Tensor output = at::detail::empty_cpu(sizes, at::kByte);
+  Tensor output = empty_output(arg, sizes, at::kByte);
   if (rows == 0) return output;
   advise_huge_pages(output.const_data_ptr(), bytes, /*now=*/false);
 
@@ -105,7 +105,7 @@ Tensor embedding_unpack(const Tensor& weight, int64_t bits, std::optional<int64_
   check_dtype({op, "output_dtype"}, dtype, kEmbeddingDtypes);
   const int64_t sizes[] = {weight.size(0), t.table.dim};
   const int64_t numel = check_numel({op, "weight"}, sizes, c10::elementSize(dtype));
-  Tensor output = at::detail::empty_cpu(sizes, dtype);
+  Tensor output = empty_output({op, "weight"}, sizes, dtype);
   if (numel == 0) return output;
   std::vector<int64_t> all(t.table.count);
   for (int64_t r = 0; r < t.table.count; ++r) all[r] = r;

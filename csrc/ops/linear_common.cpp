@@ -204,12 +204,12 @@ at::Tensor run_linear(const LinearBaked& b, const at::Tensor& input, const Linea
   if (numel == 0) {
     ProblemStorage storage;
     make_problem(b, &storage);  // an empty batch is no way past the checks
-    return at::detail::empty_cpu(sizes, dtype);
+    return empty_output(input_arg, sizes, dtype);
   }
   const RowView rows = rows_of(input_arg, input);
   const PackedStatePtr state = packed_linear(b);
 
-  at::Tensor output = at::detail::empty_cpu(sizes, dtype);
+  at::Tensor output = empty_output(input_arg, sizes, dtype);
   args.m = rows.rows;
   args.input = rows.data;
   args.input_stride = rows.stride;

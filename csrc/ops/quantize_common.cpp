@@ -29,14 +29,20 @@ Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType 
   check_numel(arg, input.sizes(), c10::elementSize(output_dtype));
   if (input.is_non_overlapping_and_dense()) {
     e.input = input;
-    e.output = at::detail::empty_strided_cpu(input.sizes(), input.strides(), output_dtype);
+    e.output = allocate(arg, input.sizes(), [&] {
+      return at::detail::empty_strided_cpu(input.sizes(), input.strides(), output_dtype);
+    });
   } else {
     // Holes or overlaps: torch's rule for the order of the output's dimensions.
     if (input.numel() > 0) check_storage(arg, input);
     SerialAfterFork serial;
-    e.output = at::empty_like(input, input.options().dtype(output_dtype));
-    e.input = at::detail::empty_strided_cpu(e.output.sizes(), e.output.strides(), input.scalar_type());
-    e.input.copy_(input);
+    e.output = allocate(arg, input.sizes(),
+                        [&] { return at::empty_like(input, input.options().dtype(output_dtype)); });
+    e.input = allocate(arg, input.sizes(), [&] {
+      at::Tensor copy =
+          at::detail::empty_strided_cpu(e.output.sizes(), e.output.strides(), input.scalar_type());
+      return copy.copy_(input);
+    });
   }
   fill_pointers(arg, &e);
   return e;
@@ -46,7 +52,7 @@ Elementwise contiguous_elementwise(const Arg& arg, const at::Tensor& input, at::
   Elementwise e;
   check_numel(arg, input.sizes(), c10::elementSize(output_dtype));
   e.input = dense(arg, input);
-  e.output = at::detail::empty_cpu(input.sizes(), output_dtype);
+  e.output = empty_output(arg, input.sizes(), output_dtype);
   fill_pointers(arg, &e);
   return e;
 }

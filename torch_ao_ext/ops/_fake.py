@@ -54,7 +54,16 @@ def _raise(op: str, name: str, rule: str, got: object) -> NoReturn:
 
 
 def check_tensor(op: str, name: str, t: Tensor, dtypes: Sequence[torch.dtype]) -> None:
-    """TypeError unless t is strided and of one of the dtypes."""
+    """TypeError unless t is strided and of one of the dtypes.
+
+    A plain tensor in memory gets here beside one on the meta device only: the result would be
+    memory that nobody wrote to.
+    """
+    if t is None:
+        raise TypeError(_message(op, name, "be a dense CPU tensor", "None"))
+    if type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type != "meta":
+        rule = "be on the meta device, as another argument is"
+        raise TypeError(_message(op, name, rule, f"a tensor on device {t.device}"))
     if t.layout is not torch.strided or t.is_nested:
         raise TypeError(_message(op, name, "be a dense CPU tensor", f"layout {t.layout}"))
     if t.dtype not in dtypes:
@@ -126,8 +135,16 @@ def check_axis(op: str, name: str, axis: int, rank: int) -> int:
 
 
 def empty_like(input: Tensor, dtype: torch.dtype) -> Tensor:
-    """torch.empty_like as the kernels do it: strides of an empty tensor are kept, too."""
-    if any(isinstance(size, int) and size == 0 for size in input.shape):
+    """torch.empty_like as the kernels do it: a dense input keeps its strides.
+
+    torch's own fake loses those of dimensions with 0 or 1 elements.
+    """
+    if all(isinstance(n, int) for n in (*input.shape, *input.stride())):
+        from torch._prims_common import is_non_overlapping_and_dense_or_false
+
+        if 0 in input.shape or is_non_overlapping_and_dense_or_false(input):
+            return input.new_empty_strided(input.shape, input.stride(), dtype=dtype)
+    elif any(isinstance(size, int) and size == 0 for size in input.shape):
         return input.new_empty_strided(input.shape, input.stride(), dtype=dtype)
     return torch.empty_like(input, dtype=dtype)
 
