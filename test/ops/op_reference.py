@@ -187,3 +187,118 @@ def linear_dynamic(
     r = real_values(q @ w.T, scales, weight_scales, to_numpy(bias), post_ops, post_op_args, added)
     out = to_output(r, output_dtype or input.dtype)
     return out.reshape(*input.shape[:-1], weight.shape[0])
+
+
+# --- quantize and dequantize --------------------------------------------------
+
+
+def expand(t, axis, rank):
+    shape = [1] * rank
+    shape[axis] = -1
+    return t.reshape(shape)
+
+
+def broadcast(name, args):
+    """input, scales and zero points of one shape, as torch tensors."""
+    x = args[0]
+    if "per_channel" in name:
+        axis = args[3]
+        scale = expand(args[1], axis, x.dim())
+        zp = torch.zeros(1, dtype=torch.int64) if args[2] is None else expand(args[2], axis, x.dim())
+        return x, scale, zp, args[4:]
+    if "per_token" in name:
+        return x, args[1], args[2], args[3:]
+    scale, zero_point = torch.as_tensor(args[1], dtype=torch.float64), torch.as_tensor(args[2])
+    return x, scale.reshape(()), zero_point.reshape(()), args[3:]
+
+
+def quantized(name, args):
+    x, scale, zp, (lo, hi, dtype) = broadcast(name, args)
+    inverse = (1.0 / scale.double().float().double()).float()
+    if "per_tensor" in name:
+        inverse = (1.0 / scale.double()).float()
+    with np.errstate(invalid="ignore", over="ignore"):
+        q = np.rint(to_numpy(x) * inverse.numpy()).astype(np.float64) + zp.double().numpy()
+    q = np.where(np.isnan(q), lo, q)
+    return torch.from_numpy(np.asarray(np.clip(q, float(lo), float(hi)), np.float64)).to(dtype)
+
+
+def dequantized(name, args):
+    q, scale, zp, (dtype,) = broadcast(name, args)
+    x = (q.long() - zp.long()).float() * scale.float()
+    return x.to(dtype or torch.float32)
+
+
+def choose(args, rule):
+    """choose_qparams of one group of values."""
+    x, lo, hi, symmetric = args
+    values = to_numpy(x).reshape(-1)
+    return rule(values.min(initial=0), values.max(initial=0), symmetric, lo, hi)
+
+
+def choose_qparams(args):
+    scale, zero_point = choose(args, tensor_qparams)
+    return torch.tensor([float(scale)]), torch.tensor([zero_point])
+
+
+def choose_qparams_per_token(args):
+    x, *rest = args
+    rows = [choose((row, *rest), row_qparams) for row in x.reshape(-1, x.shape[-1])] if x.numel() else []
+    if x.shape[-1] == 0:
+        rows = [(1.0, rest[0] if not rest[2] else 0)] * int(np.prod(x.shape[:-1]))
+    sizes = (*x.shape[:-1], 1)
+    scales, points = [float(s) for s, _ in rows], [z for _, z in rows]
+    return torch.tensor(scales).reshape(sizes), torch.tensor(points, dtype=torch.int64).reshape(sizes)
+
+
+# --- by the name of the overload ----------------------------------------------
+
+EXACT_POST_OPS = {"", "relu", "clamp", "leaky_relu", "add"}
+
+
+def static_formula(post_ops=None, value_at=None):
+    """linear under one of its fused names: `post_ops` and where the name has their number."""
+
+    def formula(args):
+        args = list(args)
+        for i in (1, 2, 7, 8):  # tensors under linear.tensor
+            args[i] = args[i].item() if isinstance(args[i], torch.Tensor) else args[i]
+        if post_ops is None:
+            head, names, values, added = args[:10], args[10], args[11], args[12:]
+        else:
+            head, names = args[:10], post_ops
+            values = [args[value_at]] if value_at else []
+            added = args[10:] if "add" in post_ops else []
+        if not set(names.split(",")) <= EXACT_POST_OPS:
+            return None
+        return linear(*head, names, values, *added)
+
+    return formula
+
+
+def dynamic_formula(post_ops=None):
+    def formula(args):
+        args = list(args[:9]) + ([post_ops] if post_ops else list(args[9:]))
+        return linear_dynamic(*args) if set(args[9].split(",")) <= EXACT_POST_OPS else None
+
+    return formula
+
+
+# name -> the exact result for these arguments, or None where the rule has a tolerance. Values
+# must be finite.
+FORMULAS = {
+    "linear": static_formula(),
+    "linear.tensor": static_formula(),
+    "linear_relu": static_formula("relu"),
+    "linear_leaky_relu": static_formula("leaky_relu", 10),
+    "linear_add": static_formula("add"),
+    "linear_add_relu": static_formula("add,relu"),
+    "linear_dynamic": dynamic_formula(),
+    "linear_relu_dynamic": dynamic_formula("relu"),
+    "choose_qparams": choose_qparams,
+    "choose_qparams_per_token": choose_qparams_per_token,
+}
+for _suffix in ("per_tensor", "per_tensor.tensor", "per_channel", "per_token"):
+    for _verb, _rule in (("quantize", quantized), ("dequantize", dequantized)):
+        _name = f"{_verb}_{_suffix}"
+        FORMULAS[_name] = lambda args, name=_name, rule=_rule: rule(name, args)

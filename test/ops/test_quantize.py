@@ -1,6 +1,5 @@
 """quantize_* and dequantize_* against numpy and against torch.ops.quantized_decomposed's formula."""
 
-import numpy as np
 import op_reference as reference
 import pytest
 import torch
@@ -13,43 +12,6 @@ U8, S8 = torch.uint8, torch.int8
 CASES = 500
 
 
-def expand(t, axis, rank):
-    shape = [1] * rank
-    shape[axis] = -1
-    return t.reshape(shape)
-
-
-def broadcast(name, args):
-    """input, scales and zero points of one shape, as torch tensors."""
-    x = args[0]
-    if "per_channel" in name:
-        axis = args[3]
-        scale = expand(args[1], axis, x.dim())
-        zp = torch.zeros(1, dtype=torch.int64) if args[2] is None else expand(args[2], axis, x.dim())
-        return x, scale, zp, args[4:]
-    if "per_token" in name:
-        return x, args[1], args[2], args[3:]
-    scale, zp = torch.as_tensor(args[1], dtype=torch.float64), torch.as_tensor(args[2])
-    return x, scale.reshape(()), zp.reshape(()), args[3:]
-
-
-def quantized(name, args):
-    x, scale, zp, (lo, hi, dtype) = broadcast(name, args)
-    inverse = (1.0 / scale.double().float().double()).float()
-    if "per_tensor" in name:
-        inverse = (1.0 / scale.double()).float()
-    with np.errstate(invalid="ignore", over="ignore"):
-        q = np.rint(reference.to_numpy(x) * inverse.numpy()).astype(np.float64) + zp.double().numpy()
-    q = np.where(np.isnan(q), lo, q)
-    return torch.from_numpy(np.asarray(np.clip(q, lo, hi))).to(dtype)
-
-
-def dequantized(name, args):
-    q, scale, zp, (dtype,) = broadcast(name, args)
-    x = (q.long() - zp.long()).float() * scale.float()
-    return x.to(dtype or torch.float32)
-
-
 NAMES = [n for n in samples() if "quantize_per" in n]
 
 
@@ -57,7 +19,7 @@ NAMES = [n for n in samples() if "quantize_per" in n]
 def test_exact(name):
     for args in samples()[name]:
         result = overload(name)(*args)
-        expected = (dequantized if name.startswith("de") else quantized)(name, args)
+        expected = reference.FORMULAS[name](args)
         assert torch.equal(result, expected)
         if "per_token" in name:
             assert result.is_contiguous()
@@ -70,7 +32,7 @@ def test_random_exact(name, rng):
     for case in range(CASES):
         args = quantize_or_dequantize_call(rng, name)
         result = overload(name)(*args)
-        expected = (dequantized if name.startswith("de") else quantized)(name, args)
+        expected = reference.FORMULAS[name](args)
         assert result.dtype == expected.dtype
         assert torch.equal(result, expected), (case, args[0].shape, args[0].stride(), args[1:])
 
@@ -89,7 +51,8 @@ def test_full_range_and_specials(dtype, input_dtype):
         for zp in (info.min, 0, 5, info.max):
             for lo, hi in ((info.min, info.max), (0, 127), (3, 3)):
                 args = (x, scale, zp, lo, hi, dtype)
-                assert torch.equal(ops.quantize_per_tensor(*args), quantized("quantize_per_tensor", args))
+                expected = reference.quantized("quantize_per_tensor", args)
+                assert torch.equal(ops.quantize_per_tensor(*args), expected)
 
 
 @pytest.mark.parametrize("dtype", [U8, S8])
@@ -99,7 +62,8 @@ def test_dequantize_all_values(dtype):
         for zp in (torch.iinfo(dtype).min, 0, 77, torch.iinfo(dtype).max):
             for out in (None, torch.float32, torch.bfloat16):
                 args = (q, scale, zp, out)
-                assert torch.equal(ops.dequantize_per_tensor(*args), dequantized("per_tensor", args))
+                expected = reference.dequantized("dequantize_per_tensor", args)
+                assert torch.equal(ops.dequantize_per_tensor(*args), expected)
 
 
 def test_round_trip_is_within_half_a_step():
@@ -123,10 +87,11 @@ def test_per_channel_axes_and_layouts(axis, layout):
     c = x.shape[axis]
     args = (x, torch.rand(c) + 0.01, torch.randint(-128, 128, (c,)), axis, -128, 127, S8)
     q = ops.quantize_per_channel(*args)
-    assert torch.equal(q, quantized("quantize_per_channel", args))
+    assert torch.equal(q, reference.quantized("quantize_per_channel", args))
     assert q.stride() == torch.empty_like(x).stride()
     back = (q, *args[1:4], None)
-    assert torch.equal(ops.dequantize_per_channel(*back), dequantized("dequantize_per_channel", back))
+    expected = reference.dequantized("dequantize_per_channel", back)
+    assert torch.equal(ops.dequantize_per_channel(*back), expected)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0), (1,), (1, 1, 1)])

@@ -1,0 +1,55 @@
+"""The same call at other sizes: shapes for every op from its samples alone.
+
+A size that occurs in several tensors of a call (K of input and weight, N of weight and
+bias) is replaced in all of them. Sizes 0 and 1 have a meaning of their own and stay.
+"""
+
+import math
+
+import torch
+
+EDGES = (1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 130)
+
+
+def is_tensor(value):
+    return isinstance(value, torch.Tensor)
+
+
+def readable(t):
+    """Small and readable: not meta, not sparse, not shrunken, not a repetition beyond memory."""
+    return (
+        t.layout is torch.strided and t.device.type == "cpu" and not t.is_nested and not t.is_quantized
+        and t.numel() < 1 << 24 and extent(t) <= t.untyped_storage().nbytes()
+    )  # fmt: skip
+
+
+def extent(t):
+    if t.numel() == 0:
+        return 0
+    last = t.storage_offset() + sum((s - 1) * st for s, st in zip(t.shape, t.stride(), strict=True))
+    return (last + 1) * t.element_size()
+
+
+def with_sizes(t, sizes):
+    """A contiguous tensor of these sizes with the values of t, repeated."""
+    count = math.prod(sizes)
+    flat = t.detach().reshape(-1)
+    if flat.numel() == 0:
+        return t.new_zeros(sizes)
+    return flat.repeat(-(-count // flat.numel()))[:count].reshape(sizes)
+
+
+def resized(call, rng, choices=EDGES):
+    """The call with its sizes replaced; it may be an invalid call when sizes depend on each other."""
+    if not all(readable(t) for t in call if is_tensor(t)):
+        return call
+    distinct = {d for t in call if is_tensor(t) for d in t.shape if d > 1}
+    if rng.random() < 0.3:  # keeps every ratio: K and the K/2 bytes of packed nibbles
+        factor = rng.choice((1, 2, 3, 5, 11))
+        new = {d: d * factor for d in distinct}
+    else:
+        new = {d: rng.choice(choices) if rng.random() < 0.8 else d for d in distinct}
+    sizes = [[new.get(d, d) for d in a.shape] for a in call if is_tensor(a)]
+    if any(math.prod(s) > 1 << 20 for s in sizes):
+        return call
+    return tuple(with_sizes(a, [new.get(d, d) for d in a.shape]) if is_tensor(a) else a for a in call)
