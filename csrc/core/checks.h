@@ -95,6 +95,16 @@ at::Tensor allocate(const Arg& arg, at::IntArrayRef sizes, const Make& make) {
   }
   raise_out_of_memory(arg, sizes);
 }
+// A buffer with an element for each of `count` that the caller asked for.
+template <typename T>
+std::vector<T> make_vector(const Arg& arg, int64_t count) {
+  try {
+    return std::vector<T>(count);
+  } catch (const std::bad_alloc&) {
+  } catch (const std::length_error&) {
+  }
+  raise_out_of_memory(arg, count);
+}
 // A contiguous result of checked sizes, not initialized.
 at::Tensor empty_output(const Arg& arg, at::IntArrayRef sizes, at::ScalarType dtype);
 

@@ -40,7 +40,7 @@ std::vector<int64_t> check_offsets(const char* op, const Tensor& indices,
   const Arg arg{op, "offsets"};
   if (indices.dim() == 2) {
     TAE_CHECK_VALUE(!offsets.has_value(), arg, "be None when indices have 2 dimensions", "a tensor");
-    std::vector<int64_t> result(indices.size(0) + 1);
+    std::vector<int64_t> result = make_vector<int64_t>({op, "indices"}, indices.size(0) + 1);
     for (size_t b = 0; b < result.size(); ++b) result[b] = static_cast<int64_t>(b) * indices.size(1);
     return result;
   }
@@ -53,8 +53,8 @@ std::vector<int64_t> check_offsets(const char* op, const Tensor& indices,
   TAE_CHECK_VALUE(!include_last || given > 0, arg, "have at least 1 element when include_last_offset is True",
                   "sizes [0]");
   const int64_t end = indices.numel();
-  std::vector<int64_t> result(include_last ? given : given + 1);
   const Tensor plain = dense(arg, *offsets);
+  std::vector<int64_t> result = make_vector<int64_t>(arg, include_last ? given : given + 1);
   if (given > 0 && plain.scalar_type() == at::kLong) copy_offsets<int64_t>(arg, plain, given, result);
   if (given > 0 && plain.scalar_type() == at::kInt) copy_offsets<int32_t>(arg, plain, given, result);
   if (!include_last) result[given] = end;

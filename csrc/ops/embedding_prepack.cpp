@@ -107,7 +107,7 @@ Tensor embedding_unpack(const Tensor& weight, int64_t bits, std::optional<int64_
   const int64_t numel = check_numel({op, "weight"}, sizes, c10::elementSize(dtype));
   Tensor output = empty_output({op, "weight"}, sizes, dtype);
   if (numel == 0) return output;
-  std::vector<int64_t> all(t.table.count);
+  std::vector<int64_t> all = make_vector<int64_t>({op, "weight"}, t.table.count);
   for (int64_t r = 0; r < t.table.count; ++r) all[r] = r;
   native::LookupProblem p;
   p.table = t.table;
