@@ -3,22 +3,23 @@
 import torch
 from torch import nn
 
+from torch_ao_ext.nn.quantized import Embedding
 from torch_ao_ext.nn.quantized.dynamic import Linear
 
 __all__ = ["prepack", "repack", "set_deterministic", "set_engine"]
 
 
-def _layers(model: nn.Module, op: str) -> list[Linear]:
+def _layers(model: nn.Module, op: str, kind: type = Linear) -> list:
     if not isinstance(model, nn.Module):
         raise ValueError(f"{op}: argument 'model' must be an nn.Module, got {type(model).__name__}")
-    return [module for module in model.modules() if isinstance(module, Linear)]
+    return [module for module in model.modules() if isinstance(module, kind)]
 
 
 def prepack(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Packs every int8 layer now, so that the first request does not.
 
     Needed after `load_state_dict` or unpickling; `quantize_dynamic` does it itself.
-    Packs what is not packed yet.
+    Packs what is not packed yet; moves large embedding tables to huge pages.
 
     Args:
         model: any module.
@@ -35,6 +36,8 @@ def prepack(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """
     for layer in _layers(model, "prepack"):
         layer.prepack(dtype)
+    for table in _layers(model, "prepack", Embedding):
+        table.prepack()
     return model
 
 

@@ -50,9 +50,11 @@ def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
     fqn = node.name if weight is None else source.target.rpartition(".")[0] or node.name
     # A weight that is an input of the graph is known by its shape only.
     known = weight if weight is not None else getattr(source, "meta", {}).get("val")
-    macs = 0 if known is None else known.numel()
+    op = node.target._schema.name.split("::")[1]
+    lookup = op.startswith("embedding")  # no product, and no packed weight
+    macs = 0 if known is None or lookup else known.numel()
     bias = _attribute(module, arguments.get("bias"))
-    return GraphOp(prefix + fqn, node.target._schema.name.split("::")[1], weight, bias, macs)
+    return GraphOp(prefix + fqn, op, weight, bias, macs)
 
 
 def graph_ops(module: nn.Module, name: str) -> Iterator[GraphOp]:

@@ -14,7 +14,7 @@ class QuantizedTensor:
     Args:
         data: int8 or uint8 tensor, `[N, ...]`.
         scale: float32, `[1]` (per tensor) or `[N]` (per channel, axis 0).
-        zero_point: int32 of the scale's shape; None means 0.
+        zero_point: int32 of the scale's shape, or float32 (embedding rows); None means 0.
 
     Example:
         >>> import torch
@@ -51,6 +51,8 @@ class QuantizedTensor:
 
     def qscheme(self) -> torch.qscheme:
         """per_tensor_affine for one scale, per_channel_affine otherwise (as torch.ao)."""
+        if self._zero_point is not None and self._zero_point.is_floating_point():
+            return torch.per_channel_affine_float_qparams
         return torch.per_tensor_affine if self._is_per_tensor() else torch.per_channel_affine
 
     def q_scale(self) -> float:
@@ -99,6 +101,8 @@ class QuantizedTensor:
         return self._data.dim()
 
     def _is_per_tensor(self) -> bool:
+        if self._zero_point is not None and self._zero_point.is_floating_point():
+            return False
         return self._scale.numel() == 1 and self._data.shape[0] != 1 or self._scale.dim() == 0
 
     def _require(self, *, per_tensor: bool, method: str) -> None:

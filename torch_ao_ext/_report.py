@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from torch_ao_ext._describe import FLOAT_REASON, has_matrix, type_name
 from torch_ao_ext._graph_ops import GraphOp, graph_ops
+from torch_ao_ext.nn.quantized import Embedding
 from torch_ao_ext.nn.quantized.dynamic import Linear
 from torch_ao_ext.ops import service
 
@@ -113,7 +114,10 @@ class Report:
 
 
 def _op_name(layer: nn.Module) -> str:
-    return type(layer).__name__ if isinstance(layer, Linear) else type_name(layer).removeprefix("nn.")
+    if isinstance(layer, Embedding) and layer.bits != 8:
+        return f"{type(layer).__name__} ({layer.bits} bit)"
+    own = isinstance(layer, (Linear, Embedding))
+    return type(layer).__name__ if own else type_name(layer).removeprefix("nn.")
 
 
 def _engine(weight: torch.Tensor | None) -> str:
@@ -146,12 +150,27 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
             tensors.append((module.qweight, "int8"))
             if module.qbias is not None:
                 tensors.append((module.qbias, "float"))
+        elif isinstance(module, Embedding) and id(module.qweight) not in seen:
+            seen.add(id(module.qweight))
+            result.parameters["int8"] += module.num_embeddings * module.embedding_dim
         tensors += [(call.weight, "int8") for call in calls if call.weight is not None]
         tensors += [(call.bias, "float") for call in calls if call.bias is not None]
         for tensor, status in tensors:
             if id(tensor) not in seen and not is_lazy(tensor):
                 seen.add(id(tensor))
                 result.parameters[status] += tensor.numel()
+
+
+def _explain_rows(op: str, table: torch.Tensor) -> dict[str, Any]:
+    """An embedding has no packed state: the table runs as it is."""
+    state = {
+        "op": op,
+        "engine": "native",
+        "description": f"rows of {table.shape[1]} bytes, used as they are",
+        "packed_bytes": 0,
+        "refused": [],
+    }
+    return {"pack_count": 0, "states": [state]}
 
 
 def report(model: nn.Module) -> Report:
@@ -189,6 +208,8 @@ def report(model: nn.Module) -> Report:
         if isinstance(module, Linear):
             macs = module.in_features * module.out_features
             rows.append(Row(name, _op_name(module), "int8", _engine(module.qweight), "", macs))
+        elif isinstance(module, Embedding):
+            rows.append(Row(name, _op_name(module), "int8", "native", ""))
         elif has_matrix(module):
             reason = getattr(module, FLOAT_REASON, "not converted by torch_ao_ext")
             rows.append(Row(name, _op_name(module), "float", "torch", reason, _float_macs(module)))
@@ -260,7 +281,12 @@ def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
     for name, module in module_or_weight.named_modules():
         if isinstance(module, Linear):
             weights[name] = service.explain_weight(module.qweight)
+        elif isinstance(module, Embedding):
+            op = "embedding" if type(module) is Embedding else "embedding_bag"
+            weights[name] = _explain_rows(op, module.qweight)
         for call in graph_ops(module, name):
             if call.weight is not None:
-                weights[call.fqn] = service.explain_weight(call.weight)
+                rows = call.op.startswith("embedding")
+                explained = _explain_rows(call.op, call.weight) if rows else None
+                weights[call.fqn] = explained or service.explain_weight(call.weight)
     return Explanation(weights)

@@ -12,19 +12,21 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from torch_ao_ext._describe import has_matrix, type_name
-from torch_ao_ext.nn import intrinsic
+from torch_ao_ext.nn import intrinsic, quantized
 from torch_ao_ext.nn.quantized import dynamic
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import _is_conv1d
+from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
 from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
 
 # A subclass of these counts as its base when a type is looked up; other types
 # match exactly, as in torch.ao.
-_BASES = (nn.Linear, nn.MultiheadAttention)
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_BASES = (nn.Linear, nn.MultiheadAttention, *_EMBEDDINGS)
 
 # What a module inherits when no key of the spec is above it; None is an explicit "no".
 _NOT_ASKED = object()
 
-_QUANTIZED = (dynamic.Linear, dynamic.MultiheadAttention)
+_QUANTIZED = (dynamic.Linear, dynamic.MultiheadAttention, quantized.Embedding)
 
 # What the dynamic ops take as input.
 _FLOAT_DTYPES = (torch.float32, torch.bfloat16)
@@ -135,6 +137,15 @@ class _Resolver:
             return self._by_type(module[0], fallback)
         return fallback
 
+    def _heritage(self, module: nn.Module, inherited: Any) -> Any:
+        """What a module may inherit: an embedding only a qconfig for rows, or None."""
+        if not isinstance(module, _EMBEDDINGS) or inherited in (None, _NOT_ASKED):
+            return inherited
+        try:
+            return inherited if row_observer(inherited) is not None else _NOT_ASKED
+        except ValueError:
+            return _NOT_ASKED
+
     def _target_class(self, module: nn.Module) -> Any:
         kind = type_before_parametrizations(module)
         if kind in self.mapping:
@@ -167,7 +178,7 @@ class _Resolver:
         self.seen[id(module)] = None
         if isinstance(module, _QUANTIZED):
             return
-        qconfig = self._by_type(module, inherited)
+        qconfig = self._by_type(module, self._heritage(module, inherited))
         qconfig = self.spec.get(name, qconfig)
         qconfig = getattr(module, "qconfig", qconfig)
         target = self._target(module, name, qconfig, inside_mha)

@@ -26,6 +26,8 @@ __all__ = [
     "UniformQuantizationObserverBase",
     "default_channel_weight_observer",
     "default_dynamic_quant_observer",
+    "default_float_qparams_observer",
+    "default_float_qparams_observer_4bit",
     "default_per_channel_weight_observer",
     "default_placeholder_observer",
     "default_row_quant_observer",
@@ -40,6 +42,10 @@ _QINT8 = getattr(torch, "qint8", torch.int8)
 _QUINT8 = getattr(torch, "quint8", torch.uint8)
 _SIGNED = (torch.int8, _QINT8)
 _UNSIGNED = (torch.uint8, _QUINT8)
+# Packed widths of embedding rows: largest value by dtype.
+_PACKED = {
+    getattr(torch, name): most for name, most in (("quint4x2", 15), ("quint2x4", 3)) if hasattr(torch, name)
+}
 _EPS = torch.finfo(torch.float32).eps
 
 _SYMMETRIC = (torch.per_tensor_symmetric, torch.per_channel_symmetric)
@@ -127,6 +133,8 @@ def _quant_range(
                 f"got [{quant_min}, {quant_max}]"
             )
         return (quant_min // 2, quant_max // 2) if reduce_range else (quant_min, quant_max)
+    if dtype in _PACKED:
+        return (0, _PACKED[dtype])
     if dtype in _SIGNED:
         return (-64, 63) if reduce_range else (-128, 127)
     return (0, 127) if reduce_range else (0, 255)
@@ -138,11 +146,13 @@ class UniformQuantizationObserverBase(ObserverBase):
     symmetric: scale = max(-min, max) / ((quant_max - quant_min) / 2), zero point 0
     (128 for uint8). affine: scale = (max - min) / (quant_max - quant_min),
     zero_point = clamp(quant_min - round(min / scale)), where the range includes 0.
-    Scales are at least eps.
+    Scales are at least eps. per_channel_affine_float_qparams: the range need not
+    include 0, zero_point = -min / scale is a float, scales up to eps become 1.
 
     Args:
-        dtype: torch.int8 / qint8 or torch.uint8 / quint8.
-        qscheme: per_tensor_ or per_channel_, affine or symmetric.
+        dtype: torch.int8 / qint8, torch.uint8 / quint8, or quint4x2, quint2x4.
+        qscheme: per_tensor_ or per_channel_, affine or symmetric, or
+            per_channel_affine_float_qparams.
         reduce_range: halve the range.
         quant_min: smallest quantized value; with quant_max, replaces the dtype's range.
         quant_max: largest quantized value.
@@ -168,9 +178,10 @@ class UniformQuantizationObserverBase(ObserverBase):
         is_dynamic: bool = False,
     ) -> None:
         super().__init__(dtype=dtype, is_dynamic=is_dynamic)
-        if dtype not in _SIGNED + _UNSIGNED:
+        if dtype not in _SIGNED + _UNSIGNED and dtype not in _PACKED:
             raise ValueError(
-                f"observer: argument 'dtype' must be int8, uint8, qint8 or quint8, got {dtype}"
+                "observer: argument 'dtype' must be int8, uint8, qint8, quint8, quint4x2 or "
+                f"quint2x4, got {dtype}"
             )
         self.qscheme = qscheme
         self.reduce_range = reduce_range
@@ -196,6 +207,10 @@ class UniformQuantizationObserverBase(ObserverBase):
                 stacklevel=3,
             )
             return torch.tensor([1.0], device=device), torch.tensor([0], device=device)
+        if self.qscheme == torch.per_channel_affine_float_qparams:
+            scale = (max_val - min_val) / float(self.quant_max - self.quant_min)
+            scale = torch.where(scale > self.eps, scale, torch.ones_like(scale))
+            return scale.reshape(-1), (-1 * min_val / scale).reshape(-1)
         low = torch.clamp(min_val, max=0)
         high = torch.clamp(max_val, min=0)
         width = float(self.quant_max - self.quant_min)
@@ -289,7 +304,11 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
         _require_scheme(
             "PerChannelMinMaxObserver",
             qscheme,
-            (torch.per_channel_affine, torch.per_channel_symmetric),
+            (
+                torch.per_channel_affine,
+                torch.per_channel_symmetric,
+                torch.per_channel_affine_float_qparams,
+            ),
         )
         super().__init__(dtype, qscheme, *args, **kwargs)
         if self.is_dynamic:
@@ -449,6 +468,13 @@ default_per_channel_weight_observer = PerChannelMinMaxObserver.with_args(
 )
 per_channel_weight_observer_range_neg_127_to_127 = PerChannelMinMaxObserver.with_args(
     dtype=_QINT8, qscheme=torch.per_channel_symmetric, quant_min=-127, quant_max=127, eps=2**-12
+)
+# Rows of embedding tables.
+default_float_qparams_observer = PerChannelMinMaxObserver.with_args(
+    dtype=_QUINT8, qscheme=torch.per_channel_affine_float_qparams, ch_axis=0
+)
+default_float_qparams_observer_4bit = PerChannelMinMaxObserver.with_args(
+    dtype=getattr(torch, "quint4x2", None), qscheme=torch.per_channel_affine_float_qparams, ch_axis=0
 )
 
 # This library's defaults, without counterpart in torch.ao.

@@ -15,7 +15,10 @@ from torch_ao_ext.quantization.observer import (
     _PartialWrapper,
     default_channel_weight_observer,
     default_dynamic_quant_observer,
+    default_float_qparams_observer,
+    default_float_qparams_observer_4bit,
     default_per_channel_weight_observer,
+    default_placeholder_observer,
     default_row_quant_observer,
     default_weight_observer,
     mse_channel_weight_observer,
@@ -26,6 +29,8 @@ __all__ = [
     "QConfigAny",
     "default_dynamic_qconfig",
     "default_per_channel_dynamic_qconfig",
+    "float_qparams_weight_only_qconfig",
+    "float_qparams_weight_only_qconfig_4bit",
     "mse_row_dynamic_qconfig",
     "per_channel_dynamic_qconfig",
     "qconfig_equals",
@@ -79,6 +84,14 @@ row_dynamic_qconfig = QConfig(
 )
 mse_row_dynamic_qconfig = QConfig(
     activation=default_row_quant_observer, weight=mse_channel_weight_observer
+)
+
+# Embedding tables: torch.ao's rows, 8 and 4 bits.
+float_qparams_weight_only_qconfig = QConfig(
+    activation=default_placeholder_observer, weight=default_float_qparams_observer
+)
+float_qparams_weight_only_qconfig_4bit = QConfig(
+    activation=default_placeholder_observer, weight=default_float_qparams_observer_4bit
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from torch_ao_ext.nn import intrinsic
+from torch_ao_ext.nn import intrinsic, quantized
 from torch_ao_ext.nn.quantized import dynamic
 
 __all__ = [
@@ -21,6 +21,8 @@ DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
     NonDynamicallyQuantizableLinear: dynamic.Linear,
     nn.MultiheadAttention: dynamic.MultiheadAttention,
     intrinsic.LinearReLU: intrinsic.quantized.dynamic.LinearReLU,
+    nn.Embedding: quantized.Embedding,
+    nn.EmbeddingBag: quantized.EmbeddingBag,
 }
 
 

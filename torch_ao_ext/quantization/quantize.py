@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from torch_ao_ext._describe import FLOAT_REASON, type_name
+from torch_ao_ext.nn import quantized
 from torch_ao_ext.nn.quantized import dynamic
 from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized.dynamic.modules.activation import is_self_attention
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import weight_observer
 from torch_ao_ext.nn.quantized.dynamic.modules.transformer import disable_fused_path
+from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
 from torch_ao_ext.quantization import _plan
 from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
 from torch_ao_ext.quantization.quantization_mappings import (
@@ -97,6 +99,9 @@ class _Sharing:
         self._biases: dict[Any, torch.Tensor | None] = {}
 
     def apply(self, target: _plan.Target, new: nn.Module) -> None:
+        if isinstance(new, quantized.Embedding) and target.weight_key is not None:
+            key = (target.weight_key, id(target.qconfig), "rows", target.module.max_norm)
+            new.qweight = self._weights.setdefault(key, {"qweight": new.qweight})["qweight"]
         if not isinstance(new, dynamic.Linear) or target.weight_key is None:
             return
         # The layout is part of the key: Conv1D stores the transpose.
@@ -127,8 +132,9 @@ def _check_targets(plan: _plan.Plan) -> None:
     """Before anything is changed: an in-place conversion must not stop half way."""
     for target in plan.targets:
         if target.to_class in _OWN_CLASSES:
+            rows = issubclass(target.to_class, quantized.Embedding)
             try:
-                weight_observer(target.qconfig)
+                (row_observer if rows else weight_observer)(target.qconfig)
             except ValueError as error:
                 raise ValueError(f"quantize_dynamic: '{target.name}': {error}") from error
         for name, p in target.module.named_parameters():
@@ -193,6 +199,10 @@ def quantize_dynamic(
     and each input row one scale and zero point (0..255), chosen at run time. A
     torch.ao QConfig (`default_dynamic_qconfig`, `per_channel_dynamic_qconfig`)
     gives torch.ao's numbers: the observer's weight qparams, one 7-bit scale per input.
+
+    Embeddings are converted when asked for: with {nn.Embedding, nn.EmbeddingBag} in the
+    spec to 8-bit rows, each with its own scale and bias, without a special QConfig;
+    `float_qparams_weight_only_qconfig` and `_4bit` give torch.ao's rows.
 
     Converted by default: nn.Linear and subclasses that keep its forward,
     nn.MultiheadAttention (whole), fused LinearReLU, transformers' Conv1D. Modules
@@ -267,6 +277,8 @@ def quantize_dynamic(
         for part in new.modules():
             if isinstance(part, dynamic.Linear):
                 part.prepack(torch.bfloat16 if low else torch.float32)
+            elif isinstance(part, quantized.Embedding):
+                part.prepack()
     _note_reasons(result, plan)
     _remove_qconfig(result)
     disable_fused_path(result, lambda m: isinstance(m, _plan._QUANTIZED))

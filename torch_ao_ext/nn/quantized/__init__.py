@@ -1,5 +1,6 @@
 """Quantized modules."""
 
 from torch_ao_ext.nn.quantized import dynamic
+from torch_ao_ext.nn.quantized.modules import Embedding, EmbeddingBag
 
-__all__ = ["dynamic"]
+__all__ = ["Embedding", "EmbeddingBag", "dynamic"]
