@@ -117,7 +117,44 @@ def choose_cases(per_token=False):
         yield (floats(*shape).bfloat16(), -127, 127), {"symmetric": True}
 
 
+def tables(rows, dim):
+    for bits in (8, 4, 2):
+        yield ops.embedding_prepack(floats(rows, dim), bits), bits
+
+
+def embedding_cases():
+    mapping = torch.tensor([2, -1, 0, 5], dtype=torch.int32)
+    for table, bits in tables(6, 9):
+        yield (table, torch.randint(6, (2, 3)), bits, 9), {}
+        yield (table, torch.randint(4, (0,)), bits), {"mapping": mapping, "output_dtype": torch.bfloat16}
+        yield (table, torch.tensor(3, dtype=torch.int32), bits), {"embedding_dim": 9}
+
+
+def bag_cases():
+    indices, offsets = torch.randint(6, (7,)), torch.tensor([0, 3, 3, 7])
+    for table, bits in tables(6, 9):
+        yield (table, indices, offsets, bits, 9), {"per_sample_weights": torch.rand(7)}
+        options = {"include_last_offset": True, "padding_idx": -1}
+        yield (table, indices, offsets.int(), bits, 9, "mean"), options
+        yield (table, torch.randint(6, (3, 2)), None, bits), {"mode": "max", "output_dtype": torch.bfloat16}
+
+
+def unpack_cases():
+    for table, bits in tables(6, 9):
+        yield (table, bits), {}
+        yield (table, bits, 9, torch.bfloat16), {}
+
+
 CASES = {
+    "embedding": embedding_cases,
+    "embedding_bag": bag_cases,
+    "embedding_prepack": lambda: (
+        ((floats(n, k, dtype=dtype), bits), {})
+        for n, k in ((4, 9), (0, 3), (3, 0))
+        for bits in (8, 4, 2)
+        for dtype in (torch.float32, torch.bfloat16)
+    ),
+    "embedding_unpack": unpack_cases,
     "linear_dynamic": dynamic_cases,
     "linear_relu_dynamic": lambda: (
         (a, {k: v for k, v in kw.items() if "post" not in k and k != "other"}) for a, kw in dynamic_cases()
@@ -183,7 +220,34 @@ X, XQ = floats(4, 8), u8(4, 8)
 STATIC = (XQ, 0.1, 3, W, S8, None, BIAS, 0.2, 4)
 Z4 = torch.zeros(4, 1, dtype=torch.int32)
 
+TABLE, FIVE = torch.zeros(6, 12, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)
+NO_OFFSETS = torch.zeros(0, dtype=torch.int64)
+
 BAD = {
+    "table dtype": ("embedding", (TABLE.int(), FIVE), {}),
+    "table rank": ("embedding", (TABLE[0], FIVE), {}),
+    "table row": ("embedding", (TABLE[:, :7], FIVE), {}),
+    "table bits": ("embedding", (TABLE, FIVE, 6), {}),
+    "table dim few": ("embedding", (TABLE, FIVE, 4, 14), {}),
+    "table dim many": ("embedding_unpack", (TABLE, 2, 33), {}),
+    "table dim negative": ("embedding_unpack", (TABLE[:, :8], 8, -1), {}),
+    "index dtype": ("embedding", (TABLE, X), {}),
+    "map dtype": ("embedding", (TABLE, FIVE), {"mapping": FIVE}),
+    "map rank": ("embedding_bag", (TABLE, FIVE, FIVE), {"mapping": Z4}),
+    "embedding dtype": ("embedding", (TABLE, FIVE), {"output_dtype": torch.float16}),
+    "bag rank": ("embedding_bag", (TABLE, FIVE[0]), {}),
+    "bag mode": ("embedding_bag", (TABLE, FIVE, FIVE), {"mode": "min"}),
+    "bag no offsets": ("embedding_bag", (TABLE, FIVE), {}),
+    "bag offsets": ("embedding_bag", (TABLE, FIVE[None], FIVE), {}),
+    "bag offsets dtype": ("embedding_bag", (TABLE, FIVE, X), {}),
+    "bag offsets rank": ("embedding_bag", (TABLE, FIVE, Z4), {}),
+    "bag no last offset": ("embedding_bag", (TABLE, FIVE, NO_OFFSETS), {"include_last_offset": True}),
+    "bag weights dtype": ("embedding_bag", (TABLE, FIVE, FIVE), {"per_sample_weights": FIVE}),
+    "bag weights size": ("embedding_bag", (TABLE, FIVE, FIVE), {"per_sample_weights": S8[:4]}),
+    "bag weights mode": ("embedding_bag", (TABLE, FIVE, FIVE), {"per_sample_weights": S8, "mode": "max"}),
+    "prepack dtype": ("embedding_prepack", (TABLE,), {}),
+    "prepack rank": ("embedding_prepack", (X[0],), {}),
+    "prepack bits": ("embedding_prepack", (X, 16), {}),
     "dynamic input dtype": ("linear_dynamic", (X.double(), W, S8), {}),
     "dynamic input rank": ("linear_dynamic", (torch.tensor(1.0), W, S8), {}),
     "dynamic input size": ("linear_dynamic", (X[:, :7], W, S8), {}),

@@ -193,10 +193,10 @@ def _check_table(op: str, weight: Tensor, bits: int, embedding_dim: int | None):
     capacity = (stored - tail) * in_byte
     if embedding_dim is None:
         return capacity
-    rule = f"fill the {stored - tail} bytes of codes in a row of weight"
-    _fake.check_value(embedding_dim > capacity - in_byte, op, "embedding_dim", rule, embedding_dim)
+    least = torch.sym_max(0, capacity - in_byte + 1)
+    rule = f"fill the {stored - tail} bytes of codes in a row of weight ({least} to {capacity})"
+    _fake.check_value(embedding_dim >= least, op, "embedding_dim", rule, embedding_dim)
     _fake.check_value(embedding_dim <= capacity, op, "embedding_dim", rule, embedding_dim)
-    _fake.check_value(embedding_dim >= 0, op, "embedding_dim", rule, embedding_dim)
     return embedding_dim
 
 
