@@ -1,5 +1,7 @@
 #include "engines/input_rows.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -28,7 +30,6 @@ struct Block {
   size_t bytes = 0;
   bool busy = false;
 
-  ~Block() { std::free(data); }
   void release() {
     std::free(data);
     data = nullptr;
@@ -39,6 +40,30 @@ struct Block {
 // Two: the caller's own and that of a share of its parallel region which runs on
 // the calling thread.
 thread_local Block blocks[2];
+thread_local bool freed_at_exit = false;
+
+// Not a destructor of a thread_local: glibc ends the process when it has no memory to
+// note one.
+class ThreadExit {
+ public:
+  ThreadExit() { valid_ = pthread_key_create(&key_, &free_blocks) == 0; }
+  ~ThreadExit() {
+    if (valid_) pthread_key_delete(key_);
+  }
+  void watch() {
+    if (freed_at_exit) return;
+    if (!valid_ || pthread_setspecific(key_, blocks) != 0) throw std::bad_alloc();
+    freed_at_exit = true;
+  }
+
+ private:
+  static void free_blocks(void* of_thread) {
+    for (int i = 0; i < 2; ++i) static_cast<Block*>(of_thread)[i].release();
+  }
+  pthread_key_t key_{};
+  bool valid_ = false;
+};
+ThreadExit thread_exit;
 
 }  // namespace
 
@@ -47,6 +72,7 @@ ScratchMemory::ScratchMemory(size_t bytes) {
     Block& block = blocks[slot];
     if (block.busy) continue;
     if (block.bytes < bytes) {
+      thread_exit.watch();
       block.release();
       // A quarter more, so that slowly growing batches do not allocate each time.
       const size_t wanted = (bytes + bytes / 4 + 4095) / 4096 * 4096;
