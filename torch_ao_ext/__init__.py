@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from torch_ao_ext import nn, pruning, quantization
     from torch_ao_ext._engines import prepack, repack, set_deterministic, set_engine
     from torch_ao_ext._report import explain, report
+    from torch_ao_ext._saved.load import load_quantized
+    from torch_ao_ext._saved.save import save_quantized
 
 __all__ = [
     "__version__",
     "explain",
+    "load_quantized",
     "nn",
     "ops",
     "prepack",
@@ -32,6 +35,7 @@ __all__ = [
     "quantization",
     "repack",
     "report",
+    "save_quantized",
     "set_deterministic",
     "set_engine",
 ]
@@ -40,6 +44,8 @@ _SUBMODULES = ("nn", "pruning", "quantization", "info")
 _LAZY = {
     "explain": "_report",
     "report": "_report",
+    "load_quantized": "_saved.load",
+    "save_quantized": "_saved.save",
     "prepack": "_engines",
     "repack": "_engines",
     "set_deterministic": "_engines",

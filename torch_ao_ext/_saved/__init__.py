@@ -1,0 +1,1 @@
+"""Files of quantized models; docs/saved_models.md specifies the format."""

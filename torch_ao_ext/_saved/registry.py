@@ -1,0 +1,115 @@
+"""Module types that a file may name. A new quantized module is one line of `QUANTIZED`.
+
+A file names a type by a key of these tables and never by an import path, so that no
+file can make a class of its choice. What a type needs beyond its line:
+
+- `prepack(dtype)`, when its weights are packed ahead of the first call;
+- `_from_saved(args)`, a classmethod, when `cls(**args)` does not make the empty module;
+- `_load_from_state_dict`, when buffers take their shape or Python attributes from the file.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from torch_ao_ext.nn.intrinsic.quantized.dynamic import LinearReLU
+from torch_ao_ext.nn.quantized import dynamic
+
+__all__ = ["FLOAT", "QUANTIZED", "SavedType", "name_of"]
+
+
+@dataclass(frozen=True)
+class SavedType:
+    """How one module type is described in a file.
+
+    Args:
+        cls: the class, matched exactly.
+        args: constructor argument -> attribute of the module, or function of it.
+        scales: buffers whose values must be positive normal floats.
+        zero_points: buffers whose values must be in [-128, 127].
+        finite: float buffers without NaN and infinity.
+    """
+
+    cls: type[nn.Module]
+    args: dict[str, str | Callable[[Any], Any]] = field(default_factory=dict)
+    scales: tuple[str, ...] = ("weight_scale",)
+    zero_points: tuple[str, ...] = ("weight_zero_point",)
+    finite: tuple[str, ...] = ("qbias",)
+
+    def args_of(self, module: nn.Module) -> dict[str, Any]:
+        """Constructor arguments that make an empty module like this one."""
+        return {
+            name: source(module) if callable(source) else getattr(module, source)
+            for name, source in self.args.items()
+        }
+
+    def make(self, args: dict[str, Any]) -> nn.Module:
+        """The empty module; call it on the meta device."""
+        if args.keys() != self.args.keys():
+            raise ValueError(f"arguments must be {sorted(self.args)}, got {sorted(args)}")
+        make = getattr(self.cls, "_from_saved", None)
+        return self.cls(**args) if make is None else make(args)
+
+
+def _same(*names: str) -> dict[str, Any]:
+    return {name: name for name in names}
+
+
+_LINEAR = {**_same("in_features", "out_features"), "bias_": lambda m: m.qbias is not None}
+_ATTENTION = {
+    **_same("embed_dim", "num_heads", "dropout", "kdim", "vdim"),
+    **_same("batch_first", "add_zero_attn", "packed_in_proj"),
+    "bias": lambda m: m.out_proj.qbias is not None,
+    "add_bias_kv": lambda m: m.bias_k is not None,
+}
+
+QUANTIZED: dict[str, SavedType] = {
+    "quantized.dynamic.Linear": SavedType(dynamic.Linear, _LINEAR),
+    "quantized.dynamic.LinearReLU": SavedType(LinearReLU, _LINEAR),
+    "quantized.dynamic.MultiheadAttention": SavedType(dynamic.MultiheadAttention, _ATTENTION),
+}
+
+
+def _has_bias(module: Any) -> bool:
+    return module.bias is not None
+
+
+def _float(cls: type[nn.Module], *names: str, **more: Any) -> SavedType:
+    return SavedType(cls, {**_same(*names), **more}, (), (), ())
+
+
+# Float modules that a file can rebuild without model_fn. Containers take their children
+# from the file.
+FLOAT: dict[str, SavedType] = {
+    "nn.Sequential": _float(nn.Sequential),
+    "nn.ModuleList": _float(nn.ModuleList),
+    "nn.ModuleDict": _float(nn.ModuleDict),
+    "nn.Identity": _float(nn.Identity),
+    "nn.ReLU": _float(nn.ReLU),
+    "nn.ReLU6": _float(nn.ReLU6),
+    "nn.LeakyReLU": _float(nn.LeakyReLU, "negative_slope"),
+    "nn.GELU": _float(nn.GELU, "approximate"),
+    "nn.SiLU": _float(nn.SiLU),
+    "nn.Hardswish": _float(nn.Hardswish),
+    "nn.Tanh": _float(nn.Tanh),
+    "nn.Sigmoid": _float(nn.Sigmoid),
+    "nn.Softmax": _float(nn.Softmax, "dim"),
+    "nn.Dropout": _float(nn.Dropout, "p"),
+    "nn.Flatten": _float(nn.Flatten, "start_dim", "end_dim"),
+    "nn.Linear": _float(nn.Linear, "in_features", "out_features", bias=_has_bias),
+    "nn.Embedding": _float(nn.Embedding, "num_embeddings", "embedding_dim", "padding_idx"),
+    "nn.LayerNorm": _float(
+        nn.LayerNorm,
+        "eps",
+        "elementwise_affine",
+        normalized_shape=lambda m: list(m.normalized_shape),
+        bias=_has_bias,
+    ),
+}
+
+
+def name_of(module: nn.Module, table: dict[str, SavedType]) -> str | None:
+    """Key of the module's exact class."""
+    return next((name for name, entry in table.items() if entry.cls is type(module)), None)
