@@ -9,7 +9,13 @@ from torch import nn
 
 from torch_ao_ext import save_quantized
 from torch_ao_ext._saved import container
-from torch_ao_ext.quantization import default_dynamic_qconfig, quantize_dynamic
+from torch_ao_ext.quantization import (
+    default_dynamic_qconfig,
+    float_qparams_weight_only_qconfig,
+    float_qparams_weight_only_qconfig_4bit,
+    quantize_dynamic,
+    row_dynamic_qconfig,
+)
 
 
 class Tied(nn.Module):
@@ -56,6 +62,20 @@ def attention():
     return nn.MultiheadAttention(12, 3, add_bias_kv=True, kdim=8, vdim=9, batch_first=True)
 
 
+class Tables(nn.Module):
+    """Embedding tables of 8 and 4 bits beside a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(7, 12, padding_idx=1)
+        self.bags = nn.EmbeddingBag(9, 12, mode="mean", include_last_offset=True)
+        self.fc = nn.Linear(12, 3)
+
+    def forward(self, ids):
+        offsets = torch.arange(0, ids.numel() + 1, ids.shape[1])
+        return self.fc(self.words(ids).mean(1) + self.bags(ids.reshape(-1), offsets))
+
+
 def tokens():
     return (torch.randint(0, 7, (2, 5)),)
 
@@ -75,7 +95,16 @@ MODELS = {
     "encoder": (encoder, floats),
     "attention": (attention, three),
     "tied": (Tied, floats),
+    "tables": (Tables, tokens),
     "conv1d": (lambda: nn.Sequential(Conv1D(6, 12), nn.ReLU()), floats),
+}
+# name -> qconfig_spec, where the default leaves layers float.
+SPECS = {
+    "tables": {
+        nn.Linear: row_dynamic_qconfig,
+        nn.Embedding: float_qparams_weight_only_qconfig,
+        nn.EmbeddingBag: float_qparams_weight_only_qconfig_4bit,
+    }
 }
 # Those of known module types only.
 SELF_DESCRIBED = ("sequential", "root", "attention")

@@ -18,7 +18,7 @@ from saved_models import (
 from torch import nn
 
 from torch_ao_ext import load_quantized, save_quantized
-from torch_ao_ext.quantization import quantize_dynamic
+from torch_ao_ext.quantization import float_qparams_weight_only_qconfig, quantize_dynamic
 
 
 @pytest.fixture
@@ -279,6 +279,26 @@ def test_too_many_modules(path):
     file.write()
     with pytest.raises(ValueError, match="4999 modules, more than 4096|modules, more than"):
         load_quantized(path)
+
+
+def test_embedding_rows(path):
+    """Scales and biases inside the rows, and the format beside them."""
+    spec = {nn.Embedding: float_qparams_weight_only_qconfig}
+    save_quantized(quantize_dynamic(nn.Sequential(nn.Embedding(5, 12)), spec), path)
+    good = path.read_bytes()
+    for name, at, value, match in (
+        ("0.qweight", 2 * 20 + 12, b"\0\0\xc0\x7f", "module '0' must have finite scale and bias.* in row 2"),
+        ("0.row_format", 0, b"\x03", "0.row_format must be"),
+        ("0.row_format", 8, b"\x0d", "0.row_format must be"),
+        ("0.row_format", 0, b"\x04", "0.qweight"),
+    ):
+        header, body = split(good)
+        begin = header[name]["data_offsets"][0] + at
+        body = body[:begin] + value + body[begin + len(value) :]
+        sign_tensors(header, body, manifest_of(header))
+        path.write_bytes(join(header, body))
+        with pytest.raises(ValueError, match=match):
+            load_quantized(path)
 
 
 def test_other_files(path, tmp_path):

@@ -9,7 +9,7 @@ import sys
 import pytest
 import spawned_model
 import torch
-from saved_models import MODELS, SELF_DESCRIBED, Conv1D, Tied, first, small_float_model
+from saved_models import MODELS, SELF_DESCRIBED, SPECS, Conv1D, Tied, first, small_float_model
 from torch import nn
 
 import torch_ao_ext
@@ -33,7 +33,7 @@ def loads(name, path):
     make, _ = MODELS[name]
     yield "model_fn", load_quantized(path, make)
     yield "meta=False", load_quantized(path, make, meta=False)
-    yield "into", load_quantized(path, into=quantize_dynamic(make()))
+    yield "into", load_quantized(path, into=quantize_dynamic(make(), SPECS.get(name)))
     if name in SELF_DESCRIBED:
         yield "file alone", load_quantized(path)
 
@@ -41,7 +41,7 @@ def loads(name, path):
 @pytest.mark.parametrize("name", MODELS)
 def test_loaded_models_are_bit_equal(path, name):
     make, inputs = MODELS[name]
-    model = quantize_dynamic(make())
+    model = quantize_dynamic(make(), SPECS.get(name))
     save_quantized(model, path)
     x = inputs()
     expected = first(model(*x))

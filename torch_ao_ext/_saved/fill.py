@@ -178,6 +178,11 @@ def _check_values(prefix: str, entry: SavedType, module: nn.Module) -> None:
         if point is not None:
             good = (point >= -128) & (point <= 127)
             _first_bad(prefix + key, "hold integers in [-128, 127]", point, good)
+    if entry.check is not None:
+        try:
+            entry.check(module)
+        except ValueError as error:
+            raise FileError(f"module '{prefix[:-1]}' {error}") from None
     for key in entry.finite:
         value = module._buffers.get(key)
         if value is not None:

@@ -37,12 +37,14 @@ def _check_arguments(model_fn: Any, into: Any, dtype: Any) -> None:
 
 def _pack(fill: Fill, dtype: torch.dtype) -> None:
     """Packs one layer after the other; the plain bytes of each leave memory again."""
+    packing = {entry.cls for entry in registry.QUANTIZED.values() if entry.packs}
     for name, _, module in fill.quantized:
-        if hasattr(module, "prepack"):
-            try:
-                module.prepack(dtype)
-            except (RuntimeError, TypeError, ValueError) as error:
-                raise FileError(f"module '{name}' must be packable: {error}") from error
+        if type(module) not in packing or not hasattr(module, "prepack"):
+            continue  # its parts are packed by themselves, or it reads the plain bytes
+        try:
+            module.prepack(dtype)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise FileError(f"module '{name}' must be packable: {error}") from error
         for buffer in module._buffers.values():
             if buffer is not None and id(buffer) in fill.mapped:
                 release(buffer)

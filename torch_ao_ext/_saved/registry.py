@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from torch_ao_ext.nn.intrinsic.quantized.dynamic import LinearReLU
-from torch_ao_ext.nn.quantized import dynamic
+from torch_ao_ext.nn.quantized import Embedding, EmbeddingBag, _rows, dynamic
 
 __all__ = ["FLOAT", "QUANTIZED", "SavedType", "name_of"]
 
@@ -30,6 +31,8 @@ class SavedType:
         scales: buffers whose values must be positive normal floats.
         zero_points: buffers whose values must be in [-128, 127].
         finite: float buffers without NaN and infinity.
+        check: raises ValueError about values that no other rule covers.
+        packs: `prepack(dtype)` makes a packed copy, after which the plain bytes may go.
     """
 
     cls: type[nn.Module]
@@ -37,6 +40,8 @@ class SavedType:
     scales: tuple[str, ...] = ("weight_scale",)
     zero_points: tuple[str, ...] = ("weight_zero_point",)
     finite: tuple[str, ...] = ("qbias",)
+    check: Callable[[Any], None] | None = None
+    packs: bool = True
 
     def args_of(self, module: nn.Module) -> dict[str, Any]:
         """Constructor arguments that make an empty module like this one."""
@@ -65,10 +70,30 @@ _ATTENTION = {
     "add_bias_kv": lambda m: m.bias_k is not None,
 }
 
+_TABLE = _same("num_embeddings", "embedding_dim", "padding_idx")
+
+
+def _check_rows(module: Any) -> None:
+    """Scale and bias of each row lie behind its codes."""
+    tail = _rows._tail_bytes(module.bits)
+    kind = torch.float32 if module.bits == 8 else torch.float16
+    values = module.qweight[:, -tail:].clone(memory_format=torch.contiguous_format).view(kind)
+    bad = ~torch.isfinite(values).all(1)
+    if bool(bad.any()):
+        row = int(bad.to(torch.int8).argmax())
+        raise ValueError(f"must have finite scale and bias, got {values[row].tolist()} in row {row}")
+
+
+def _table(cls: type[nn.Module], **more: Any) -> SavedType:
+    return SavedType(cls, {**_TABLE, **more}, (), (), (), _check_rows, packs=False)
+
+
 QUANTIZED: dict[str, SavedType] = {
     "quantized.dynamic.Linear": SavedType(dynamic.Linear, _LINEAR),
     "quantized.dynamic.LinearReLU": SavedType(LinearReLU, _LINEAR),
     "quantized.dynamic.MultiheadAttention": SavedType(dynamic.MultiheadAttention, _ATTENTION),
+    "quantized.Embedding": _table(Embedding),
+    "quantized.EmbeddingBag": _table(EmbeddingBag, **_same("mode", "include_last_offset")),
 }
 
 

@@ -235,6 +235,16 @@ class Embedding(nn.Module):
             dtype=ref_embedding.weight_dtype,
         )
 
+    @classmethod
+    def _from_saved(cls, args: dict[str, Any]) -> "Embedding":
+        """Without a table: `load_quantized` brings it, see `_saved.registry`."""
+        with torch.device("cpu"):
+            new = cls(**{**args, "num_embeddings": 0})
+        new.num_embeddings = args["num_embeddings"]
+        stored = (new.num_embeddings, new.qweight.shape[1])
+        new.qweight = torch.empty(stored, dtype=torch.uint8, device="meta")
+        return new
+
     def _load_from_state_dict(
         self,
         state_dict: dict[str, Any],
