@@ -23,6 +23,7 @@ class OutputRule {
   // For one call; points into this object and into `weight`.
   kernels::EpilogueParams params(const kernels::PackedWeight& weight, const LinearArgs& args) const;
   DType dtype() const { return dtype_; }
+  bool has_post_ops() const { return !post_ops_.empty(); }
   bool has_weight_zero_point() const { return !weight_zero_point_.empty(); }
   size_t bytes() const { return 4 * (scale_.size() + bias_.size() + weight_zero_point_.size()); }
 

@@ -1,6 +1,12 @@
 // GEMM with VPDPBUSD on 512-bit registers. 6 rows by 64 columns: 24 of the 32
 // registers accumulate, 4 hold weights, and a step of 4 k costs 10 loads for 24
 // multiply-adds, so the two multiply ports (p0, p5) stay busy.
+
+// GCC 12 takes the undefined pass-through operands of avx512fintrin.h for variables
+// that we forgot to set (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+
 #include <immintrin.h>
 
 #include "kernels/gemm_block.h"
@@ -38,22 +44,89 @@ inline __attribute__((always_inline)) Row load(const void* p) {
           _mm512_loadu_si512(v + 3)};
 }
 
-inline __attribute__((always_inline)) void store(const Row& row, int32_t* c, bool accumulate) {
-  Row sum = row;
-  if (accumulate) {
-    const Row old = load(c);
-    sum = {_mm512_add_epi32(row.c0, old.c0), _mm512_add_epi32(row.c1, old.c1),
-           _mm512_add_epi32(row.c2, old.c2), _mm512_add_epi32(row.c3, old.c3)};
-  }
-  _mm512_storeu_si512(c, sum.c0);
-  _mm512_storeu_si512(c + 16, sum.c1);
-  _mm512_storeu_si512(c + 32, sum.c2);
-  _mm512_storeu_si512(c + 48, sum.c3);
+inline __attribute__((always_inline)) void store(const Row& row, int32_t* c) {
+  _mm512_storeu_si512(c, row.c0);
+  _mm512_storeu_si512(c + 16, row.c1);
+  _mm512_storeu_si512(c + 32, row.c2);
+  _mm512_storeu_si512(c + 48, row.c3);
 }
 
 struct Tile {
   Row r0, r1, r2, r3, r4, r5;
 };
+
+// Column parameters of 16 columns, as FloatFinish has them.
+struct Columns {
+  __m512i sum;
+  __m512 scale;
+  __m512 bias;
+  bool has_bias;
+  __mmask16 mask;
+};
+
+inline __attribute__((always_inline)) Columns load_columns(const FloatFinish& f, int64_t first) {
+  const int64_t left = f.cols - first;
+  Columns c;
+  c.mask = left >= 16 ? 0xffff : left <= 0 ? 0 : static_cast<__mmask16>((1u << left) - 1);
+  c.sum = _mm512_loadu_si512(f.column_sum + first);
+  c.scale = f.weight_scale_stride == 0 ? _mm512_set1_ps(f.weight_scale[0])
+                                       : _mm512_maskz_loadu_ps(c.mask, f.weight_scale + first);
+  c.has_bias = f.bias != nullptr;
+  c.bias = c.has_bias ? _mm512_maskz_loadu_ps(c.mask, f.bias + first) : _mm512_setzero_ps();
+  return c;
+}
+
+// 16 columns of one row; the order of operations is engines/linear.h's.
+inline __attribute__((always_inline)) void finish(const FloatFinish& f, const Columns& c, __m512i acc,
+                                                  int64_t r, int64_t first) {
+  const RowParams& row = f.row[r * f.row_step];
+  const __m512i offset = _mm512_mullo_epi32(_mm512_set1_epi32(row.zero_point), c.sum);
+  __m512 x = _mm512_cvtepi32_ps(_mm512_sub_epi32(acc, offset));
+  x = _mm512_mul_ps(x, _mm512_mul_ps(_mm512_set1_ps(row.scale), c.scale));
+  if (c.has_bias) x = _mm512_add_ps(x, c.bias);
+  float* out = f.out + r * f.out_stride + first;
+  if (c.mask == 0xffff) {
+    _mm512_storeu_ps(out, x);
+  } else {
+    _mm512_mask_storeu_ps(out, c.mask, x);
+  }
+}
+
+template <int kRows, __m512i Row::* kColumn>
+inline __attribute__((always_inline)) void finish_columns(const FloatFinish& f, const Tile& t, int64_t r,
+                                                          int64_t first) {
+  const Columns c = load_columns(f, first);
+  finish(f, c, t.r0.*kColumn, r, first);
+  if constexpr (kRows > 1) finish(f, c, t.r1.*kColumn, r + 1, first);
+  if constexpr (kRows > 2) finish(f, c, t.r2.*kColumn, r + 2, first);
+  if constexpr (kRows > 3) finish(f, c, t.r3.*kColumn, r + 3, first);
+  if constexpr (kRows > 4) finish(f, c, t.r4.*kColumn, r + 4, first);
+  if constexpr (kRows > 5) finish(f, c, t.r5.*kColumn, r + 5, first);
+}
+
+template <int kRows>
+inline __attribute__((always_inline)) void finish_tile(const FloatFinish& f, const Tile& t, int64_t r) {
+  finish_columns<kRows, &Row::c0>(f, t, r, 0);
+  finish_columns<kRows, &Row::c1>(f, t, r, 16);
+  finish_columns<kRows, &Row::c2>(f, t, r, 32);
+  finish_columns<kRows, &Row::c3>(f, t, r, 48);
+}
+
+// Sums of earlier ranges of k.
+template <int kRows>
+inline __attribute__((always_inline)) void add_sums(Tile& t, const int32_t* c, int64_t stride) {
+  const auto add = [](Row& row, const int32_t* old) {
+    const Row o = load(old);
+    row = {_mm512_add_epi32(row.c0, o.c0), _mm512_add_epi32(row.c1, o.c1), _mm512_add_epi32(row.c2, o.c2),
+           _mm512_add_epi32(row.c3, o.c3)};
+  };
+  add(t.r0, c);
+  if constexpr (kRows > 1) add(t.r1, c + stride);
+  if constexpr (kRows > 2) add(t.r2, c + 2 * stride);
+  if constexpr (kRows > 3) add(t.r3, c + 3 * stride);
+  if constexpr (kRows > 4) add(t.r4, c + 4 * stride);
+  if constexpr (kRows > 5) add(t.r5, c + 5 * stride);
+}
 
 // `steps` steps of 4 k; each also draws one line at `next` into L2 if kFetch.
 template <int kRows, bool kFetch>
@@ -90,12 +163,14 @@ void tile(const GemmBlock& g, int64_t r, const int8_t* next, int64_t lines) {
   multiply_steps<kRows, false>(t, a + 4 * lines, g.a_stride, g.b + lines * kQuadBytes, g.quads - lines,
                                nullptr);
   int32_t* c = g.c + r * g.c_stride;
-  store(t.r0, c, g.accumulate);
-  if constexpr (kRows > 1) store(t.r1, c + g.c_stride, g.accumulate);
-  if constexpr (kRows > 2) store(t.r2, c + 2 * g.c_stride, g.accumulate);
-  if constexpr (kRows > 3) store(t.r3, c + 3 * g.c_stride, g.accumulate);
-  if constexpr (kRows > 4) store(t.r4, c + 4 * g.c_stride, g.accumulate);
-  if constexpr (kRows > 5) store(t.r5, c + 5 * g.c_stride, g.accumulate);
+  if (g.accumulate) add_sums<kRows>(t, c, g.c_stride);
+  if (g.finish != nullptr) return finish_tile<kRows>(*g.finish, t, r);
+  store(t.r0, c);
+  if constexpr (kRows > 1) store(t.r1, c + g.c_stride);
+  if constexpr (kRows > 2) store(t.r2, c + 2 * g.c_stride);
+  if constexpr (kRows > 3) store(t.r3, c + 3 * g.c_stride);
+  if constexpr (kRows > 4) store(t.r4, c + 4 * g.c_stride);
+  if constexpr (kRows > 5) store(t.r5, c + 5 * g.c_stride);
 }
 
 using TileFn = void (*)(const GemmBlock& g, int64_t r, const int8_t* next, int64_t lines);
@@ -156,6 +231,7 @@ const GemmKernels kGemmAvx512Vnni = {.name = "6x64",
                                      .row_unit = 6,
                                      .row_block = 12,
                                      .k_block = 1024,
+                                     .finishes_float = true,
                                      .block = block,
                                      .gemv = gemv};
 

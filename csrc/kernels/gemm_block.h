@@ -10,12 +10,30 @@
 
 #include <cstdint>
 
+#include "kernels/row_params.h"
+
 namespace tae::kernels {
 
 constexpr int64_t kPanelColumns = 64;
 constexpr int64_t kKMultiple = 64;
 // Bytes that one step of 4 k takes in a panel.
 constexpr int64_t kQuadBytes = kPanelColumns * 4;
+
+// What turns accumulators into float output while they are still in registers:
+//   out[r][j] = f32(c[r][j] - zero_point[r] * column_sum[j]) * (scale[r] * weight_scale[j]) + bias[j]
+// The plainest case of epilogue.h, with the same bits. Saves a pass over int32 tiles and
+// spreads the stores of the output over the multiply-adds of the next tile.
+struct FloatFinish {
+  const RowParams* row = nullptr;       // of the block's first row
+  int64_t row_step = 1;                 // 0: all rows share row[0]
+  const int32_t* column_sum = nullptr;  // [64] of this panel, padding included
+  const float* weight_scale = nullptr;  // [cols], or [1] with weight_scale_stride 0
+  int64_t weight_scale_stride = 1;
+  const float* bias = nullptr;  // [cols] or null
+  float* out = nullptr;         // element (first row, first column)
+  int64_t out_stride = 0;       // elements
+  int64_t cols = kPanelColumns;
+};
 
 // c[r][j] (+)= sum over 4 * quads values of k of a[r][k] * b[k][j], for one
 // panel and a range of k. The values of `a` behind the real k meet zero weights.
@@ -28,6 +46,8 @@ struct GemmBlock {
   int64_t c_stride = kPanelColumns;  // elements
   int64_t rows = 0;
   bool accumulate = false;  // c += instead of c =
+  // Not null: the sums go through it and not to c. Only if GemmKernels::finishes_float.
+  const FloatFinish* finish = nullptr;
   // Memory fetched meanwhile, so that nobody waits for it later: where the epilogue
   // will write (out_bytes of each row; 0: nothing), and weights of a later block.
   const uint8_t* out = nullptr;
@@ -67,6 +87,7 @@ struct GemmKernels {
   int64_t row_block = 0;
   int64_t tile_bytes = 24 << 10;
   int64_t k_block = 0;
+  bool finishes_float = false;  // `block` takes GemmBlock::finish
   void (*block)(const GemmBlock& g) = nullptr;
   void (*gemv)(const GemvRange& g) = nullptr;
   // Called by each thread around its calls of `block`; may be null.

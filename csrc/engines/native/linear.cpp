@@ -16,12 +16,14 @@
 #include "engines/output_rule.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm.h"
+#include "kernels/vec_float_env.h"
 
 namespace tae {
 namespace {
 
 using kernels::EpilogueParams;
 using kernels::EpilogueTile;
+using kernels::FloatFinish;
 using kernels::GemmBlock;
 using kernels::GemmKernels;
 using kernels::kPanelColumns;
@@ -54,6 +56,7 @@ class NativeLinear final : public LinearImpl {
     EpilogueParams epilogue;
     native::Blocks blocks;
     bool in_place = false;  // the kernel reads the input where it lies
+    bool fused = false;     // the kernel writes the output, not the epilogue
   };
   // One thread's working memory.
   struct Scratch {
@@ -64,6 +67,7 @@ class NativeLinear final : public LinearImpl {
 
   const GemmKernels& kernels_for(int64_t m) const;
   bool read_in_place(const GemmKernels& gemm, const LinearArgs& args) const;
+  bool finishes_in_kernel(const GemmKernels& gemm) const;
   void run_task(const Call& call, const Scratch& scratch, int64_t r0, int64_t r1, int64_t p0,
                 int64_t p1) const;
   QuantizedRows prepare_rows(const Call& call, const Scratch& scratch, int64_t r0, int64_t rows) const;
@@ -71,7 +75,8 @@ class NativeLinear final : public LinearImpl {
                     int64_t p1) const;
   void multiply_rows(const Call& call, const Scratch& scratch, const QuantizedRows& a, int64_t r0,
                      int64_t rows, int64_t p0, int64_t p1) const;
-  void multiply_panel(const Call& call, GemmBlock g, int64_t row, int64_t panel, int64_t most_fetched) const;
+  void multiply_panel(const Call& call, GemmBlock g, const QuantizedRows& rows, int64_t a_row, int64_t row,
+                      int64_t panel, int64_t most_fetched) const;
   void finish(const Call& call, const QuantizedRows& a, int64_t a_row, int64_t row, int64_t rows, int64_t p0,
               int64_t p1, const int32_t* raw, int64_t raw_stride) const;
 
@@ -123,6 +128,12 @@ bool NativeLinear::read_in_place(const GemmKernels& gemm, const LinearArgs& args
   // row tiles the copy is cheaper (15 % of the call at 256x1024x1024).
   const bool collides = gemm.row_multiple > 1 && args.input_stride % 1024 == 0;
   return !(collides && args.m > gemm.row_unit);
+}
+
+// Plain float output: the accumulators need not pass through memory.
+bool NativeLinear::finishes_in_kernel(const GemmKernels& gemm) const {
+  return gemm.finishes_float && output_.dtype() == DType::f32 && !output_.has_post_ops() &&
+         !output_.has_weight_zero_point();
 }
 
 QuantizedRows NativeLinear::prepare_rows(const Call& call, const Scratch& scratch, int64_t r0,
@@ -210,22 +221,37 @@ void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, const
           g.next = weight_.panel(i + 1);
           g.next_bytes = weight_.panel_bytes();
         }
-        multiply_panel(call, g, r0 + r, i, tiles == 1 ? weight_.panel_bytes() : kMostFetched);
+        multiply_panel(call, g, a, r, r0 + r, i, tiles == 1 ? weight_.panel_bytes() : kMostFetched);
       }
-      finish(call, a, r, r0 + r, count, p, end, scratch.tile, call.blocks.tile_panels * kPanelColumns);
+      if (!call.fused)
+        finish(call, a, r, r0 + r, count, p, end, scratch.tile, call.blocks.tile_panels * kPanelColumns);
     }
   }
 }
 
-// Runs the block over one panel, k block by k block. row: of the output.
-void NativeLinear::multiply_panel(const Call& call, GemmBlock g, int64_t row, int64_t panel,
-                                  int64_t most_fetched) const {
+// Runs the block over one panel, k block by k block. a_row, row: of the block's first
+// row among the quantized rows and in the output.
+void NativeLinear::multiply_panel(const Call& call, GemmBlock g, const QuantizedRows& rows, int64_t a_row,
+                                  int64_t row, int64_t panel, int64_t most_fetched) const {
   const int64_t n = weight_.n();
   const int64_t n0 = panel * kPanelColumns;
   const int64_t columns = std::min(n - n0, kPanelColumns);
   const int64_t element_bytes = static_cast<int64_t>(size_of(output_.dtype()));
   const int64_t quads = call.blocks.quads;
   const uint8_t* a = g.a;
+  FloatFinish f;
+  if (call.fused) {
+    const EpilogueParams& e = call.epilogue;
+    f.row = rows.params + a_row * rows.step;
+    f.row_step = rows.step;
+    f.column_sum = e.column_sum + n0;
+    f.weight_scale = e.weight_scale + n0 * e.weight_scale_stride;
+    f.weight_scale_stride = e.weight_scale_stride;
+    if (e.bias != nullptr) f.bias = e.bias + n0;
+    f.out = static_cast<float*>(call.args.output) + row * n + n0;
+    f.out_stride = n;
+    f.cols = columns;
+  }
   const int64_t fetch = quads == 0 ? 0 : g.next_bytes * call.blocks.k_quads / quads;
   int64_t q = 0;
   do {
@@ -240,6 +266,7 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock g, int64_t row, in
       g.out = static_cast<const uint8_t*>(call.args.output) + (row * n + n0) * element_bytes;
       g.out_stride = n * element_bytes;
       g.out_bytes = columns * element_bytes;
+      if (call.fused) g.finish = &f;
     }
     call.gemm.block(g);
     g.next += fetch;
@@ -265,8 +292,13 @@ void NativeLinear::run(const LinearArgs& args) const {
   const int64_t panels = weight_.panels();
   const native::Plan plan = native::make_plan(args.m, panels, weight_.k_pad(), gemm.row_unit, num_threads());
   const native::Blocks blocks = native::choose_blocks(gemm, weight_, plan.rows_per_task, row_bytes());
-  const Call call{
-      args, gemm, input_.begin(args), output_.params(weight_, args), blocks, read_in_place(gemm, args)};
+  const Call call{args,
+                  gemm,
+                  input_.begin(args),
+                  output_.params(weight_, args),
+                  blocks,
+                  read_in_place(gemm, args),
+                  finishes_in_kernel(gemm)};
 
   // The kernel may touch rows behind the last, up to a multiple of row_multiple.
   const int64_t tile_panels =
@@ -281,6 +313,7 @@ void NativeLinear::run(const LinearArgs& args) const {
     scratch.tile = reinterpret_cast<int32_t*>(memory.data());
     scratch.params = reinterpret_cast<RowParams*>(memory.data() + tile_bytes);
     scratch.rows = memory.data() + tile_bytes + param_bytes;
+    const kernels::DefaultFloatEnv env;  // for what the kernel finishes
     if (gemm.begin != nullptr) gemm.begin();
     // Tasks of one row range that fall to the same thread run as one.
     for (int64_t task = begin; task < end;) {
