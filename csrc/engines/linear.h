@@ -41,6 +41,17 @@ struct DynamicQuant {
   }
 };
 
+// The blocks of a sparse weight, row of blocks by row of blocks (BSR). Checked: offsets
+// rise from 0 to blocks, columns rise strictly inside a row, elements past n or k are 0.
+struct BlockSparse {
+  int64_t block_rows = 1;  // 1x4 or 8x1
+  int64_t block_columns = 4;
+  int64_t blocks = 0;
+  const int8_t* values = nullptr;    // [blocks][block_rows][block_columns]
+  const int32_t* offsets = nullptr;  // [ceil(n / block_rows) + 1]
+  const int32_t* columns = nullptr;  // [blocks], in units of block_columns
+};
+
 // Everything known when the weight is packed. M is not: an engine that accepts
 // a problem accepts every M.
 struct LinearProblem {
@@ -51,6 +62,7 @@ struct LinearProblem {
   int64_t weight_scale_size = 1;
   const int32_t* weight_zero_point = nullptr;  // same length as scale; null when all are 0
   const float* bias = nullptr;                 // [n], finite; or null
+  const BlockSparse* sparse = nullptr;         // the blocks of `weight`, whose rest is 0
 
   bool dynamic = false;
   DynamicQuant dynamic_quant;
@@ -106,5 +118,9 @@ Result<LinearImplPtr> make_linear_native(const LinearProblem& p);
 Result<LinearImplPtr> make_linear_onednn(const LinearProblem& p);
 Result<LinearImplPtr> make_linear_xnnpack(const LinearProblem& p);
 Result<LinearImplPtr> make_linear_reference(const LinearProblem& p);
+
+// Own kernels on the blocks alone; refuses where the dense ones are faster. p.sparse is
+// given.
+Result<LinearImplPtr> make_sparse_linear_native(const LinearProblem& p);
 
 }  // namespace tae

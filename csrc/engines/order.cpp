@@ -45,6 +45,15 @@ bool follows_rule(Engine engine) { return engine != Engine::xnnpack; }
 
 Selection select_linear(const LinearProblem& problem, Engine forced, bool deterministic) {
   Selection selection;
+  // A sparse weight is a dense one with zeros to every engine but one.
+  if (problem.sparse != nullptr && (forced == Engine::automatic || forced == Engine::native)) {
+    Result<LinearImplPtr> made = make_sparse_linear_native(problem);
+    if (made) {
+      selection.impl = std::move(made.value());
+      return selection;
+    }
+    selection.refused.emplace_back("native sparse", made.reason());
+  }
   bool asked[kNumEngines] = {};
   for (const LinearRow& row : kLinear) {
     bool& done = asked[static_cast<int>(row.engine)];

@@ -5,15 +5,22 @@
 #include "core/qparams.h"
 #include "engines/order.h"
 #include "ops/post_ops.h"
+#include "ops/sparse_weight.h"
 
 namespace tae {
 namespace {
 
 bool present(const std::optional<at::Tensor>& t) { return t.has_value() && t->defined(); }
 
+int64_t rows_of_weight(const LinearBaked& b) { return b.sparse ? b.sparse->n : b.weight.sizes()[0]; }
+int64_t columns_of_weight(const LinearBaked& b) { return b.sparse ? b.sparse->k : b.weight.sizes()[1]; }
+const char* rows_name(const LinearBaked& b) { return b.sparse ? "weight_size[0]" : "weight.size(0)"; }
+const char* columns_name(const LinearBaked& b) { return b.sparse ? "weight_size[1]" : "weight.size(1)"; }
+
 // The values behind a problem's pointers.
 struct ProblemStorage {
   at::Tensor weight;
+  SparseWeight sparse;
   std::vector<float> scale;
   std::vector<int32_t> zero_point;
   std::vector<float> bias;
@@ -22,8 +29,8 @@ struct ProblemStorage {
 // Checks every value that a packing bakes in; the shapes are checked by the caller.
 LinearProblem make_problem(const LinearBaked& b, ProblemStorage* storage) {
   LinearProblem p;
-  p.n = b.weight.size(0);
-  p.k = b.weight.size(1);
+  p.n = rows_of_weight(b);
+  p.k = columns_of_weight(b);
   p.dynamic = b.dynamic;
   p.dynamic_quant = b.dynamic_quant;
   p.input_dtype = b.input_dtype;
@@ -35,8 +42,14 @@ LinearProblem make_problem(const LinearBaked& b, ProblemStorage* storage) {
   p.post_ops = parse_post_ops(b.op, b.post_ops, b.post_op_args);
 
   const Arg weight{b.op, "weight"};
-  storage->weight = dense(weight, b.weight);
-  p.weight = span_of<int8_t>(weight, storage->weight).first(p.n * p.k);
+  if (b.sparse != nullptr) {
+    storage->sparse = check_sparse_weight(b.op, b.weight, *b.sparse);
+    p.weight = storage->sparse.dense.data();
+    p.sparse = &storage->sparse.blocks;
+  } else {
+    storage->weight = dense(weight, b.weight);
+    p.weight = span_of<int8_t>(weight, storage->weight).first(p.n * p.k);
+  }
   storage->scale = scale_values({b.op, "weight_scale"}, b.weight_scale);
   p.weight_scale = storage->scale.data();
   p.weight_scale_size = static_cast<int64_t>(storage->scale.size());
@@ -150,8 +163,11 @@ void bake_static_qparams(LinearBaked* b, double input_scale, int64_t input_zero_
 void check_linear_weights(const LinearBaked& b) {
   const Arg weight{b.op, "weight"};
   check_tensor(weight, b.weight, {at::kChar});
-  check_rank(weight, b.weight, 2);
-  const int64_t n = b.weight.sizes()[0];
+  if (b.sparse != nullptr)
+    check_sparse_shapes(b.op, b.weight, *b.sparse);
+  else
+    check_rank(weight, b.weight, 2);
+  const int64_t n = rows_of_weight(b);
   const Arg scale{b.op, "weight_scale"};
   check_tensor(scale, b.weight_scale, {at::kFloat});
   check_per_channel(scale, b.weight_scale, n);
@@ -164,12 +180,19 @@ void check_linear_weights(const LinearBaked& b) {
     const Arg bias{b.op, "bias"};
     check_tensor(bias, *b.bias, {at::kFloat});
     check_rank(bias, *b.bias, 1);
-    check_size(bias, *b.bias, 0, n, "weight.size(0)");
+    check_size(bias, *b.bias, 0, n, rows_name(b));
   }
 }
 
 PackedStatePtr packed_linear(const LinearBaked& b) {
-  StateQuery query(b.dynamic ? "linear_dynamic" : "linear", b.weight);
+  const char* kinds[2][2] = {{"linear", "linear_dynamic"}, {"sparse_linear", "sparse_linear_dynamic"}};
+  StateQuery query(kinds[b.sparse != nullptr][b.dynamic], b.weight);
+  if (b.sparse != nullptr) {
+    query.add(b.sparse->row_offsets);
+    query.add(b.sparse->column_indices);
+    query.add(b.sparse->n);
+    query.add(b.sparse->k);
+  }
   query.add(b.weight_scale);
   query.add(b.weight_zero_point);
   query.add(b.bias);
@@ -190,9 +213,9 @@ at::Tensor run_linear(const LinearBaked& b, const at::Tensor& input, const Linea
   check_linear_weights(b);
   const Arg input_arg{b.op, "input"};
   check_min_rank(input_arg, input, 1);
-  const int64_t n = b.weight.sizes()[0];
-  const int64_t k = b.weight.sizes()[1];
-  check_size(input_arg, input, -1, k, "weight.size(1)");
+  const int64_t n = rows_of_weight(b);
+  const int64_t k = columns_of_weight(b);
+  check_size(input_arg, input, -1, k, columns_name(b));
 
   c10::SmallVector<int64_t, 6> sizes(input.sizes().begin(), input.sizes().end());
   sizes.back() = n;

@@ -10,6 +10,14 @@
 
 namespace tae {
 
+// Where the blocks of a sparse weight lie (block compressed rows, as torch.sparse_bsr).
+struct SparseIndex {
+  const at::Tensor& row_offsets;     // [ceil(N / block rows) + 1] int32
+  const at::Tensor& column_indices;  // [blocks] int16 or int32
+  int64_t n;
+  int64_t k;
+};
+
 // The arguments that are baked into a packing. References live as long as the call.
 struct LinearBaked {
   const char* op;                                      // in messages
@@ -27,6 +35,7 @@ struct LinearBaked {
   int32_t output_zero_point = 0;
   std::string_view post_ops = {};
   at::ArrayRef<double> post_op_args = {};
+  const SparseIndex* sparse = nullptr;  // then weight is [blocks, 1, 4] or [blocks, 8, 1]
 };
 
 // `other`, the operand of the post-op 'add'.

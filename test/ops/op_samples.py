@@ -6,6 +6,8 @@ test_opcheck.py runs them under opcheck, test_arguments.py changes one argument 
 import torch
 from op_cases import random_int
 
+import torch_ao_ext
+
 U8, S8, F32, BF16 = torch.uint8, torch.int8, torch.float32, torch.bfloat16
 
 
@@ -165,6 +167,37 @@ def _unpack_calls():
     return [(t, bits, dim, (None, F32, BF16)[i % 3]) for i, (t, bits, dim) in enumerate(packed)]
 
 
+def _sparse(block, rows=13, columns=18):
+    dense = random_int(S8, rows, columns)
+    dense[torch.rand(rows, columns) < 0.7] = 0
+    return torch_ao_ext.ops.to_block_sparse(dense, block)
+
+
+def _sparse_calls():
+    quads, columns = _sparse((1, 4)), _sparse((8, 1))
+    wide = (*columns[:2], columns[2].int(), columns[3])
+    s, bias = torch.rand(13) * 0.1 + 0.01, torch.randn(13)
+    xu, xs = random_int(U8, 3, 18), random_int(S8, 2, 3, 18)
+    other = random_int(U8, 3, 13)
+    return [
+        (xu, 0.1, 7, *quads, s, bias, 0.3, 9, None, "", [], None, 1.0, 0),
+        (xs, 0.1, -7, *wide, s, None, 1.0, 0, F32, "relu", [], None, 1.0, 0),
+        (xu, 0.1, 255, *columns, s[:1], bias, 0.2, -9, S8, "clamp,add", [-1.0, 1.0], other, 0.5, 3),
+        (xs[:, :0], 0.1, 0, *quads, s, bias, 1.0, 0, BF16, "", [], None, 1.0, 0),
+    ]
+
+
+def _sparse_dynamic_calls():
+    quads, columns = _sparse((1, 4)), _sparse((8, 1))
+    s, bias, x, other = torch.rand(13) * 0.1 + 0.01, torch.randn(13), torch.randn(3, 18), torch.randn(3, 13)
+    return [
+        (x, *quads, s, bias, True, False, False, None, "", [], None),
+        (x.to(BF16), *columns, s[:1], None, False, True, False, None, "add", [], other.to(BF16)),
+        (x[0], *columns, s, bias, True, True, True, F32, "clamp", [-1.0, 1.0], None),
+        (torch.randn(0, 18), *quads, s, None, True, False, False, None, "", [], None),
+    ]
+
+
 def samples():
     static = _linear_calls()
     plain = [c[:10] for c in static]
@@ -182,6 +215,10 @@ def samples():
         "linear_dynamic": dynamic,
         "linear_relu_dynamic": [c[:9] for c in dynamic],
         "_prepack_linear_dynamic": [(*c[1:5], c[0].dtype, *c[5:11]) for c in dynamic],
+        "sparse_linear": _sparse_calls(),
+        "_prepack_sparse_linear": [(*c[3:9], c[0].dtype, *c[1:3], *c[9:14]) for c in _sparse_calls()],
+        "sparse_linear_dynamic": _sparse_dynamic_calls(),
+        "_prepack_sparse_linear_dynamic": [(*c[1:7], c[0].dtype, *c[7:13]) for c in _sparse_dynamic_calls()],
         "quantize_per_tensor": _per_tensor(True, False),
         "quantize_per_tensor.tensor": _per_tensor(True, True),
         "dequantize_per_tensor": _per_tensor(False, False),

@@ -19,8 +19,16 @@ from torch_ao_ext.ops.linear_dynamic import linear_dynamic, linear_relu_dynamic
 from torch_ao_ext.ops.quantize_per_channel import dequantize_per_channel, quantize_per_channel
 from torch_ao_ext.ops.quantize_per_tensor import dequantize_per_tensor, quantize_per_tensor
 from torch_ao_ext.ops.quantize_per_token import dequantize_per_token, quantize_per_token
+from torch_ao_ext.ops.sparse_linear import (
+    BlockSparse,
+    from_block_sparse,
+    sparse_linear,
+    sparse_linear_dynamic,
+    to_block_sparse,
+)
 
 __all__ = [
+    "BlockSparse",
     "choose_qparams",
     "choose_qparams_per_token",
     "dequantize_per_channel",
@@ -30,6 +38,7 @@ __all__ = [
     "embedding_bag",
     "embedding_prepack",
     "embedding_unpack",
+    "from_block_sparse",
     "linear",
     "linear_add",
     "linear_add_relu",
@@ -41,4 +50,7 @@ __all__ = [
     "quantize_per_channel",
     "quantize_per_tensor",
     "quantize_per_token",
+    "sparse_linear",
+    "sparse_linear_dynamic",
+    "to_block_sparse",
 ]

@@ -1,0 +1,230 @@
+// linear with a block-sparse weight on our own kernels, static and dynamic.
+//
+// A task owns a tile of input rows and a range of 64-column chunks. It quantizes its
+// rows, turns them (kernels/sparse.h), and multiplies chunk by chunk: the accumulators
+// [column][row] are turned back into a tile [row][64] for the epilogue. One to three
+// rows of an 8x1 weight need no turning.
+#include <algorithm>
+#include <string>
+
+#include "core/cpu_features.h"
+#include "core/parallel.h"
+#include "engines/input_rows.h"
+#include "engines/linear.h"
+#include "engines/native/sparse_pack.h"
+#include "engines/output_rule.h"
+#include "kernels/epilogue.h"
+#include "kernels/sparse.h"
+
+namespace tae {
+namespace {
+
+using kernels::EpilogueParams;
+using kernels::RowParams;
+using native::kChunkRows;
+using native::PackedSparse;
+
+// Input rows up to which 8x1 blocks are multiplied row by row, through a table.
+constexpr int64_t kGemvRows = 2;
+
+// Below this many rows most of a vector is empty, and a weight that is not very sparse
+// runs dense. The fractions are those of the weight inside blocks.
+constexpr int64_t kFewRows = 12;
+struct BreakEven {
+  double few_rows;
+  double all;
+};
+constexpr BreakEven k1x4 = {0.08, 0.5};
+constexpr BreakEven k8x1 = {0.15, 0.5};
+
+// Products of a quad and a row below which a second thread costs more than it gives.
+constexpr int64_t kTaskProducts = 20'000;
+
+class SparseLinear final : public LinearImpl {
+ public:
+  SparseLinear(const LinearProblem& p, LinearImplPtr few_rows, Isa isa)
+      : few_rows_(std::move(few_rows)),
+        input_(p),
+        weight_(p),
+        output_(p),
+        kernels_(kernels::sparse_kernels(isa)),
+        epilogue_(kernels::epilogue(isa)),
+        blocks_(p.sparse->blocks) {}
+
+  void run(const LinearArgs& args) const override;
+  const char* engine() const override { return "native"; }
+  std::string description() const override {
+    std::string text = std::string("native sparse ") + (weight_.by_rows() ? "1x4 " : "8x1 ") + kernels_.name +
+                       ", " + std::to_string(blocks_) + " blocks";
+    if (few_rows_)
+      text += " (below " + std::to_string(kFewRows) + " rows dense " + few_rows_->description() + ")";
+    return text;
+  }
+  size_t packed_bytes() const override {
+    return weight_.bytes() + output_.bytes() + (few_rows_ ? few_rows_->packed_bytes() : 0);
+  }
+
+ private:
+  struct Scratch {
+    RowParams* params = nullptr;  // [tile rows]
+    uint8_t* rows = nullptr;      // [tile rows][row_bytes]
+    uint8_t* turned = nullptr;    // xt
+    uint32_t* table = nullptr;    // instead of xt: [rows][table_size]
+    int32_t* sums = nullptr;      // [64 columns][tile rows]
+    int32_t* raw = nullptr;       // [tile rows][64]
+  };
+  struct Call {
+    const LinearArgs& args;
+    InputRows::Call rows;
+    EpilogueParams epilogue;
+    bool gemv;
+    int64_t tile_rows;
+  };
+
+  int64_t row_bytes() const { return (4 * weight_.quads() + 63) / 64 * 64; }
+  int64_t table_size() const { return row_bytes() * kernels::kTableLine / 4; }
+  void run_tile(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t c0, int64_t c1) const;
+  void multiply(const Call& call, const Scratch& s, int64_t rows, int64_t chunk) const;
+  void finish(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t chunk) const;
+
+  LinearImplPtr few_rows_;  // dense, or null
+  InputRows input_;
+  PackedSparse weight_;
+  OutputRule output_;
+  const kernels::SparseKernels& kernels_;
+  const kernels::EpilogueFn epilogue_;
+  int64_t blocks_;
+};
+
+// Accumulators of one chunk, as raw[row][64].
+void SparseLinear::multiply(const Call& call, const Scratch& s, int64_t rows, int64_t chunk) const {
+  const int64_t begin = weight_.first(chunk), end = weight_.first(chunk + 1);
+  if (call.gemv) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t m = 0; m < rows; ++m)
+        kernels_.gemv8(weight_.rows8(i), s.table + m * table_size(),
+                       s.raw + m * kChunkRows + 8 * (i - begin));
+    return;
+  }
+  for (int64_t i = begin; i < end; ++i) {
+    if (weight_.by_rows()) {
+      const uint8_t* local;
+      const kernels::SparseRows4 w = weight_.rows4(i, &local);
+      int32_t* const c[4] = {s.sums + local[0] * call.tile_rows, s.sums + local[1] * call.tile_rows,
+                             s.sums + local[2] * call.tile_rows, s.sums + local[3] * call.tile_rows};
+      kernels_.rows4(w, s.turned, rows, c);
+    } else {
+      kernels_.rows8(weight_.rows8(i), s.turned, rows, s.sums + 8 * (i - begin) * call.tile_rows);
+    }
+  }
+  const int64_t columns = std::min(kChunkRows, weight_.n() - chunk * kChunkRows);
+  for (int64_t column = 0; column < columns; column += 16)
+    for (int64_t m = 0; m < rows; m += 16)
+      kernels_.transpose16(s.sums + column * call.tile_rows + m, call.tile_rows,
+                           s.raw + m * kChunkRows + column, kChunkRows);
+}
+
+void SparseLinear::finish(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t chunk) const {
+  const int64_t n = weight_.n(), n0 = chunk * kChunkRows;
+  const int64_t element = m0 * n + n0;
+  kernels::EpilogueTile t;
+  t.raw = s.raw;
+  t.raw_stride = kChunkRows;
+  t.rows = rows;
+  t.cols = std::min(kChunkRows, n - n0);
+  t.n0 = n0;
+  t.row = s.params;
+  t.output =
+      static_cast<uint8_t*>(call.args.output) + element * static_cast<int64_t>(size_of(output_.dtype()));
+  t.output_stride = n;
+  if (call.args.other != nullptr)
+    t.other = static_cast<const uint8_t*>(call.args.other) +
+              element * static_cast<int64_t>(size_of(call.args.other_dtype));
+  t.other_stride = n;
+  epilogue_(call.epilogue, t);
+}
+
+void SparseLinear::run_tile(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t c0,
+                            int64_t c1) const {
+  for (int64_t m = 0; m < rows; ++m)
+    s.params[m] = input_.quantize(call.rows, m0 + m, s.rows + m * row_bytes(), row_bytes());
+  if (call.gemv)
+    for (int64_t m = 0; m < rows; ++m)
+      kernels_.to_table(s.rows + m * row_bytes(), row_bytes(), s.table + m * table_size());
+  else
+    (weight_.by_rows() ? kernels_.to_quads : kernels_.to_bytes)(s.rows, row_bytes(), rows, weight_.quads(),
+                                                                s.turned);
+  for (int64_t chunk = c0; chunk < c1; ++chunk) {
+    multiply(call, s, rows, chunk);
+    finish(call, s, m0, rows, chunk);
+  }
+}
+
+void SparseLinear::run(const LinearArgs& args) const {
+  if (args.m == 0 || weight_.n() == 0) return;
+  if (few_rows_ && args.m < kFewRows) return few_rows_->run(args);
+  EpilogueParams epilogue = output_.params(kernels::PackedWeight(), args);
+  epilogue.k = weight_.k();
+  epilogue.column_sum = weight_.column_sum();
+  const int64_t tile = weight_.by_rows() ? kernels::kQuadRows : kernels::kByteRows;
+  const Call call{args, input_.begin(args), epilogue, !weight_.by_rows() && args.m <= kGemvRows, tile};
+
+  const int64_t line = weight_.by_rows() ? kernels::kQuadLine : 4 * kernels::kByteLine;
+  const int64_t held = std::min(args.m, tile);
+  const int64_t sums = 4 * kChunkRows * tile;
+  const int64_t params = (held * static_cast<int64_t>(sizeof(RowParams)) + 63) / 64 * 64;
+  const int64_t turned = call.gemv ? held * 4 * table_size() : weight_.quads() * line;
+  const int64_t bytes = 2 * sums + params + held * row_bytes() + turned;
+
+  // Tiles first: a second task on the same tile quantizes and turns it again.
+  const int64_t tiles = (args.m + tile - 1) / tile;
+  const int64_t useful = std::min<int64_t>(weight_.products() * args.m / kTaskProducts + 1, num_threads());
+  const int64_t columns = tiles % useful == 0 ? 1 : std::min(useful, weight_.chunks());
+  const auto body = [&](int64_t begin, int64_t end) {
+    const ScratchMemory memory(static_cast<size_t>(bytes));
+    Scratch s;
+    s.sums = reinterpret_cast<int32_t*>(memory.data());
+    s.raw = reinterpret_cast<int32_t*>(memory.data() + sums);
+    s.params = reinterpret_cast<RowParams*>(memory.data() + 2 * sums);
+    s.rows = memory.data() + 2 * sums + params;
+    s.turned = s.rows + held * row_bytes();
+    s.table = reinterpret_cast<uint32_t*>(s.turned);
+    // Tasks of one tile that fall to the same thread run as one.
+    for (int64_t task = begin; task < end;) {
+      const int64_t i = task / columns, j0 = task % columns;
+      const int64_t j1 = std::min(j0 + end - task, columns);
+      run_tile(call, s, i * tile, std::min(tile, args.m - i * tile), weight_.chunks() * j0 / columns,
+               weight_.chunks() * j1 / columns);
+      task += j1 - j0;
+    }
+  };
+  if (useful <= 1 || tiles * columns == 1)
+    body(0, tiles * columns);
+  else
+    parallel_for(tiles * columns, 1, body);
+}
+
+}  // namespace
+
+Result<LinearImplPtr> make_sparse_linear_native(const LinearProblem& p) {
+  const BlockSparse& w = *p.sparse;
+  if (p.k > kMaxExactK) return refuse("k ", p.k, "; needs k <= ", kMaxExactK);
+  if (p.post_ops.size() > kMaxPostOps)
+    return refuse(p.post_ops.size(), " post-ops; needs at most ", kMaxPostOps);
+  const double elements = static_cast<double>(p.n) * static_cast<double>(p.k);
+  const double density = static_cast<double>(w.blocks * w.block_rows * w.block_columns) / elements;
+  const BreakEven& most = w.block_rows == 1 ? k1x4 : k8x1;
+  if (elements > 0 && density > most.all)
+    return refuse("density ", density, " of ", w.block_rows, "x", w.block_columns,
+                  " blocks is above the break-even of ", most.all, "; runs dense");
+  LinearImplPtr few_rows;
+  if (elements > 0 && density > most.few_rows) {
+    LinearProblem dense = p;
+    dense.sparse = nullptr;
+    Result<LinearImplPtr> made = make_linear_native(dense);
+    if (made) few_rows = std::move(made.value());
+  }
+  return LinearImplPtr(std::make_shared<SparseLinear>(p, std::move(few_rows), best_isa()));
+}
+
+}  // namespace tae

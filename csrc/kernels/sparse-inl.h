@@ -1,0 +1,143 @@
+// The kernels of sparse.h over a vector type V, which the including file defines:
+//   T, Weight           a vector of dwords; a weight quad as `dot` wants it
+//   kBytes              16, 32 or 64
+//   load, store, zero, weight(int32_t), weights(const int8_t*), dot(acc, x, w)
+//   lo8, hi8, lo16, hi16   in-lane unpacks of bytes and words
+#include <cstring>
+
+#include "kernels/sparse.h"
+
+namespace tae::kernels {
+namespace {
+
+inline int32_t load_dword(const void* p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, 4);
+  return word;
+}
+
+// kVectors vectors of 4 weight rows from byte `part` of each quad line.
+template <class V, int kVectors>
+inline void rows4_part(const SparseRows4& w, const uint8_t* xt, int64_t part, int32_t* const c[4]) {
+  typename V::T acc[4][kVectors];
+  for (auto& row : acc)
+    for (auto& v : row) v = V::zero();
+  for (int64_t s = 0; s < w.steps; ++s) {
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) {
+      const auto weight = V::weight(load_dword(w.values + 16 * s + 4 * r));
+      const uint8_t* x = xt + w.offsets[4 * s + r] + part;
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = V::dot(acc[r][v], V::load(x + v * V::kBytes), weight);
+    }
+  }
+  for (int r = 0; r < 4; ++r)
+    for (int v = 0; v < kVectors; ++v) V::store(c[r] + part / 4 + v * (V::kBytes / 4), acc[r][v]);
+}
+
+template <class V>
+void rows4(const SparseRows4& w, const uint8_t* xt, int64_t rows, int32_t* const c[4]) {
+  const int64_t bytes = rows > 16 ? 128 : 64;
+  if (bytes == V::kBytes) return rows4_part<V, 1>(w, xt, 0, c);
+  for (int64_t part = 0; part < bytes; part += 2 * V::kBytes) rows4_part<V, 2>(w, xt, part, c);
+}
+
+inline const uint8_t* line(const uint8_t* xt, uint32_t offset) {
+  return xt + static_cast<int64_t>(offset) * (kByteLine / kTableLine);
+}
+
+// kRows weight rows from r0; input rows of one half of the unpacked bytes.
+template <class V, int kRows, bool kWide, bool kHigh>
+inline void rows8_part(const SparseRows8& w, const uint8_t* xt, int64_t part, int r0, int32_t* c) {
+  typename V::T acc[kRows][2];
+  for (auto& row : acc) row[0] = row[1] = V::zero();
+  for (int64_t g = 0; g < w.groups; ++g) {
+    const uint32_t* o = w.offsets + 4 * g;
+    const auto l0 = V::load(line(xt, o[0]) + part), l1 = V::load(line(xt, o[1]) + part);
+    const auto l2 = V::load(line(xt, o[2]) + part), l3 = V::load(line(xt, o[3]) + part);
+    const auto a = kHigh ? V::hi8(l0, l1) : V::lo8(l0, l1);
+    const auto b = kHigh ? V::hi8(l2, l3) : V::lo8(l2, l3);
+    const auto q0 = V::lo16(a, b), q1 = V::hi16(a, b);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const auto weight = V::weight(load_dword(w.values + 32 * g + 4 * (r0 + r)));
+      acc[r][0] = V::dot(acc[r][0], q0, weight);
+      if (kWide) acc[r][1] = V::dot(acc[r][1], q1, weight);
+    }
+  }
+  int32_t* out = c + (kHigh ? 32 : 0) + part / 4;
+  for (int r = 0; r < kRows; ++r) {
+    V::store(out + 64 * (r0 + r), acc[r][0]);
+    if (kWide) V::store(out + 64 * (r0 + r) + 16, acc[r][1]);
+  }
+}
+
+template <class V>
+void rows8(const SparseRows8& w, const uint8_t* xt, int64_t rows, int32_t* c) {
+  constexpr int kRows = V::kBytes == 64 ? 8 : 2;  // as many as the registers hold
+  for (int64_t part = 0; part < 64; part += V::kBytes) {
+    for (int r = 0; r < 8; r += kRows) {
+      if (rows <= 16)
+        rows8_part<V, kRows, false, false>(w, xt, part, r, c);
+      else
+        rows8_part<V, kRows, true, false>(w, xt, part, r, c);
+      if (rows > 48)
+        rows8_part<V, kRows, true, true>(w, xt, part, r, c);
+      else if (rows > 32)
+        rows8_part<V, kRows, false, true>(w, xt, part, r, c);
+    }
+  }
+}
+
+// The four input bytes of a group.
+inline int32_t gather(const uint32_t* table, const uint32_t* offsets) {
+  const char* t = reinterpret_cast<const char*>(table);
+  return load_dword(t + offsets[0]) | load_dword(t + offsets[1] + 4) | load_dword(t + offsets[2] + 8) |
+         load_dword(t + offsets[3] + 12);
+}
+
+inline void to_table_plain(const uint8_t* x, int64_t k, uint32_t* table) {
+  for (int64_t i = 0; i < k; ++i)
+    for (int j = 0; j < 4; ++j) table[4 * i + j] = static_cast<uint32_t>(x[i]) << (8 * j);
+}
+
+// Vectors of 4 or 8 dwords: V::input broadcasts the input quad.
+template <class V>
+void gemv8(const SparseRows8& w, const uint32_t* table, int32_t* c) {
+  constexpr int kVectors = 32 / V::kBytes;
+  typename V::T acc[kVectors];
+  for (auto& v : acc) v = V::zero();
+  for (int64_t g = 0; g < w.groups; ++g) {
+    const auto quad = V::input(gather(table, w.offsets + 4 * g));
+    for (int v = 0; v < kVectors; ++v)
+      acc[v] = V::dot(acc[v], quad, V::weights(w.values + 32 * g + v * V::kBytes));
+  }
+  for (int v = 0; v < kVectors; ++v) V::store(c + v * (V::kBytes / 4), acc[v]);
+}
+
+inline void transpose16_plain(const int32_t* src, int64_t src_stride, int32_t* dst, int64_t dst_stride) {
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 16; ++j) dst[j * dst_stride + i] = src[i * src_stride + j];
+}
+
+inline void to_quads_plain(const uint8_t* x, int64_t stride, int64_t rows, int64_t quads, uint8_t* xt) {
+  const int64_t filled = rows > 16 ? 32 : 16;
+  for (int64_t q = 0; q < quads; ++q) {
+    for (int64_t m = 0; m < rows; ++m) std::memcpy(xt + q * kQuadLine + 4 * m, x + m * stride + 4 * q, 4);
+    std::memset(xt + q * kQuadLine + 4 * rows, 0, static_cast<size_t>(4 * (filled - rows)));
+  }
+}
+
+// Where input row m stands in a line of bytes.
+inline int64_t byte_of_row(int64_t m) { return 16 * (m / 4 % 4) + 4 * (m / 16) + m % 4; }
+
+inline void to_bytes_plain(const uint8_t* x, int64_t stride, int64_t rows, int64_t quads, uint8_t* xt) {
+  std::memset(xt, 0, static_cast<size_t>(4 * quads * kByteLine));
+  for (int64_t m = 0; m < rows; ++m) {
+    uint8_t* out = xt + byte_of_row(m);
+    for (int64_t k = 0; k < 4 * quads; ++k) out[k * kByteLine] = x[m * stride + k];
+  }
+}
+
+}  // namespace
+}  // namespace tae::kernels

@@ -1,0 +1,62 @@
+// Products of block-sparse int8 weights with a few dozen rows of u8 input. One table
+// per ISA. The rows are turned so that one vector holds the same k of many rows:
+//
+//   quads  xt[k / 4][32 rows][4]         for 1x4 blocks: a block is one 4-byte weight
+//   bytes  xt[k][64 rows], in the order  for 8x1 blocks: four lines of any four k are
+//          byte 16 * lane + 4 * r + j =  zipped into quads of 16 rows by in-lane unpacks
+//          row 16 * r + 4 * lane + j     (lane, r, j in 0..3)
+//
+// All accumulators are raw sums x_u8 * w, exact in int32 (engines/linear.h).
+#pragma once
+
+#include <cstdint>
+
+#include "core/cpu_features.h"
+
+namespace tae::kernels {
+
+constexpr int64_t kQuadRows = 32;  // input rows of a tile of quads
+constexpr int64_t kByteRows = 64;  // input rows of a tile of bytes
+constexpr int64_t kQuadLine = 4 * kQuadRows;
+constexpr int64_t kByteLine = kByteRows;
+
+// A single row for gemv8: table[k][4] = x, x << 8, x << 16, x << 24, so that four
+// bytes from anywhere become a quad by three ORs.
+constexpr int64_t kTableLine = 16;
+
+// Four rows of a 1x4 weight side by side: values[step][row][4], offsets[step][row] the
+// byte offset of the block's quad in xt. Shorter rows end with zero values.
+struct SparseRows4 {
+  const int8_t* values;
+  const uint32_t* offsets;
+  int64_t steps;
+};
+
+// Eight rows of an 8x1 weight: values[group][row][4], offsets[group][4] = k * kTableLine.
+// The last groups are filled up with zero values.
+struct SparseRows8 {
+  const int8_t* values;
+  const uint32_t* offsets;
+  int64_t groups;  // a multiple of 4
+};
+
+struct SparseKernels {
+  const char* name;
+  // x: `rows` rows of 4 * quads bytes. Rows up to the next multiple of 16 become 0.
+  void (*to_quads)(const uint8_t* x, int64_t stride, int64_t rows, int64_t quads, uint8_t* xt);
+  void (*to_bytes)(const uint8_t* x, int64_t stride, int64_t rows, int64_t quads, uint8_t* xt);
+  // c[r][0, rows), filled to a multiple of 8 at least.
+  void (*rows4)(const SparseRows4& w, const uint8_t* xt, int64_t rows, int32_t* const c[4]);
+  // c[r * 64 + row], likewise.
+  void (*rows8)(const SparseRows8& w, const uint8_t* xt, int64_t rows, int32_t* c);
+  // One input row: c[0, 8). to_table: k is a multiple of 16.
+  void (*to_table)(const uint8_t* x, int64_t k, uint32_t* table);
+  void (*gemv8)(const SparseRows8& w, const uint32_t* table, int32_t* c);
+  // dst[j][i] = src[i][j] for 16 by 16 values; strides in elements.
+  void (*transpose16)(const int32_t* src, int64_t src_stride, int32_t* dst, int64_t dst_stride);
+};
+
+// The table of the best level <= isa that has one (portable, avx2, avx512, avx512_vnni).
+const SparseKernels& sparse_kernels(Isa isa);
+
+}  // namespace tae::kernels

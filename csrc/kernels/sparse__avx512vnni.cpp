@@ -1,0 +1,45 @@
+// Compiled with the flags of its level: everything but the table has internal linkage.
+#include "kernels/sparse_avx512-inl.h"
+
+namespace tae::kernels {
+namespace {
+
+struct Vnni512 : Vec512 {
+  static T weight(int32_t quad) { return _mm512_set1_epi32(quad); }
+  static T weights(const int8_t* p) { return load(p); }
+  static T dot(T acc, T x, T w) { return _mm512_dpbusd_epi32(acc, x, w); }
+};
+
+// Half a vector for up to 8 input rows: two 256-bit loads a cycle, one of 512.
+struct Vnni256 {
+  using T = __m256i;
+  static constexpr int kBytes = 32;
+  static T zero() { return _mm256_setzero_si256(); }
+  static T load(const void* p) { return _mm256_loadu_si256(static_cast<const T*>(p)); }
+  static void store(void* p, T v) { _mm256_storeu_si256(static_cast<T*>(p), v); }
+  static T weight(int32_t quad) { return _mm256_set1_epi32(quad); }
+  static T dot(T acc, T x, T w) { return _mm256_dpbusd_epi32(acc, x, w); }
+  static T lo8(T a, T b) { return _mm256_unpacklo_epi8(a, b); }
+  static T hi8(T a, T b) { return _mm256_unpackhi_epi8(a, b); }
+  static T lo16(T a, T b) { return _mm256_unpacklo_epi16(a, b); }
+  static T hi16(T a, T b) { return _mm256_unpackhi_epi16(a, b); }
+};
+
+void rows4_vnni(const SparseRows4& w, const uint8_t* xt, int64_t rows, int32_t* const c[4]) {
+  if (rows <= 8) return rows4_part<Vnni256, 1>(w, xt, 0, c);
+  rows4<Vnni512>(w, xt, rows, c);
+}
+
+void rows8_vnni(const SparseRows8& w, const uint8_t* xt, int64_t rows, int32_t* c) {
+  if (rows <= 8) return rows8_part<Vnni256, 8, false, false>(w, xt, 0, 0, c);
+  rows8<Vnni512>(w, xt, rows, c);
+}
+
+}  // namespace
+
+extern const SparseKernels sparse_kernels__avx512vnni;
+const SparseKernels sparse_kernels__avx512vnni = {"avx512 vnni",        to_quads_vector,   to_bytes_vector,
+                                                  rows4_vnni,           rows8_vnni,        to_table_vector,
+                                                  gemv8_fours<Vnni512>, transpose16_vector};
+
+}  // namespace tae::kernels
