@@ -1,5 +1,5 @@
 """Modules under the paths of torch.ao.nn."""
 
-from torch_ao_ext.nn import intrinsic, quantized
+from torch_ao_ext.nn import intrinsic, quantized, sparse
 
-__all__ = ["intrinsic", "quantized"]
+__all__ = ["intrinsic", "quantized", "sparse"]
