@@ -184,6 +184,7 @@ def _sparse_calls():
         (xs, 0.1, -7, *wide, s, None, 1.0, 0, F32, "relu", [], None, 1.0, 0),
         (xu, 0.1, 255, *columns, s[:1], bias, 0.2, -9, S8, "clamp,add", [-1.0, 1.0], other, 0.5, 3),
         (xs[:, :0], 0.1, 0, *quads, s, bias, 1.0, 0, BF16, "", [], None, 1.0, 0),
+        (xs[0].t().contiguous().t(), 0.1, 0, *columns, s, bias, 1.0, 0, F32, "gelu", [], None, 1.0, 0),
     ]
 
 
@@ -195,6 +196,7 @@ def _sparse_dynamic_calls():
         (x.to(BF16), *columns, s[:1], None, False, True, False, None, "add", [], other.to(BF16)),
         (x[0], *columns, s, bias, True, True, True, F32, "clamp", [-1.0, 1.0], None),
         (torch.randn(0, 18), *quads, s, None, True, False, False, None, "", [], None),
+        (x.t().contiguous().t(), *quads, s, bias, False, False, True, BF16, "tanh", [], None),
     ]
 
 

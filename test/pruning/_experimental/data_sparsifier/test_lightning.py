@@ -18,8 +18,10 @@ PACKAGE = "torch_ao_ext.pruning._experimental.data_sparsifier.lightning.callback
 @pytest.fixture
 def callbacks(monkeypatch):
     lightning = types.ModuleType("pytorch_lightning")
-    lightning.callbacks = types.SimpleNamespace(Callback=type("Callback", (), {}))
+    lightning.callbacks = types.ModuleType("pytorch_lightning.callbacks")
+    lightning.callbacks.Callback = type("Callback", (), {})
     monkeypatch.setitem(sys.modules, "pytorch_lightning", lightning)
+    monkeypatch.setitem(sys.modules, "pytorch_lightning.callbacks", lightning.callbacks)
     monkeypatch.delitem(sys.modules, f"{PACKAGE}.data_sparsity", raising=False)
     yield importlib.import_module(f"{PACKAGE}.data_sparsity")
     sys.modules.pop(f"{PACKAGE}.data_sparsity", None)

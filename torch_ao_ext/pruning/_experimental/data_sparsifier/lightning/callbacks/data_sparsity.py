@@ -6,7 +6,6 @@ They work on a copy; the trained model is not changed. The copy is `sparsified`.
 from copy import deepcopy
 from typing import Any
 
-import pytorch_lightning as pl
 from torch import nn
 
 from torch_ao_ext.pruning._experimental.data_sparsifier.lightning.callbacks._data_sparstity_utils import (
@@ -15,10 +14,22 @@ from torch_ao_ext.pruning._experimental.data_sparsifier.lightning.callbacks._dat
     _log_sparsified_level,
 )
 
+try:
+    from pytorch_lightning.callbacks import Callback
+except ModuleNotFoundError as error:
+    _missing = error
+
+    class Callback:  # type: ignore[no-redef]
+        """Stands in for Lightning's class, so that the package imports without Lightning."""
+
+        def __init__(self) -> None:
+            raise ImportError("data_sparsity: pytorch_lightning must be installed") from _missing
+
+
 __all__ = ["PostTrainingDataSparsity", "TrainingAwareDataSparsity"]
 
 
-class PostTrainingDataSparsity(pl.callbacks.Callback):
+class PostTrainingDataSparsity(Callback):
     """Sparsifies once, when training ends.
 
     Args:
@@ -43,7 +54,7 @@ class PostTrainingDataSparsity(pl.callbacks.Callback):
         _log_sparsified_level(self.sparsified, self.data_sparsifier)
 
 
-class TrainingAwareDataSparsity(pl.callbacks.Callback):
+class TrainingAwareDataSparsity(Callback):
     """Recomputes the masks after every epoch, on a schedule.
 
     Args:
