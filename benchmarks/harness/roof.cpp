@@ -172,6 +172,21 @@ __attribute__((target("avx2"))) void read_all(const char* data, int64_t bytes) {
   sink += _mm256_extract_epi32(a, 0);
 }
 
+// Every cache line of the rows, fetched ahead into the second-level cache.
+int64_t read_rows(const char* table, int64_t row_bytes, const int64_t* indices, int64_t count) {
+  constexpr int64_t kAhead = 48;
+  int64_t sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const char* next = table + indices[i + kAhead < count ? i + kAhead : i] * row_bytes;
+    for (int64_t b = 0; b < row_bytes; b += 64) _mm_prefetch(next + b, _MM_HINT_T1);
+    _mm_prefetch(next + row_bytes - 1, _MM_HINT_T1);
+    const char* row = table + indices[i] * row_bytes;
+    for (int64_t b = 0; b < row_bytes; b += 64) sum += row[b];
+    sum += row[row_bytes - 1];
+  }
+  return sum;
+}
+
 }  // namespace
 
 extern "C" {
@@ -182,6 +197,15 @@ double roof_int8_gops(const char* loop, int threads, int64_t iterations) {
   if (l == nullptr) return 0;
   const double s = run_together(threads, [&](int) { l->run(iterations); });
   return static_cast<double>(l->ops_per_iteration) * iterations * threads / s / 1e9;
+}
+
+// Million rows a second that `threads` threads read from a table at these indices.
+double roof_random_mrows(const char* table, int64_t row_bytes, const int64_t* indices, int64_t count,
+                         int threads) {
+  const int64_t share = count / threads;
+  const double s = run_together(
+      threads, [&](int t) { sink += read_rows(table, row_bytes, indices + t * share, share); });
+  return static_cast<double>(share) * threads / s / 1e6;
 }
 
 // GB/s of reading `bytes` in all, `passes` times; each thread reads its share.

@@ -6,6 +6,7 @@ The library is cached outside the checkout, keyed by its source and compiler.
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import shutil
 import statistics
@@ -44,6 +45,10 @@ def library():
     lib.roof_int8_gops.restype = lib.roof_read_gbps.restype = ctypes.c_double
     lib.roof_int8_gops.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int64]
     lib.roof_read_gbps.argtypes = [ctypes.c_int64, ctypes.c_int, ctypes.c_int64]
+    lib.roof_random_mrows.restype = ctypes.c_double
+    lib.roof_random_mrows.argtypes = [
+        ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int,
+    ]  # fmt: skip
     return lib
 
 
@@ -91,6 +96,31 @@ class Sampler:
 
     @property
     def gops(self):
+        return statistics.median(self.values)
+
+
+class RowSampler:
+    """The same for random rows: reads a table (a uint8 tensor) at int64 indices, nothing else.
+
+    Every call reads another part of the indices, so that no row is still in the cache.
+    Read `mrows`, million rows a second.
+    """
+
+    def __init__(self, table, indices, threads, parts=8):
+        self.table, self.threads, self.values = table, threads, []
+        self.parts = itertools.cycle(indices.flatten().chunk(parts))
+
+    def __call__(self):
+        time.sleep(0.02)
+        part = next(self.parts)
+        row_bytes = self.table.shape[1]
+        rate = library().roof_random_mrows(
+            self.table.data_ptr(), row_bytes, part.data_ptr(), part.numel(), self.threads
+        )
+        self.values.append(rate)
+
+    @property
+    def mrows(self):
         return statistics.median(self.values)
 
 

@@ -23,9 +23,40 @@ class LinearShape:
         return f"M={self.m} {self.k}->{self.n}"
 
 
+@dataclass(frozen=True)
+class BagShape:
+    layer: str
+    rows: int
+    dim: int
+    pooling: int
+    batch: int
+    indices: str  # hot, uniform, zipf; lookup: no bags, uniform
+
+    @property
+    def count(self):
+        return self.pooling * self.batch
+
+    def __str__(self):
+        bags = "" if self.indices == "lookup" else f" x {self.pooling}"
+        return f"{self.rows} x {self.dim}, {self.batch}{bags} {self.indices}"
+
+
+def read_bags(name):
+    """Rows of shapes/<name>.csv with the fields of BagShape."""
+    return [
+        BagShape(r["layer"], *(int(r[k]) for k in ("rows", "dim", "pooling", "batch")), r["indices"])
+        for r in _read(name)
+    ]
+
+
 def read_linear(name):
     """Rows of shapes/<name>.csv with the columns layer, M, K, N, repeat."""
+    return [
+        LinearShape(r["layer"], int(r["M"]), int(r["K"]), int(r["N"]), int(r["repeat"])) for r in _read(name)
+    ]
+
+
+def _read(name):
     with open(FOLDER / f"{name}.csv", newline="") as file:
         lines = [line for line in file if line.strip() and not line.startswith("#")]
-    rows = csv.DictReader(lines)
-    return [LinearShape(r["layer"], int(r["M"]), int(r["K"]), int(r["N"]), int(r["repeat"])) for r in rows]
+    return list(csv.DictReader(lines))

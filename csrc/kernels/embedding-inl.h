@@ -38,15 +38,15 @@ TAE_VEC void prefetch_columns(const uint8_t* row, const Columns& c) {
   prefetch_line(row + c.code_bytes + embedding_tail_bytes(kBits) - 1);
 }
 
-// body(codes, accumulator) for each vector of a row's columns.
-template <int kBits, int kGroups, typename Body>
+// body(codes, accumulator) for each vector of a row's columns. kWhole: the last group is.
+template <int kBits, int kGroups, bool kWhole, typename Body>
 TAE_VEC void for_vectors(const uint8_t* row, const Columns& c, VF (&accumulators)[kGroups][kPhases<kBits>],
                          const Body& body) {
   const uint8_t* p = row + c.first;
 #pragma GCC unroll 16
   for (int g = 0; g < kGroups; ++g, p += kLanes) {
     VF codes[kPhases<kBits>];
-    if (g + 1 < kGroups) {
+    if (kWhole || g + 1 < kGroups) {
       Codes<kBits>::full(p, codes);
     } else {
       Codes<kBits>::last(p, c.last_lanes, codes);
@@ -56,7 +56,7 @@ TAE_VEC void for_vectors(const uint8_t* row, const Columns& c, VF (&accumulators
   }
 }
 
-template <int kBits, int kGroups, bool kWeighted>
+template <int kBits, int kGroups, bool kWeighted, bool kWhole>
 [[gnu::noinline]] void sum_columns(const EmbeddingTable& table, const EmbeddingRun& run, float divisor,
                                    const Columns& c, float* dst) noexcept {
   VF total[kGroups][kPhases<kBits>];
@@ -79,7 +79,8 @@ template <int kBits, int kGroups, bool kWeighted>
       }
       bias += s.bias;
       const VF scale = vf(s.scale);
-      for_vectors<kBits, kGroups>(row, c, total, [&](VF codes, VF& sum) { sum = fused(scale, codes, sum); });
+      for_vectors<kBits, kGroups, kWhole>(row, c, total,
+                                          [&](VF codes, VF& sum) { sum = fused(scale, codes, sum); });
     }
 #pragma GCC unroll 16
     for (int g = 0; g < kGroups; ++g)
@@ -119,7 +120,7 @@ template <int kBits, int kGroups>
     const uint8_t* row = table.rows + offset;
     const ScaleBias s = load_scale_bias<kBits>(row + c.code_bytes);
     const VF scale = vf(s.scale), bias = vf(s.bias);
-    for_vectors<kBits, kGroups>(
+    for_vectors<kBits, kGroups, false>(
         row, c, top, [&](VF codes, VF& highest) { highest = max(fused(scale, codes, bias), highest); });
   }
 #pragma GCC unroll 16
@@ -180,9 +181,11 @@ template <int kBits>
 TAE_VEC void sum_bits(const EmbeddingTable& table, const EmbeddingRun& run, float divisor, float* dst) {
   for_columns<kBits>(table, dst, [&](const Columns& c, float* to, auto groups) {
     if (run.weights != nullptr) {
-      sum_columns<kBits, groups.value, true>(table, run, divisor, c, to);
+      sum_columns<kBits, groups.value, true, false>(table, run, divisor, c, to);
+    } else if (c.last_lanes == kLanes) {
+      sum_columns<kBits, groups.value, false, true>(table, run, divisor, c, to);
     } else {
-      sum_columns<kBits, groups.value, false>(table, run, divisor, c, to);
+      sum_columns<kBits, groups.value, false, false>(table, run, divisor, c, to);
     }
   });
 }

@@ -51,7 +51,7 @@ struct EmbeddingRun {
 
 // Adding the bias once for so many rows saves an addition an element; waiting longer
 // costs accuracy, because codes are positive and the total grows without their bias.
-constexpr int64_t kBiasRows = 16;
+constexpr int64_t kBiasRows = 64;
 
 // Results are the same bits on every ISA: f32, `a * b + c` is rounded once (fused; emulated
 // where the CPU has no FMA). The caller holds a DefaultFloatEnv (vec_float_env.h): set once for many bags.
