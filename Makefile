@@ -12,7 +12,7 @@ export MAX_JOBS ?= $(shell nproc)
 CXX_SOURCES = $(shell find csrc third_party test/csrc test/third_party -name '*.cpp' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt -o -name '*.lock' -o -name '*.patch' 2>/dev/null)
 BUILD_DIR   = build/release
 
-.PHONY: demo test bench bench-full lint format build wheel clean test-cpp test-python
+.PHONY: demo test bench bench-full lint format build wheel clean test-cpp test-python fuzz-load
 
 demo: $(VENV)/.demo build
 	$(PY) benchmarks/demo.py
@@ -28,6 +28,13 @@ test-cpp: $(VENV)/.installed $(VENV)/.test
 
 test-python: $(VENV)/.installed $(VENV)/.test $(VENV)/.demo
 	$(PY) -m pytest test
+
+# Seconds of each fuzzing run; the planted bug is its control.
+FUZZ_SECONDS ?= 60
+
+fuzz-load: $(VENV)/.fuzz build
+	$(PY) test/fuzz/load_saved.py --seconds $(FUZZ_SECONDS) --planted
+	$(PY) test/fuzz/load_saved.py --seconds $(FUZZ_SECONDS)
 
 bench: $(VENV)/.bench build
 	$(PY) -m benchmarks.run
@@ -70,6 +77,10 @@ $(VENV)/.demo: $(VENV)/.build benchmarks/requirements-demo.txt
 $(VENV)/.test: $(VENV)/.build test/requirements.txt
 	sh third_party/system_packages.sh test
 	$(PIP) install -q -r test/requirements.txt
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.test test/fuzz/requirements.txt
+	$(PIP) install -q -r test/fuzz/requirements.txt
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.demo benchmarks/requirements.txt
