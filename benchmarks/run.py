@@ -22,6 +22,7 @@ BENCHMARKS = (
     ("ops/linear.py", ["--budget", "1.5"], []),
     ("ops/embedding.py", ["--budget", "1.5"], []),
     ("models/memory.py", [], []),
+    ("models/load.py", [], []),
     ("models/minilm.py", ["--budget", "4"], ["--autotune"]),
 )
 

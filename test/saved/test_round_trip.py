@@ -174,6 +174,10 @@ def test_copies_of_a_loaded_model(path):
     expected = loaded(x)
     for other in (copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
         assert torch.equal(other(x), expected)
+    torch.save(loaded.state_dict(), path.with_suffix(".pt"))
+    other = quantize_dynamic(small_float_model())
+    other.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True))
+    assert torch.equal(other(x), expected)
     again = path.with_name("again.safetensors")
     save_quantized(loaded, again)
     assert again.read_bytes() == path.read_bytes()
