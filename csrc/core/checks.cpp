@@ -1,5 +1,7 @@
 #include "core/checks.h"
 
+#include <xmmintrin.h>
+
 #include <cmath>
 
 #include "core/fork.h"
@@ -80,8 +82,19 @@ void check_per_channel(const Arg& arg, const at::Tensor& t, int64_t channels) {
   TAE_CHECK_VALUE(fits, arg, c10::str("have sizes [1] or [", channels, "]"), c10::str("sizes ", t.sizes()));
 }
 
+float nearest_float(double value) {
+  constexpr unsigned kChanged = 0xe040;  // rounding mode, flush-to-zero, denormals-are-zero
+  const unsigned mode = _mm_getcsr();
+  if ((mode & kChanged) == 0) return static_cast<float>(value);
+  _mm_setcsr(mode & ~kChanged);
+  volatile double from = value;  // volatile: the conversion stays between the two switches
+  volatile float rounded = static_cast<float>(from);
+  _mm_setcsr(mode);
+  return rounded;
+}
+
 float check_scale(const Arg& arg, double scale) {
-  const float s = static_cast<float>(scale);
+  const float s = nearest_float(scale);
   TAE_CHECK_VALUE(std::isnormal(s) && s > 0.f, arg, "be a finite, normal float32 number above 0", scale);
   return s;
 }

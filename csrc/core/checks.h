@@ -47,6 +47,9 @@ void check_same_sizes(const Arg& arg, const at::Tensor& t, at::IntArrayRef sizes
 // One value for all channels or one for each: [1], [] or [channels].
 void check_per_channel(const Arg& arg, const at::Tensor& t, int64_t channels);
 
+// Rounded to nearest, whatever rounding mode and flush-to-zero state the thread has.
+float nearest_float(double value);
+
 // A real scale as every engine needs it: a normal f32 above 0.
 float check_scale(const Arg& arg, double scale);
 int32_t check_zero_point(const Arg& arg, int64_t zero_point, int64_t lo, int64_t hi);

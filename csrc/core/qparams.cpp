@@ -22,7 +22,10 @@ std::vector<Out> convert(const Arg& arg, const at::Tensor& t, const Check& check
   out.reserve(values.size());
   for (int64_t i = 0; i < values.size(); ++i) {
     check(values[i], i, values.size());
-    out.push_back(static_cast<Out>(values[i]));
+    if constexpr (std::is_same_v<T, double>)
+      out.push_back(nearest_float(values[i]));
+    else
+      out.push_back(static_cast<Out>(values[i]));
   }
   return out;
 }
@@ -45,7 +48,7 @@ int64_t zero_point_value(const Arg& arg, const at::Tensor& t) {
 
 std::vector<float> scale_values(const Arg& arg, const at::Tensor& t, bool allow_double) {
   const auto check = [&](double s, int64_t i, int64_t size) {
-    const float f = static_cast<float>(s);
+    const float f = nearest_float(s);
     TAE_CHECK_VALUE(std::isnormal(f) && f > 0.f, arg,
                     size == 1 ? "be a finite, normal float32 number above 0"
                               : "hold finite, normal float32 numbers above 0",

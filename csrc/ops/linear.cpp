@@ -83,7 +83,7 @@ Tensor linear_leaky_relu(const Tensor& input, double input_scale, int64_t input_
                          const Tensor& weight, const Tensor& weight_scale, const OptTensor& weight_zero_point,
                          const OptTensor& bias, double output_scale, int64_t output_zero_point,
                          OptDtype output_dtype, double negative_slope) {
-  check_finite({"linear_leaky_relu", "negative_slope"}, static_cast<float>(negative_slope));
+  check_finite({"linear_leaky_relu", "negative_slope"}, nearest_float(negative_slope));
   return run("linear_leaky_relu",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},

@@ -69,8 +69,8 @@ PostOps parse_post_ops(const char* op, std::string_view names, at::ArrayRef<doub
   for (const Name* n : found) {
     PostOp p;
     p.kind = n->kind;
-    if (n->num_args > 0) p.alpha = static_cast<float>(*next++);
-    if (n->num_args > 1) p.beta = static_cast<float>(*next++);
+    if (n->num_args > 0) p.alpha = nearest_float(*next++);
+    if (n->num_args > 1) p.beta = nearest_float(*next++);
     TAE_CHECK_VALUE(!std::isnan(p.alpha) && !std::isnan(p.beta), args_arg, "hold no NaN", args);
     if (p.kind == PostOp::Kind::leaky_relu) check_finite(args_arg, p.alpha);
     TAE_CHECK_VALUE(p.kind != PostOp::Kind::clamp || p.alpha <= p.beta, args_arg,
