@@ -145,6 +145,19 @@ def unpack_cases():
         yield (table, bits, 9, torch.bfloat16), {}
 
 
+def sparse_cases(dynamic):
+    for block in ((1, 4), (8, 1)):
+        for n, k in ((5, 8), (8, 3), (16, 20)):
+            table = torch_ao_ext.ops.to_block_sparse(s8(n, k) * (torch.rand(n, k) < 0.2).to(torch.int8), block)
+            scale, bias = torch.rand(n) * 0.01 + 0.001, torch.randn(n)
+            for rows in ((4,), (0,), (2, 3)):
+                x = floats(*rows, k) if dynamic else u8(*rows, k)
+                if dynamic:
+                    yield (x, *table, scale, bias), {}
+                else:
+                    yield (x, 0.1, 3, *table, scale, bias, 0.3, 9), {}
+
+
 CASES = {
     "embedding": embedding_cases,
     "embedding_bag": bag_cases,
@@ -166,6 +179,8 @@ CASES = {
     "linear_tanh": static_cases,
     "linear_add": add_cases,
     "linear_add_relu": add_cases,
+    "sparse_linear": lambda: sparse_cases(dynamic=False),
+    "sparse_linear_dynamic": lambda: sparse_cases(dynamic=True),
     "quantize_per_tensor": quantize_tensor_cases,
     "quantize_per_tensor.tensor": lambda: qparam_tensors(quantize_tensor_cases()),
     "dequantize_per_tensor": dequantize_tensor_cases,
@@ -341,7 +356,8 @@ def test_meta_device():
 
 def test_python_functions_are_the_ops():
     public = {name.partition(".")[0] for name in CASES}
-    assert public == set(torch_ao_ext.ops.__all__)
+    helpers = {"BlockSparse", "from_block_sparse", "to_block_sparse"}
+    assert public | helpers == set(torch_ao_ext.ops.__all__)
     assert torch.equal(torch_ao_ext.ops.linear_dynamic(X, W, S8), ops.linear_dynamic(X, W, S8))
     scale, point = torch.tensor(0.1), torch.tensor(3)
     a = torch_ao_ext.ops.linear(XQ, 0.1, 3, W, S8, None, BIAS, 0.2, 4)

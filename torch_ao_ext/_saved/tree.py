@@ -20,6 +20,8 @@ __all__ = [
 
 # Most modules made from a description alone: bounds what a small file can allocate.
 MAX_MODULES = 4096
+# Deepest tree: a walk of modules recurses once a level.
+MAX_DEPTH = 200
 
 # torch's older re-parametrizations recompute a float `weight` before forward.
 _WEIGHT_HOOK_MODULES = (
@@ -105,6 +107,12 @@ def from_manifest(manifest: Manifest) -> nn.Module:
         raise FileError(
             f"argument 'model_fn' (or 'into') must be given: the file has {len(manifest.modules)} "
             f"modules, more than {MAX_MODULES}"
+        )
+    deepest = max(manifest.modules, key=lambda name: name.count("."))
+    if deepest.count(".") >= MAX_DEPTH:
+        raise FileError(
+            f"modules must be nested less deeply than {MAX_DEPTH} names, got {deepest.count('.') + 1} "
+            f"in '{deepest[:80]}...'"
         )
     model = make("", *manifest.modules[""])
     for name, (kind, args) in manifest.modules.items():

@@ -1,1 +1,3 @@
 """Schedules of the sparsity level."""
+
+__all__: list[str] = []

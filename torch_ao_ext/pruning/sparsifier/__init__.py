@@ -1,1 +1,3 @@
 """Sparsifiers of model weights."""
+
+__all__: list[str] = []
