@@ -26,11 +26,12 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   gemm gemm_pack gemm_portable gemm__avx2 gemm__avxvnni gemm__avx512 gemm__avx512vnni gemm__amx
   post_ops
   quantize quantize__avx2 quantize__avx512
+  rnn rnn__avx2 rnn__avx512
   rows rows__avx2 rows__avx512
   sparse sparse__avx2 sparse__avx512 sparse__avx512vnni)
 tae_sources(TAE_ENGINE_SOURCES engines input_rows order output_rule)
-tae_sources(TAE_ENGINE_SOURCES engines/native embedding linear plan sparse_linear sparse_pack)
-tae_sources(TAE_ENGINE_SOURCES engines/reference linear)
+tae_sources(TAE_ENGINE_SOURCES engines/native embedding linear plan rnn sparse_linear sparse_pack)
+tae_sources(TAE_ENGINE_SOURCES engines/reference linear rnn)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn onednn linear)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
 
@@ -41,5 +42,6 @@ tae_sources(TAE_TORCH_SOURCES ops
   linear linear_common linear_dynamic
   post_ops
   quantize_common quantize_per_channel quantize_per_tensor quantize_per_token
+  rnn rnn_cells rnn_common
   service
   sparse_linear sparse_weight)

@@ -31,6 +31,9 @@ struct TensorScan {
   void see(const std::optional<at::Tensor>& t) {
     if (t.has_value()) see(*t);
   }
+  void see(at::TensorList list) {
+    for (const at::Tensor& t : list) see(t);
+  }
   template <typename T>
   void see(const T&) {}
 };
@@ -40,6 +43,9 @@ inline bool plain(const at::Tensor& t) {
   return !t.defined() || t.unsafeGetTensorImpl()->autograd_meta() == nullptr;
 }
 inline bool plain(const std::optional<at::Tensor>& t) { return !t.has_value() || plain(*t); }
+inline bool plain(at::TensorList list) {
+  return std::all_of(list.begin(), list.end(), [](const at::Tensor& t) { return plain(t); });
+}
 template <typename T>
 bool plain(const T&) {
   return true;

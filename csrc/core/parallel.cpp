@@ -67,4 +67,19 @@ void detail::parallel_for(int64_t count, int64_t grain, RangeFn fn, void* contex
   at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { fn(context, begin, end); });
 }
 
+void detail::run_team(int most, MemberFn fn, void* context) {
+  const int threads = num_threads();
+  if (most > threads) most = threads;
+  if (most <= 1) {
+    fn(context, 0, 1);
+    return;
+  }
+#pragma omp parallel num_threads(most)
+  fn(context, omp_get_thread_num(), omp_get_num_threads());
+}
+
+void team_barrier() {
+#pragma omp barrier
+}
+
 }  // namespace tae

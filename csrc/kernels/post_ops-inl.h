@@ -63,7 +63,7 @@ TAE_VEC VF relu6_of_plus3(VF x) { return min(vf(6.f), max(vf(0.f), add(x, vf(3.f
 
 // The long ones are kept out of line: one copy per file instead of one per tile shape.
 // Vector arguments by reference, so that no calling convention depends on the ISA.
-[[gnu::noinline]] void apply_transcendental(PostOp::Kind kind, VF* x, int count) noexcept {
+[[gnu::noinline, maybe_unused]] void apply_transcendental(PostOp::Kind kind, VF* x, int count) noexcept {
   switch (kind) {
     case PostOp::Kind::silu:
       for (int i = 0; i < count; ++i) x[i] = mul(max(vf(kSiluFloor), x[i]), sigmoid(x[i]));

@@ -200,6 +200,56 @@ def _sparse_dynamic_calls():
     ]
 
 
+def _rnn_side(gates, layers=1, both=False, k=5, h=6, projection=None):
+    """weights, scales, biases of an int8 recurrent layer."""
+    weights, scales, biases = [], [], []
+    width = projection or h
+    for i in range(layers):
+        for _ in range(1 + both):
+            sizes = [(gates * h, k if i == 0 else width * (1 + both)), (gates * h, width)]
+            sizes += [(projection, h)] if projection else []
+            for j, size in enumerate(sizes):
+                weights.append(random_int(S8, *size))
+                scales.append(torch.rand(size[0] if j % 2 else 1) * 0.01 + 0.001)
+            biases += [torch.randn(gates * h), torch.randn(gates * h)]
+    return weights, scales, biases
+
+
+def _rnn_calls(gates):
+    two = gates == 4
+
+    def state(*sizes):
+        return (torch.randn(sizes), torch.randn(sizes)) if two else (torch.randn(sizes),)
+
+    none = (None, None) if two else (None,)
+    w, s, b = _rnn_side(gates, 2, True)
+    calls = [
+        (torch.randn(4, 3, 5), None, *none, *_rnn_side(gates), 1, False),
+        (torch.randn(3, 2, 5).to(BF16), None, *state(4, 2, 6), w, s, [], 2, True),
+        (torch.randn(6, 5), torch.tensor([3, 2, 1]), *state(4, 3, 6), w, s, b, 2, True),
+        (torch.randn(3, 2, 5).transpose(0, 1), None, *state(1, 3, 6), *_rnn_side(gates), 1, False),
+        (torch.randn(2, 0, 5), None, *none, *_rnn_side(gates), 1, False),
+    ]
+    if two:
+        side = _rnn_side(4, projection=3)
+        states = (torch.randn(1, 2, 3), torch.randn(1, 2, 6))
+        calls.append((torch.randn(4, 2, 5), None, *states, *side, 1, False))
+    if gates == 1:
+        calls = [(*call, ("tanh", "relu")[i % 2]) for i, call in enumerate(calls)]
+    return calls
+
+
+def _cell_calls(gates):
+    calls = []
+    for i, n in enumerate((3, 1, 0)):
+        (w_ih, w_hh), (s_ih, s_hh), biases = _rnn_side(gates)
+        states = [torch.randn(n, 6) if i != 1 else None for _ in range(2 if gates == 4 else 1)]
+        biases = biases if i != 2 else [None, None]
+        x = torch.randn(n, 5).to((F32, BF16)[i % 2])
+        calls.append((x, *states, w_ih, s_ih, w_hh, s_hh, *biases))
+    return [(*call, ("tanh", "relu")[i % 2]) for i, call in enumerate(calls)] if gates == 1 else calls
+
+
 def samples():
     static = _linear_calls()
     plain = [c[:10] for c in static]
@@ -234,6 +284,13 @@ def samples():
         "embedding_prepack": [(t, (8, 4, 2)[i % 3]) for i, t in enumerate(_prepack_tables())],
         "embedding_unpack": _unpack_calls(),
         "_prepack_embedding": [(call[0],) for call in _embedding_calls()],
+        "lstm": _rnn_calls(4),
+        "gru": _rnn_calls(3),
+        "rnn": _rnn_calls(1),
+        "lstm_cell": _cell_calls(4),
+        "gru_cell": _cell_calls(3),
+        "rnn_cell": _cell_calls(1),
+        "_prepack_rnn": [("gru", *_rnn_side(3, 2, True), 2, True, (F32, BF16)[i]) for i in range(2)],
         "choose_qparams": _choose(False),
         "choose_qparams_per_token": _choose(True),
     }

@@ -19,6 +19,7 @@ from torch_ao_ext.ops.linear_dynamic import linear_dynamic, linear_relu_dynamic
 from torch_ao_ext.ops.quantize_per_channel import dequantize_per_channel, quantize_per_channel
 from torch_ao_ext.ops.quantize_per_tensor import dequantize_per_tensor, quantize_per_tensor
 from torch_ao_ext.ops.quantize_per_token import dequantize_per_token, quantize_per_token
+from torch_ao_ext.ops.rnn import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from torch_ao_ext.ops.sparse_linear import (
     BlockSparse,
     from_block_sparse,
@@ -39,6 +40,8 @@ __all__ = [
     "embedding_prepack",
     "embedding_unpack",
     "from_block_sparse",
+    "gru",
+    "gru_cell",
     "linear",
     "linear_add",
     "linear_add_relu",
@@ -47,9 +50,13 @@ __all__ = [
     "linear_relu",
     "linear_relu_dynamic",
     "linear_tanh",
+    "lstm",
+    "lstm_cell",
     "quantize_per_channel",
     "quantize_per_tensor",
     "quantize_per_token",
+    "rnn",
+    "rnn_cell",
     "sparse_linear",
     "sparse_linear_dynamic",
     "to_block_sparse",

@@ -1,0 +1,216 @@
+// The rule of engines/rnn.h as plain loops: the definition that `native` is compared with.
+#include "engines/rnn.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "engines/linear.h"
+#include "kernels/post_ops.h"
+#include "kernels/vec_float_env.h"
+
+namespace tae {
+namespace {
+
+float sigmoid(float x) { return kernels::apply_post_op({PostOp::Kind::sigmoid}, x, 0.f); }
+float tanh_of(float x) { return kernels::apply_post_op({PostOp::Kind::tanh}, x, 0.f); }
+
+float largest(const float* row, int64_t count) {
+  float m = 0.f;
+  for (int64_t i = 0; i < count; ++i) {
+    if (!std::isfinite(row[i])) return std::numeric_limits<float>::quiet_NaN();
+    m = std::fabs(row[i]) > m ? std::fabs(row[i]) : m;
+  }
+  return m;
+}
+
+// Integers of one row, without the offset of 128.
+struct QuantizedState {
+  float scale = 1.f;
+  std::vector<int32_t> q;
+};
+
+QuantizedState quantize(const float* row, int64_t count, float scale, float inverse) {
+  QuantizedState s{scale, std::vector<int32_t>(count)};
+  for (int64_t i = 0; i < count; ++i) {
+    const float v = row[i] * inverse;
+    const float bounded = v > -127.f ? (v < 127.f ? v : 127.f) : -127.f;
+    s.q[i] = static_cast<int32_t>(std::nearbyintf(bounded));
+  }
+  return s;
+}
+
+// With the scale of the row's largest value.
+QuantizedState search(const float* row, int64_t count) {
+  const float m = largest(row, count);
+  float scale = m / 127.f;
+  if (scale < std::numeric_limits<float>::min()) scale = m == 0.f ? 1.f : std::numeric_limits<float>::min();
+  return quantize(row, count, scale, 1.f / scale);
+}
+
+float dot(const QuantizedState& s, const int8_t* weight, float weight_scale) {
+  int64_t acc = 0;
+  for (size_t k = 0; k < s.q.size(); ++k) acc += int64_t{s.q[k]} * weight[k];
+  return static_cast<float>(static_cast<int32_t>(acc)) * (s.scale * weight_scale);
+}
+
+template <typename T>
+std::vector<T> copy(const T* data, int64_t count) {
+  return data == nullptr ? std::vector<T>() : std::vector<T>(data, data + count);
+}
+
+class ReferenceRnn final : public RnnImpl {
+ public:
+  ReferenceRnn(const RnnProblem& p, LinearImplPtr input);
+  void run(const RnnArgs& args, const RnnDirection* directions, int count) const override {
+    for (int i = 0; i < count; ++i)
+      static_cast<const ReferenceRnn*>(directions[i].impl)->run_direction(args, directions[i]);
+  }
+  const char* engine() const override { return "reference"; }
+  std::string description() const override { return "scalar"; }
+  size_t packed_bytes() const override {
+    return weight_hh_.size() + weight_hr_.size() + 4 * (scale_hh_.size() + scale_hr_.size() + bias_n_.size());
+  }
+
+ private:
+  [[gnu::noinline]] void run_direction(const RnnArgs& args, const RnnDirection& d) const;
+  QuantizedState state_of(const float* h, bool first, float start) const;
+  void step(const float* x, const QuantizedState& s, float* h, float* c) const;
+
+  RnnKind kind_;
+  bool projected_;
+  int64_t input_size_, hidden_, output_;
+  DType input_dtype_;
+  LinearImplPtr input_;
+  std::vector<int8_t> weight_hh_, weight_hr_;
+  std::vector<float> scale_hh_, scale_hr_;
+  std::vector<float> bias_n_;  // GRU: b_hn, or zeros
+};
+
+ReferenceRnn::ReferenceRnn(const RnnProblem& p, LinearImplPtr input)
+    : kind_(p.kind),
+      projected_(p.projected()),
+      input_size_(p.input),
+      hidden_(p.hidden),
+      output_(p.output),
+      input_dtype_(p.input_dtype),
+      input_(std::move(input)),
+      weight_hh_(copy(p.weight_hh, gates_of(p.kind) * p.hidden * p.output)),
+      weight_hr_(copy(p.weight_hr, p.output * p.hidden)),
+      scale_hh_(copy(p.scale_hh, gates_of(p.kind) * p.hidden)),
+      scale_hr_(copy(p.scale_hr, p.output)),
+      bias_n_(p.hidden) {
+  if (p.kind == RnnKind::gru && p.bias_hh != nullptr)
+    for (int64_t u = 0; u < hidden_; ++u) bias_n_[u] = p.bias_hh[2 * hidden_ + u];
+}
+
+// start: the row's max(1, max|h0|).
+QuantizedState ReferenceRnn::state_of(const float* h, bool first, float start) const {
+  if (first && std::isnan(start)) return quantize(h, output_, start, start);
+  if (!searches_scale(kind_, projected_)) {
+    const bool wide = first || kind_ == RnnKind::gru;
+    return wide && start != 1.f ? quantize(h, output_, start / 127.f, 127.f / start)
+                                : quantize(h, output_, 1.f / 127.f, 127.f);
+  }
+  return search(h, output_);
+}
+
+void ReferenceRnn::step(const float* x, const QuantizedState& s, float* h, float* c) const {
+  std::vector<float> out(hidden_);
+  const auto recurrent = [&](int64_t g, int64_t u) {
+    const int64_t row = g * hidden_ + u;
+    return dot(s, weight_hh_.data() + row * output_, scale_hh_[row]);
+  };
+  for (int64_t u = 0; u < hidden_; ++u) {
+    const float first = x[u] + recurrent(0, u);
+    if (kind_ == RnnKind::lstm) {
+      const float i = sigmoid(first);
+      const float f = sigmoid(x[hidden_ + u] + recurrent(1, u));
+      const float g = tanh_of(x[2 * hidden_ + u] + recurrent(2, u));
+      const float o = sigmoid(x[3 * hidden_ + u] + recurrent(3, u));
+      const float kept = f * c[u];
+      const float added = i * g;
+      c[u] = kept + added;
+      out[u] = o * tanh_of(c[u]);
+    } else if (kind_ == RnnKind::gru) {
+      const float r = sigmoid(first);
+      const float z = sigmoid(x[hidden_ + u] + recurrent(1, u));
+      const float inner = recurrent(2, u) + bias_n_[u];
+      const float n = tanh_of(x[2 * hidden_ + u] + r * inner);
+      out[u] = n + z * (h[u] - n);
+    } else {
+      out[u] = kind_ == RnnKind::rnn_tanh ? tanh_of(first) : (0.f > first ? 0.f : first);
+    }
+  }
+  if (projected_) {
+    const QuantizedState wide = search(out.data(), hidden_);
+    for (int64_t j = 0; j < output_; ++j) h[j] = dot(wide, weight_hr_.data() + j * hidden_, scale_hr_[j]);
+  } else {
+    for (int64_t u = 0; u < hidden_; ++u) h[u] = out[u];
+  }
+}
+
+void ReferenceRnn::run_direction(const RnnArgs& args, const RnnDirection& d) const {
+  const kernels::DefaultFloatEnv env;
+  const int64_t columns = gates_of(kind_) * hidden_;
+  std::vector<float> x(columns);
+  std::vector<float> start(args.batch, 1.f);
+  std::vector<bool> first(args.batch, true);
+  for (int64_t n = 0; n < args.batch; ++n) {
+    for (int64_t j = 0; j < output_; ++j)
+      d.h[n * output_ + j] = d.h0 == nullptr ? 0.f : d.h0[n * output_ + j];
+    const float m = largest(d.h + n * output_, output_);
+    start[n] = m <= 1.f ? 1.f : m;
+    if (kind_ != RnnKind::lstm) continue;
+    for (int64_t u = 0; u < hidden_; ++u) {
+      const float c = d.c0 == nullptr ? 0.f : d.c0[n * hidden_ + u];
+      if (std::isnan(c)) start[n] = c;
+      d.c[n * hidden_ + u] = c;
+    }
+  }
+  for (int64_t i = 0; i < args.steps; ++i) {
+    const int64_t t = d.reverse ? args.steps - 1 - i : i;
+    for (int64_t n = 0; n < args.rows_of(t); ++n) {
+      const int64_t row = args.first_row(t) + n;
+      LinearArgs linear;
+      linear.m = 1;
+      linear.input = static_cast<const uint8_t*>(args.x) +
+                     row * input_size_ * static_cast<int64_t>(size_of(input_dtype_));
+      linear.input_stride = input_size_;
+      linear.output = x.data();
+      input_->run(linear);
+      float* h = d.h + n * output_;
+      const QuantizedState s = state_of(h, first[n], start[n]);
+      first[n] = false;
+      step(x.data(), s, h, kind_ == RnnKind::lstm ? d.c + n * hidden_ : nullptr);
+      for (int64_t j = 0; j < output_; ++j) d.y[row * args.y_stride + j] = h[j];
+    }
+  }
+}
+
+}  // namespace
+
+Result<RnnImplPtr> make_rnn_reference(const RnnProblem& p) {
+  const int64_t rows = gates_of(p.kind) * p.hidden;
+  std::vector<float> bias(rows);
+  for (int64_t i = 0; i < rows; ++i) {
+    const bool apart = p.kind == RnnKind::gru && i >= 2 * p.hidden;
+    bias[i] =
+        (p.bias_ih == nullptr ? 0.f : p.bias_ih[i]) + (p.bias_hh == nullptr || apart ? 0.f : p.bias_hh[i]);
+  }
+  LinearProblem linear;
+  linear.k = p.input;
+  linear.n = rows;
+  linear.weight = p.weight_ih;
+  linear.weight_scale = p.scale_ih;
+  linear.weight_scale_size = rows;
+  linear.bias = bias.data();
+  linear.dynamic = true;
+  linear.input_dtype = p.input_dtype;
+  linear.output_dtype = DType::f32;
+  Result<LinearImplPtr> input = make_linear_reference(linear);
+  if (!input) return Refusal{input.reason()};
+  return RnnImplPtr(std::make_shared<ReferenceRnn>(p, std::move(input.value())));
+}
+
+}  // namespace tae

@@ -1,0 +1,99 @@
+// The recurrent family as engines see it: one direction of one layer, int8 weights.
+//
+//   X[t]   = W_ih x[t] + biases           linear_dynamic (engines/linear.h), affine rows, f32
+//   R[t]   = f32(acc) * (s_h * s_w)       acc = sum_k (q(h[t-1])[k] - 128) * w_hh, exact int32
+//   LSTM:  i, f, o = sigmoid(X + R), g = tanh(X + R)
+//          c = f * c + i * g,  h = o * tanh(c),  with a projection h = W_hr h
+//   GRU:   r, z = sigmoid(X + R),  n = tanh(X_n + r * (R_n + b_hn)),  h = n + z * (h - n)
+//   RNN:   h = tanh(X + R) or max(0, X + R)
+// Each step in f32, no FMA. Biases are added in f32: b_ih + b_hh; b_hn stays apart.
+//
+// q(h) = clamp(round_half_even(h * (1 / s_h)), -127, 127) + 128, a scale for each row:
+//   LSTM without projection, GRU: |h| <= 1 needs no search: s_h = 1/127. Initial states may
+//     be larger: s_h = max(1, max|h0|) / 127 for the first step (GRU: for all of them).
+//   RNN, LSTM with projection (before and after it): s_h = max|h| / 127 at each step (0: 1;
+//     not below the smallest normal float).
+// A row of x or of h0 with a NaN or infinity, or of c0 with a NaN, gives NaN in every unit
+// of this and of later steps. Torch-free.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "core/dtype.h"
+#include "core/result.h"
+
+namespace tae {
+
+enum class RnnKind : uint8_t { lstm, gru, rnn_tanh, rnn_relu };
+
+constexpr int64_t gates_of(RnnKind kind) { return kind == RnnKind::lstm ? 4 : kind == RnnKind::gru ? 3 : 1; }
+
+// Hidden scale: fixed, or from the row at each step.
+constexpr bool searches_scale(RnnKind kind, bool projected) {
+  return projected || kind == RnnKind::rnn_tanh || kind == RnnKind::rnn_relu;
+}
+
+struct RnnProblem {
+  RnnKind kind = RnnKind::lstm;
+  int64_t input = 0;   // features of x
+  int64_t hidden = 0;  // units
+  int64_t output = 0;  // features of h: hidden, or those of the projection
+  DType input_dtype = DType::f32;
+  // [gates * hidden] rows in torch's gate order (i f g o, r z n); scales [rows], biases too.
+  const int8_t* weight_ih = nullptr;  // [rows][input]
+  const float* scale_ih = nullptr;
+  const int8_t* weight_hh = nullptr;  // [rows][output]
+  const float* scale_hh = nullptr;
+  const float* bias_ih = nullptr;  // or null, as the next
+  const float* bias_hh = nullptr;
+  const int8_t* weight_hr = nullptr;  // [output][hidden], or null
+  const float* scale_hr = nullptr;
+
+  bool projected() const { return weight_hr != nullptr; }
+};
+
+// Largest k: 128 * column_sum must fit into int32.
+constexpr int64_t kMaxRnnK = 65793;
+
+class RnnImpl;
+
+// One direction of a call. States are [batch][...], contiguous.
+struct RnnDirection {
+  const RnnImpl* impl = nullptr;
+  bool reverse = false;
+  const float* h0 = nullptr;  // null: zeros
+  const float* c0 = nullptr;
+  float* h = nullptr;  // [batch][output], final
+  float* c = nullptr;  // [batch][hidden], final
+  float* y = nullptr;  // first row of the output of this direction
+};
+
+struct RnnArgs {
+  int64_t steps = 0;
+  int64_t batch = 0;
+  const int64_t* batch_sizes = nullptr;  // [steps], descending, rows packed; null: all `batch`
+  const int64_t* row_offsets = nullptr;  // [steps + 1], first row of each step; with batch_sizes
+  const void* x = nullptr;               // [rows][input]
+  int64_t y_stride = 0;                  // elements from one row of y to the next
+
+  int64_t rows_of(int64_t t) const { return batch_sizes == nullptr ? batch : batch_sizes[t]; }
+  int64_t first_row(int64_t t) const { return batch_sizes == nullptr ? t * batch : row_offsets[t]; }
+};
+
+class RnnImpl {
+ public:
+  virtual ~RnnImpl() = default;
+  // Runs one layer: one or two directions whose impl is of this engine. Thread-safe.
+  virtual void run(const RnnArgs& args, const RnnDirection* directions, int count) const = 0;
+  virtual const char* engine() const = 0;
+  virtual std::string description() const = 0;
+  virtual size_t packed_bytes() const = 0;
+};
+using RnnImplPtr = std::shared_ptr<const RnnImpl>;
+
+Result<RnnImplPtr> make_rnn_native(const RnnProblem& p);
+Result<RnnImplPtr> make_rnn_reference(const RnnProblem& p);
+
+}  // namespace tae

@@ -1,0 +1,59 @@
+// From the accumulators of one recurrent step to the next state, one table per ISA. The
+// formulas are in engines/rnn.h; sigmoid and tanh are those of post_ops.cpp, with the
+// same bits on every level.
+#pragma once
+
+#include <cstdint>
+
+#include "core/cpu_features.h"
+
+namespace tae::kernels {
+
+// Units whose gates lie side by side: one load of 16 columns is one gate of 16 units.
+constexpr int64_t kUnits = 16;
+
+// Column of gate g of unit u when `gates` gates of 16 units alternate.
+constexpr int64_t gate_column(int64_t u, int64_t g, int64_t gates) {
+  return u / kUnits * kUnits * gates + g * kUnits + u % kUnits;
+}
+
+// Scale of |h| <= 1 in integers, and its inverse.
+constexpr float kUnitScale = 1.f / 127.f;
+constexpr float kUnitInverse = 127.f;
+
+// A range of units (a multiple of 16, or up to the last) by rows. Pointers are at the
+// first unit or at its first column; strides are in elements.
+struct GateTile {
+  int64_t rows = 0;
+  int64_t units = 0;
+  const int32_t* acc = nullptr;  // [rows][columns] of sum_k q * w
+  int64_t acc_stride = 0;
+  const int32_t* column_sum = nullptr;
+  const float* weight_scale = nullptr;
+  const float* bias = nullptr;  // [columns], GRU only: of the recurrent side of n
+  const float* x = nullptr;     // [rows][columns], the input's side with its biases
+  int64_t x_stride = 0;
+  const float* row_scale = nullptr;  // [rows]
+  float* c = nullptr;                // LSTM: [rows][units], in and out
+  float* h = nullptr;                // [rows][units], out; GRU: in and out
+  int64_t state_stride = 0;          // of c and h
+  float* y = nullptr;                // copy of h for the output, or null
+  int64_t y_stride = 0;
+  uint8_t* q = nullptr;              // clamp(round(h * 127) + 128, 1, 255), or null
+  const float* q_inverse = nullptr;  // [rows]; null: 127 for all
+  int64_t q_stride = 0;
+};
+
+// h = f32(acc - 128 * column_sum) * (row_scale * weight_scale) for the projection of h.
+struct RnnKernels {
+  void (*lstm)(const GateTile& t);
+  void (*gru)(const GateTile& t);
+  void (*rnn_tanh)(const GateTile& t);
+  void (*rnn_relu)(const GateTile& t);
+  void (*project)(const GateTile& t);
+};
+
+// The table of the best level <= isa that has one (portable, avx2, avx512).
+const RnnKernels& rnn_kernels(Isa isa);
+
+}  // namespace tae::kernels

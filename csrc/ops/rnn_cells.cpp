@@ -1,0 +1,99 @@
+// One step: the sequence ops with T = 1 and 2-D tensors. input [N, K], h [N, H], c [N, H].
+#include "core/autograd.h"
+#include "ops/rnn_common.h"
+
+namespace tae {
+namespace {
+
+using at::Tensor;
+using OptTensor = std::optional<at::Tensor>;
+
+struct CellWeights {
+  const Tensor& weight_ih;
+  const Tensor& scale_ih;
+  const Tensor& weight_hh;
+  const Tensor& scale_hh;
+  const OptTensor& bias_ih;
+  const OptTensor& bias_hh;
+};
+
+bool given(const OptTensor& t) { return t.has_value() && t->defined(); }
+
+// [N, S] -> [1, N, S] under its own name in messages.
+OptTensor one_layer(const Arg& arg, const OptTensor& state) {
+  if (!given(state)) return std::nullopt;
+  check_tensor(arg, *state, {at::kFloat, at::kBFloat16});
+  check_rank(arg, *state, 2);
+  return state->unsqueeze(0);
+}
+
+RnnResult step(const char* op, RnnKind kind, const Tensor& input, const OptTensor& h, const OptTensor& c,
+               const CellWeights& w) {
+  check_tensor({op, "input"}, input, {at::kFloat, at::kBFloat16});
+  check_rank({op, "input"}, input, 2);
+  TAE_CHECK_VALUE(given(w.bias_ih) == given(w.bias_hh), (Arg{op, "bias_hh"}),
+                  "be given with bias_ih, or both None", given(w.bias_hh) ? "a tensor" : "None");
+  const Tensor weights[] = {w.weight_ih, w.weight_hh}, scales[] = {w.scale_ih, w.scale_hh};
+  std::vector<Tensor> biases;
+  if (given(w.bias_ih)) biases = {*w.bias_ih, *w.bias_hh};
+  RnnResult r = run_rnn({op, kind, weights, scales, biases, 1, false}, input.unsqueeze(0), std::nullopt,
+                        one_layer({op, "h"}, h), one_layer({op, "c"}, c));
+  r.h = r.h.squeeze(0);
+  if (r.c.defined()) r.c = r.c.squeeze(0);
+  return r;
+}
+
+std::tuple<Tensor, Tensor> lstm_cell(const Tensor& input, const OptTensor& h, const OptTensor& c,
+                                     const Tensor& weight_ih, const Tensor& scale_ih, const Tensor& weight_hh,
+                                     const Tensor& scale_hh, const OptTensor& bias_ih,
+                                     const OptTensor& bias_hh) {
+  const RnnResult r = step("lstm_cell", RnnKind::lstm, input, h, c,
+                           {weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh});
+  return {r.h, r.c};
+}
+
+Tensor gru_cell(const Tensor& input, const OptTensor& h, const Tensor& weight_ih, const Tensor& scale_ih,
+                const Tensor& weight_hh, const Tensor& scale_hh, const OptTensor& bias_ih,
+                const OptTensor& bias_hh) {
+  return step("gru_cell", RnnKind::gru, input, h, std::nullopt,
+              {weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh})
+      .h;
+}
+
+Tensor rnn_cell(const Tensor& input, const OptTensor& h, const Tensor& weight_ih, const Tensor& scale_ih,
+                const Tensor& weight_hh, const Tensor& scale_hh, const OptTensor& bias_ih,
+                const OptTensor& bias_hh, std::string_view nonlinearity) {
+  return step("rnn_cell", rnn_kind_of("rnn_cell", nonlinearity), input, h, std::nullopt,
+              {weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh})
+      .h;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
+  m.def(
+      "lstm_cell(Tensor input, Tensor? h, Tensor? c, Tensor weight_ih, Tensor weight_ih_scale, "
+      "Tensor weight_hh, Tensor weight_hh_scale, Tensor? bias_ih=None, Tensor? bias_hh=None) "
+      "-> (Tensor, Tensor)");
+  m.def(
+      "gru_cell(Tensor input, Tensor? h, Tensor weight_ih, Tensor weight_ih_scale, Tensor weight_hh, "
+      "Tensor weight_hh_scale, Tensor? bias_ih=None, Tensor? bias_hh=None) -> Tensor");
+  m.def(
+      "rnn_cell(Tensor input, Tensor? h, Tensor weight_ih, Tensor weight_ih_scale, Tensor weight_hh, "
+      "Tensor weight_hh_scale, Tensor? bias_ih=None, Tensor? bias_hh=None, str nonlinearity='tanh') "
+      "-> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
+  m.impl("lstm_cell", TORCH_FN(lstm_cell));
+  m.impl("gru_cell", TORCH_FN(gru_cell));
+  m.impl("rnn_cell", TORCH_FN(rnn_cell));
+}
+
+TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {
+  m.impl("lstm_cell", TORCH_FN((InferenceOnly<"lstm_cell", lstm_cell>::call)));
+  m.impl("gru_cell", TORCH_FN((InferenceOnly<"gru_cell", gru_cell>::call)));
+  m.impl("rnn_cell", TORCH_FN((InferenceOnly<"rnn_cell", rnn_cell>::call)));
+}
+
+}  // namespace tae

@@ -1,0 +1,343 @@
+#include "ops/rnn_common.h"
+
+#include <cmath>
+#include <limits>
+
+#include "core/env.h"
+#include "core/fork.h"
+#include "core/qparams.h"
+
+namespace tae {
+namespace {
+
+using at::Tensor;
+using OptTensor = std::optional<at::Tensor>;
+
+bool present(const OptTensor& t) { return t.has_value() && t->defined(); }
+
+const char* state_name(RnnKind kind) {
+  switch (kind) {
+    case RnnKind::lstm:
+      return "lstm";
+    case RnnKind::gru:
+      return "gru";
+    case RnnKind::rnn_tanh:
+      return "rnn_tanh";
+    case RnnKind::rnn_relu:
+      return "rnn_relu";
+  }
+  return "?";
+}
+
+// The tensors of one direction of one layer.
+struct Cell {
+  const RnnWeights& w;
+  int64_t index;
+
+  const Tensor& weight(int64_t i) const { return w.weights[index * w.weights_per_cell() + i]; }
+  const Tensor& scale(int64_t i) const { return w.scales[index * w.weights_per_cell() + i]; }
+  bool biased() const { return !w.biases.empty(); }
+  const Tensor& bias(int64_t i) const { return w.biases[2 * index + i]; }
+};
+
+void check_matrix(const RnnWeights& w, const Tensor& weight, const Tensor& scale, int64_t rows,
+                  int64_t columns) {
+  const Arg arg{w.op, "weights"};
+  check_tensor(arg, weight, {at::kChar});
+  TAE_CHECK_VALUE(weight.dim() == 2 && weight.size(0) == rows && weight.size(1) == columns, arg,
+                  c10::str("have sizes [", rows, ", ", columns, "] at this place"),
+                  c10::str("sizes ", weight.sizes()));
+  TAE_CHECK_VALUE(columns >= 1 && columns <= kMaxRnnK, arg, c10::str("have size(1) in [1, ", kMaxRnnK, "]"),
+                  columns);
+  const Arg scale_arg{w.op, "weight_scales"};
+  check_tensor(scale_arg, scale, {at::kFloat});
+  check_per_channel(scale_arg, scale, rows);
+}
+
+std::vector<float> row_scales(const char* op, const Tensor& scale, int64_t rows) {
+  std::vector<float> values = scale_values({op, "weight_scales"}, scale);
+  if (values.size() == 1) values.resize(rows, values[0]);
+  return values;
+}
+
+PackedState pack(const Cell& cell, DType input_dtype) {
+  const RnnWeights& w = cell.w;
+  const Arg arg{w.op, "weights"};
+  RnnProblem p;
+  p.kind = w.kind;
+  p.input = cell.weight(0).size(1);
+  p.hidden = w.hidden();
+  p.output = w.output();
+  p.input_dtype = input_dtype;
+  const int64_t rows = gates_of(w.kind) * p.hidden;
+  const Tensor ih = dense(arg, cell.weight(0)), hh = dense(arg, cell.weight(1));
+  const std::vector<float> scale_ih = row_scales(w.op, cell.scale(0), rows);
+  const std::vector<float> scale_hh = row_scales(w.op, cell.scale(1), rows);
+  p.weight_ih = span_of<int8_t>(arg, ih).first(rows * p.input);
+  p.weight_hh = span_of<int8_t>(arg, hh).first(rows * p.output);
+  p.scale_ih = scale_ih.data();
+  p.scale_hh = scale_hh.data();
+  std::vector<float> bias_ih, bias_hh, scale_hr;
+  if (cell.biased()) {
+    bias_ih = finite_values({w.op, "biases"}, cell.bias(0));
+    bias_hh = finite_values({w.op, "biases"}, cell.bias(1));
+    p.bias_ih = bias_ih.data();
+    p.bias_hh = bias_hh.data();
+    for (int64_t i = 0; i < rows; ++i)
+      TAE_CHECK_VALUE(std::abs(static_cast<double>(bias_ih[i]) + bias_hh[i]) <=
+                          static_cast<double>(std::numeric_limits<float>::max()),
+                      (Arg{w.op, "biases"}), "have a finite sum b_ih + b_hh", "an infinity");
+  }
+  Tensor hr;
+  if (w.projected()) {
+    hr = dense(arg, cell.weight(2));
+    scale_hr = row_scales(w.op, cell.scale(2), p.output);
+    p.weight_hr = span_of<int8_t>(arg, hr).first(p.output * p.hidden);
+    p.scale_hr = scale_hr.data();
+  }
+  SerialAfterFork serial;
+  const Settings& s = settings();
+  const Engine forced = s.engine.load();
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      forced == Engine::automatic || forced == Engine::native || forced == Engine::reference,
+      "torch_ao::", w.op, ": no engine accepts this call:\n  ", name_of(forced),
+      ": has no recurrent int8 layer with a scale for each row; native and reference have");
+  PackedState state;
+  const auto take = [&state](Result<RnnImplPtr> made, const char* name) {
+    if (!made) {
+      state.refused.emplace_back(name, made.reason());
+      return false;
+    }
+    RnnImplPtr impl = std::move(made.value());
+    state.engine = impl->engine();
+    state.description = impl->description();
+    state.packed_bytes = impl->packed_bytes();
+    state.impl = std::move(impl);
+    return true;
+  };
+  const bool done = (forced != Engine::reference && take(make_rnn_native(p), "native")) ||
+                    (forced != Engine::native && take(make_rnn_reference(p), "reference"));
+  TORCH_CHECK_NOT_IMPLEMENTED(done, "torch_ao::", w.op, ": no engine accepts this call:\n  ",
+                              state.refused.back().first, ": ", state.refused.back().second);
+  if (s.log_dispatch.load(std::memory_order_relaxed))
+    log_line(c10::str("pack ", w.op, " weights=", cell.weight(0).sizes(), ",", cell.weight(1).sizes(), " ",
+                      name_of(input_dtype), " engine=", state.engine, " kernel='", state.description,
+                      "' bytes=", state.packed_bytes));
+  return state;
+}
+
+PackedStatePtr packed(const Cell& cell, DType input_dtype) {
+  StateQuery query(state_name(cell.w.kind), cell.weight(0));
+  query.add(cell.scale(0));
+  query.add(cell.weight(1));
+  query.add(cell.scale(1));
+  if (cell.biased()) {
+    query.add(cell.bias(0));
+    query.add(cell.bias(1));
+  }
+  if (cell.w.projected()) {
+    query.add(cell.weight(2));
+    query.add(cell.scale(2));
+  }
+  query.add(int64_t{static_cast<int>(input_dtype)} | int64_t{cell.biased()} << 8 |
+            int64_t{cell.w.projected()} << 9);
+  return find_or_pack(query, [&] { return pack(cell, input_dtype); });
+}
+
+// Steps of a packed sequence: descending counts of active rows.
+struct Steps {
+  std::vector<int64_t> sizes;
+  std::vector<int64_t> offsets;
+};
+
+Steps read_batch_sizes(const RnnWeights& w, const Tensor& batch_sizes, int64_t rows) {
+  const Arg arg{w.op, "batch_sizes"};
+  check_tensor(arg, batch_sizes, {at::kLong});
+  check_rank(arg, batch_sizes, 1);
+  const Tensor plain = dense(arg, batch_sizes);
+  Steps s;
+  s.sizes = make_vector<int64_t>(arg, plain.numel());
+  s.offsets = make_vector<int64_t>(arg, plain.numel() + 1);
+  const Span<const int64_t> values = span_of<int64_t>(arg, plain);
+  for (int64_t i = 0; i < plain.numel(); ++i) {
+    const int64_t most = i == 0 ? rows : s.sizes[i - 1];
+    TAE_CHECK_VALUE(values[i] >= 1 && values[i] <= most, arg,
+                    "hold positive counts that do not grow and that sum to input.size(0)", values[i]);
+    s.sizes[i] = values[i];
+    s.offsets[i + 1] = s.offsets[i] + values[i];
+    TAE_CHECK_VALUE(s.offsets[i + 1] <= rows, arg, c10::str("sum to input.size(0) (", rows, ")"),
+                    s.offsets[i + 1]);
+  }
+  TAE_CHECK_VALUE(s.offsets.back() == rows, arg, c10::str("sum to input.size(0) (", rows, ")"),
+                  s.offsets.back());
+  return s;
+}
+
+// The state as dense float32, or undefined when absent.
+Tensor initial_state(const Arg& arg, const OptTensor& state, int64_t cells, int64_t batch, int64_t size) {
+  if (!present(state)) return {};
+  check_tensor(arg, *state, {at::kFloat, at::kBFloat16});
+  const int64_t sizes[] = {cells, batch, size};
+  check_same_sizes(arg, *state, sizes, "the state");
+  if (state->numel() == 0) return {};
+  const Tensor plain = dense(arg, *state);
+  check_storage(arg, plain);
+  if (plain.scalar_type() == at::kFloat) return plain;
+  return allocate(arg, plain.sizes(), [&] { return plain.to(at::kFloat); });
+}
+
+const float* floats(const Tensor& t, int64_t offset) {
+  return t.defined() ? static_cast<const float*>(t.const_data_ptr()) + offset : nullptr;
+}
+
+Tensor as_dtype(const Arg& arg, const Tensor& t, at::ScalarType dtype) {
+  if (!t.defined() || t.scalar_type() == dtype) return t;
+  return allocate(arg, t.sizes(), [&] { return t.to(dtype); });
+}
+
+// One layer: both directions together when one engine has both.
+void run_layer(const RnnWeights& w, const RnnArgs& args, const std::vector<PackedStatePtr>& states,
+               std::vector<RnnDirection>* directions) {
+  SerialAfterFork serial;
+  const bool together = directions->size() == 2 && states[0]->engine == states[1]->engine;
+  for (size_t i = 0; i < directions->size(); ++i) (*directions)[i].impl = &states[i]->as<RnnImpl>();
+  if (settings().log_dispatch.load(std::memory_order_relaxed))
+    log_line(c10::str("run ", w.op, " steps=", args.steps, " batch=", args.batch,
+                      " engine=", states[0]->engine, " kernel='", states[0]->description, "'"));
+  if (together) {
+    (*directions)[0].impl->run(args, directions->data(), 2);
+  } else {
+    for (const RnnDirection& d : *directions) d.impl->run(args, &d, 1);
+  }
+}
+
+}  // namespace
+
+RnnKind rnn_kind_of(const char* op, std::string_view nonlinearity) {
+  TAE_CHECK_VALUE(nonlinearity == "tanh" || nonlinearity == "relu", (Arg{op, "nonlinearity"}),
+                  "be 'tanh' or 'relu'", c10::str("'", nonlinearity, "'"));
+  return nonlinearity == "tanh" ? RnnKind::rnn_tanh : RnnKind::rnn_relu;
+}
+
+void check_rnn_weights(const RnnWeights& w) {
+  const Arg layers{w.op, "num_layers"}, weights{w.op, "weights"};
+  TAE_CHECK_VALUE(w.num_layers >= 1 && w.num_layers <= 1 << 20, layers, "be in [1, 1048576]", w.num_layers);
+  const int64_t count = static_cast<int64_t>(w.weights.size());
+  const bool may_project = w.kind == RnnKind::lstm;
+  TAE_CHECK_VALUE(count == 2 * w.cells() || (may_project && count == 3 * w.cells()), weights,
+                  c10::str("have ", 2 * w.cells(),
+                           may_project ? c10::str(" or ", 3 * w.cells()) : std::string(), " tensors"),
+                  count);
+  TAE_CHECK_VALUE(w.scales.size() == w.weights.size(), (Arg{w.op, "weight_scales"}),
+                  c10::str("have as many tensors as weights (", count, ")"), w.scales.size());
+  const int64_t biases = static_cast<int64_t>(w.biases.size());
+  TAE_CHECK_VALUE(biases == 0 || biases == 2 * w.cells(), (Arg{w.op, "biases"}),
+                  c10::str("have 0 or ", 2 * w.cells(), " tensors"), biases);
+  for (const Tensor& t : w.weights) {
+    check_tensor(weights, t, {at::kChar});
+    check_rank(weights, t, 2);
+  }
+  const int64_t gates = gates_of(w.kind);
+  const int64_t rows = w.weights[0].size(0);
+  TAE_CHECK_VALUE(rows >= gates && rows % gates == 0, weights,
+                  c10::str("have size(0) divisible by ", gates, " and above 0"), rows);
+  const int64_t output = w.projected() ? w.output() : w.hidden();
+  for (int64_t i = 0; i < w.cells(); ++i) {
+    const Cell cell{w, i};
+    const bool first = i < w.directions();
+    check_matrix(w, cell.weight(0), cell.scale(0), rows,
+                 first ? w.weights[0].size(1) : output * w.directions());
+    check_matrix(w, cell.weight(1), cell.scale(1), rows, output);
+    if (w.projected()) check_matrix(w, cell.weight(2), cell.scale(2), output, w.hidden());
+    for (int64_t b = 0; cell.biased() && b < 2; ++b) {
+      const Arg bias{w.op, "biases"};
+      check_tensor(bias, cell.bias(b), {at::kFloat});
+      check_rank(bias, cell.bias(b), 1);
+      check_size(bias, cell.bias(b), 0, rows, "weights[0].size(0)");
+    }
+  }
+}
+
+void prepack_rnn(const RnnWeights& w, at::ScalarType input_dtype) {
+  check_rnn_weights(w);
+  for (int64_t i = 0; i < w.cells(); ++i)
+    packed(Cell{w, i}, i < w.directions() ? dtype_of(input_dtype) : DType::f32);
+}
+
+RnnResult run_rnn(const RnnWeights& w, const Tensor& input, const OptTensor& batch_sizes, const OptTensor& h0,
+                  const OptTensor& c0) {
+  check_rnn_weights(w);
+  const Arg arg{w.op, "input"};
+  check_tensor(arg, input, {at::kFloat, at::kBFloat16});
+  const bool is_packed = present(batch_sizes);
+  check_rank(arg, input, is_packed ? 2 : 3);
+  check_size(arg, input, -1, w.weights[0].size(1), "weights[0].size(1)");
+
+  RnnArgs args;
+  Steps steps;
+  if (is_packed) {
+    steps = read_batch_sizes(w, *batch_sizes, input.size(0));
+    args.steps = static_cast<int64_t>(steps.sizes.size());
+    args.batch = args.steps == 0 ? 0 : steps.sizes[0];
+    args.batch_sizes = steps.sizes.data();
+    args.row_offsets = steps.offsets.data();
+  } else {
+    args.steps = input.size(0);
+    args.batch = input.size(1);
+  }
+  const int64_t hidden = w.hidden(), output = w.output(), width = output * w.directions();
+  const bool has_c = w.kind == RnnKind::lstm;
+  const Tensor first_h = initial_state({w.op, "h0"}, h0, w.cells(), args.batch, output);
+  const Tensor first_c = initial_state({w.op, "c0"}, c0, w.cells(), args.batch, hidden);
+
+  c10::SmallVector<int64_t, 3> sizes(input.sizes().begin(), input.sizes().end());
+  sizes.back() = width;
+  const int64_t h_sizes[] = {w.cells(), args.batch, output};
+  const int64_t c_sizes[] = {w.cells(), args.batch, hidden};
+  const at::ScalarType dtype = input.scalar_type();
+  check_numel(arg, sizes, 4);
+  check_numel(arg, h_sizes, 4);
+  check_numel(arg, c_sizes, 4);
+  RnnResult result;
+  result.h = empty_output(arg, h_sizes, at::kFloat);
+  if (has_c) result.c = empty_output(arg, c_sizes, at::kFloat);
+  result.y = empty_output(arg, sizes, at::kFloat);
+
+  const int64_t rows = input.numel() / input.size(-1);
+  Tensor x = dense(arg, input);
+  if (rows > 0) check_storage(arg, x);
+  for (int64_t layer = 0; layer < w.num_layers; ++layer) {
+    const bool last = layer + 1 == w.num_layers;
+    const Tensor y = last ? result.y : empty_output(arg, sizes, at::kFloat);
+    std::vector<PackedStatePtr> states;
+    std::vector<RnnDirection> directions;
+    for (int64_t d = 0; d < w.directions(); ++d) {
+      const int64_t i = layer * w.directions() + d;
+      states.push_back(packed(Cell{w, i}, layer == 0 ? dtype_of(dtype) : DType::f32));
+      RnnDirection direction;
+      direction.reverse = d == 1;
+      direction.h0 = floats(first_h, i * args.batch * output);
+      direction.c0 = floats(first_c, i * args.batch * hidden);
+      direction.h = static_cast<float*>(result.h.mutable_data_ptr()) + i * args.batch * output;
+      if (has_c) direction.c = static_cast<float*>(result.c.mutable_data_ptr()) + i * args.batch * hidden;
+      direction.y = static_cast<float*>(y.mutable_data_ptr()) + d * output;
+      directions.push_back(direction);
+    }
+    args.x = x.const_data_ptr();
+    args.y_stride = width;
+    if (args.batch > 0) {
+      try {
+        run_layer(w, args, states, &directions);
+      } catch (const std::bad_alloc&) {
+        raise_out_of_memory(arg, sizes);
+      }
+    }
+    x = y;
+  }
+  result.y = as_dtype(arg, result.y, dtype);
+  result.h = as_dtype(arg, result.h, dtype);
+  result.c = as_dtype(arg, result.c, dtype);
+  return result;
+}
+
+}  // namespace tae

@@ -1,0 +1,170 @@
+"""lstm, gru, rnn and cells: engines equal each other, close to the float layer, any thread count."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from torch_ao_ext import ops
+
+KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "tanh": nn.RNN, "relu": nn.RNN}
+
+
+def quantized_side(layer):
+    """int8 weights at max|w| / 127.5, scales and biases of a float layer."""
+    weights, scales, biases = [], [], []
+    projected = getattr(layer, "proj_size", 0) > 0
+    for i, end in itertools.product(range(layer.num_layers), ("", "_reverse")[: 1 + layer.bidirectional]):
+        for part in ("ih", "hh", "hr")[: 2 + projected]:
+            w = getattr(layer, f"weight_{part}_l{i}{end}").detach()
+            scale = w.abs().amax(1) / 127.5
+            weights.append((w / scale[:, None]).round().clamp(-128, 127).to(torch.int8))
+            scales.append(scale)
+        if layer.bias:
+            biases += [getattr(layer, f"bias_{part}_l{i}{end}").detach() for part in ("ih", "hh")]
+    return weights, scales, biases
+
+
+def make(kind, *args, **kwargs):
+    if kind in ("tanh", "relu"):
+        kwargs["nonlinearity"] = kind
+    return KINDS[kind](*args, **kwargs).eval()
+
+
+def run(kind, layer, side, x, states=(), batch_sizes=None):
+    missing = (2 if kind == "lstm" else 1) - len(states)
+    args = [x, batch_sizes, *states, *[None] * missing, *side, layer.num_layers, layer.bidirectional]
+    if kind in ("tanh", "relu"):
+        return ops.rnn(*args, kind)
+    return getattr(ops, kind)(*args)
+
+
+@pytest.fixture
+def on_engine():
+    def call(name, *args):
+        torch.ops.torch_ao._set_engine(name)
+        try:
+            return run(*args)
+        finally:
+            torch.ops.torch_ao._set_engine("")
+
+    return call
+
+
+GRID = list(itertools.product((1, 2, 3), (False, True), (0, 9), (False, True), (False, True), (False, True)))
+
+
+@pytest.mark.parametrize(("layers", "both", "projection", "bias", "packed", "hx"), GRID)
+def test_lstm_grid_is_within_two_percent_of_float(layers, both, projection, bias, packed, hx, on_engine):
+    torch.manual_seed(layers)
+    layer = make("lstm", 33, 40, layers, bias=bias, bidirectional=both, proj_size=projection)
+    side = quantized_side(layer)
+    x, cells = torch.randn(9, 4, 33), layers * (1 + both)
+    states = (torch.rand(cells, 4, projection or 40) - 0.5, torch.randn(cells, 4, 40)) if hx else ()
+    sizes = None
+    with torch.no_grad():
+        if packed:
+            x = pack_padded_sequence(x, [9, 7, 7, 1])
+            expected, ends = layer(x, states or None)
+            expected, sizes, x = expected.data, x.batch_sizes, x.data
+        else:
+            expected, ends = layer(x, states or None)
+    results = [on_engine(e, "lstm", layer, side, x, states, sizes) for e in ("native", "reference")]
+    for native, reference in zip(*results, strict=True):
+        assert torch.equal(native, reference)
+    for got, want in zip(results[0], (expected, *ends), strict=True):
+        assert (got - want).norm() / want.norm() < 0.02
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_cases_are_equal_on_both_engines(kind, on_engine):
+    rng = torch.Generator().manual_seed(3)
+
+    def pick(*choices):
+        return choices[int(torch.randint(len(choices), (1,), generator=rng))]
+
+    for _ in range(130):
+        projection = pick(0, 1, 5) if kind == "lstm" else 0
+        layer = make(
+            kind, pick(1, 3, 64, 70), pick(6, 16, 17, 63, 65, 80), pick(1, 2),
+            bidirectional=pick(False, True), **({"proj_size": projection} if projection else {}),
+        )  # fmt: skip
+        side, batch = quantized_side(layer), pick(1, 2, 7, 13, 50)
+        cells = layer.num_layers * (1 + layer.bidirectional)
+        h0 = torch.randn(cells, batch, projection or layer.hidden_size) * pick(0.3, 3.0)
+        states = (h0, torch.randn(cells, batch, layer.hidden_size)) if kind == "lstm" else (h0,)
+        x = torch.randn(pick(1, 2, 5), batch, layer.input_size).to(pick(torch.float32, torch.bfloat16))
+        if pick(0, 0, 1):
+            x[0, 0, 0] = pick(float("nan"), float("inf"))
+        args = (kind, layer, side, x, states)
+        native, reference = on_engine("native", *args), on_engine("reference", *args)
+        for a, b in zip(native, reference, strict=True):
+            assert a.dtype == x.dtype and torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("both", [False, True])
+def test_threads_do_not_change_the_result(kind, batch, both):
+    torch.manual_seed(1)
+    layer = make(kind, 64, 300, 1, bidirectional=both)
+    side, x = quantized_side(layer), torch.randn(12, batch, 64)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(run(kind, layer, side, x))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_cells_are_one_step_of_the_sequence():
+    for kind in KINDS:
+        layer = make(kind, 20, 32)
+        (w_ih, w_hh), (s_ih, s_hh), biases = quantized_side(layer)
+        x, h, c = torch.randn(3, 20), torch.randn(3, 32), torch.randn(3, 32)
+        states = (h, c) if kind == "lstm" else (h,)
+        flat = (w_ih, s_ih, w_hh, s_hh, *biases)
+        if kind in ("tanh", "relu"):
+            got = (ops.rnn_cell(x, h, *flat, kind),)
+        else:
+            got = {"lstm": ops.lstm_cell, "gru": ops.gru_cell}[kind](x, *states, *flat)
+        got = got if isinstance(got, tuple) else (got,)
+        want = run(kind, layer, ([w_ih, w_hh], [s_ih, s_hh], biases), x[None], [s[None] for s in states])[1:]
+        assert all(torch.equal(a, b[0]) for a, b in zip(got, want, strict=True))
+
+
+def test_nan_stays_in_its_row():
+    for kind in KINDS:
+        layer = make(kind, 8, 24)
+        x = torch.randn(4, 3, 8)
+        x[1, 2, 0] = float("nan")
+        y = run(kind, layer, quantized_side(layer), x)[0]
+        assert y[1:, 2].isnan().all() and not y[:, :2].isnan().any() and not y[0].isnan().any()
+
+
+def test_wrong_calls_name_the_argument():
+    layer = make("lstm", 8, 24)
+    w, s, b = quantized_side(layer)
+    x = torch.randn(2, 3, 8)
+    for call, text in [
+        ((x, None, None, None, w[:1], s, b), "argument 'weights' must have 2 or 3 tensors, got 1"),
+        ((x, None, None, None, w, s[:1], b), "argument 'weight_scales' must have as many tensors"),
+        ((x, None, None, None, w, s, b[:1]), "argument 'biases' must have 0 or 2 tensors, got 1"),
+        ((x[..., :5], None, None, None, w, s, b), "argument 'input' must have size"),
+        ((x[0], torch.tensor([1, 2]), None, None, w, s, b), "argument 'batch_sizes' must hold positive"),
+        ((x, None, None, None, w, s, b, 0), "argument 'num_layers' must be in"),
+    ]:
+        with pytest.raises(ValueError, match="torch_ao::lstm: " + text):
+            ops.lstm(*call)
+    with pytest.raises(NotImplementedError, match="no engine accepts"):
+        torch.ops.torch_ao._set_engine("onednn")
+        try:
+            ops.lstm(x, None, None, None, [t.clone() for t in w], s, b)
+        finally:
+            torch.ops.torch_ao._set_engine("")
