@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch_ao_ext._describe import FLOAT_REASON, has_matrix, type_name
 from torch_ao_ext._graph_ops import GraphOp, graph_ops
 from torch_ao_ext.nn.quantized import Embedding
-from torch_ao_ext.nn.quantized.dynamic import Linear
+from torch_ao_ext.nn.quantized.dynamic import GRU, LSTM, Linear
 from torch_ao_ext.ops import service
 
 __all__ = ["Explanation", "Report", "Row", "explain", "report"]
@@ -116,7 +116,7 @@ class Report:
 def _op_name(layer: nn.Module) -> str:
     if isinstance(layer, Embedding) and layer.bits != 8:
         return f"{type(layer).__name__} ({layer.bits} bit)"
-    own = isinstance(layer, (Linear, Embedding))
+    own = isinstance(layer, (Linear, LSTM, GRU, Embedding))
     return type(layer).__name__ if own else type_name(layer).removeprefix("nn.")
 
 
@@ -150,6 +150,9 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
             tensors.append((module.qweight, "int8"))
             if module.qbias is not None:
                 tensors.append((module.qbias, "float"))
+        elif isinstance(module, (LSTM, GRU)):
+            weights, _, biases = module._side()
+            tensors += [(w, "int8") for w in weights] + [(b, "float") for b in biases]
         elif isinstance(module, Embedding) and id(module.qweight) not in seen:
             seen.add(id(module.qweight))
             result.parameters["int8"] += module.num_embeddings * module.embedding_dim
@@ -208,6 +211,10 @@ def report(model: nn.Module) -> Report:
         if isinstance(module, Linear):
             macs = module.in_features * module.out_features
             rows.append(Row(name, _op_name(module), "int8", _engine(module.qweight), "", macs))
+        elif isinstance(module, (LSTM, GRU)):
+            weights = module._side()[0]
+            macs = sum(w.numel() for w in weights)
+            rows.append(Row(name, _op_name(module), "int8", _engine(weights[0]), "", macs))
         elif isinstance(module, Embedding):
             rows.append(Row(name, _op_name(module), "int8", "native", ""))
         elif has_matrix(module):
@@ -281,6 +288,8 @@ def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
     for name, module in module_or_weight.named_modules():
         if isinstance(module, Linear):
             weights[name] = service.explain_weight(module.qweight)
+        elif isinstance(module, (LSTM, GRU)):
+            weights[name] = service.explain_weight(module._side()[0][0])
         elif isinstance(module, Embedding):
             op = "embedding" if type(module) is Embedding else "embedding_bag"
             weights[name] = _explain_rows(op, module.qweight)

@@ -21,12 +21,14 @@ from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
 # A subclass of these counts as its base when a type is looked up; other types
 # match exactly, as in torch.ao.
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-_BASES = (nn.Linear, nn.MultiheadAttention, *_EMBEDDINGS)
+_BASES = (nn.Linear, nn.MultiheadAttention, nn.LSTM, nn.GRU, *_EMBEDDINGS)
 
 # What a module inherits when no key of the spec is above it; None is an explicit "no".
 _NOT_ASKED = object()
 
-_QUANTIZED = (dynamic.Linear, dynamic.MultiheadAttention, quantized.Embedding)
+_QUANTIZED = (
+    dynamic.Linear, dynamic.MultiheadAttention, dynamic.LSTM, dynamic.GRU, quantized.Embedding
+)  # fmt: skip
 
 # What the dynamic ops take as input.
 _FLOAT_DTYPES = (torch.float32, torch.bfloat16)
@@ -115,7 +117,8 @@ class _Resolver:
     def __init__(self, spec: dict[Any, Any] | None, mapping: dict[Any, Any]) -> None:
         self.default = spec is None
         self.spec: dict[Any, Any] = spec if spec is not None else dict.fromkeys(
-            (nn.Linear, nn.MultiheadAttention, intrinsic.LinearReLU), row_dynamic_qconfig
+            (nn.Linear, nn.MultiheadAttention, nn.LSTM, nn.GRU, intrinsic.LinearReLU),
+            row_dynamic_qconfig,
         )
         self.mapping = mapping
         self.plan = Plan()

@@ -21,6 +21,8 @@ DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
     NonDynamicallyQuantizableLinear: dynamic.Linear,
     nn.MultiheadAttention: dynamic.MultiheadAttention,
     intrinsic.LinearReLU: intrinsic.quantized.dynamic.LinearReLU,
+    nn.LSTM: dynamic.LSTM,
+    nn.GRU: dynamic.GRU,
     nn.Embedding: quantized.Embedding,
     nn.EmbeddingBag: quantized.EmbeddingBag,
 }

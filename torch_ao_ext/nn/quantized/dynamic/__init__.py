@@ -1,6 +1,8 @@
 """Modules with int8 weights whose float inputs are quantized on the fly."""
 
 from torch_ao_ext.nn.quantized.dynamic.modules import (
+    GRU,
+    LSTM,
     DynamicQuant,
     Linear,
     MultiheadAttention,
@@ -10,6 +12,8 @@ from torch_ao_ext.nn.quantized.dynamic.modules import (
 
 __all__ = [
     "DynamicQuant",
+    "GRU",
+    "LSTM",
     "Linear",
     "MultiheadAttention",
     "TransformerEncoder",

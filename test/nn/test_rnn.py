@@ -1,0 +1,90 @@
+"""Dynamic LSTM and GRU modules: every call form of the float layer, every runtime."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_sequence
+
+import torch_ao_ext
+from torch_ao_ext.nn.quantized import dynamic
+from torch_ao_ext.quantization import quantize_dynamic
+
+
+class Model(nn.Module):
+    def __init__(self, kind, **kwargs):
+        super().__init__()
+        self.rnn = kind(12, 32, **kwargs)
+        self.head = nn.Linear(32 * (1 + self.rnn.bidirectional), 3)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+@pytest.fixture(params=[nn.LSTM, nn.GRU])
+def model(request):
+    torch.manual_seed(0)
+    return Model(request.param, num_layers=2, bidirectional=True, batch_first=True).eval()
+
+
+def close(a, b):
+    return (a - b).norm() / b.norm() < 0.03
+
+
+def test_quantize_dynamic_converts_packs_and_reports(model):
+    q, x = quantize_dynamic(model, strict=True), torch.randn(3, 5, 12)
+    assert isinstance(q.rnn, (dynamic.LSTM, dynamic.GRU)) and not list(q.rnn.parameters())
+    rows = {row.fqn: (row.status, row.engine) for row in torch_ao_ext.report(q).rows}
+    assert rows["rnn"] == ("int8", "native")
+    assert close(q(x), model(x))
+    assert torch_ao_ext.explain(q).weights["rnn"]["pack_count"] == 1
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_call_forms_follow_the_float_layer(kind):
+    torch.manual_seed(0)
+    for first in (False, True):
+        layer = kind(12, 32, batch_first=first).eval()
+        q = quantize_dynamic(layer)
+        state = torch.rand(1, 3, 32) - 0.5
+        hx = (state, state) if kind is nn.LSTM else state
+        x = torch.randn((3, 5, 12) if first else (5, 3, 12))
+        single = tuple(s[:, 0] for s in hx) if kind is nn.LSTM else hx[:, 0]
+        packed = pack_sequence([torch.randn(n, 12) for n in (2, 5, 3)], enforce_sorted=False)
+        for args in ((x,), (x, hx), (torch.randn(5, 12),), (torch.randn(5, 12), single), (packed, hx)):
+            (got, ends), (want, real) = q(*args), layer(*args)
+            if args[0] is packed:
+                assert torch.equal(got.batch_sizes, want.batch_sizes)
+                got, want = got.data, want.data
+            assert got.shape == want.shape and close(got, want)
+            pairs = zip(ends, real, strict=True) if kind is nn.LSTM else [(ends, real)]
+            assert all(a.shape == b.shape and close(a, b) for a, b in pairs)
+
+
+def test_copies_and_files_give_the_same_bits(model):
+    q, x = quantize_dynamic(model), torch.randn(3, 5, 12)
+    y, buffer = q(x), io.BytesIO()
+    torch.save(q.state_dict(), buffer)
+    buffer.seek(0)
+    other = quantize_dynamic(Model(type(model.rnn), num_layers=2, bidirectional=True, batch_first=True))
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    for copied in (other, copy.deepcopy(q), pickle.loads(pickle.dumps(q))):
+        assert torch.equal(copied(x), y)
+
+
+def test_traced_compiled_and_exported_graphs_hold_one_op(model):
+    q, x = quantize_dynamic(model), torch.randn(3, 5, 12)
+    y, op = q(x), f"torch_ao.{model.rnn.mode.lower()}.default"
+    exported = torch.export.export(q, (x,))
+    assert str(exported.graph).count(op) == 1 and "aten.lstm" not in str(exported.graph)
+    assert torch.equal(exported.module()(x), y)
+    assert torch.equal(torch.jit.trace(q, x, check_trace=False)(x), y)
+    assert torch.equal(torch.compile(q, fullgraph=True, backend="aot_eager")(x), y)
+
+
+def test_training_with_dropout_is_refused():
+    with pytest.raises(ValueError, match="training mode with dropout"):
+        quantize_dynamic(nn.LSTM(4, 8, 2, dropout=0.5)).train()

@@ -1,0 +1,212 @@
+"""LSTM and GRU with int8 weights; x and h are quantized inside the operator."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from torch_ao_ext.nn.quantized.dynamic.modules.linear import quantize_weight
+
+__all__ = ["GRU", "LSTM"]
+
+_FORMAT_VERSION = 1
+
+
+def _quantized(module: nn.Module, name: str, qconfig: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    part = quantize_weight(getattr(module, name).detach(), qconfig)
+    if part.zero_point is not None:
+        raise ValueError(f"{name}: qconfig.weight must give zero point 0, got {part.zero_point}")
+    return part.data, part.scale
+
+
+class _Float32Buffers(nn.Module):
+    """Keeps scales and biases in float32 under .half() and .to(dtype): the kernels read that."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "_Float32Buffers":
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, before in kept.items():
+            after = self._buffers[name]
+            if before is not None and after.dtype != before.dtype:
+                self._buffers[name] = before.to(after.device)
+        return self
+
+
+class RNNBase(_Float32Buffers):
+    """Buffers of torch.nn.RNNBase's names: int8 `weight_*`, float32 `weight_*_scale`, `bias_*`.
+
+    Args:
+        mode: "LSTM" or "GRU".
+        input_size: K.
+        hidden_size: H.
+        num_layers: layers.
+        bias: with biases.
+        batch_first: `[N, T, K]` instead of `[T, N, K]`.
+        dropout: kept for the repr; inference only.
+        bidirectional: two directions.
+        proj_size: R of an LSTM's projection, 0 for none.
+    """
+
+    _GATES = 4
+
+    def __init__(
+        self,
+        mode: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+    ) -> None:
+        super().__init__()
+        self.mode, self.input_size, self.hidden_size = mode, input_size, hidden_size
+        self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
+        self.dropout, self.bidirectional, self.proj_size = float(dropout), bidirectional, proj_size
+        output = proj_size or hidden_size
+        rows = self._GATES * hidden_size
+        for layer in range(num_layers):
+            k = input_size if layer == 0 else output * (1 + bidirectional)
+            for end in self._ends(layer):
+                sizes = {"weight_ih": (rows, k), "weight_hh": (rows, output)}
+                if proj_size:
+                    sizes["weight_hr"] = (output, hidden_size)
+                for name, size in sizes.items():
+                    self.register_buffer(name + end, torch.zeros(size, dtype=torch.int8))
+                    self.register_buffer(f"{name}{end}_scale", torch.ones(size[0]))
+                for name in ("bias_ih", "bias_hh") if bias else ():
+                    self.register_buffer(name + end, torch.zeros(rows))
+        self.register_buffer("format_version", torch.tensor(_FORMAT_VERSION))
+        self.eval()
+
+    def _ends(self, layer: int) -> list[str]:
+        return [f"_l{layer}{end}" for end in ("", "_reverse")[: 1 + self.bidirectional]]
+
+    def _side(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+        weights, scales, biases = [], [], []
+        names = ("weight_ih", "weight_hh", "weight_hr")[: 2 + (self.proj_size > 0)]
+        for layer in range(self.num_layers):
+            for end in self._ends(layer):
+                weights += [self._buffers[name + end] for name in names]
+                scales += [self._buffers[f"{name}{end}_scale"] for name in names]
+                if self.bias:
+                    biases += [self._buffers["bias_ih" + end], self._buffers["bias_hh" + end]]
+        return weights, scales, biases
+
+    def prepack(self, dtype: torch.dtype = torch.float32) -> None:
+        """Packs the weights now instead of at the first call, for inputs of this dtype."""
+        kind = self.mode.lower()
+        torch.ops.torch_ao._prepack_rnn(
+            kind, *self._side(), self.num_layers, self.bidirectional, dtype
+        )
+
+    def train(self, mode: bool = True) -> "RNNBase":
+        """Inference only: dropout between layers has no meaning here."""
+        if mode and self.dropout > 0:
+            raise ValueError(
+                f"{type(self).__name__}: training mode with dropout {self.dropout} is not supported: "
+                "int8 layers are for inference; call eval()"
+            )
+        return super().train(mode)
+
+    def _run(self, x: torch.Tensor, sizes: torch.Tensor | None, states: tuple) -> tuple:
+        raise NotImplementedError
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """Output and final states, as the float layer returns them."""
+        states = (None,) * self._STATES if hx is None else (hx if self._STATES == 2 else (hx,))
+        if isinstance(input, PackedSequence):
+            data, sizes, order, back = input
+            if order is not None:
+                states = tuple(None if s is None else s.index_select(1, order) for s in states)
+            y, *ends = self._run(data, sizes, states)
+            if back is not None:
+                ends = [s.index_select(1, back) for s in ends]
+            result: Any = PackedSequence(y, sizes, order, back)
+        else:
+            single = input.dim() == 2
+            x = input.unsqueeze(1) if single else input.transpose(0, 1) if self.batch_first else input
+            if single:
+                states = tuple(None if s is None else s.unsqueeze(1) for s in states)
+            result, *ends = self._run(x, None, states)
+            if single:
+                result, ends = result.squeeze(1), [s.squeeze(1) for s in ends]
+            elif self.batch_first:
+                result = result.transpose(0, 1)
+        return result, (tuple(ends) if self._STATES == 2 else ends[0])
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "RNNBase":
+        """Quantized copy of a float layer whose `qconfig` is set.
+
+        Raises:
+            ValueError: no qconfig, a weight that is not finite, an unsupported qconfig.
+        """
+        del use_precomputed_fake_quant
+        qconfig = getattr(mod, "qconfig", None)
+        if qconfig is None:
+            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
+        new = cls(
+            mod.input_size, mod.hidden_size, mod.num_layers, mod.bias, mod.batch_first, mod.dropout,
+            mod.bidirectional, *([mod.proj_size] if cls._GATES == 4 else []),
+        )  # fmt: skip
+        for name in mod._flat_weights_names:
+            if name.startswith("bias"):
+                new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
+            else:
+                data, scale = _quantized(mod, name, qconfig)
+                new._buffers[name], new._buffers[name + "_scale"] = data, scale.expand(len(data)).clone()
+        return new
+
+    def extra_repr(self) -> str:
+        """Sizes, as print(model) shows them."""
+        return (
+            f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, bias={self.bias}, "
+            f"batch_first={self.batch_first}, bidirectional={self.bidirectional}, "
+            f"proj_size={self.proj_size}"
+        )
+
+
+class LSTM(RNNBase):
+    """torch.nn.LSTM with int8 weights, one operator a call.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> layer = torch_ao_ext.nn.quantized.dynamic.LSTM(8, 16, 2)
+        >>> layer(torch.randn(5, 3, 8))[0].shape
+        torch.Size([5, 3, 16])
+    """
+
+    _STATES = 2
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__("LSTM", *args, **kwargs)
+
+    def _run(self, x: torch.Tensor, sizes: torch.Tensor | None, states: tuple) -> tuple:
+        return torch.ops.torch_ao.lstm(
+            x, sizes, *states, *self._side(), self.num_layers, self.bidirectional
+        )
+
+    def _get_name(self) -> str:
+        return "DynamicQuantizedLSTM"
+
+
+class GRU(RNNBase):
+    """torch.nn.GRU with int8 weights, one operator a call."""
+
+    _STATES = 1
+    _GATES = 3
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__("GRU", *args, **kwargs)
+
+    def _run(self, x: torch.Tensor, sizes: torch.Tensor | None, states: tuple) -> tuple:
+        return torch.ops.torch_ao.gru(
+            x, sizes, *states, *self._side(), self.num_layers, self.bidirectional
+        )
+
+    def _get_name(self) -> str:
+        return "DynamicQuantizedGRU"
