@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from op_samples import overload, rnn_samples
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -168,3 +169,9 @@ def test_wrong_calls_name_the_argument():
             ops.lstm(x, None, None, None, [t.clone() for t in w], s, b)
         finally:
             torch.ops.torch_ao._set_engine("")
+
+
+@pytest.mark.parametrize("name", rnn_samples())
+def test_opcheck(name):
+    for call in rnn_samples()[name]:
+        torch.library.opcheck(overload(name), call)
