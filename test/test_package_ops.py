@@ -148,7 +148,8 @@ def unpack_cases():
 def sparse_cases(dynamic):
     for block in ((1, 4), (8, 1)):
         for n, k in ((5, 8), (8, 3), (16, 20)):
-            table = torch_ao_ext.ops.to_block_sparse(s8(n, k) * (torch.rand(n, k) < 0.2).to(torch.int8), block)
+            kept = (torch.rand(n, k) < 0.2).to(torch.int8)
+            table = torch_ao_ext.ops.to_block_sparse(s8(n, k) * kept, block)
             scale, bias = torch.rand(n) * 0.01 + 0.001, torch.randn(n)
             for rows in ((4,), (0,), (2, 3)):
                 x = floats(*rows, k) if dynamic else u8(*rows, k)
