@@ -111,6 +111,18 @@ def test_linear_relu(path):
         assert type(loaded[0]) is type(model[0]) and torch.equal(loaded(x), model(x))
 
 
+@pytest.mark.parametrize("make", [
+    lambda: nn.Sequential(nn.LSTM(5, 6, 2, bidirectional=True, proj_size=3)),
+    lambda: nn.Sequential(nn.GRU(5, 6, bias=False, batch_first=True)),
+])  # fmt: skip
+def test_recurrent(path, make):
+    model = quantize_dynamic(make())
+    save_quantized(model, path)
+    x = torch.randn(4, 3, 5)
+    for loaded in (load_quantized(path), load_quantized(path, make)):
+        assert type(loaded[0]) is type(model[0]) and torch.equal(loaded(x)[0], model(x)[0])
+
+
 def test_every_int8_module_of_the_mapping_is_known():
     """A new quantized module needs its line in the registry."""
     from torch_ao_ext._saved import registry

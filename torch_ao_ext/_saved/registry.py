@@ -88,10 +88,35 @@ def _table(cls: type[nn.Module], **more: Any) -> SavedType:
     return SavedType(cls, {**_TABLE, **more}, (), (), (), _check_rows, packs=False)
 
 
+_RECURRENT = _same(
+    "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"
+)
+
+
+def _check_recurrent(module: Any) -> None:
+    """The buffers' names depend on layers, directions and projection."""
+    smallest = torch.finfo(torch.float32).tiny
+    for name, values in module.named_buffers(recurse=False):
+        if not values.is_floating_point():
+            continue
+        bad = ~torch.isfinite(values)
+        if name.endswith("_scale"):
+            bad |= ~(values >= smallest)
+        if bool(bad.any()):
+            kind = "positive normal numbers" if name.endswith("_scale") else "finite numbers"
+            raise ValueError(f"must hold {kind} in '{name}', got {values[bad][0].item()}")
+
+
+def _recurrent(cls: type[nn.Module], *more: str) -> SavedType:
+    return SavedType(cls, {**_RECURRENT, **_same(*more)}, (), (), (), _check_recurrent)
+
+
 QUANTIZED: dict[str, SavedType] = {
     "quantized.dynamic.Linear": SavedType(dynamic.Linear, _LINEAR),
     "quantized.dynamic.LinearReLU": SavedType(LinearReLU, _LINEAR),
     "quantized.dynamic.MultiheadAttention": SavedType(dynamic.MultiheadAttention, _ATTENTION),
+    "quantized.dynamic.LSTM": _recurrent(dynamic.LSTM, "proj_size"),
+    "quantized.dynamic.GRU": _recurrent(dynamic.GRU),
     "quantized.Embedding": _table(Embedding),
     "quantized.EmbeddingBag": _table(EmbeddingBag, **_same("mode", "include_last_offset")),
 }
