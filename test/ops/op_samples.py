@@ -173,12 +173,12 @@ def _sparse(block, rows=13, columns=18):
     return torch_ao_ext.ops.to_block_sparse(dense, block)
 
 
-def _sparse_calls():
-    quads, columns = _sparse((1, 4)), _sparse((8, 1))
+def _sparse_calls(n=13, k=18):
+    quads, columns = _sparse((1, 4), n, k), _sparse((8, 1), n, k)
     wide = (*columns[:2], columns[2].int(), columns[3])
-    s, bias = torch.rand(13) * 0.1 + 0.01, torch.randn(13)
-    xu, xs = random_int(U8, 3, 18), random_int(S8, 2, 3, 18)
-    other = random_int(U8, 3, 13)
+    s, bias = torch.rand(n) * 0.1 + 0.01, torch.randn(n)
+    xu, xs = random_int(U8, 3, k), random_int(S8, 2, 3, k)
+    other = random_int(U8, 3, n)
     return [
         (xu, 0.1, 7, *quads, s, bias, 0.3, 9, None, "", [], None, 1.0, 0),
         (xs, 0.1, -7, *wide, s, None, 1.0, 0, F32, "relu", [], None, 1.0, 0),
@@ -188,14 +188,14 @@ def _sparse_calls():
     ]
 
 
-def _sparse_dynamic_calls():
-    quads, columns = _sparse((1, 4)), _sparse((8, 1))
-    s, bias, x, other = torch.rand(13) * 0.1 + 0.01, torch.randn(13), torch.randn(3, 18), torch.randn(3, 13)
+def _sparse_dynamic_calls(n=13, k=18):
+    quads, columns = _sparse((1, 4), n, k), _sparse((8, 1), n, k)
+    s, bias, x, other = torch.rand(n) * 0.1 + 0.01, torch.randn(n), torch.randn(3, k), torch.randn(3, n)
     return [
         (x, *quads, s, bias, True, False, False, None, "", [], None),
         (x.to(BF16), *columns, s[:1], None, False, True, False, None, "add", [], other.to(BF16)),
         (x[0], *columns, s, bias, True, True, True, F32, "clamp", [-1.0, 1.0], None),
-        (torch.randn(0, 18), *quads, s, None, True, False, False, None, "", [], None),
+        (torch.randn(0, k), *quads, s, None, True, False, False, None, "", [], None),
         (x.t().contiguous().t(), *quads, s, bias, False, False, True, BF16, "tanh", [], None),
     ]
 
@@ -250,6 +250,24 @@ def _cell_calls(gates):
     return [(*call, ("tanh", "relu")[i % 2]) for i, call in enumerate(calls)] if gates == 1 else calls
 
 
+def _prepack_sparse(calls):
+    return [(*c[3:9], c[0].dtype, *c[1:3], *c[9:14]) for c in calls]
+
+
+def _prepack_sparse_dynamic(calls):
+    return [(*c[1:7], c[0].dtype, *c[7:13]) for c in calls]
+
+
+# Ops whose index tensors fit one weight only: calls made for outputs n and inputs k,
+# where replacing sizes (op_shapes.py) would give invalid ones.
+SIZED = {
+    "sparse_linear": _sparse_calls,
+    "_prepack_sparse_linear": lambda n, k: _prepack_sparse(_sparse_calls(n, k)),
+    "sparse_linear_dynamic": _sparse_dynamic_calls,
+    "_prepack_sparse_linear_dynamic": lambda n, k: _prepack_sparse_dynamic(_sparse_dynamic_calls(n, k)),
+}
+
+
 def samples():
     static = _linear_calls()
     plain = [c[:10] for c in static]
@@ -268,9 +286,9 @@ def samples():
         "linear_relu_dynamic": [c[:9] for c in dynamic],
         "_prepack_linear_dynamic": [(*c[1:5], c[0].dtype, *c[5:11]) for c in dynamic],
         "sparse_linear": _sparse_calls(),
-        "_prepack_sparse_linear": [(*c[3:9], c[0].dtype, *c[1:3], *c[9:14]) for c in _sparse_calls()],
+        "_prepack_sparse_linear": _prepack_sparse(_sparse_calls()),
         "sparse_linear_dynamic": _sparse_dynamic_calls(),
-        "_prepack_sparse_linear_dynamic": [(*c[1:7], c[0].dtype, *c[7:13]) for c in _sparse_dynamic_calls()],
+        "_prepack_sparse_linear_dynamic": _prepack_sparse_dynamic(_sparse_dynamic_calls()),
         "quantize_per_tensor": _per_tensor(True, False),
         "quantize_per_tensor.tensor": _per_tensor(True, True),
         "dequantize_per_tensor": _per_tensor(False, False),

@@ -7,6 +7,7 @@ bias) is replaced in all of them. Sizes 0 and 1 have a meaning of their own and 
 import math
 
 import torch
+from op_samples import SIZED
 
 EDGES = (1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 130)
 
@@ -53,3 +54,10 @@ def resized(call, rng, choices=EDGES):
     if any(math.prod(s) > 1 << 20 for s in sizes):
         return call
     return tuple(with_sizes(a, [new.get(d, d) for d in a.shape]) if is_tensor(a) else a for a in call)
+
+
+def another_size(name, given, rng, choices=EDGES):
+    """A call of the op at other sizes than its samples `given`."""
+    if name in SIZED:
+        return rng.choice(SIZED[name](rng.choice(choices), rng.choice(choices)))
+    return resized(rng.choice(given), rng, choices)

@@ -21,7 +21,7 @@ import pytest
 import torch
 from op_cases import ENGINES
 from op_samples import overload, samples
-from op_shapes import resized
+from op_shapes import another_size
 
 ops = torch.ops.torch_ao
 PAGE = mmap.PAGESIZE
@@ -90,8 +90,8 @@ def shapes_of(name, engine, report):
     rng = random.Random(f"{name} {engine}")
     ran = refused = 0
     for attempt in range(12 * SHAPES):
-        call = rng.choice(samples_once()[name])
-        call = resized(call, rng) if attempt >= len(samples_once()[name]) else call
+        given = samples_once()[name]
+        call = another_size(name, given, rng) if attempt >= len(given) else rng.choice(given)
         try:
             for at_end in (True, False):
                 overload(name)(*guard_all(call, at_end))

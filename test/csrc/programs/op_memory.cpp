@@ -140,10 +140,22 @@ Stack fresh(const c10::OperatorHandle& op, const Call& call) {
     if (a.isTensor()) {
       stack.push_back(a.toTensor().clone());
     } else if (a.isList()) {
+      const std::string type = op.schema().arguments()[i].type()->str();
       c10::List<double> numbers;
-      for (const c10::IValue& v : a.toListRef()) numbers.push_back(v.isDouble() ? v.toDouble() : v.toInt());
-      TORCH_CHECK(op.schema().arguments()[i].type()->str() == "float[]", "no list but float[] yet");
-      stack.push_back(numbers);
+      c10::List<int64_t> integers;
+      for (const c10::IValue& v : a.toListRef()) {
+        if (type == "int[]") {
+          integers.push_back(v.toInt());
+        } else {
+          numbers.push_back(v.isDouble() ? v.toDouble() : v.toInt());
+        }
+      }
+      TORCH_CHECK(type == "int[]" || type == "float[]", "no list of type ", type, " yet");
+      if (type == "int[]") {
+        stack.push_back(integers);
+      } else {
+        stack.push_back(numbers);
+      }
     } else {
       stack.push_back(a);
     }
