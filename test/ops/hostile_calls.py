@@ -36,7 +36,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 import torch_ao_ext  # noqa: E402, F401, I001  (registers the operators that the samples use)
 import op_reference  # noqa: E402
 from hostile_values import hostile  # noqa: E402
-from op_samples import SERVICE, overload, registered, samples  # noqa: E402
+from op_samples import RECURRENT, SERVICE, overload, registered, samples  # noqa: E402
 from op_shapes import is_tensor, readable  # noqa: E402
 
 ops = torch.ops.torch_ao
@@ -66,7 +66,8 @@ def from_schema(op):
 def table():
     """name -> valid calls, data ops first."""
     calls = samples()
-    return {**calls, **{name: [from_schema(overload(name))] for name in sorted(SERVICE & registered())}}
+    service = sorted((SERVICE - RECURRENT) & registered())
+    return {**calls, **{name: [from_schema(overload(name))] for name in service}}
 
 
 # --- judging one call ---------------------------------------------------------

@@ -318,11 +318,12 @@ def rnn_samples():
     }
 
 
-# The recurrent ops take lists of tensors, which the call mutations here do not know yet:
+# The recurrent ops take lists of tensors, which the generated calls do not know yet:
 # test_rnn.py runs opcheck and wrong calls on rnn_samples().
+RECURRENT = {"lstm", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell", "_prepack_rnn"}
+
 # Beside them: ops that take no tensor through a kernel, settings and reports.
-SERVICE = {
-    "lstm", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell", "_prepack_rnn",
+SERVICE = RECURRENT | {
     "_init_error", "_info", "_explain", "_repack", "_set_engine", "_set_deterministic",
     "_set_dispatch_log", "_pack_count",
 }  # fmt: skip
