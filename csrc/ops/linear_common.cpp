@@ -84,13 +84,25 @@ void log_packing(const LinearBaked& b, const PackedState& s) {
   log_line(text);
 }
 
+// A sparse weight claims a size that no tensor of the call has: what an engine cannot
+// hold of it is the caller's mistake.
+Selection select(const LinearBaked& b, const LinearProblem& problem) {
+  const Settings& s = settings();
+  try {
+    return select_linear(problem, s.engine.load(), s.deterministic.load());
+  } catch (const std::bad_alloc&) {
+    if (b.sparse == nullptr) throw;
+  }
+  raise_out_of_memory({b.op, "weight_size"}, {problem.n, problem.k});
+}
+
 PackedState pack(const LinearBaked& b) {
   TORCH_CHECK_VALUE(init_error().empty(), init_error());
   ProblemStorage storage;
   const LinearProblem problem = make_problem(b, &storage);
   SerialAfterFork serial;
   const Settings& s = settings();
-  Selection selection = select_linear(problem, s.engine.load(), s.deterministic.load());
+  Selection selection = select(b, problem);
   TORCH_CHECK_NOT_IMPLEMENTED(selection.impl != nullptr, "torch_ao::", b.op,
                               ": no engine accepts this call:\n", refusal_lines(selection));
   PackedState state;
