@@ -11,6 +11,7 @@
 #include <new>
 
 #include "core/parallel.h"
+#include "engines/output_rule.h"
 #include "kernels/vec_float_env.h"
 
 namespace tae {
@@ -101,6 +102,7 @@ InputRows::InputRows(const LinearProblem& p)
     : kernels_(&kernels::row_kernels(best_isa())),
       k_(p.k),
       dynamic_(p.dynamic),
+      full_(!p.dynamic_quant.symmetric && !p.dynamic_quant.reduce_range && !has_weight_zero_point(p)),
       rule_(p.dynamic_quant),
       dtype_(p.input_dtype),
       scale_(p.input_scale),
@@ -144,37 +146,66 @@ kernels::QParams InputRows::tensor_params(const LinearArgs& args) const {
 
 kernels::RowParams InputRows::static_params() const { return {scale_, zero_point_, 0}; }
 
-kernels::RowParams InputRows::quantize(const Call& call, int64_t m, uint8_t* dst, int64_t dst_stride) const {
+void InputRows::quantize(const Call& call, int64_t m, int64_t count, uint8_t* dst, int64_t dst_stride,
+                         kernels::RowParams* params) const {
+  const LinearArgs& args = *call.args;
+  if (!dynamic_) {
+    for (int64_t i = 0; i < count; ++i) params[i] = copy_row(args, m + i, dst + i * dst_stride, dst_stride);
+    return;
+  }
   const kernels::DefaultFloatEnv env;
-  return quantize_row(call, m, dst, dst_stride);
+  if (!rule_.per_row) {
+    for (int64_t i = 0; i < count; ++i)
+      params[i] = quantize_row(args, call.tensor, m + i, dst + i * dst_stride, dst_stride);
+    return;
+  }
+  // Several rows a step: what a row's scale waits for (reductions, divisions) then runs
+  // beside that of the others, and not before the row's values (1.7x at k = 384).
+  constexpr int64_t kMostRows = 16, kInputBytes = 16 << 10;  // in half of L1
+  const int64_t row_bytes = std::max<int64_t>(1, k_ * static_cast<int64_t>(size_of(dtype_)));
+  const int64_t step = std::clamp<int64_t>(kInputBytes / row_bytes, 1, kMostRows);
+  float low[kMostRows], high[kMostRows];
+  for (int64_t i = 0; i < count; i += step) {
+    const int64_t rows = std::min(step, count - i);
+    for (int64_t j = 0; j < rows; ++j) min_max(args, m + i + j, low + j, high + j);
+    kernels::QParams q[kMostRows];
+    for (int64_t j = 0; j < rows; ++j)
+      q[j] = kernels::row_qparams(low[j], high[j], rule_.symmetric, rule_.reduce_range);
+    for (int64_t j = 0; j < rows; ++j)
+      params[i + j] = quantize_row(args, q[j], m + i + j, dst + (i + j) * dst_stride, dst_stride);
+  }
 }
 
-kernels::RowParams InputRows::quantize_row(const Call& call, int64_t m, uint8_t* dst,
-                                           int64_t dst_stride) const {
-  const LinearArgs& args = *call.args;
+kernels::RowParams InputRows::copy_row(const LinearArgs& args, int64_t m, uint8_t* dst,
+                                       int64_t dst_stride) const {
   const int64_t offset = m * args.input_stride;
-  if (!dynamic_) {
-    kernels::RowParams row = static_params();
-    row.sum = dtype_ == DType::qs8
-                  ? kernels_->shift_s8(static_cast<const int8_t*>(args.input) + offset, k_, dst, dst_stride)
-                  : kernels_->copy_u8(static_cast<const uint8_t*>(args.input) + offset, k_, dst, dst_stride);
-    return row;
-  }
+  kernels::RowParams row = static_params();
+  row.sum = dtype_ == DType::qs8
+                ? kernels_->shift_s8(static_cast<const int8_t*>(args.input) + offset, k_, dst, dst_stride)
+                : kernels_->copy_u8(static_cast<const uint8_t*>(args.input) + offset, k_, dst, dst_stride);
+  return row;
+}
 
-  kernels::QParams q = call.tensor;
-  if (rule_.per_row) {
-    float mn, mx;
-    min_max(args, m, &mn, &mx);
-    q = kernels::row_qparams(mn, mx, rule_.symmetric, rule_.reduce_range);
-  }
+kernels::RowParams InputRows::quantize_row(const LinearArgs& args, kernels::QParams q, int64_t m,
+                                           uint8_t* dst, int64_t dst_stride) const {
   if (!std::isfinite(q.scale)) {
     std::memset(dst, 0, static_cast<size_t>(dst_stride));
     return {std::numeric_limits<float>::quiet_NaN(), 0, 0};
   }
+  const int64_t offset = m * args.input_stride;
   const kernels::QRange range = kernels::dynamic_range(rule_.symmetric, rule_.reduce_range);
   kernels::RowParams row{q.scale, q.zero_point + range.shift, 0};
   const int32_t lo = range.lo + range.shift, hi = range.hi + range.shift;
   const float inverse = 1.f / q.scale;
+  if (full_) {
+    if (dtype_ == DType::bf16)
+      kernels_->quantize_full_bf16(static_cast<const uint16_t*>(args.input) + offset, k_, inverse,
+                                   row.zero_point, dst, dst_stride);
+    else
+      kernels_->quantize_full_f32(static_cast<const float*>(args.input) + offset, k_, inverse, row.zero_point,
+                                  dst, dst_stride);
+    return row;
+  }
   row.sum = dtype_ == DType::bf16
                 ? kernels_->quantize_bf16(static_cast<const uint16_t*>(args.input) + offset, k_, inverse,
                                           row.zero_point, lo, hi, dst, dst_stride)

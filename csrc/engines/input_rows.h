@@ -41,9 +41,10 @@ class InputRows {
   // Tensor rule: reads the whole input for its range, on the thread pool.
   Call begin(const LinearArgs& args) const;
 
-  // Quantizes, copies or shifts row m into dst[0, k); zeros to dst_stride. The row
-  // of a NaN or infinity is all zero, with a NaN scale.
-  kernels::RowParams quantize(const Call& call, int64_t m, uint8_t* dst, int64_t dst_stride) const;
+  // Quantizes, copies or shifts rows [m, m + count), row i into dst + i * dst_stride with
+  // zeros from k on. The row of a NaN or infinity is all zero, with a NaN scale.
+  void quantize(const Call& call, int64_t m, int64_t count, uint8_t* dst, int64_t dst_stride,
+                kernels::RowParams* params) const;
 
   bool dynamic() const { return dynamic_; }
   // Static: what quantize() returns for every row, except the sum.
@@ -51,13 +52,15 @@ class InputRows {
 
  private:
   [[gnu::noinline]] kernels::QParams tensor_params(const LinearArgs& args) const;
-  [[gnu::noinline]] kernels::RowParams quantize_row(const Call& call, int64_t m, uint8_t* dst,
-                                                    int64_t dst_stride) const;
+  kernels::RowParams copy_row(const LinearArgs& args, int64_t m, uint8_t* dst, int64_t dst_stride) const;
+  kernels::RowParams quantize_row(const LinearArgs& args, kernels::QParams q, int64_t m, uint8_t* dst,
+                                  int64_t dst_stride) const;
   void min_max(const LinearArgs& args, int64_t m, float* mn, float* mx) const;
 
   const kernels::RowKernels* kernels_;
   int64_t k_;
   bool dynamic_;
+  bool full_;  // dynamic, values of the whole u8 range, and nobody needs their sum
   DynamicQuant rule_;
   DType dtype_;
   float scale_;         // static

@@ -39,6 +39,13 @@ static inline bool finite_range(float mn, float mx) {
   return __builtin_isfinite(mn) && __builtin_isfinite(mx);
 }
 
+// To the nearest integer, ties to even, for 0 <= x < 2^22 in the default float
+// environment. Not nearbyintf: a call through the PLT without SSE4.1.
+static inline float round_small(float x) {
+  constexpr float kUnit = 8388608.f;  // 2^23: neighbours are integers
+  return (x + kUnit) - kUnit;
+}
+
 static inline QParams not_a_number() { return {__builtin_nanf(""), 0}; }
 
 }  // namespace detail
@@ -56,7 +63,7 @@ static inline QParams row_qparams(float mn, float mx, bool symmetric, const QRan
   // Below the smallest normal number 1 / scale may overflow.
   if (q.scale < FLT_MIN) q.scale = mx == mn ? 1.f : FLT_MIN;
   if (!symmetric) {
-    const float zp = __builtin_nearbyintf(-mn / q.scale) + static_cast<float>(range.lo);
+    const float zp = detail::round_small(-mn / q.scale) + static_cast<float>(range.lo);
     q.zero_point = zp >= static_cast<float>(range.hi)  ? range.hi
                    : zp > static_cast<float>(range.lo) ? static_cast<int32_t>(zp)
                                                        : range.lo;

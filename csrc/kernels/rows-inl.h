@@ -39,13 +39,39 @@ template <typename T>
     store_bytes(dst + i, q);
     sum = sum_bytes(sum, q);
   }
-  if (i < dst_stride) {
+  if (i == k) {
+    std::memset(dst + k, 0, static_cast<size_t>(dst_stride - k));
+  } else {
     load_group(src + i, k - i, x);
     const VBytes q = keep_bytes(quantize(x), k - i);
     store_row_end(dst + i, q, dst_stride - i);
     sum = sum_bytes(sum, q);
   }
   return static_cast<int32_t>(reduce_sum64(sum));
+}
+
+// The same for rows of the whole u8 range whose sum nobody needs.
+template <typename T>
+[[gnu::noinline]] void quantize_full_row(const T* src, int64_t k, float inverse_scale, int32_t zero_point,
+                                         uint8_t* dst, int64_t dst_stride) noexcept {
+  const VF inverse = vf(inverse_scale);
+  const VI zero = set1_16(zero_point);
+  const auto quantize = [&](const VF(&x)[4]) {
+    return pack_u8(to_int(mul(x[0], inverse)), to_int(mul(x[1], inverse)), to_int(mul(x[2], inverse)),
+                   to_int(mul(x[3], inverse)), zero);
+  };
+  VF x[4];
+  int64_t i = 0;
+  for (; i + kGroup <= k; i += kGroup) {
+    load_group(src + i, x);
+    store_bytes(dst + i, quantize(x));
+  }
+  if (i == k) {
+    std::memset(dst + k, 0, static_cast<size_t>(dst_stride - k));
+  } else {
+    load_group(src + i, k - i, x);
+    store_row_end(dst + i, keep_bytes(quantize(x), k - i), dst_stride - i);
+  }
 }
 
 TAE_VEC int32_t copy_row(const void* source, int64_t k, VBytes flip, uint8_t* dst, int64_t dst_stride) {
@@ -87,6 +113,18 @@ int32_t quantize_bf16(const uint16_t* src, int64_t k, float inverse_scale, int32
   return quantize_row(src, k, inverse_scale, zero_point, lo, hi, dst, dst_stride);
 }
 
+void quantize_full_f32(const float* src, int64_t k, float inverse_scale, int32_t zero_point, uint8_t* dst,
+                       int64_t dst_stride) {
+  const DefaultFloatEnv env;
+  quantize_full_row(src, k, inverse_scale, zero_point, dst, dst_stride);
+}
+
+void quantize_full_bf16(const uint16_t* src, int64_t k, float inverse_scale, int32_t zero_point, uint8_t* dst,
+                        int64_t dst_stride) {
+  const DefaultFloatEnv env;
+  quantize_full_row(src, k, inverse_scale, zero_point, dst, dst_stride);
+}
+
 int32_t copy_u8(const uint8_t* src, int64_t k, uint8_t* dst, int64_t dst_stride) {
   return copy_row(src, k, set1_8(0), dst, dst_stride);
 }
@@ -95,8 +133,8 @@ int32_t shift_s8(const int8_t* src, int64_t k, uint8_t* dst, int64_t dst_stride)
   return copy_row(src, k, set1_8(0x80), dst, dst_stride);
 }
 
-constexpr RowKernels kRowKernels = {min_max_f32,   min_max_bf16, quantize_f32,
-                                    quantize_bf16, copy_u8,      shift_s8};
+constexpr RowKernels kRowKernels = {min_max_f32,       min_max_bf16,       quantize_f32, quantize_bf16,
+                                    quantize_full_f32, quantize_full_bf16, copy_u8,      shift_s8};
 
 }  // namespace
 }  // namespace tae::kernels

@@ -75,7 +75,7 @@ class NativeLinear final : public LinearImpl {
                     int64_t p1) const;
   void multiply_rows(const Call& call, const Scratch& scratch, const QuantizedRows& a, int64_t r0,
                      int64_t rows, int64_t p0, int64_t p1) const;
-  void multiply_panel(const Call& call, GemmBlock g, const QuantizedRows& rows, int64_t a_row, int64_t row,
+  void multiply_panel(const Call& call, GemmBlock& g, const QuantizedRows& rows, int64_t a_row, int64_t row,
                       int64_t panel, int64_t most_fetched) const;
   void finish(const Call& call, const QuantizedRows& a, int64_t a_row, int64_t row, int64_t rows, int64_t p0,
               int64_t p1, const int32_t* raw, int64_t raw_stride) const;
@@ -143,8 +143,7 @@ QuantizedRows NativeLinear::prepare_rows(const Call& call, const Scratch& scratc
     const uint8_t* data = static_cast<const uint8_t*>(call.args.input);
     return {data + r0 * call.args.input_stride, call.args.input_stride, scratch.params, 0};
   }
-  for (int64_t i = 0; i < rows; ++i)
-    scratch.params[i] = input_.quantize(call.rows, r0 + i, scratch.rows + i * row_bytes(), row_bytes());
+  input_.quantize(call.rows, r0, rows, scratch.rows, row_bytes(), scratch.params);
   return {scratch.rows, row_bytes(), scratch.params, 1};
 }
 
@@ -203,11 +202,11 @@ void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, const
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t r = t * call.blocks.tile_rows;
       const int64_t count = rows - r < call.blocks.tile_rows ? rows - r : call.blocks.tile_rows;
+      // Each row tile fetches its share of the panels that come after these.
+      const int64_t from = weight_.panel_bytes() * t / tiles;
+      const int64_t to = weight_.panel_bytes() * (t + 1) / tiles;
       for (int64_t i = p; i < end; ++i) {
-        // Each row tile fetches its share of the panels that come after these.
         const int64_t next = i + call.blocks.tile_panels;
-        const int64_t from = weight_.panel_bytes() * t / tiles;
-        const int64_t to = weight_.panel_bytes() * (t + 1) / tiles;
         GemmBlock g;
         g.a = a.data + r * a.stride;
         g.a_stride = a.stride;
@@ -231,7 +230,7 @@ void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, const
 
 // Runs the block over one panel, k block by k block. a_row, row: of the block's first
 // row among the quantized rows and in the output.
-void NativeLinear::multiply_panel(const Call& call, GemmBlock g, const QuantizedRows& rows, int64_t a_row,
+void NativeLinear::multiply_panel(const Call& call, GemmBlock& g, const QuantizedRows& rows, int64_t a_row,
                                   int64_t row, int64_t panel, int64_t most_fetched) const {
   const int64_t n = weight_.n();
   const int64_t n0 = panel * kPanelColumns;
@@ -252,7 +251,8 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock g, const Quantized
     f.out_stride = n;
     f.cols = columns;
   }
-  const int64_t fetch = quads == 0 ? 0 : g.next_bytes * call.blocks.k_quads / quads;
+  const int64_t fetch =
+      quads <= call.blocks.k_quads ? g.next_bytes : g.next_bytes * call.blocks.k_quads / quads;
   int64_t q = 0;
   do {
     const int64_t left = quads - q;

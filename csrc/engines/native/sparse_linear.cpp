@@ -146,8 +146,7 @@ void SparseLinear::finish(const Call& call, const Scratch& s, int64_t m0, int64_
 
 void SparseLinear::run_tile(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t c0,
                             int64_t c1) const {
-  for (int64_t m = 0; m < rows; ++m)
-    s.params[m] = input_.quantize(call.rows, m0 + m, s.rows + m * row_bytes(), row_bytes());
+  input_.quantize(call.rows, m0, rows, s.rows, row_bytes(), s.params);
   if (call.gemv)
     for (int64_t m = 0; m < rows; ++m)
       kernels_.to_table(s.rows + m * row_bytes(), row_bytes(), s.table + m * table_size());

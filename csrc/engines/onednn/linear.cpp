@@ -287,8 +287,7 @@ void OnednnLinear::share_rows(const Call& call, int threads) const {
     for (int64_t b = begin; b < end; b += group) {
       const int64_t m0 = b * block;
       const int64_t m1 = std::min(m, std::min(b + group, end) * block);
-      for (int64_t i = m0; i < m1; ++i)
-        s.params[i - m0] = rows_.quantize(call.input, i, s.input + (i - m0) * stride_, stride_);
+      rows_.quantize(call.input, m0, m1 - m0, s.input, stride_, s.params);
       for (int64_t chunk = 0; chunk < call.chunks; ++chunk)
         for (int64_t i = m0; i < m1; i += block)
           multiply(call, s, s.input + (i - m0) * stride_, s.params + (i - m0), i, std::min(block, m1 - i),
@@ -308,8 +307,7 @@ void OnednnLinear::share_columns(const Call& call) const {
   const Scratch all(*this, call, m);
   const int64_t share = rows_.dynamic() ? kElementsPerShare : 8 * kElementsPerShare;
   parallel_for(m, std::max<int64_t>(1, share / weight_.k_pad()), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      all.params[i] = rows_.quantize(call.input, i, all.input + i * stride_, stride_);
+    rows_.quantize(call.input, begin, end - begin, all.input + begin * stride_, stride_, all.params + begin);
   });
   const int64_t block = call.block_rows, blocks = (m + block - 1) / block;
   // Chunk by chunk, so that a share's part of the weight is read once.

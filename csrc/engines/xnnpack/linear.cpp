@@ -214,7 +214,8 @@ void XnnLinear::load_rows(const InputRows::Call& call, int64_t m0, int64_t begin
     } else if (input_dtype_ == DType::qu8) {
       flip_sign_bits(src, bytes, k_);
     } else {
-      const kernels::RowParams row = rows_.quantize(call, m0 + i, bytes, stride_);
+      kernels::RowParams row;
+      rows_.quantize(call, m0 + i, 1, bytes, stride_, &row);
       flip_sign_bits(bytes, bytes, k_);
       s.params[i] = {row.zero_point - 128, row.scale};
       continue;
