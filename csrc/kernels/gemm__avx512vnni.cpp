@@ -128,10 +128,16 @@ inline __attribute__((always_inline)) void add_sums(Tile& t, const int32_t* c, i
   if constexpr (kRows > 5) add(t.r5, c + 5 * stride);
 }
 
-// `steps` steps of 4 k; each also draws one line at `next` into L2 if kFetch.
+// Cache lines to draw into L2, one in a step.
+struct Lines {
+  const int8_t* data;
+  int64_t count;
+};
+
+// `steps` steps of 4 k; each also fetches a line at `next` if kFetch.
 template <int kRows, bool kFetch>
-inline __attribute__((always_inline)) void multiply_steps(Tile& t, const uint8_t* a, int64_t a_stride,
-                                                          const int8_t* b, int64_t steps,
+inline __attribute__((always_inline)) void multiply_steps(Tile& t, const uint8_t*& a, int64_t a_stride,
+                                                          const int8_t*& b, int64_t steps,
                                                           const int8_t* next) {
   for (int64_t q = 0; q < steps; ++q) {
     Row w = load(b);
@@ -152,16 +158,17 @@ inline __attribute__((always_inline)) void multiply_steps(Tile& t, const uint8_t
   }
 }
 
-// Rows r .. r + kRows of the block; `lines` of the weights at `next` are fetched.
+// Rows r .. r + kRows of the block.
 template <int kRows>
-void tile(const GemmBlock& g, int64_t r, const int8_t* next, int64_t lines) {
+void tile(const GemmBlock& g, int64_t r, Lines weights, Lines input) {
   const __m512i zero = _mm512_setzero_si512();
   const Row zeros = {zero, zero, zero, zero};
   Tile t = {zeros, zeros, zeros, zeros, zeros, zeros};
   const uint8_t* a = g.a + r * g.a_stride;
-  multiply_steps<kRows, true>(t, a, g.a_stride, g.b, lines, next);
-  multiply_steps<kRows, false>(t, a + 4 * lines, g.a_stride, g.b + lines * kQuadBytes, g.quads - lines,
-                               nullptr);
+  const int8_t* b = g.b;
+  multiply_steps<kRows, true>(t, a, g.a_stride, b, weights.count, weights.data);
+  multiply_steps<kRows, true>(t, a, g.a_stride, b, input.count, input.data);
+  multiply_steps<kRows, false>(t, a, g.a_stride, b, g.quads - weights.count - input.count, nullptr);
   int32_t* c = g.c + r * g.c_stride;
   if (g.accumulate) add_sums<kRows>(t, c, g.c_stride);
   if (g.finish != nullptr) return finish_tile<kRows>(*g.finish, t, r);
@@ -173,7 +180,7 @@ void tile(const GemmBlock& g, int64_t r, const int8_t* next, int64_t lines) {
   if constexpr (kRows > 5) store(t.r5, c + 5 * g.c_stride);
 }
 
-using TileFn = void (*)(const GemmBlock& g, int64_t r, const int8_t* next, int64_t lines);
+using TileFn = void (*)(const GemmBlock& g, int64_t r, Lines weights, Lines input);
 constexpr int64_t kTileRows = 6;
 constexpr TileFn kTiles[kTileRows + 1] = {nullptr, tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};
 
@@ -183,12 +190,14 @@ void block(const GemmBlock& g) {
   const int64_t tiles = (g.rows + kTileRows - 1) / kTileRows;
   int64_t lines = (g.next_bytes / 64 + tiles - 1) / tiles;
   if (lines > g.quads) lines = g.quads;
+  int64_t input_lines = (g.input_bytes / 64 + tiles - 1) / tiles;
+  if (input_lines > g.quads - lines) input_lines = g.quads - lines;
   for (int64_t i = 0; i < tiles; ++i) {
     const int64_t r = g.rows * i / tiles;
     const int64_t end = g.rows * (i + 1) / tiles;
     for (int64_t j = r; j < end; ++j)
       for (int64_t byte = 0; byte < g.out_bytes; byte += 64) fetch_for_write(g.out + j * g.out_stride + byte);
-    kTiles[end - r](g, r, g.next + i * lines * 64, lines);
+    kTiles[end - r](g, r, {g.next + i * lines * 64, lines}, {g.input + i * input_lines * 64, input_lines});
   }
 }
 
@@ -232,6 +241,7 @@ const GemmKernels kGemmAvx512Vnni = {.name = "6x64",
                                      .row_block = 12,
                                      .k_block = 1024,
                                      .finishes_float = true,
+                                     .fetches_input = true,
                                      .block = block,
                                      .gemv = gemv};
 

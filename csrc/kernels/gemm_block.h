@@ -49,12 +49,15 @@ struct GemmBlock {
   // Not null: the sums go through it and not to c. Only if GemmKernels::finishes_float.
   const FloatFinish* finish = nullptr;
   // Memory fetched meanwhile, so that nobody waits for it later: where the epilogue
-  // will write (out_bytes of each row; 0: nothing), and weights of a later block.
+  // will write (out_bytes of each row; 0: nothing), weights of a later block, and input
+  // that is still to be quantized (only if GemmKernels::fetches_input).
   const uint8_t* out = nullptr;
   int64_t out_stride = 0;  // bytes
   int64_t out_bytes = 0;
   const int8_t* next = nullptr;
   int64_t next_bytes = 0;
+  const int8_t* input = nullptr;
+  int64_t input_bytes = 0;
 };
 
 // Fetches the cache line at p for writing. As instruction because the intrinsic
@@ -88,6 +91,7 @@ struct GemmKernels {
   int64_t tile_bytes = 24 << 10;
   int64_t k_block = 0;
   bool finishes_float = false;  // `block` takes GemmBlock::finish
+  bool fetches_input = false;   // and GemmBlock::input
   void (*block)(const GemmBlock& g) = nullptr;
   void (*gemv)(const GemvRange& g) = nullptr;
   // Called by each thread around its calls of `block`; may be null.

@@ -31,6 +31,11 @@ using kernels::RowParams;
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+struct Span {
+  const int8_t* data = nullptr;
+  int64_t bytes = 0;
+};
+
 // Rows in the u8 domain as the kernel reads them.
 struct QuantizedRows {
   const uint8_t* data = nullptr;
@@ -70,11 +75,12 @@ class NativeLinear final : public LinearImpl {
   bool finishes_in_kernel(const GemmKernels& gemm) const;
   void run_task(const Call& call, const Scratch& scratch, int64_t r0, int64_t r1, int64_t p0,
                 int64_t p1) const;
-  QuantizedRows prepare_rows(const Call& call, const Scratch& scratch, int64_t r0, int64_t rows) const;
-  void multiply_row(const Call& call, const Scratch& scratch, const QuantizedRows& a, int64_t row, int64_t p0,
-                    int64_t p1) const;
-  void multiply_rows(const Call& call, const Scratch& scratch, const QuantizedRows& a, int64_t r0,
-                     int64_t rows, int64_t p0, int64_t p1) const;
+  Span input_span(const Call& call, int64_t begin, int64_t end) const;
+  QuantizedRows place_rows(const Call& call, const Scratch& scratch, int64_t r0) const;
+  void quantize_rows(const Call& call, const Scratch& scratch, int64_t r0, int64_t begin, int64_t end) const;
+  void multiply_row(const Call& call, const Scratch& scratch, int64_t row, int64_t p0, int64_t p1) const;
+  void multiply_rows(const Call& call, const Scratch& scratch, int64_t r0, int64_t rows, int64_t p0,
+                     int64_t p1) const;
   void multiply_panel(const Call& call, GemmBlock& g, const QuantizedRows& rows, int64_t a_row, int64_t row,
                       int64_t panel, int64_t most_fetched) const;
   void finish(const Call& call, const QuantizedRows& a, int64_t a_row, int64_t row, int64_t rows, int64_t p0,
@@ -136,15 +142,29 @@ bool NativeLinear::finishes_in_kernel(const GemmKernels& gemm) const {
          !output_.has_weight_zero_point();
 }
 
-QuantizedRows NativeLinear::prepare_rows(const Call& call, const Scratch& scratch, int64_t r0,
-                                         int64_t rows) const {
+// Rows [begin, end) of the input as it lies in memory; empty if they are not one piece.
+Span NativeLinear::input_span(const Call& call, int64_t begin, int64_t end) const {
+  if (call.in_place || call.args.input_stride != weight_.k() || begin >= end) return {};
+  const int64_t bytes = weight_.k() * static_cast<int64_t>(size_of(input_dtype_));
+  return {static_cast<const int8_t*>(call.args.input) + begin * bytes, (end - begin) * bytes};
+}
+
+// Where the kernel finds the rows from r0 on.
+QuantizedRows NativeLinear::place_rows(const Call& call, const Scratch& scratch, int64_t r0) const {
   if (call.in_place) {
     scratch.params[0] = input_.static_params();
     const uint8_t* data = static_cast<const uint8_t*>(call.args.input);
     return {data + r0 * call.args.input_stride, call.args.input_stride, scratch.params, 0};
   }
-  input_.quantize(call.rows, r0, rows, scratch.rows, row_bytes(), scratch.params);
   return {scratch.rows, row_bytes(), scratch.params, 1};
+}
+
+// Rows [begin, end) of those from r0 on.
+void NativeLinear::quantize_rows(const Call& call, const Scratch& scratch, int64_t r0, int64_t begin,
+                                 int64_t end) const {
+  if (call.in_place) return;
+  input_.quantize(call.rows, r0 + begin, end - begin, scratch.rows + begin * row_bytes(), row_bytes(),
+                  scratch.params + begin);
 }
 
 // Output of rows [row, row + rows) and panels [p0, p1) from their accumulators.
@@ -180,8 +200,10 @@ constexpr int64_t kMostFetched = 8192;
 // Panels a GEMV computes between two calls of the epilogue: 8 KB of accumulators.
 constexpr int64_t kGemvPanels = 32;
 
-void NativeLinear::multiply_row(const Call& call, const Scratch& scratch, const QuantizedRows& a, int64_t row,
-                                int64_t p0, int64_t p1) const {
+void NativeLinear::multiply_row(const Call& call, const Scratch& scratch, int64_t row, int64_t p0,
+                                int64_t p1) const {
+  const QuantizedRows a = place_rows(call, scratch, row);
+  quantize_rows(call, scratch, row, 0, 1);
   for (int64_t p = p0; p < p1; p += kGemvPanels) {
     const int64_t end = p + kGemvPanels < p1 ? p + kGemvPanels : p1;
     call.gemm.gemv({.a = a.data,
@@ -194,14 +216,23 @@ void NativeLinear::multiply_row(const Call& call, const Scratch& scratch, const 
   }
 }
 
-void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, const QuantizedRows& a, int64_t r0,
-                                 int64_t rows, int64_t p0, int64_t p1) const {
+void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, int64_t r0, int64_t rows,
+                                 int64_t p0, int64_t p1) const {
+  const QuantizedRows a = place_rows(call, scratch, r0);
   const int64_t tiles = (rows + call.blocks.tile_rows - 1) / call.blocks.tile_rows;
+  if (!call.gemm.fetches_input) quantize_rows(call, scratch, r0, 0, rows);
   for (int64_t p = p0; p < p1; p += call.blocks.tile_panels) {
     const int64_t end = p + call.blocks.tile_panels < p1 ? p + call.blocks.tile_panels : p1;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t r = t * call.blocks.tile_rows;
       const int64_t count = rows - r < call.blocks.tile_rows ? rows - r : call.blocks.tile_rows;
+      // Rows are quantized just before the first panels meet them: their input is then in
+      // L2, fetched during the tile before (24 MiniLM layers of 1024x384x384: 2 % faster).
+      Span ahead;
+      if (call.gemm.fetches_input && p == p0) {
+        quantize_rows(call, scratch, r0, r, r + count);
+        ahead = input_span(call, r0 + r + count, r0 + std::min(rows, r + count + call.blocks.tile_rows));
+      }
       // Each row tile fetches its share of the panels that come after these.
       const int64_t from = weight_.panel_bytes() * t / tiles;
       const int64_t to = weight_.panel_bytes() * (t + 1) / tiles;
@@ -220,6 +251,8 @@ void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, const
           g.next = weight_.panel(i + 1);
           g.next_bytes = weight_.panel_bytes();
         }
+        g.input_bytes = (ahead.bytes + end - p - 1) / (end - p);
+        g.input = ahead.data + (i - p) * g.input_bytes;
         multiply_panel(call, g, a, r, r0 + r, i, tiles == 1 ? weight_.panel_bytes() : kMostFetched);
       }
       if (!call.fused)
@@ -253,6 +286,8 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock& g, const Quantize
   }
   const int64_t fetch =
       quads <= call.blocks.k_quads ? g.next_bytes : g.next_bytes * call.blocks.k_quads / quads;
+  const int64_t input_fetch =
+      quads <= call.blocks.k_quads ? g.input_bytes : g.input_bytes * call.blocks.k_quads / quads;
   int64_t q = 0;
   do {
     const int64_t left = quads - q;
@@ -262,6 +297,7 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock& g, const Quantize
     g.quads = last ? left : call.blocks.k_quads;
     g.accumulate = q != 0;
     g.next_bytes = std::min(fetch, most_fetched);
+    g.input_bytes = input_fetch;
     if (last) {
       g.out = static_cast<const uint8_t*>(call.args.output) + (row * n + n0) * element_bytes;
       g.out_stride = n * element_bytes;
@@ -270,6 +306,7 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock& g, const Quantize
     }
     call.gemm.block(g);
     g.next += fetch;
+    g.input += input_fetch;
     q += call.blocks.k_quads;
   } while (q < quads);
 }
@@ -278,11 +315,10 @@ void NativeLinear::run_task(const Call& call, const Scratch& scratch, int64_t r0
                             int64_t p1) const {
   for (int64_t r = r0; r < r1; r += call.blocks.rows) {
     const int64_t rows = r1 - r < call.blocks.rows ? r1 - r : call.blocks.rows;
-    const QuantizedRows a = prepare_rows(call, scratch, r, rows);
     if (rows == 1 && call.gemm.gemv != nullptr)
-      multiply_row(call, scratch, a, r, p0, p1);
+      multiply_row(call, scratch, r, p0, p1);
     else
-      multiply_rows(call, scratch, a, r, rows, p0, p1);
+      multiply_rows(call, scratch, r, rows, p0, p1);
   }
 }
 
@@ -290,7 +326,8 @@ void NativeLinear::run(const LinearArgs& args) const {
   if (args.m == 0 || weight_.n() == 0) return;
   const GemmKernels& gemm = kernels_for(args.m);
   const int64_t panels = weight_.panels();
-  const native::Plan plan = native::make_plan(args.m, panels, weight_.k_pad(), gemm.row_unit, num_threads());
+  const native::Plan plan =
+      native::make_plan(args.m, panels, weight_.k_pad(), gemm.row_unit, gemm.row_multiple, num_threads());
   const native::Blocks blocks = native::choose_blocks(gemm, weight_, plan.rows_per_task, row_bytes());
   const Call call{args,
                   gemm,

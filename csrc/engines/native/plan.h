@@ -16,8 +16,9 @@ struct Plan {
 };
 
 // The split of m rows by `panels` panels that takes the least time on at most
-// `threads` threads. row_unit: rows of the register tile.
-Plan make_plan(int64_t m, int64_t panels, int64_t k_pad, int64_t row_unit, int threads);
+// `threads` threads. row_unit: rows of the register tile; row_multiple: of those that
+// the kernel always computes.
+Plan make_plan(int64_t m, int64_t panels, int64_t k_pad, int64_t row_unit, int64_t row_multiple, int threads);
 
 // The GEMM of a task runs over tiles of rows by panels, whose accumulators stay in
 // L1 until the epilogue has read them. Tiles are wide and low: the output is then

@@ -77,6 +77,41 @@ TEST_CASE("rows: quantize equals the scalar rule, sums and pads", "[rows]") {
   }
 }
 
+TEST_CASE("rows: quantize_full equals quantize over 0..255 for values that gave the scale", "[rows]") {
+  for (Isa isa : kernel_levels()) {
+    const RowKernels& kernels = row_kernels(isa);
+    std::mt19937 rng(4);
+    for (int64_t k = 1; k <= 300; ++k) {
+      const Edge edge = k % 2 ? Edge::kStart : Edge::kEnd;
+      const int64_t stride = k + (k % 3 == 0 ? 0 : random_int(rng, 0, 200));
+      const int32_t zero_point = random_int(rng, 0, 255);
+      Guarded<float> src(k, edge);
+      Guarded<uint16_t> src_bf16(k, edge);
+      Guarded<uint8_t> dst(stride, edge);
+      for (int64_t i = 0; i < k; ++i) {
+        src[i] = random_float(rng, -3.f, 3.f);  // halves too: ties
+        if (i % 3 == 0) src[i] = static_cast<float>(random_int(rng, -6, 6)) / 128.f;
+        src_bf16[i] = to_bf16(src[i]);
+      }
+      std::vector<uint8_t> expected(static_cast<size_t>(stride));
+      for (bool bf16 : {false, true}) {
+        for (uint8_t& b : dst) b = 0xcc;
+        if (bf16) {
+          kernels.quantize_bf16(src_bf16.data(), k, 64.f, zero_point, 0, 255, expected.data(), stride);
+          kernels.quantize_full_bf16(src_bf16.data(), k, 64.f, zero_point, dst.data(), stride);
+        } else {
+          kernels.quantize_f32(src.data(), k, 64.f, zero_point, 0, 255, expected.data(), stride);
+          kernels.quantize_full_f32(src.data(), k, 64.f, zero_point, dst.data(), stride);
+        }
+        for (int64_t i = 0; i < stride; ++i) {
+          INFO(name_of(isa) << " k " << k << " stride " << stride << " i " << i << " bf16 " << bf16);
+          if (dst[i] != expected[i]) REQUIRE(int(dst[i]) == int(expected[i]));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("rows: quantize rounds ties to even and saturates", "[rows]") {
   const float values[] = {0.5f,    1.5f,     2.5f,     -0.5f,     -1.5f,        1e9f,          3e9f,
                           1e38f,   INFINITY, -3e9f,    -INFINITY, 2147483648.f, -2147483648.f, NAN,

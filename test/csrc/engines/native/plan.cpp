@@ -16,7 +16,7 @@ TEST_CASE("a plan covers every row on at most the given threads", "[native]") {
           for (int threads : {1, 2, 3, 64}) {
             INFO("m " << m << " panels " << panels << " k " << k_pad << " unit " << unit << " threads "
                       << threads);
-            const native::Plan plan = native::make_plan(m, panels, k_pad, unit, threads);
+            const native::Plan plan = native::make_plan(m, panels, k_pad, unit, 1, threads);
             CHECK(plan.tasks() >= 1);
             CHECK(plan.tasks() <= threads);
             CHECK(plan.column_tasks <= panels);
@@ -26,10 +26,16 @@ TEST_CASE("a plan covers every row on at most the given threads", "[native]") {
           }
 }
 
+TEST_CASE("tasks of many tiles are equal, of few are whole tiles", "[native]") {
+  CHECK(native::make_plan(1024, 6, 384, 6, 1, 2).rows_per_task == 512);
+  CHECK(native::make_plan(1000, 6, 384, 32, 16, 2).rows_per_task == 512);
+  CHECK(native::make_plan(62, 1, 384, 6, 1, 2).rows_per_task == 36);
+}
+
 TEST_CASE("small problems stay on the calling thread, large ones do not", "[native]") {
-  CHECK(native::make_plan(1, 1, 64, 6, 8).tasks() == 1);
-  CHECK(native::make_plan(512, 48, 768, 6, 8).tasks() == 8);
-  CHECK(native::make_plan(1, 64, 4096, 6, 8).column_tasks == 8);
+  CHECK(native::make_plan(1, 1, 64, 6, 1, 8).tasks() == 1);
+  CHECK(native::make_plan(512, 48, 768, 6, 1, 8).tasks() == 8);
+  CHECK(native::make_plan(1, 64, 4096, 6, 1, 8).column_tasks == 8);
 }
 
 TEST_CASE("blocks respect the kernel's multiples", "[native]") {
