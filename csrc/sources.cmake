@@ -21,6 +21,7 @@ endfunction()
 
 tae_sources(TAE_ENGINE_SOURCES core cpu_features fork)
 tae_sources(TAE_ENGINE_SOURCES kernels
+  depthwise depthwise__avx2 depthwise__avx512
   embedding embedding__avx2 embedding__avx512
   epilogue epilogue__avx2 epilogue__avx512
   gemm gemm_pack gemm_portable gemm__avx2 gemm__avxvnni gemm__avx512 gemm__avx512vnni gemm__amx
@@ -30,14 +31,15 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   rows rows__avx2 rows__avx512
   sparse sparse__avx2 sparse__avx512 sparse__avx512vnni)
 tae_sources(TAE_ENGINE_SOURCES engines input_rows order output_rule)
-tae_sources(TAE_ENGINE_SOURCES engines/native embedding linear plan rnn sparse_linear sparse_pack)
-tae_sources(TAE_ENGINE_SOURCES engines/reference linear rnn)
+tae_sources(TAE_ENGINE_SOURCES engines/native conv embedding linear plan rnn sparse_linear sparse_pack)
+tae_sources(TAE_ENGINE_SOURCES engines/reference conv linear rnn)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn onednn linear)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
 
 tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams weight_state)
 tae_sources(TAE_TORCH_SOURCES ops
   choose_qparams
+  conv conv_common
   embedding embedding_bag embedding_common embedding_prepack
   linear linear_common linear_dynamic
   post_ops

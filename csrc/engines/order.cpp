@@ -37,6 +37,16 @@ constexpr LinearRow kLinear[] = {
     {Engine::xnnpack, always, make_linear_xnnpack},     {Engine::reference, always, make_linear_reference},
 };
 
+struct ConvRow {
+  Engine engine;
+  Result<ConvImplPtr> (*make)(const ConvProblem& p);
+};
+
+constexpr ConvRow kConv[] = {
+    {Engine::native, make_conv_native},
+    {Engine::reference, make_conv_reference},
+};
+
 // XNNPACK adds the bias to the accumulator and multiplies once, so a result near a
 // rounding boundary may differ by one step from the rule in engines/linear.h.
 bool follows_rule(Engine engine) { return engine != Engine::xnnpack; }
@@ -75,9 +85,24 @@ Selection select_linear(const LinearProblem& problem, Engine forced, bool determ
   return selection;
 }
 
-std::string refusal_lines(const Selection& selection) {
+ConvSelection select_conv(const ConvProblem& problem, Engine forced) {
+  ConvSelection selection;
+  for (const ConvRow& row : kConv) {
+    if (forced != Engine::automatic && forced != row.engine) continue;
+    Result<ConvImplPtr> made = row.make(problem);
+    if (made) {
+      selection.impl = std::move(made.value());
+      return selection;
+    }
+    selection.refused.emplace_back(name_of(row.engine), made.reason());
+  }
+  if (selection.refused.empty()) selection.refused.emplace_back(name_of(forced), "has no convolutions");
+  return selection;
+}
+
+std::string refusal_lines(const std::vector<std::pair<std::string, std::string>>& refused) {
   std::string lines;
-  for (const auto& [engine, reason] : selection.refused)
+  for (const auto& [engine, reason] : refused)
     lines += (lines.empty() ? "  " : "\n  ") + engine + ": " + reason;
   return lines;
 }

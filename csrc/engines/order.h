@@ -6,22 +6,29 @@
 #include <vector>
 
 #include "core/env.h"
+#include "engines/conv.h"
 #include "engines/linear.h"
 
 namespace tae {
 
-struct Selection {
-  LinearImplPtr impl;  // null when every candidate refused
+template <typename ImplPtr>
+struct SelectionOf {
+  ImplPtr impl;  // null when every candidate refused
   // Candidates before the chosen one, each with its reason.
   std::vector<std::pair<std::string, std::string>> refused;
 };
+using Selection = SelectionOf<LinearImplPtr>;
+using ConvSelection = SelectionOf<ConvImplPtr>;
 
 // Asks the candidates of the linear family in order. A forced engine is the only
 // candidate; deterministic mode leaves out engines that round in another place.
 Selection select_linear(const LinearProblem& problem, Engine forced, bool deterministic);
 
+// The same for the convolution family.
+ConvSelection select_conv(const ConvProblem& problem, Engine forced);
+
 // "  onednn: <reason>", one line each.
-std::string refusal_lines(const Selection& selection);
+std::string refusal_lines(const std::vector<std::pair<std::string, std::string>>& refused);
 
 // What `info` shows of an engine.
 struct EngineInfo {

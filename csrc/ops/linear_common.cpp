@@ -17,20 +17,12 @@ int64_t columns_of_weight(const LinearBaked& b) { return b.sparse ? b.sparse->k 
 const char* rows_name(const LinearBaked& b) { return b.sparse ? "weight_size[0]" : "weight.size(0)"; }
 const char* columns_name(const LinearBaked& b) { return b.sparse ? "weight_size[1]" : "weight.size(1)"; }
 
-// The values behind a problem's pointers.
-struct ProblemStorage {
-  at::Tensor weight;
-  SparseWeight sparse;
-  std::vector<float> scale;
-  std::vector<int32_t> zero_point;
-  std::vector<float> bias;
-};
+}  // namespace
 
-// Checks every value that a packing bakes in; the shapes are checked by the caller.
-LinearProblem make_problem(const LinearBaked& b, ProblemStorage* storage) {
+LinearProblem make_problem(const LinearBaked& b, int64_t n, int64_t k, ProblemStorage* storage) {
   LinearProblem p;
-  p.n = rows_of_weight(b);
-  p.k = columns_of_weight(b);
+  p.n = n;
+  p.k = k;
   p.dynamic = b.dynamic;
   p.dynamic_quant = b.dynamic_quant;
   p.input_dtype = b.input_dtype;
@@ -84,6 +76,8 @@ void log_packing(const LinearBaked& b, const PackedState& s) {
   log_line(text);
 }
 
+namespace {
+
 // A sparse weight claims a size that no tensor of the call has: what an engine cannot
 // hold of it is the caller's mistake.
 Selection select(const LinearBaked& b, const LinearProblem& problem) {
@@ -99,12 +93,12 @@ Selection select(const LinearBaked& b, const LinearProblem& problem) {
 PackedState pack(const LinearBaked& b) {
   TORCH_CHECK_VALUE(init_error().empty(), init_error());
   ProblemStorage storage;
-  const LinearProblem problem = make_problem(b, &storage);
+  const LinearProblem problem = make_problem(b, rows_of_weight(b), columns_of_weight(b), &storage);
   SerialAfterFork serial;
   const Settings& s = settings();
   Selection selection = select(b, problem);
   TORCH_CHECK_NOT_IMPLEMENTED(selection.impl != nullptr, "torch_ao::", b.op,
-                              ": no engine accepts this call:\n", refusal_lines(selection));
+                              ": no engine accepts this call:\n", refusal_lines(selection.refused));
   PackedState state;
   state.engine = selection.impl->engine();
   state.description = selection.impl->description();
@@ -115,7 +109,8 @@ PackedState pack(const LinearBaked& b) {
   return state;
 }
 
-// Layout, sizes and quantization of `other`; returns it contiguous.
+}  // namespace
+
 at::Tensor check_other(const char* op, bool wanted, const LinearOther& other, at::IntArrayRef output_sizes,
                        bool dynamic, LinearArgs* args) {
   const Arg arg{op, "other"};
@@ -141,8 +136,10 @@ at::Tensor check_other(const char* op, bool wanted, const LinearOther& other, at
     TAE_CHECK_VALUE(other.scale == 1.0, scale, "be 1.0 for a float tensor", other.scale);
     TAE_CHECK_VALUE(other.zero_point == 0, zero_point, "be 0 for a float tensor", other.zero_point);
   }
-  return dense(arg, t);
+  return t;
 }
+
+namespace {
 
 void run_engine(const LinearBaked& b, const PackedState& state, const LinearArgs& args) {
   SerialAfterFork serial;
@@ -173,13 +170,15 @@ void bake_static_qparams(LinearBaked* b, double input_scale, int64_t input_zero_
 }
 
 void check_linear_weights(const LinearBaked& b) {
-  const Arg weight{b.op, "weight"};
-  check_tensor(weight, b.weight, {at::kChar});
+  check_tensor({b.op, "weight"}, b.weight, {at::kChar});
   if (b.sparse != nullptr)
     check_sparse_shapes(b.op, b.weight, *b.sparse);
   else
-    check_rank(weight, b.weight, 2);
-  const int64_t n = rows_of_weight(b);
+    check_rank({b.op, "weight"}, b.weight, 2);
+  check_columns(b, rows_of_weight(b), rows_name(b));
+}
+
+void check_columns(const LinearBaked& b, int64_t n, const char* what) {
   const Arg scale{b.op, "weight_scale"};
   check_tensor(scale, b.weight_scale, {at::kFloat});
   check_per_channel(scale, b.weight_scale, n);
@@ -192,7 +191,7 @@ void check_linear_weights(const LinearBaked& b) {
     const Arg bias{b.op, "bias"};
     check_tensor(bias, *b.bias, {at::kFloat});
     check_rank(bias, *b.bias, 1);
-    check_size(bias, *b.bias, 0, n, rows_name(b));
+    check_size(bias, *b.bias, 0, n, what);
   }
 }
 
@@ -235,10 +234,11 @@ at::Tensor run_linear(const LinearBaked& b, const at::Tensor& input, const Linea
   const int64_t numel = check_numel(input_arg, sizes, c10::elementSize(dtype));
 
   LinearArgs args;
-  const at::Tensor added = check_other(b.op, names_add(b.post_ops), other, sizes, b.dynamic, &args);
+  at::Tensor added = check_other(b.op, names_add(b.post_ops), other, sizes, b.dynamic, &args);
+  if (added.defined()) added = dense({b.op, "other"}, added);
   if (numel == 0) {
     ProblemStorage storage;
-    make_problem(b, &storage);  // an empty batch is no way past the checks
+    make_problem(b, n, k, &storage);  // an empty batch is no way past the checks
     return empty_output(input_arg, sizes, dtype);
   }
   const RowView rows = rows_of(input_arg, input);

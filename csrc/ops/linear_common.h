@@ -7,6 +7,7 @@
 #include "core/checks.h"
 #include "core/weight_state.h"
 #include "engines/linear.h"
+#include "ops/sparse_weight.h"
 
 namespace tae {
 
@@ -51,6 +52,29 @@ void bake_static_qparams(LinearBaked* baked, double input_scale, int64_t input_z
 
 // Dtypes, ranks and lengths of the weight side; not the values. Returns nothing taken.
 void check_linear_weights(const LinearBaked& baked);
+
+// Scales, zero points and bias of n output columns; `what` says where n comes from.
+void check_columns(const LinearBaked& baked, int64_t n, const char* what);
+
+// The values behind a problem's pointers.
+struct ProblemStorage {
+  at::Tensor weight;
+  SparseWeight sparse;
+  std::vector<float> scale;
+  std::vector<int32_t> zero_point;
+  std::vector<float> bias;
+};
+
+// Checks every value that a packing bakes in; the shapes are checked by the caller.
+// The weight, of n * k elements, is that of `baked` made contiguous.
+LinearProblem make_problem(const LinearBaked& baked, int64_t n, int64_t k, ProblemStorage* storage);
+
+// Sizes and quantization of `other`, which is returned; undefined when not wanted.
+at::Tensor check_other(const char* op, bool wanted, const LinearOther& other, at::IntArrayRef output_sizes,
+                       bool dynamic, LinearArgs* args);
+
+// One line of the dispatch log.
+void log_packing(const LinearBaked& baked, const PackedState& state);
 
 // The packed state, made on first use.
 PackedStatePtr packed_linear(const LinearBaked& baked);

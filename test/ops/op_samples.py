@@ -268,6 +268,32 @@ SIZED = {
 }
 
 
+def _conv_calls(rank, transposed):
+    size, ones, zeros = (5, 6, 4)[-rank:], [1] * rank, [0] * rank
+    w, grouped = random_int(S8, 4, 4, *[3] * rank), random_int(S8, 4, 2, *[2] * rank)
+    s, bias, zp = torch.rand(4) * 0.1 + 0.01, torch.randn(4), torch.randint(-128, 128, (4,))
+    xu, xs = random_int(U8, 2, 4, *size), random_int(S8, 1, 4, *size)
+
+    def call(x, weight, scale, point, bias, out, numbers, post=("", []), other=(None, 1.0, 0)):
+        stride, padding, dilation, groups = numbers
+        order = (stride, padding, zeros, groups, dilation) if transposed else numbers
+        return (x, 0.1, 7, weight, scale, point, bias, *out, *order, *post, *other)
+
+    same = (ones, ones, ones, 1)
+    residual = (random_int(U8, 2, 4, *size), 0.5, 3)
+    scale2 = torch.rand(4) * 0.1 + 0.01
+    return [
+        call(xu, w, s, None, bias, (0.3, 9, None), same),
+        call(xs, w, s, zp, None, (1.0, 0, F32), ([2] * rank, ones, ones, 1), ("relu", [])),
+        call(xu, grouped, scale2, None, bias, (0.2, -9, S8), ([1] * rank, zeros, ones, 2),
+             ("clamp", [-1.0, 1.0])),
+        call(xu, w, s[:1], zp[:1].int(), bias, (0.3, 9, None), same, ("add,relu", []), residual),
+        call(xs.transpose(1, -1).contiguous().transpose(1, -1), w, s, None, bias, (1.0, 0, BF16),
+             (ones, [2] * rank, [2] * rank, 1), ("gelu", [])),
+        call(xu[:0], w, s, None, bias, (1.0, 0, F32), same),
+    ]  # fmt: skip
+
+
 def samples():
     static = _linear_calls()
     plain = [c[:10] for c in static]
@@ -282,6 +308,12 @@ def samples():
         "linear_add": adds,
         "linear_add_relu": adds,
         "_prepack_linear": [(*c[3:7], c[0].dtype, *c[1:3], *c[7:12]) for c in static],
+        "conv1d": _conv_calls(1, False),
+        "conv2d": _conv_calls(2, False),
+        "conv3d": _conv_calls(3, False),
+        "conv_transpose1d": _conv_calls(1, True),
+        "conv_transpose2d": _conv_calls(2, True),
+        "conv_transpose3d": _conv_calls(3, True),
         "linear_dynamic": dynamic,
         "linear_relu_dynamic": [c[:9] for c in dynamic],
         "_prepack_linear_dynamic": [(*c[1:5], c[0].dtype, *c[5:11]) for c in dynamic],

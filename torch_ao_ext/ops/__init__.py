@@ -1,6 +1,14 @@
 """The operators torch.ops.torch_ao.* as documented functions, and their fake kernels."""
 
 from torch_ao_ext.ops.choose_qparams import choose_qparams, choose_qparams_per_token
+from torch_ao_ext.ops.conv import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from torch_ao_ext.ops.embedding import (
     embedding,
     embedding_bag,
@@ -32,6 +40,12 @@ __all__ = [
     "BlockSparse",
     "choose_qparams",
     "choose_qparams_per_token",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "dequantize_per_channel",
     "dequantize_per_tensor",
     "dequantize_per_token",

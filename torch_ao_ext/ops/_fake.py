@@ -172,7 +172,13 @@ def check_weight(
     """The weight [N, K] of a linear op with its qparams and bias."""
     check_tensor(op, "weight", weight, (torch.int8,))
     check_rank(op, "weight", weight, 2)
-    rows = weight.shape[0]
+    check_columns(op, weight.shape[0], "weight.size(0)", scale, zero_point, bias)
+
+
+def check_columns(
+    op: str, rows: object, what: str, scale: Tensor, zero_point: Tensor | None, bias: Tensor | None
+) -> None:
+    """Scales, zero points and bias of this many output columns, a number that comes from `what`."""
     check_tensor(op, "weight_scale", scale, (torch.float32,))
     check_per_channel(op, "weight_scale", scale, rows)
     if zero_point is not None:
@@ -181,7 +187,7 @@ def check_weight(
     if bias is not None:
         check_tensor(op, "bias", bias, (torch.float32,))
         check_rank(op, "bias", bias, 1)
-        check_size(op, "bias", bias, 0, rows, "weight.size(0)")
+        check_size(op, "bias", bias, 0, rows, what)
 
 
 def check_post_ops(op: str, post_ops: str, args: Sequence[float]) -> None:

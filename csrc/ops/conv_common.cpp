@@ -1,0 +1,215 @@
+#include "ops/conv_common.h"
+
+#include <stdexcept>
+
+#include "core/env.h"
+#include "core/fork.h"
+#include "engines/order.h"
+#include "ops/post_ops.h"
+
+namespace tae {
+namespace {
+
+using Sizes = c10::SmallVector<int64_t, 6>;
+
+void check_numbers(const char* op, const char* name, at::IntArrayRef values, int rank, int64_t least) {
+  const Arg arg{op, name};
+  TAE_CHECK_VALUE(static_cast<int>(values.size()) == rank, arg, c10::str("have ", rank, " values"), values);
+  for (int64_t v : values)
+    TAE_CHECK_VALUE(v >= least && v <= (int64_t{1} << 31), arg,
+                    c10::str("hold values in [", least, ", 2^31]"), v);
+}
+
+// Checks and spreads over 3 axes.
+ConvGeometry make_geometry(const LinearBaked& b, const ConvNumbers& c, int64_t* n) {
+  const Arg weight{b.op, "weight"};
+  check_tensor(weight, b.weight, {at::kChar});
+  check_rank(weight, b.weight, c.rank + 2);
+  check_numbers(b.op, "stride", c.stride, c.rank, 1);
+  check_numbers(b.op, "padding", c.padding, c.rank, 0);
+  check_numbers(b.op, "dilation", c.dilation, c.rank, 1);
+  if (c.transposed) {
+    check_numbers(b.op, "output_padding", c.output_padding, c.rank, 0);
+    for (int i = 0; i < c.rank; ++i)
+      TAE_CHECK_VALUE(c.output_padding[i] < std::max(c.stride[i], c.dilation[i]),
+                      (Arg{b.op, "output_padding"}), "be smaller than stride or dilation", c.output_padding);
+  }
+  TAE_CHECK_VALUE(c.groups >= 1, (Arg{b.op, "groups"}), "be at least 1", c.groups);
+  const at::IntArrayRef sizes = b.weight.sizes();
+  for (int64_t s : sizes)
+    TAE_CHECK_VALUE(s >= 1, weight, "have no dimension of size 0", c10::str("sizes ", sizes));
+  TAE_CHECK_VALUE(sizes[0] % c.groups == 0, weight,
+                  c10::str("have size(0) divisible by groups (", c.groups, ")"), sizes[0]);
+  ConvGeometry g;
+  g.transposed = c.transposed;
+  g.groups = c.groups;
+  g.in_channels = c.transposed ? sizes[0] : sizes[1] * c.groups;
+  *n = c.transposed ? sizes[1] * c.groups : sizes[0];
+  for (int i = 0; i < c.rank; ++i) {
+    const int axis = 3 - c.rank + i;
+    g.kernel[axis] = sizes[2 + i];
+    g.stride[axis] = c.stride[i];
+    g.padding[axis] = c.padding[i];
+    g.dilation[axis] = c.dilation[i];
+  }
+  return g;
+}
+
+// Sizes of the output and, spread over 3 axes, of both sides.
+Sizes output_sizes(const LinearBaked& b, const ConvNumbers& c, const ConvGeometry& g, const at::Tensor& input,
+                   int64_t n, ConvArgs* args) {
+  const Arg arg{b.op, "input"};
+  check_rank(arg, input, c.rank + 2);
+  check_size(arg, input, 1, g.in_channels, c.transposed ? "weight.size(0)" : "weight.size(1) * groups");
+  Sizes sizes{input.size(0), n};
+  args->batch = input.size(0);
+  for (int i = 0; i < c.rank; ++i) {
+    const int axis = 3 - c.rank + i;
+    const int64_t in = input.size(2 + i);
+    const int64_t reach = g.dilation[axis] * (g.kernel[axis] - 1);
+    TAE_CHECK_VALUE(in >= 1, arg, "have no spatial dimension of size 0", c10::str("sizes ", input.sizes()));
+    int64_t out;
+    if (c.transposed) {
+      int64_t steps;
+      const bool overflow = __builtin_mul_overflow(in - 1, g.stride[axis], &steps);
+      out = overflow ? 0 : steps - 2 * g.padding[axis] + reach + c.output_padding[i] + 1;
+      TAE_CHECK_VALUE(out >= 1, arg, "give an output of at least 1 in each dimension",
+                      c10::str("sizes ", input.sizes()));
+    } else {
+      const int64_t room = in + 2 * g.padding[axis] - reach - 1;
+      TAE_CHECK_VALUE(room >= 0, arg, "be, with padding, at least as large as the dilated kernel",
+                      c10::str("sizes ", input.sizes()));
+      out = room / g.stride[axis] + 1;
+    }
+    args->input_size[axis] = in;
+    args->output_size[axis] = out;
+    sizes.push_back(out);
+  }
+  return sizes;
+}
+
+// Strides of [N, C, *S] whose memory is [N, *S, C].
+Sizes channels_last_strides(at::IntArrayRef sizes) {
+  Sizes strides(sizes.size(), 1);
+  int64_t step = sizes[1];
+  for (size_t d = sizes.size() - 1; d >= 2; --d) {
+    strides[d] = step;
+    step *= sizes[d];
+  }
+  strides[0] = step;
+  return strides;
+}
+
+// The tensor itself when its memory is channels last, else a copy that is.
+at::Tensor channels_last(const Arg& arg, const at::Tensor& t) {
+  check_storage(arg, t);
+  const Sizes strides = channels_last_strides(t.sizes());
+  bool fits = true;
+  for (int64_t d = 0; d < t.dim(); ++d) fits = fits && (t.size(d) == 1 || t.stride(d) == strides[d]);
+  if (fits) return t;
+  at::Tensor copy = at::detail::empty_strided_cpu(t.sizes(), strides, t.scalar_type());
+  SerialAfterFork serial;  // the copy is torch's and may be parallel
+  copy.copy_(t);
+  return copy;
+}
+
+// [n][channels][taps] as torch has it (transposed: [channels][n][taps], a group at a
+// time) to [n][taps][channels].
+std::vector<int8_t> rows_of_weight(const ConvGeometry& g, const LinearProblem& p) {
+  std::vector<int8_t> rows(static_cast<size_t>(p.n * p.k));
+  const int64_t taps = g.taps(), channels = g.group_channels(), group_n = p.n / g.groups;
+  for (int64_t n = 0; n < p.n; ++n)
+    for (int64_t c = 0; c < channels; ++c) {
+      const int64_t from =
+          g.transposed ? (n / group_n * channels + c) * group_n + n % group_n : n * channels + c;
+      for (int64_t t = 0; t < taps; ++t)
+        rows[static_cast<size_t>((n * taps + t) * channels + c)] = p.weight[from * taps + t];
+    }
+  return rows;
+}
+
+PackedState pack(const LinearBaked& b, const ConvGeometry& geometry, int64_t n) {
+  TORCH_CHECK_VALUE(init_error().empty(), init_error());
+  ProblemStorage storage;
+  ConvProblem problem{make_problem(b, n, geometry.taps() * geometry.group_channels(), &storage), geometry};
+  const std::vector<int8_t> rows = rows_of_weight(geometry, problem.rows);
+  problem.rows.weight = rows.data();
+  SerialAfterFork serial;
+  ConvSelection selection = select_conv(problem, settings().engine.load());
+  TORCH_CHECK_NOT_IMPLEMENTED(selection.impl != nullptr, "torch_ao::", b.op,
+                              ": no engine accepts this call:\n", refusal_lines(selection.refused));
+  PackedState state;
+  state.engine = selection.impl->engine();
+  state.description = selection.impl->description();
+  state.packed_bytes = selection.impl->packed_bytes();
+  state.refused = std::move(selection.refused);
+  state.impl = std::move(selection.impl);
+  if (settings().log_dispatch.load(std::memory_order_relaxed)) log_packing(b, state);
+  return state;
+}
+
+PackedStatePtr packed_conv(const LinearBaked& b, const ConvNumbers& c, const ConvGeometry& g, int64_t n) {
+  StateQuery query(c.transposed ? "conv_transpose" : "conv", b.weight);
+  query.add(b.weight_scale);
+  query.add(b.weight_zero_point);
+  query.add(b.bias);
+  query.add(int64_t{static_cast<int>(b.input_dtype)} | int64_t{static_cast<int>(b.output_dtype)} << 8);
+  query.add(b.input_scale);
+  query.add(int64_t{b.input_zero_point});
+  query.add(b.output_scale);
+  query.add(int64_t{b.output_zero_point});
+  query.add(g.groups);
+  for (int axis = 0; axis < 3; ++axis) {
+    query.add(g.stride[axis]);
+    query.add(g.padding[axis]);
+    query.add(g.dilation[axis]);
+  }
+  query.set_post_ops(b.post_ops, b.post_op_args);
+  return find_or_pack(query, [&] { return pack(b, g, n); });
+}
+
+void run_engine(const LinearBaked& b, const PackedState& state, const ConvArgs& args) {
+  SerialAfterFork serial;
+  try {
+    state.as<ConvImpl>().run(args);
+  } catch (const std::runtime_error& e) {  // not bad_alloc: that one says enough
+    TORCH_CHECK(false, "torch_ao::", b.op, ": engine ", state.engine, " failed: ", e.what());
+  }
+}
+
+}  // namespace
+
+at::Tensor run_conv(const LinearBaked& b, const ConvNumbers& c, const at::Tensor& input,
+                    const LinearOther& other) {
+  int64_t n = 0;
+  const ConvGeometry geometry = make_geometry(b, c, &n);
+  check_columns(b, n, c.transposed ? "weight.size(1) * groups" : "weight.size(0)");
+  ConvArgs args;
+  const Sizes sizes = output_sizes(b, c, geometry, input, n, &args);
+  const at::ScalarType dtype = scalar_type_of(b.output_dtype);
+  const int64_t numel = check_numel({b.op, "input"}, sizes, c10::elementSize(dtype));
+  at::Tensor added = check_other(b.op, names_add(b.post_ops), other, sizes, b.dynamic, &args);
+  const Sizes strides = channels_last_strides(sizes);
+  if (numel == 0) {
+    ProblemStorage storage;
+    make_problem(b, n, geometry.taps() * geometry.group_channels(), &storage);  // no way past the checks
+    return at::detail::empty_strided_cpu(sizes, strides, dtype);
+  }
+  const at::Tensor source = channels_last({b.op, "input"}, input);
+  if (added.defined()) added = channels_last({b.op, "other"}, added);
+  const PackedStatePtr state = packed_conv(b, c, geometry, n);
+
+  at::Tensor output = at::detail::empty_strided_cpu(sizes, strides, dtype);
+  args.m = numel / n;
+  args.input = source.const_data_ptr();
+  args.input_stride = geometry.in_channels;
+  args.output = output.mutable_data_ptr();
+  if (added.defined()) args.other = added.const_data_ptr();
+  if (settings().log_dispatch.load(std::memory_order_relaxed))
+    log_line(c10::str("run ", b.op, " m=", args.m, " k=", geometry.taps() * geometry.group_channels(),
+                      " n=", n, " engine=", state->engine, " kernel='", state->description, "'"));
+  run_engine(b, *state, args);
+  return output;
+}
+
+}  // namespace tae

@@ -1,0 +1,497 @@
+"""Static convolutions of 1 to 3 dimensions and their transposed forms, channels last."""
+
+import torch
+
+from torch_ao_ext.ops import _fake
+
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+]
+
+Tensor = torch.Tensor
+
+_OUTPUT = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
+
+
+def conv1d(
+    input: Tensor,
+    input_scale: float,
+    input_zero_point: int,
+    weight: Tensor,
+    weight_scale: Tensor,
+    weight_zero_point: Tensor | None = None,
+    bias: Tensor | None = None,
+    output_scale: float = 1.0,
+    output_zero_point: int = 0,
+    output_dtype: torch.dtype | None = None,
+    stride: int | list[int] = 1,
+    padding: int | list[int] = 0,
+    dilation: int | list[int] = 1,
+    groups: int = 1,
+    post_ops: str = "",
+    post_op_args: list[float] | None = None,
+    other: Tensor | None = None,
+    other_scale: float = 1.0,
+    other_zero_point: int = 0,
+) -> Tensor:
+    """Computes y = quantize(post_ops(conv1d(x, W) + b)).
+
+    input `[N, C, L]`, arguments as in `conv2d`.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> x = torch.full((1, 1, 1), 2, dtype=torch.uint8)
+        >>> w = torch.full((1, 1, 1), 2, dtype=torch.int8)
+        >>> torch_ao_ext.ops.conv1d(x, 1.0, 0, w, torch.tensor([1.0]))
+        tensor([[[4]]], dtype=torch.uint8)
+    """
+    return torch.ops.torch_ao.conv1d(
+        input,
+        input_scale,
+        input_zero_point,
+        weight,
+        weight_scale,
+        weight_zero_point,
+        bias,
+        output_scale,
+        output_zero_point,
+        output_dtype,
+        stride,
+        padding,
+        dilation,
+        groups,
+        post_ops,
+        post_op_args or [],
+        other,
+        other_scale,
+        other_zero_point,
+    )
+
+
+def conv2d(
+    input: Tensor,
+    input_scale: float,
+    input_zero_point: int,
+    weight: Tensor,
+    weight_scale: Tensor,
+    weight_zero_point: Tensor | None = None,
+    bias: Tensor | None = None,
+    output_scale: float = 1.0,
+    output_zero_point: int = 0,
+    output_dtype: torch.dtype | None = None,
+    stride: int | list[int] = 1,
+    padding: int | list[int] = 0,
+    dilation: int | list[int] = 1,
+    groups: int = 1,
+    post_ops: str = "",
+    post_op_args: list[float] | None = None,
+    other: Tensor | None = None,
+    other_scale: float = 1.0,
+    other_zero_point: int = 0,
+) -> Tensor:
+    """Computes y = quantize(post_ops(conv2d(x, W) + b)), x = (input - zp_x) s_x, W = (weight - zp_w) s_w.
+
+    x is 0 in the padding. Rounding and the arguments not listed are those of `linear`.
+
+    Args:
+        input: `[N, C, H, W]`, uint8 or int8. Channels last is read as it lies, another layout is
+            copied once.
+        input_scale: real units per step of input.
+        input_zero_point: in the range of input's dtype.
+        weight: `[O, C / groups, kH, kW]`, int8. Packed for the CPU at its first use.
+        weight_scale: `[O]` or `[1]`, float32.
+        weight_zero_point: `[O]` or `[1]`, int32 or int64; None means 0.
+        bias: `[O]`, float32, in real units.
+        output_scale: real units per step of the output; 1.0 for a float output.
+        output_zero_point: in the range of the output's dtype; 0 for a float output.
+        output_dtype: uint8, int8, float32 or bfloat16; default the input's.
+        stride: one number, or one for each spatial dimension.
+        padding: as stride; on both sides.
+        dilation: as stride.
+        groups: divides C and O.
+        post_ops: see `linear_dynamic`; `add` makes a residual connection of `other`.
+        post_op_args: numbers of the post-ops, in order.
+        other: operand of `add`, the output's shape: uint8, int8, float32, bfloat16.
+        other_scale: real units per step of an integer `other`.
+        other_zero_point: zero point of an integer `other`.
+
+    Returns:
+        `[N, O, H', W']`, channels last.
+
+    Raises:
+        TypeError: a tensor of the wrong dtype or layout.
+        ValueError: sizes that do not fit, a bad scale, zero point, number or post-op.
+
+    Source: Jacob et al. 2018, equation 7.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> x = torch.full((1, 1, 2, 2), 3, dtype=torch.uint8)
+        >>> w = torch.ones(1, 1, 2, 2, dtype=torch.int8)
+        >>> torch_ao_ext.ops.conv2d(x, 1.0, 1, w, torch.tensor([0.5]), output_dtype=torch.float32)
+        tensor([[[[4.]]]])
+    """
+    return torch.ops.torch_ao.conv2d(
+        input,
+        input_scale,
+        input_zero_point,
+        weight,
+        weight_scale,
+        weight_zero_point,
+        bias,
+        output_scale,
+        output_zero_point,
+        output_dtype,
+        stride,
+        padding,
+        dilation,
+        groups,
+        post_ops,
+        post_op_args or [],
+        other,
+        other_scale,
+        other_zero_point,
+    )
+
+
+def conv3d(
+    input: Tensor,
+    input_scale: float,
+    input_zero_point: int,
+    weight: Tensor,
+    weight_scale: Tensor,
+    weight_zero_point: Tensor | None = None,
+    bias: Tensor | None = None,
+    output_scale: float = 1.0,
+    output_zero_point: int = 0,
+    output_dtype: torch.dtype | None = None,
+    stride: int | list[int] = 1,
+    padding: int | list[int] = 0,
+    dilation: int | list[int] = 1,
+    groups: int = 1,
+    post_ops: str = "",
+    post_op_args: list[float] | None = None,
+    other: Tensor | None = None,
+    other_scale: float = 1.0,
+    other_zero_point: int = 0,
+) -> Tensor:
+    """Computes y = quantize(post_ops(conv3d(x, W) + b)).
+
+    input `[N, C, D, H, W]`, arguments as in `conv2d`.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> x = torch.full((1, 1, 1, 1, 1), 2, dtype=torch.uint8)
+        >>> w = torch.full((1, 1, 1, 1, 1), 2, dtype=torch.int8)
+        >>> torch_ao_ext.ops.conv3d(x, 1.0, 0, w, torch.tensor([1.0]))
+        tensor([[[[[4]]]]], dtype=torch.uint8)
+    """
+    return torch.ops.torch_ao.conv3d(
+        input,
+        input_scale,
+        input_zero_point,
+        weight,
+        weight_scale,
+        weight_zero_point,
+        bias,
+        output_scale,
+        output_zero_point,
+        output_dtype,
+        stride,
+        padding,
+        dilation,
+        groups,
+        post_ops,
+        post_op_args or [],
+        other,
+        other_scale,
+        other_zero_point,
+    )
+
+
+def conv_transpose1d(
+    input: Tensor,
+    input_scale: float,
+    input_zero_point: int,
+    weight: Tensor,
+    weight_scale: Tensor,
+    weight_zero_point: Tensor | None = None,
+    bias: Tensor | None = None,
+    output_scale: float = 1.0,
+    output_zero_point: int = 0,
+    output_dtype: torch.dtype | None = None,
+    stride: int | list[int] = 1,
+    padding: int | list[int] = 0,
+    output_padding: int | list[int] = 0,
+    groups: int = 1,
+    dilation: int | list[int] = 1,
+    post_ops: str = "",
+    post_op_args: list[float] | None = None,
+    other: Tensor | None = None,
+    other_scale: float = 1.0,
+    other_zero_point: int = 0,
+) -> Tensor:
+    """Computes y = quantize(post_ops(conv_transpose1d(x, W) + b)).
+
+    input `[N, C, L]`, weight `[C, O / groups, *kernel]`, output_padding as in torch.
+    Other arguments as in `conv2d`.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> x = torch.full((1, 1, 1), 2, dtype=torch.uint8)
+        >>> w = torch.full((1, 1, 1), 2, dtype=torch.int8)
+        >>> torch_ao_ext.ops.conv_transpose1d(x, 1.0, 0, w, torch.tensor([1.0]))
+        tensor([[[4]]], dtype=torch.uint8)
+    """
+    return torch.ops.torch_ao.conv_transpose1d(
+        input,
+        input_scale,
+        input_zero_point,
+        weight,
+        weight_scale,
+        weight_zero_point,
+        bias,
+        output_scale,
+        output_zero_point,
+        output_dtype,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        post_ops,
+        post_op_args or [],
+        other,
+        other_scale,
+        other_zero_point,
+    )
+
+
+def conv_transpose2d(
+    input: Tensor,
+    input_scale: float,
+    input_zero_point: int,
+    weight: Tensor,
+    weight_scale: Tensor,
+    weight_zero_point: Tensor | None = None,
+    bias: Tensor | None = None,
+    output_scale: float = 1.0,
+    output_zero_point: int = 0,
+    output_dtype: torch.dtype | None = None,
+    stride: int | list[int] = 1,
+    padding: int | list[int] = 0,
+    output_padding: int | list[int] = 0,
+    groups: int = 1,
+    dilation: int | list[int] = 1,
+    post_ops: str = "",
+    post_op_args: list[float] | None = None,
+    other: Tensor | None = None,
+    other_scale: float = 1.0,
+    other_zero_point: int = 0,
+) -> Tensor:
+    """Computes y = quantize(post_ops(conv_transpose2d(x, W) + b)).
+
+    input `[N, C, H, W]`, weight `[C, O / groups, *kernel]`, output_padding as in torch.
+    Other arguments as in `conv2d`.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> x = torch.full((1, 1, 1, 1), 2, dtype=torch.uint8)
+        >>> w = torch.full((1, 1, 1, 1), 2, dtype=torch.int8)
+        >>> torch_ao_ext.ops.conv_transpose2d(x, 1.0, 0, w, torch.tensor([1.0]))
+        tensor([[[[4]]]], dtype=torch.uint8)
+    """
+    return torch.ops.torch_ao.conv_transpose2d(
+        input,
+        input_scale,
+        input_zero_point,
+        weight,
+        weight_scale,
+        weight_zero_point,
+        bias,
+        output_scale,
+        output_zero_point,
+        output_dtype,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        post_ops,
+        post_op_args or [],
+        other,
+        other_scale,
+        other_zero_point,
+    )
+
+
+def conv_transpose3d(
+    input: Tensor,
+    input_scale: float,
+    input_zero_point: int,
+    weight: Tensor,
+    weight_scale: Tensor,
+    weight_zero_point: Tensor | None = None,
+    bias: Tensor | None = None,
+    output_scale: float = 1.0,
+    output_zero_point: int = 0,
+    output_dtype: torch.dtype | None = None,
+    stride: int | list[int] = 1,
+    padding: int | list[int] = 0,
+    output_padding: int | list[int] = 0,
+    groups: int = 1,
+    dilation: int | list[int] = 1,
+    post_ops: str = "",
+    post_op_args: list[float] | None = None,
+    other: Tensor | None = None,
+    other_scale: float = 1.0,
+    other_zero_point: int = 0,
+) -> Tensor:
+    """Computes y = quantize(post_ops(conv_transpose3d(x, W) + b)).
+
+    input `[N, C, D, H, W]`, weight `[C, O / groups, *kernel]`, output_padding as in torch.
+    Other arguments as in `conv2d`.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> x = torch.full((1, 1, 1, 1, 1), 2, dtype=torch.uint8)
+        >>> w = torch.full((1, 1, 1, 1, 1), 2, dtype=torch.int8)
+        >>> torch_ao_ext.ops.conv_transpose3d(x, 1.0, 0, w, torch.tensor([1.0]))
+        tensor([[[[[4]]]]], dtype=torch.uint8)
+    """
+    return torch.ops.torch_ao.conv_transpose3d(
+        input,
+        input_scale,
+        input_zero_point,
+        weight,
+        weight_scale,
+        weight_zero_point,
+        bias,
+        output_scale,
+        output_zero_point,
+        output_dtype,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        post_ops,
+        post_op_args or [],
+        other,
+        other_scale,
+        other_zero_point,
+    )
+
+
+def _check_numbers(op: str, name: str, values, rank: int, least: int) -> list:
+    values = [values] * rank if isinstance(values, int) else list(values)
+    _fake.check_value(len(values) == rank, op, name, f"have {rank} values", values)
+    for value in values:
+        _fake.check_value(least <= value <= 2**31, op, name, f"hold values in [{least}, 2^31]", value)
+    return values
+
+
+def _sizes(op, rank, transposed, input, weight, stride, padding, output_padding, dilation, groups):
+    """Channels and sizes of the output."""
+    stride = _check_numbers(op, "stride", stride, rank, 1)
+    padding = _check_numbers(op, "padding", padding, rank, 0)
+    dilation = _check_numbers(op, "dilation", dilation, rank, 1)
+    if transposed:
+        output_padding = _check_numbers(op, "output_padding", output_padding, rank, 0)
+        ok = all(o < max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True))
+        rule = "be smaller than stride or dilation"
+        _fake.check_value(ok, op, "output_padding", rule, output_padding)
+    _fake.check_value(groups >= 1, op, "groups", "be at least 1", groups)
+    for size in weight.shape:
+        _fake.check_value(size >= 1, op, "weight", "have no dimension of size 0", _fake.sizes(weight))
+    rule = f"have size(0) divisible by groups ({groups})"
+    _fake.check_value(weight.shape[0] % groups == 0, op, "weight", rule, weight.shape[0])
+    _fake.check_rank(op, "input", input, rank + 2)
+    if transposed:
+        _fake.check_size(op, "input", input, 1, weight.shape[0], "weight.size(0)")
+    else:
+        channels = weight.shape[1] * groups
+        _fake.check_size(op, "input", input, 1, channels, "weight.size(1) * groups")
+    sizes = []
+    for i in range(rank):
+        size, reach = input.shape[2 + i], dilation[i] * (weight.shape[2 + i] - 1)
+        rule = "have no spatial dimension of size 0"
+        _fake.check_value(size >= 1, op, "input", rule, _fake.sizes(input))
+        if transposed:
+            out = (size - 1) * stride[i] - 2 * padding[i] + reach + output_padding[i] + 1
+            rule = "give an output of at least 1 in each dimension"
+            _fake.check_value(out >= 1, op, "input", rule, _fake.sizes(input))
+        else:
+            room = size + 2 * padding[i] - reach - 1
+            rule = "be, with padding, at least as large as the dilated kernel"
+            _fake.check_value(room >= 0, op, "input", rule, _fake.sizes(input))
+            out = room // stride[i] + 1
+        sizes.append(out)
+    return sizes
+
+
+def _empty_channels_last(input: Tensor, sizes: list, dtype: torch.dtype | None) -> Tensor:
+    strides, step = [1] * len(sizes), sizes[1]
+    for i in range(len(sizes) - 1, 1, -1):
+        strides[i] = step
+        step = step * sizes[i]
+    strides[0] = step
+    return input.new_empty_strided(sizes, strides, dtype=dtype)
+
+
+def _register(op: str, rank: int, transposed: bool) -> None:
+    """Fake kernel: the checks that need no values, then an empty output."""
+
+    def fake(
+        input,
+        input_scale,
+        input_zero_point,
+        weight,
+        weight_scale,
+        weight_zero_point,
+        bias,
+        output_scale,
+        output_zero_point,
+        output_dtype=None,
+        stride=1,
+        padding=0,
+        third=None,  # dilation, groups; transposed: output_padding, groups, dilation
+        groups=1,
+        *rest,
+    ):
+        output_padding, dilation = 0, 1 if third is None else third
+        if transposed:
+            output_padding = 0 if third is None else third
+            dilation, rest = (rest[0], rest[1:]) if rest else (1, ())
+        defaults = ("", (), None)
+        post_ops, post_op_args, other = (*rest[:3], *defaults[len(rest[:3]) :])
+        _fake.check_tensor(op, "input", input, _fake.QUANTIZED)
+        if output_dtype is not None:
+            _fake.check_dtype(op, "output_dtype", output_dtype, _OUTPUT)
+        _fake.check_tensor(op, "weight", weight, (torch.int8,))
+        _fake.check_rank(op, "weight", weight, rank + 2)
+        spatial = _sizes(
+            op, rank, transposed, input, weight, stride, padding, output_padding, dilation, groups
+        )
+        n = weight.shape[1] * groups if transposed else weight.shape[0]
+        what = "weight.size(1) * groups" if transposed else "weight.size(0)"
+        _fake.check_columns(op, n, what, weight_scale, weight_zero_point, bias)
+        output = _empty_channels_last(input, [input.shape[0], n, *spatial], output_dtype)
+        _fake.check_other(op, post_ops, other, output, _fake.FLOAT + _fake.QUANTIZED)
+        _fake.check_post_ops(op, post_ops, post_op_args)
+        return output
+
+    torch.library.register_fake(f"torch_ao::{op}", fake)
+
+
+_register("conv1d", 1, False)
+_register("conv2d", 2, False)
+_register("conv3d", 3, False)
+_register("conv_transpose1d", 1, True)
+_register("conv_transpose2d", 2, True)
+_register("conv_transpose3d", 3, True)
