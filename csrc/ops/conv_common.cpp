@@ -12,12 +12,14 @@ namespace {
 
 using Sizes = c10::SmallVector<int64_t, 6>;
 
+constexpr int64_t kMostPositions = int64_t{1} << 60;  // of one axis: sums of a few do not overflow
+
 void check_numbers(const char* op, const char* name, at::IntArrayRef values, int rank, int64_t least) {
   const Arg arg{op, name};
   TAE_CHECK_VALUE(static_cast<int>(values.size()) == rank, arg, c10::str("have ", rank, " values"), values);
   for (int64_t v : values)
-    TAE_CHECK_VALUE(v >= least && v <= (int64_t{1} << 31), arg,
-                    c10::str("hold values in [", least, ", 2^31]"), v);
+    TAE_CHECK_VALUE(v >= least && v < (int64_t{1} << 31), arg, c10::str("hold values in [", least, ", 2^31)"),
+                    v);
 }
 
 // Checks and spreads over 3 axes.
@@ -38,8 +40,8 @@ ConvGeometry make_geometry(const LinearBaked& b, const ConvNumbers& c, int64_t* 
   const at::IntArrayRef sizes = b.weight.sizes();
   for (int64_t s : sizes)
     TAE_CHECK_VALUE(s >= 1, weight, "have no dimension of size 0", c10::str("sizes ", sizes));
-  TAE_CHECK_VALUE(sizes[0] % c.groups == 0, weight,
-                  c10::str("have size(0) divisible by groups (", c.groups, ")"), sizes[0]);
+  TAE_CHECK_VALUE(sizes[0] % c.groups == 0, (Arg{b.op, "groups"}),
+                  c10::str("divide weight.size(0) (", sizes[0], ")"), c.groups);
   ConvGeometry g;
   g.transposed = c.transposed;
   g.groups = c.groups;
@@ -66,13 +68,20 @@ Sizes output_sizes(const LinearBaked& b, const ConvNumbers& c, const ConvGeometr
   for (int i = 0; i < c.rank; ++i) {
     const int axis = 3 - c.rank + i;
     const int64_t in = input.size(2 + i);
-    const int64_t reach = g.dilation[axis] * (g.kernel[axis] - 1);
+    int64_t reach;
+    const bool far = __builtin_mul_overflow(g.kernel[axis] - 1, g.dilation[axis], &reach);
+    TAE_CHECK_VALUE(!far && reach < kMostPositions, (Arg{b.op, "dilation"}),
+                    "give a dilated kernel of at most 2^60 in each dimension", g.dilation[axis]);
     TAE_CHECK_VALUE(in >= 1, arg, "have no spatial dimension of size 0", c10::str("sizes ", input.sizes()));
+    TAE_CHECK_VALUE(in <= kMostPositions, arg, "have at most 2^60 in each spatial dimension",
+                    c10::str("sizes ", input.sizes()));
     int64_t out;
     if (c.transposed) {
       int64_t steps;
       const bool overflow = __builtin_mul_overflow(in - 1, g.stride[axis], &steps);
-      out = overflow ? 0 : steps - 2 * g.padding[axis] + reach + c.output_padding[i] + 1;
+      TAE_CHECK_VALUE(!overflow && steps < kMostPositions, arg,
+                      "give an output of at most 2^60 in each dimension", c10::str("sizes ", input.sizes()));
+      out = steps - 2 * g.padding[axis] + reach + c.output_padding[i] + 1;
       TAE_CHECK_VALUE(out >= 1, arg, "give an output of at least 1 in each dimension",
                       c10::str("sizes ", input.sizes()));
     } else {
@@ -100,6 +109,11 @@ Sizes channels_last_strides(at::IntArrayRef sizes) {
   return strides;
 }
 
+at::Tensor empty_strided(const Arg& arg, at::IntArrayRef sizes, at::IntArrayRef strides,
+                         at::ScalarType dtype) {
+  return allocate(arg, sizes, [&] { return at::detail::empty_strided_cpu(sizes, strides, dtype); });
+}
+
 // The tensor itself when its memory is channels last, else a copy that is.
 at::Tensor channels_last(const Arg& arg, const at::Tensor& t) {
   check_storage(arg, t);
@@ -107,7 +121,7 @@ at::Tensor channels_last(const Arg& arg, const at::Tensor& t) {
   bool fits = true;
   for (int64_t d = 0; d < t.dim(); ++d) fits = fits && (t.size(d) == 1 || t.stride(d) == strides[d]);
   if (fits) return t;
-  at::Tensor copy = at::detail::empty_strided_cpu(t.sizes(), strides, t.scalar_type());
+  at::Tensor copy = empty_strided(arg, t.sizes(), strides, t.scalar_type());
   SerialAfterFork serial;  // the copy is torch's and may be parallel
   copy.copy_(t);
   return copy;
@@ -115,8 +129,8 @@ at::Tensor channels_last(const Arg& arg, const at::Tensor& t) {
 
 // [n][channels][taps] as torch has it (transposed: [channels][n][taps], a group at a
 // time) to [n][taps][channels].
-std::vector<int8_t> rows_of_weight(const ConvGeometry& g, const LinearProblem& p) {
-  std::vector<int8_t> rows(static_cast<size_t>(p.n * p.k));
+std::vector<int8_t> rows_of_weight(const Arg& arg, const ConvGeometry& g, const LinearProblem& p) {
+  std::vector<int8_t> rows = make_vector<int8_t>(arg, p.n * p.k);
   const int64_t taps = g.taps(), channels = g.group_channels(), group_n = p.n / g.groups;
   for (int64_t n = 0; n < p.n; ++n)
     for (int64_t c = 0; c < channels; ++c) {
@@ -132,7 +146,7 @@ PackedState pack(const LinearBaked& b, const ConvGeometry& geometry, int64_t n) 
   TORCH_CHECK_VALUE(init_error().empty(), init_error());
   ProblemStorage storage;
   ConvProblem problem{make_problem(b, n, geometry.taps() * geometry.group_channels(), &storage), geometry};
-  const std::vector<int8_t> rows = rows_of_weight(geometry, problem.rows);
+  const std::vector<int8_t> rows = rows_of_weight({b.op, "weight"}, geometry, problem.rows);
   problem.rows.weight = rows.data();
   SerialAfterFork serial;
   ConvSelection selection = select_conv(problem, settings().engine.load());
@@ -168,11 +182,14 @@ PackedStatePtr packed_conv(const LinearBaked& b, const ConvNumbers& c, const Con
   return find_or_pack(query, [&] { return pack(b, g, n); });
 }
 
-void run_engine(const LinearBaked& b, const PackedState& state, const ConvArgs& args) {
+void run_engine(const LinearBaked& b, const PackedState& state, const ConvArgs& args,
+                at::IntArrayRef input_sizes) {
   SerialAfterFork serial;
   try {
     state.as<ConvImpl>().run(args);
-  } catch (const std::runtime_error& e) {  // not bad_alloc: that one says enough
+  } catch (const std::bad_alloc&) {  // tables of the positions
+    raise_out_of_memory({b.op, "input"}, input_sizes);
+  } catch (const std::runtime_error& e) {
     TORCH_CHECK(false, "torch_ao::", b.op, ": engine ", state.engine, " failed: ", e.what());
   }
 }
@@ -193,13 +210,13 @@ at::Tensor run_conv(const LinearBaked& b, const ConvNumbers& c, const at::Tensor
   if (numel == 0) {
     ProblemStorage storage;
     make_problem(b, n, geometry.taps() * geometry.group_channels(), &storage);  // no way past the checks
-    return at::detail::empty_strided_cpu(sizes, strides, dtype);
+    return empty_strided({b.op, "input"}, sizes, strides, dtype);
   }
   const at::Tensor source = channels_last({b.op, "input"}, input);
   if (added.defined()) added = channels_last({b.op, "other"}, added);
   const PackedStatePtr state = packed_conv(b, c, geometry, n);
 
-  at::Tensor output = at::detail::empty_strided_cpu(sizes, strides, dtype);
+  at::Tensor output = empty_strided({b.op, "input"}, sizes, strides, dtype);
   args.m = numel / n;
   args.input = source.const_data_ptr();
   args.input_stride = geometry.in_channels;
@@ -208,7 +225,7 @@ at::Tensor run_conv(const LinearBaked& b, const ConvNumbers& c, const at::Tensor
   if (settings().log_dispatch.load(std::memory_order_relaxed))
     log_line(c10::str("run ", b.op, " m=", args.m, " k=", geometry.taps() * geometry.group_channels(),
                       " n=", n, " engine=", state->engine, " kernel='", state->description, "'"));
-  run_engine(b, *state, args);
+  run_engine(b, *state, args, input.sizes());
   return output;
 }
 

@@ -11,14 +11,6 @@
 
 namespace tae {
 
-// Where the blocks of a sparse weight lie (block compressed rows, as torch.sparse_bsr).
-struct SparseIndex {
-  const at::Tensor& row_offsets;     // [ceil(N / block rows) + 1] int32
-  const at::Tensor& column_indices;  // [blocks] int16 or int32
-  int64_t n;
-  int64_t k;
-};
-
 // The arguments that are baked into a packing. References live as long as the call.
 struct LinearBaked {
   const char* op;                                      // in messages

@@ -4,10 +4,18 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/checks.h"
 #include "engines/linear.h"
-#include "ops/linear_common.h"
 
 namespace tae {
+
+// Where the blocks of a sparse weight lie (block compressed rows, as torch.sparse_bsr).
+struct SparseIndex {
+  const at::Tensor& row_offsets;     // [ceil(N / block rows) + 1] int32
+  const at::Tensor& column_indices;  // [blocks] int16 or int32
+  int64_t n;
+  int64_t k;
+};
 
 // Own copies: the tensors may change behind the call.
 struct SparseWeight {

@@ -200,6 +200,8 @@ def test_integers(name):
                             continue
                         assert_contract(error, ValueError, name)
                     continue
+                if str(a.type) == "List[int]" and value in (256, 1000):
+                    continue  # a stride or padding that is valid
                 error = call_error(name, replaced(call, i, value))
                 if a.name == "other_zero_point" and error is None:
                     assert call[i - 2] is None

@@ -11,7 +11,7 @@ from op_cases import random_int
 ops = torch.ops.torch_ao
 F = np.float32
 OPS = [(rank, transposed) for transposed in (False, True) for rank in (1, 2, 3)]
-CASES = 500
+CASES = 500  # of each op; torch's float64 convolution takes most of the time
 
 
 def op_name(rank, transposed):
@@ -175,7 +175,7 @@ def call(x_shape, w_shape, op="conv2d", **keywords):
         ("dilation", (1, 2, 5, 5), (2, 2, 3, 3), {"dilation": [1, 0]}),
         ("dilation", (1, 2, 5, 5), (2, 2, 3, 3), {"dilation": [1, 1, 1]}),
         ("groups", (1, 2, 5, 5), (2, 2, 3, 3), {"groups": 0}),
-        ("weight", (1, 4, 5, 5), (3, 2, 3, 3), {"groups": 2}),
+        ("groups", (1, 4, 5, 5), (3, 2, 3, 3), {"groups": 2}),
         ("weight", (1, 2, 5, 5), (2, 2, 0, 3), {}),
         ("weight", (1, 2, 5, 5), (2, 2, 3), {}),
         ("input", (1, 3, 5, 5), (2, 2, 3, 3), {}),

@@ -392,7 +392,7 @@ def _check_numbers(op: str, name: str, values, rank: int, least: int) -> list:
     values = [values] * rank if isinstance(values, int) else list(values)
     _fake.check_value(len(values) == rank, op, name, f"have {rank} values", values)
     for value in values:
-        _fake.check_value(least <= value <= 2**31, op, name, f"hold values in [{least}, 2^31]", value)
+        _fake.check_value(least <= value < 2**31, op, name, f"hold values in [{least}, 2^31)", value)
     return values
 
 
@@ -409,8 +409,8 @@ def _sizes(op, rank, transposed, input, weight, stride, padding, output_padding,
     _fake.check_value(groups >= 1, op, "groups", "be at least 1", groups)
     for size in weight.shape:
         _fake.check_value(size >= 1, op, "weight", "have no dimension of size 0", _fake.sizes(weight))
-    rule = f"have size(0) divisible by groups ({groups})"
-    _fake.check_value(weight.shape[0] % groups == 0, op, "weight", rule, weight.shape[0])
+    rule = f"divide weight.size(0) ({weight.shape[0]})"
+    _fake.check_value(weight.shape[0] % groups == 0, op, "groups", rule, groups)
     _fake.check_rank(op, "input", input, rank + 2)
     if transposed:
         _fake.check_size(op, "input", input, 1, weight.shape[0], "weight.size(0)")
