@@ -77,8 +77,7 @@ def random_case(rng, rank, transposed):
     if transposed:
         numbers["padding"] = [rng.randint(0, k // 2) for k in kernel]
         numbers["output_padding"] = [
-            rng.randint(0, max(s, d) - 1)
-            for s, d in zip(numbers["stride"], numbers["dilation"], strict=True)
+            rng.randint(0, max(s, d) - 1) for s, d in zip(numbers["stride"], numbers["dilation"], strict=True)
         ]
     size = [
         max(rng.randint(1, 9), 0 if transposed else (k - 1) * d + 1 - 2 * p)
