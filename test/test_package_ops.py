@@ -159,7 +159,34 @@ def sparse_cases(dynamic):
                     yield (x, 0.1, 3, *table, scale, bias, 0.3, 9), {}
 
 
+def conv_cases(rank, transposed=False):
+    def case(x, o, groups=1, output=(0.2, 4, None), zero_point=False, **kwargs):
+        c = x.shape[1]
+        w = s8(*((c, o // groups) if transposed else (o, c // groups)), *(2,) * rank)
+        scale, points = torch.rand(o) * 0.01 + 0.001, torch.randint(-5, 5, (o,)) if zero_point else None
+        point = 3 if x.dtype == torch.uint8 else -3
+        return (x, 0.1, point, w, scale, points, torch.randn(o), *output), {"groups": groups, **kwargs}
+
+    spatial = (5, 4, 3)[:rank]
+    yield case(u8(2, 4, *spatial), 6)
+    yield case(s8(1, 4, *spatial), 4, groups=4, padding=[1] * rank, stride=[2] * rank)
+    yield case(u8(1, 4, *spatial), 6, groups=2, dilation=[2] * rank, output=(1.0, 0, torch.bfloat16))
+    yield case(s8(0, 4, *spatial), 6, zero_point=True, output=(1.0, 0, torch.float32))
+    x = u8(2, *spatial, 4).movedim(-1, 1)
+    out = tuple(n + 1 if transposed else n - 1 for n in spatial)
+    extra = {"post_ops": "add,relu", "other": u8(2, 6, *out), "other_scale": 0.1, "other_zero_point": 2}
+    yield case(x, 6, zero_point=True, **extra)
+    if transposed:
+        yield case(u8(1, 4, *spatial), 6, stride=[2] * rank, output_padding=[1] * rank)
+
+
 CASES = {
+    "conv1d": lambda: conv_cases(1),
+    "conv2d": lambda: conv_cases(2),
+    "conv3d": lambda: conv_cases(3),
+    "conv_transpose1d": lambda: conv_cases(1, transposed=True),
+    "conv_transpose2d": lambda: conv_cases(2, transposed=True),
+    "conv_transpose3d": lambda: conv_cases(3, transposed=True),
     "embedding": embedding_cases,
     "embedding_bag": bag_cases,
     "embedding_prepack": lambda: (
@@ -243,7 +270,34 @@ Z4 = torch.zeros(4, 1, dtype=torch.int32)
 TABLE, FIVE = torch.zeros(6, 12, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)
 NO_OFFSETS = torch.zeros(0, dtype=torch.int64)
 
+CONV_W = s8(6, 4, 2, 2)
+CONV = (u8(1, 4, 5, 5), 0.1, 3, CONV_W, S8[:1], None, None, 0.2, 4)
+BACK = (u8(1, 6, 5, 5), *CONV[1:])  # transposed: 6 channels to 4
+
 BAD = {
+    "conv input dtype": ("conv2d", (X, *CONV[1:]), {}),
+    "conv input rank": ("conv2d", (CONV[0][0], *CONV[1:]), {}),
+    "conv channels": ("conv2d", (CONV[0][:, :3], *CONV[1:]), {}),
+    "conv spatial": ("conv2d", (CONV[0][..., :1], *CONV[1:]), {}),
+    "conv no spatial": ("conv2d", (CONV[0][..., :0], *CONV[1:]), {"padding": 3}),
+    "conv output dtype": ("conv2d", (*CONV, torch.int32), {}),
+    "conv weight dtype": ("conv2d", (*CONV[:3], CONV_W.int(), *CONV[4:]), {}),
+    "conv weight rank": ("conv2d", (*CONV[:3], CONV_W[0], *CONV[4:]), {}),
+    "conv weight empty": ("conv2d", (*CONV[:3], CONV_W[:0], *CONV[4:]), {}),
+    "conv stride": ("conv2d", CONV, {"stride": [0, 1]}),
+    "conv stride count": ("conv2d", CONV, {"stride": [1, 1, 1]}),
+    "conv padding": ("conv2d", CONV, {"padding": [-1, 0]}),
+    "conv dilation": ("conv2d", CONV, {"dilation": [1, 1 << 31]}),
+    "conv groups": ("conv2d", CONV, {"groups": 0}),
+    "conv groups divide": ("conv2d", CONV, {"groups": 4}),
+    "conv scales": ("conv2d", (*CONV[:4], S8[:3], *CONV[5:]), {}),
+    "conv bias": ("conv2d", (*CONV[:6], BIAS, *CONV[7:]), {}),
+    "conv post op": ("conv2d", CONV, {"post_ops": "swish"}),
+    "conv other": ("conv2d", CONV, {"post_ops": "add", "other": u8(1, 6, 4, 3)}),
+    "transposed channels": ("conv_transpose2d", CONV, {}),
+    "transposed output": ("conv_transpose2d", BACK, {"padding": 9}),
+    "transposed output padding": ("conv_transpose2d", BACK, {"output_padding": 1}),
+    "transposed groups": ("conv_transpose2d", BACK, {"groups": 4}),
     "table dtype": ("embedding", (TABLE.int(), FIVE), {}),
     "table rank": ("embedding", (TABLE[0], FIVE), {}),
     "table row": ("embedding", (TABLE[:, :7], FIVE), {}),

@@ -15,6 +15,7 @@ __all__ = [
 
 Tensor = torch.Tensor
 
+_MOST_POSITIONS = 1 << 60  # of one axis, as in csrc/ops/conv_common.cpp
 _OUTPUT = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
 
 
@@ -420,10 +421,17 @@ def _sizes(op, rank, transposed, input, weight, stride, padding, output_padding,
     sizes = []
     for i in range(rank):
         size, reach = input.shape[2 + i], dilation[i] * (weight.shape[2 + i] - 1)
+        rule = "give a dilated kernel of at most 2^60 in each dimension"
+        _fake.check_value(reach < _MOST_POSITIONS, op, "dilation", rule, dilation[i])
         rule = "have no spatial dimension of size 0"
         _fake.check_value(size >= 1, op, "input", rule, _fake.sizes(input))
+        rule = "have at most 2^60 in each spatial dimension"
+        _fake.check_value(size <= _MOST_POSITIONS, op, "input", rule, _fake.sizes(input))
         if transposed:
-            out = (size - 1) * stride[i] - 2 * padding[i] + reach + output_padding[i] + 1
+            rule = "give an output of at most 2^60 in each dimension"
+            steps = (size - 1) * stride[i]
+            _fake.check_value(steps < _MOST_POSITIONS, op, "input", rule, _fake.sizes(input))
+            out = steps - 2 * padding[i] + reach + output_padding[i] + 1
             rule = "give an output of at least 1 in each dimension"
             _fake.check_value(out >= 1, op, "input", rule, _fake.sizes(input))
         else:
