@@ -23,8 +23,8 @@ LEVELS = ("portable", "avx2", "avx_vnni", "avx512", "avx512_vnni", "amx")
 HERE = Path(__file__).parent
 
 # At least 500 random cases of each op and engine, compared with op_reference.py.
-RANDOM = "test_exact or test_random_exact or test_random_choose_qparams or xnnpack"
-FILES = ("test_linear.py", "test_linear_dynamic.py", "test_quantize.py")
+RANDOM = "test_exact or test_random_exact or test_random_choose_qparams or xnnpack or test_random_cases"
+FILES = ("test_conv.py", "test_linear.py", "test_linear_dynamic.py", "test_quantize.py")
 
 
 def digest(engine, threads):
@@ -42,7 +42,7 @@ def digest(engine, threads):
 
     def add(result):
         for t in result if isinstance(result, tuple) else (result,):
-            seen.update(t.contiguous().view(torch.uint8).numpy().tobytes())
+            seen.update(t.clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().tobytes())
 
     if engine == "xnnpack":
         # Its float results depend on FMA; its integers must not depend on anything.
