@@ -6,7 +6,7 @@ in float.
 
 import torch
 
-__all__ = ["check_finite", "quantize_rows", "symmetric_row_scale"]
+__all__ = ["check_finite", "quantize_rows", "row_blocks", "symmetric_row_scale"]
 
 # Rows of a block hold about this many elements: 1 MB of float32.
 _BLOCK_ELEMENTS = 1 << 18
@@ -19,7 +19,8 @@ _HALF_RANGE = 127.5
 _MSE_FRACTIONS = torch.linspace(0.60, 1.0, 33).tolist()
 
 
-def _row_blocks(weight: torch.Tensor) -> list[tuple[int, int]]:
+def row_blocks(weight: torch.Tensor) -> list[tuple[int, int]]:
+    """Returns the (begin, end) of blocks of rows that are converted at a time."""
     rows, columns = weight.shape
     step = max(1, _BLOCK_ELEMENTS // max(1, columns))
     return [(begin, min(begin + step, rows)) for begin in range(0, rows, step)]
@@ -62,7 +63,7 @@ def symmetric_row_scale(weight: torch.Tensor, search: str = "max") -> torch.Tens
     if weight.shape[1] == 0:
         return scale
     smallest = torch.finfo(torch.float32).tiny
-    for begin, end in _row_blocks(weight):
+    for begin, end in row_blocks(weight):
         rows = weight[begin:end].detach().to(torch.float32)
         largest = rows.abs().amax(dim=1)
         block = (largest / _HALF_RANGE).clamp_min_(smallest)
@@ -109,7 +110,7 @@ def quantize_rows(
     result = torch.empty(rows, columns, dtype=torch.int8)
     scale = scale.expand(rows)
     points = None if zero_point is None else zero_point.expand(rows).to(torch.float32)
-    for begin, end in _row_blocks(weight):
+    for begin, end in row_blocks(weight):
         block = weight[begin:end].detach().to(torch.float32)
         if points is None:
             value = _round(block, scale[begin:end])
