@@ -29,10 +29,11 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   quantize quantize__avx2 quantize__avx512
   rnn rnn__avx2 rnn__avx512
   rows rows__avx2 rows__avx512
-  sparse sparse__avx2 sparse__avx512 sparse__avx512vnni)
+  sparse sparse__avx2 sparse__avx512 sparse__avx512vnni
+  weight_only weight_only__avx2 weight_only__avx512 weight_only__avx512vnni)
 tae_sources(TAE_ENGINE_SOURCES engines input_rows order output_rule)
-tae_sources(TAE_ENGINE_SOURCES engines/native conv embedding linear plan rnn sparse_linear sparse_pack)
-tae_sources(TAE_ENGINE_SOURCES engines/reference conv linear rnn)
+tae_sources(TAE_ENGINE_SOURCES engines/native conv embedding linear plan rnn sparse_linear sparse_pack weight4_pack weight_only)
+tae_sources(TAE_ENGINE_SOURCES engines/reference conv linear rnn weight_only)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn onednn linear)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
 
@@ -41,7 +42,7 @@ tae_sources(TAE_TORCH_SOURCES ops
   choose_qparams
   conv conv_common
   embedding embedding_bag embedding_common embedding_prepack
-  linear linear_common linear_dynamic
+  linear linear_common linear_dynamic linear_weight_only
   post_ops
   quantize_common quantize_per_channel quantize_per_tensor quantize_per_token
   rnn rnn_cells rnn_common

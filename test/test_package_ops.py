@@ -145,6 +145,15 @@ def unpack_cases():
         yield (table, bits, 9, torch.bfloat16), {}
 
 
+def weight_only_cases():
+    for n, k, group in ((5, 8, 0), (8, 3, 0), (4, 70, 32), (3, 33, 64), (2, 256, 128)):
+        weight = u8(n, -(-k // 2)) if group else s8(n, k)
+        scale = torch.rand(n, -(-k // group)) + 0.1 if group else torch.rand(n) + 0.1
+        for rows in ((4,), (0,), (2, 3), ()):
+            yield (floats(*rows, k), weight, scale, torch.randn(n), group), {}
+            yield (floats(*rows, k).bfloat16(), weight, scale), {"group_size": group, "input_bits": 8}
+
+
 def sparse_cases(dynamic):
     for block in ((1, 4), (8, 1)):
         for n, k in ((5, 8), (8, 3), (16, 20)):
@@ -207,6 +216,7 @@ CASES = {
     "linear_tanh": static_cases,
     "linear_add": add_cases,
     "linear_add_relu": add_cases,
+    "linear_weight_only": weight_only_cases,
     "sparse_linear": lambda: sparse_cases(dynamic=False),
     "sparse_linear_dynamic": lambda: sparse_cases(dynamic=True),
     "quantize_per_tensor": quantize_tensor_cases,

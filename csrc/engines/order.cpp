@@ -47,6 +47,16 @@ constexpr ConvRow kConv[] = {
     {Engine::reference, make_conv_reference},
 };
 
+struct WeightOnlyRow {
+  Engine engine;
+  Result<WeightOnlyImplPtr> (*make)(const WeightOnlyProblem& p);
+};
+
+constexpr WeightOnlyRow kWeightOnly[] = {
+    {Engine::native, make_weight_only_native},
+    {Engine::reference, make_weight_only_reference},
+};
+
 // XNNPACK adds the bias to the accumulator and multiplies once, so a result near a
 // rounding boundary may differ by one step from the rule in engines/linear.h.
 bool follows_rule(Engine engine) { return engine != Engine::xnnpack; }
@@ -97,6 +107,22 @@ ConvSelection select_conv(const ConvProblem& problem, Engine forced) {
     selection.refused.emplace_back(name_of(row.engine), made.reason());
   }
   if (selection.refused.empty()) selection.refused.emplace_back(name_of(forced), "has no convolutions");
+  return selection;
+}
+
+WeightOnlySelection select_weight_only(const WeightOnlyProblem& problem, Engine forced) {
+  WeightOnlySelection selection;
+  for (const WeightOnlyRow& row : kWeightOnly) {
+    if (forced != Engine::automatic && forced != row.engine) continue;
+    Result<WeightOnlyImplPtr> made = row.make(problem);
+    if (made) {
+      selection.impl = std::move(made.value());
+      return selection;
+    }
+    selection.refused.emplace_back(name_of(row.engine), made.reason());
+  }
+  if (selection.refused.empty())
+    selection.refused.emplace_back(name_of(forced), "has no linear layers with float inputs");
   return selection;
 }
 

@@ -8,6 +8,7 @@
 #include "core/env.h"
 #include "engines/conv.h"
 #include "engines/linear.h"
+#include "engines/weight_only.h"
 
 namespace tae {
 
@@ -19,6 +20,7 @@ struct SelectionOf {
 };
 using Selection = SelectionOf<LinearImplPtr>;
 using ConvSelection = SelectionOf<ConvImplPtr>;
+using WeightOnlySelection = SelectionOf<WeightOnlyImplPtr>;
 
 // Asks the candidates of the linear family in order. A forced engine is the only
 // candidate; deterministic mode leaves out engines that round in another place.
@@ -26,6 +28,9 @@ Selection select_linear(const LinearProblem& problem, Engine forced, bool determ
 
 // The same for the convolution family.
 ConvSelection select_conv(const ConvProblem& problem, Engine forced);
+
+// The same for linear layers whose weight alone is quantized.
+WeightOnlySelection select_weight_only(const WeightOnlyProblem& problem, Engine forced);
 
 // "  onednn: <reason>", one line each.
 std::string refusal_lines(const std::vector<std::pair<std::string, std::string>>& refused);

@@ -13,6 +13,10 @@ namespace tae::kernels {
 // The table of exactly this level; the caller has checked cpu_has(isa).
 const GemmKernels& gemm_kernels(Isa isa);
 
+// 64-byte aligned memory for packed weights, uninitialized; std::free it. Throws
+// std::bad_alloc.
+void* allocate_packed(int64_t bytes);
+
 // Weights in the layout of gemm_block.h, with the sum of each column.
 class PackedWeight {
  public:

@@ -17,16 +17,6 @@ constexpr int64_t kHugePage = int64_t{2} << 20;
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// 64-byte aligned, uninitialized. Large blocks ask for huge pages: a GEMV walks
-// through 16 MB in 0.3 ms, and 4 KB pages cost it a TLB miss every 64 lines.
-void* allocate(int64_t bytes) {
-  const bool huge = bytes >= kHugePage;
-  void* p = nullptr;
-  if (posix_memalign(&p, huge ? kHugePage : 64, static_cast<size_t>(bytes)) != 0) throw std::bad_alloc();
-  if (huge) madvise(p, static_cast<size_t>(bytes / kHugePage * kHugePage), MADV_HUGEPAGE);
-  return p;
-}
-
 // Four rows of 16 bytes become words [4 quads][4 columns] of the panel.
 inline void transpose_4x4(const int8_t* const row[4], int8_t* out) {
   __m128i r[4];
@@ -98,14 +88,24 @@ void pack_panel(const int8_t* weight, int64_t k, int64_t columns, int64_t k_pad,
 
 }  // namespace
 
+// Large blocks ask for huge pages: a GEMV walks through 16 MB in 0.3 ms, and 4 KB pages
+// cost it a TLB miss every 64 lines.
+void* allocate_packed(int64_t bytes) {
+  const bool huge = bytes >= kHugePage;
+  void* p = nullptr;
+  if (posix_memalign(&p, huge ? kHugePage : 64, static_cast<size_t>(bytes)) != 0) throw std::bad_alloc();
+  if (huge) madvise(p, static_cast<size_t>(bytes / kHugePage * kHugePage), MADV_HUGEPAGE);
+  return p;
+}
+
 void PackedWeight::Free::operator()(void* p) const { std::free(p); }
 
 PackedWeight::PackedWeight(const int8_t* weight, int64_t n, int64_t k)
     : n_(n), k_(k), k_pad_(round_up(k, kKMultiple)), panels_(round_up(n, kPanelColumns) / kPanelColumns) {
   if (panels_ == 0) return;
   const int64_t data_bytes = panels_ * panel_bytes();
-  if (data_bytes != 0) data_.reset(static_cast<int8_t*>(allocate(data_bytes)));
-  column_sum_.reset(static_cast<int32_t*>(allocate(panels_ * kPanelColumns * 4)));
+  if (data_bytes != 0) data_.reset(static_cast<int8_t*>(allocate_packed(data_bytes)));
+  column_sum_.reset(static_cast<int32_t*>(allocate_packed(panels_ * kPanelColumns * 4)));
   // A panel takes about panel_bytes / 8 ns; below 64 KB threads do not pay.
   const int64_t grain = 1 + (int64_t{1} << 16) / (panel_bytes() + 1);
   parallel_for(panels_, grain, [&](int64_t begin, int64_t end) {

@@ -294,6 +294,21 @@ def _conv_calls(rank, transposed):
     ]  # fmt: skip
 
 
+def _weight_only_calls():
+    x, w, bias = torch.randn(3, 13), random_int(S8, 5, 13), torch.randn(5)
+    s = torch.rand(5) * 0.1 + 0.01
+    long, nibbles = torch.randn(2, 2, 70), random_int(U8, 5, 35)
+    s32, s64, s128 = (torch.rand(5, groups) * 0.1 + 0.01 for groups in (3, 2, 1))
+    return [
+        (x, w, s, bias, 0, 16),
+        (x.to(BF16), w, s[:1], None, 0, 8),
+        (x.t().contiguous().t(), random_int(U8, 5, 7), s128, bias, 128, 16),
+        (long, nibbles, s32.to(BF16), bias, 32, 16),
+        (long[0, 0].to(BF16), nibbles, s64, None, 64, 8),
+        (x[:0], w, s, bias, 0, 16),
+    ]
+
+
 def samples():
     static = _linear_calls()
     plain = [c[:10] for c in static]
@@ -317,6 +332,10 @@ def samples():
         "linear_dynamic": dynamic,
         "linear_relu_dynamic": [c[:9] for c in dynamic],
         "_prepack_linear_dynamic": [(*c[1:5], c[0].dtype, *c[5:11]) for c in dynamic],
+        "linear_weight_only": _weight_only_calls(),
+        "_prepack_linear_weight_only": [
+            (*c[1:4], c[0].shape[-1], *c[4:6], c[0].dtype) for c in _weight_only_calls()
+        ],
         "sparse_linear": _sparse_calls(),
         "_prepack_sparse_linear": _prepack_sparse(_sparse_calls()),
         "sparse_linear_dynamic": _sparse_dynamic_calls(),

@@ -23,14 +23,24 @@ LEVELS = ("portable", "avx2", "avx_vnni", "avx512", "avx512_vnni", "amx")
 HERE = Path(__file__).parent
 
 # At least 500 random cases of each op and engine, compared with op_reference.py.
-RANDOM = "test_exact or test_random_exact or test_random_choose_qparams or xnnpack or test_random_cases"
-FILES = ("test_conv.py", "test_linear.py", "test_linear_dynamic.py", "test_quantize.py")
+RANDOM = (
+    "test_exact or test_random_exact or test_random_choose_qparams or xnnpack"
+    " or test_random_cases or test_random_problems"
+)
+FILES = (
+    "test_conv.py",
+    "test_linear.py",
+    "test_linear_dynamic.py",
+    "test_linear_weight_only.py",
+    "test_quantize.py",
+)
 
 
 def digest(engine, threads):
     """One hash over the outputs of all ops."""
     import test_linear
     import test_linear_dynamic
+    import test_linear_weight_only
 
     ops = torch.ops.torch_ao
     ops._set_engine(engine)
@@ -56,6 +66,13 @@ def digest(engine, threads):
             continue
         for call in calls:
             add(overload(name)(*call))
+    if engine == "onednn":
+        ops._set_engine("")  # it has no weight-only layers
+    for i in range(60):
+        n, k, m = rng.choice((1, 64, 130)), rng.choice((3, 33, 260)), rng.choice((1, 2, 40))
+        args = test_linear_weight_only.problem(rng, n, k, (0, 32, 64, 128)[i % 4])
+        add(ops.linear_weight_only(torch.randn(m, k), *args, (8, 16)[i // 4 % 2]))
+    ops._set_engine(engine)
     posts = ["", "relu", "silu", "gelu", "gelu_tanh", "hardswish", "hardsigmoid", "sigmoid", "tanh"]
     for i in range(150):
         post_ops = posts[i % len(posts)]

@@ -24,6 +24,7 @@ from torch_ao_ext.ops.linear import (
     linear_tanh,
 )
 from torch_ao_ext.ops.linear_dynamic import linear_dynamic, linear_relu_dynamic
+from torch_ao_ext.ops.linear_weight_only import linear_weight_only
 from torch_ao_ext.ops.quantize_per_channel import dequantize_per_channel, quantize_per_channel
 from torch_ao_ext.ops.quantize_per_tensor import dequantize_per_tensor, quantize_per_tensor
 from torch_ao_ext.ops.quantize_per_token import dequantize_per_token, quantize_per_token
@@ -64,6 +65,7 @@ __all__ = [
     "linear_relu",
     "linear_relu_dynamic",
     "linear_tanh",
+    "linear_weight_only",
     "lstm",
     "lstm_cell",
     "quantize_per_channel",
