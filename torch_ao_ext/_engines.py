@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-from torch_ao_ext.nn.quantized import Embedding
+from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
 from torch_ao_ext.nn.quantized.dynamic import Linear
 
 __all__ = ["prepack", "repack", "set_deterministic", "set_engine"]
 
 
-def _layers(model: nn.Module, op: str, kind: type = Linear) -> list:
+def _layers(model: nn.Module, op: str, kind: type | tuple = (Linear, LinearWeightOnly)) -> list:
     if not isinstance(model, nn.Module):
         raise ValueError(f"{op}: argument 'model' must be an nn.Module, got {type(model).__name__}")
     return [module for module in model.modules() if isinstance(module, kind)]

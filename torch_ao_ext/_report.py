@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from torch_ao_ext._describe import FLOAT_REASON, has_matrix, type_name
 from torch_ao_ext._graph_ops import GraphOp, graph_ops
-from torch_ao_ext.nn.quantized import Embedding
+from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
 from torch_ao_ext.nn.quantized.dynamic import GRU, LSTM, Linear
 from torch_ao_ext.ops import service
 
@@ -114,9 +114,9 @@ class Report:
 
 
 def _op_name(layer: nn.Module) -> str:
-    if isinstance(layer, Embedding) and layer.bits != 8:
+    if isinstance(layer, (Embedding, LinearWeightOnly)) and layer.bits != 8:
         return f"{type(layer).__name__} ({layer.bits} bit)"
-    own = isinstance(layer, (Linear, LSTM, GRU, Embedding))
+    own = isinstance(layer, (Linear, LSTM, GRU, Embedding, LinearWeightOnly))
     return type(layer).__name__ if own else type_name(layer).removeprefix("nn.")
 
 
@@ -148,6 +148,12 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
         tensors = [(p, "float") for p in module._parameters.values() if p is not None]
         if isinstance(module, Linear):
             tensors.append((module.qweight, "int8"))
+            if module.qbias is not None:
+                tensors.append((module.qbias, "float"))
+        elif isinstance(module, LinearWeightOnly):
+            if id(module.qweight) not in seen:
+                seen.add(id(module.qweight))
+                result.parameters["int8"] += module.in_features * module.out_features
             if module.qbias is not None:
                 tensors.append((module.qbias, "float"))
         elif isinstance(module, (LSTM, GRU)):
@@ -208,7 +214,7 @@ def report(model: nn.Module) -> Report:
     result = Report()
     for name, module in model.named_modules():
         rows = [_graph_row(call) for call in graph_ops(module, name)]
-        if isinstance(module, Linear):
+        if isinstance(module, (Linear, LinearWeightOnly)):
             macs = module.in_features * module.out_features
             rows.append(Row(name, _op_name(module), "int8", _engine(module.qweight), "", macs))
         elif isinstance(module, (LSTM, GRU)):
@@ -286,7 +292,7 @@ def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
         )
     weights = {}
     for name, module in module_or_weight.named_modules():
-        if isinstance(module, Linear):
+        if isinstance(module, (Linear, LinearWeightOnly)):
             weights[name] = service.explain_weight(module.qweight)
         elif isinstance(module, (LSTM, GRU)):
             weights[name] = service.explain_weight(module._side()[0][0])

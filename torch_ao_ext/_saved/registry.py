@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext.nn.intrinsic.quantized.dynamic import LinearReLU
-from torch_ao_ext.nn.quantized import Embedding, EmbeddingBag, _rows, dynamic
+from torch_ao_ext.nn.quantized import Embedding, EmbeddingBag, LinearWeightOnly, _rows, dynamic
 
 __all__ = ["FLOAT", "QUANTIZED", "SavedType", "name_of"]
 
@@ -70,6 +70,8 @@ _ATTENTION = {
     "add_bias_kv": lambda m: m.bias_k is not None,
 }
 
+_WEIGHT_ONLY = {**_LINEAR, **_same("bits", "group_size", "input_bits")}
+
 _TABLE = _same("num_embeddings", "embedding_dim", "padding_idx")
 
 
@@ -117,6 +119,7 @@ QUANTIZED: dict[str, SavedType] = {
     "quantized.dynamic.MultiheadAttention": SavedType(dynamic.MultiheadAttention, _ATTENTION),
     "quantized.dynamic.LSTM": _recurrent(dynamic.LSTM, "proj_size"),
     "quantized.dynamic.GRU": _recurrent(dynamic.GRU),
+    "quantized.LinearWeightOnly": SavedType(LinearWeightOnly, _WEIGHT_ONLY),
     "quantized.Embedding": _table(Embedding),
     "quantized.EmbeddingBag": _table(EmbeddingBag, **_same("mode", "include_last_offset")),
 }

@@ -11,6 +11,7 @@ from torch_ao_ext.quantization.quantization_mappings import (
     get_dynamic_quant_module_class,
 )
 from torch_ao_ext.quantization.quantize import quantize_dynamic
+from torch_ao_ext.quantization.weight_only import quantize_weight_only
 
 __all__ = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
@@ -18,6 +19,7 @@ __all__ = [
     "get_default_dynamic_quant_module_mappings",
     "get_dynamic_quant_module_class",
     "quantize_dynamic",
+    "quantize_weight_only",
     *_observer_names,
     *_qconfig_names,
 ]

@@ -27,7 +27,8 @@ _BASES = (nn.Linear, nn.MultiheadAttention, nn.LSTM, nn.GRU, *_EMBEDDINGS)
 _NOT_ASKED = object()
 
 _QUANTIZED = (
-    dynamic.Linear, dynamic.MultiheadAttention, dynamic.LSTM, dynamic.GRU, quantized.Embedding
+    dynamic.Linear, dynamic.MultiheadAttention, dynamic.LSTM, dynamic.GRU, quantized.Embedding,
+    quantized.LinearWeightOnly,
 )  # fmt: skip
 
 # What the dynamic ops take as input.

@@ -296,8 +296,10 @@ void NativeWeightOnly::run(const WeightOnlyArgs& args) const {
   const native::Plan plan = native::make_plan(args.m, all_panels, std::max<int64_t>(1, planes_ * k_pad()),
                                               gemm_.row_unit, gemm_.row_multiple, num_threads());
   const int64_t row_planes = planes_ * row_bytes();
-  const int64_t set_rows = std::clamp<int64_t>(l2_bytes() / 2 / row_planes,
-                                               std::min<int64_t>(plan.rows_per_task, 16), plan.rows_per_task);
+  // Rows whose planes half of L2 holds, shared out evenly: each set reads all weights again.
+  const int64_t most_rows = std::max<int64_t>(16, l2_bytes() * 9 / 16 / row_planes);
+  const int64_t sets = (plan.rows_per_task + most_rows - 1) / most_rows;
+  const int64_t set_rows = (plan.rows_per_task + sets - 1) / sets;
   const int64_t most_panels = (all_panels + plan.column_tasks - 1) / plan.column_tasks;
 
   Layout l;

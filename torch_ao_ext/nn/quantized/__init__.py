@@ -1,6 +1,6 @@
 """Quantized modules."""
 
 from torch_ao_ext.nn.quantized import dynamic
-from torch_ao_ext.nn.quantized.modules import Embedding, EmbeddingBag
+from torch_ao_ext.nn.quantized.modules import Embedding, EmbeddingBag, LinearWeightOnly
 
-__all__ = ["Embedding", "EmbeddingBag", "dynamic"]
+__all__ = ["Embedding", "EmbeddingBag", "LinearWeightOnly", "dynamic"]

@@ -1,0 +1,172 @@
+"""`linear_weight_only` against fp32, int8 dynamic, torch's own kernels and the memory.
+
+    python benchmarks/ops/weight_only.py [--quick]
+
+M = 1 runs over so many weights that none is in a cache when its turn comes, beside reads of
+the same memory; other M over one weight. Answers are compared with float64 of the dequantized
+weight. Exit status 1 when a floor is missed.
+"""
+
+import functools
+import itertools
+import sys
+import time
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+import torch  # noqa: E402
+
+from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness.goals import Goal  # noqa: E402
+
+K, N = 4096, 4096
+COLD_BYTES = 128 << 20  # of weights in turn: 4 times the largest L3 of one die
+READ_MB = 128
+DB = {16: 80, 8: 35}  # least signal to noise by input bits
+
+
+class ReadSampler:
+    """A candidate that reads memory; read `gbps`, not its timing. Sleeps as roof.Sampler does."""
+
+    def __init__(self, threads):
+        self.threads, self.values = threads, []
+
+    def __call__(self):
+        time.sleep(0.02)
+        self.values.append(roof.library().roof_read_gbps(READ_MB << 20, self.threads, 2))
+
+    @property
+    def gbps(self):
+        return sorted(self.values)[len(self.values) // 2]
+
+
+def float_weight(seed):
+    return torch.randn(N, K, generator=torch.Generator().manual_seed(seed)) * 0.02
+
+
+def rows8(w):
+    from torch_ao_ext.nn.quantized import _weight
+
+    scale = _weight.symmetric_row_scale(w)
+    return _weight.quantize_rows(w, scale), scale
+
+
+def ours(w, group, bits, x):
+    """A call of the op with its own copy of the weight; (call, packed bytes, dequantized weight)."""
+    from torch_ao_ext.nn.quantized import _weight4
+
+    if group:
+        data, scale = _weight4.quantize_groups(w, group)
+        real = _weight4.unpack_groups(data, K) * scale.repeat_interleave(group, 1)
+    else:
+        data, scale = rows8(w)
+        real = data * scale[:, None]
+    call = functools.partial(torch.ops.torch_ao.linear_weight_only.default, x, data, scale, None, group, bits)
+    call()
+    packed = peers.ours().explain(data).weights["weight"]["states"][0]["packed_bytes"]
+    return call, packed, real
+
+
+def in_turn(calls):
+    following = itertools.cycle(calls)
+    return lambda: next(following)()
+
+
+def noise_db(call, x, real):
+    want = x.double() @ real.double().t()
+    return float(10 * torch.log10(want.square().sum() / (call().double() - want).square().sum()))
+
+
+def torch_calls(x, w, missing):
+    """torch's own weight-only kernels, which take bfloat16."""
+    x, table = x.bfloat16(), {}
+    with missing.noting("torch int8pack"):
+        data, scale = rows8(w)
+        scale = scale.bfloat16()
+        call = functools.partial(torch._weight_int8pack_mm, x, data, scale)
+        call()
+        table["torch int8pack"] = call
+    with missing.noting("torch int4pack"):
+        q = torch.randint(0, 16, (N, K), dtype=torch.int32)
+        packed = torch._convert_weight_to_int4pack_for_cpu(q, 1)
+        sz = torch.rand(K // 128, N, 2).bfloat16()
+        call = functools.partial(torch._weight_int4pack_mm_for_cpu, x, packed, 128, sz)
+        call()
+        table["torch int4pack"] = call
+    return table
+
+
+def cold_row(args, missing, result):
+    x = torch.randn(1, K)
+    kinds = {"8 bit": (0, 16), "4 bit g128": (128, 16), "4 bit g32": (32, 16)}
+    table, sizes, failures = {}, {}, []
+    first = float_weight(0)
+    for name, (group, bits) in kinds.items():
+        call, packed, real = ours(first, group, bits, x)
+        if noise_db(call, x, real) < DB[bits]:
+            failures.append(f"{name}: {noise_db(call, x, real):.1f} dB")
+        count = -(-COLD_BYTES // packed)
+        calls = [call] + [ours(first, group, bits, x)[0] for _ in range(count - 1)]
+        table[name], sizes[name] = in_turn(calls), packed
+    floats = [first] + [first.clone() for _ in range(2)]
+    table["fp32"] = in_turn([functools.partial(torch.nn.functional.linear, x, w) for w in floats])
+    sampler = ReadSampler(args.threads)
+    if roof.library() is not None:
+        table["read"] = sampler
+    timings, foreign = cli.measure(table, args, sample_s=4e-3)
+    goals = []
+    if "read" in table:
+        for name, floor in (("8 bit", 0.8), ("4 bit g128", None), ("4 bit g32", None)):
+            gbps = sizes[name] / timings[name].median / 1e9
+            goals.append(Goal(f"{name} of {sampler.gbps:.1f} GB/s", gbps / sampler.gbps, floor, floor))
+        del timings["read"]
+    goals.append(Goal("4 bit g128 vs 8 bit", rounds.speedup(timings, "4 bit g128", "8 bit"), 1.6, 1.6))
+    for name in kinds:
+        goals.append(Goal(f"{name} vs fp32", rounds.speedup(timings, name, "fp32"), 1.0, 1.0))
+    report.print_row(result.add(f"M=1 K={K} N={N} cold", timings, goals, failures, foreign))
+
+
+def warm_row(m, args, missing, result):
+    x, w = torch.randn(m, K), float_weight(0)
+    kinds = {
+        "8 bit": (0, 16), "8 bit, input_bits 8": (0, 8),
+        "4 bit g128": (128, 16), "4 bit g128, input_bits 8": (128, 8), "4 bit g32": (32, 16),
+    }  # fmt: skip
+    table, failures = {}, []
+    for name, (group, bits) in kinds.items():
+        table[name], _, real = ours(w, group, bits, x)
+        if noise_db(table[name], x, real) < DB[bits]:
+            failures.append(f"{name}: {noise_db(table[name], x, real):.1f} dB")
+    table["fp32"] = functools.partial(torch.nn.functional.linear, x, w)
+    table["int8 dynamic"] = functools.partial(torch.ops.torch_ao.linear_dynamic.default, x, *rows8(w))
+    table.update(torch_calls(x, w, missing))
+    timings, foreign = cli.measure(table, args)
+    goals = []
+    for name in kinds:
+        goals.append(Goal(f"{name} vs fp32", rounds.speedup(timings, name, "fp32"), 1.0, 1.0))
+        speedup = rounds.speedup(timings, name, "int8 dynamic")
+        goals.append(Goal(f"{name} vs int8 dynamic", speedup, 0.8, None))
+    report.print_row(result.add(f"M={m} K={K} N={N}", timings, goals, failures, foreign))
+
+
+def main():
+    args = cli.parser(__doc__, budget_s=2.0).parse_args()
+    if args.max_isa:
+        return environment.rerun_capped(args.max_isa)
+    environment.set_threads(args.threads)
+    peers.ours()
+    result = report.Report("weight_only")
+    print(environment.describe(result.environment))
+    missing = peers.Missing()
+    cold_row(args, missing, result)
+    for m in (2, 4, 16, 128):
+        warm_row(m, args, missing, result)
+    result.missing = missing.as_dict()
+    for name, reason in result.missing.items():
+        print(f"missing: {name}: {reason}")
+    return report.conclude(result, args.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
