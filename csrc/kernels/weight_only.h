@@ -43,9 +43,23 @@ struct WeightOnlyRow {
   int64_t panels = 0;
   int64_t k_pad = 0;
   int64_t group = 0;                    // 4 bit
-  int32_t* group_sums = nullptr;        // 4 bit: room for [k_pad / group]
+  const int32_t* group_sums = nullptr;  // 4 bit: [k_pad / group]
   const int32_t* column_sum = nullptr;  // 8 bit: [64 * panels]
   float* v = nullptr;                   // [64 * panels]
+};
+
+// Some rows times one block of 4-bit weights: v[rows][64] += their terms of the group.
+struct WeightOnlyGroup {
+  int planes = 2;
+  int64_t rows = 0;
+  const uint8_t* x = nullptr;           // at the group's first k; the planes of a row, then the next row
+  int64_t x_stride = 0;                 // from plane to plane
+  const int32_t* group_sums = nullptr;  // of this group and the first row
+  int64_t sums_stride = 0;              // from row to row
+  const uint8_t* weight = nullptr;
+  int64_t group = 0;
+  bool fetch = false;  // the memory behind the block is wanted next
+  float* v = nullptr;
 };
 
 struct WeightOnlyKernels {
@@ -66,9 +80,13 @@ struct WeightOnlyKernels {
                      int64_t count, float* out);
   void (*finish_bf16)(const float* v, float row_scale, const float* weight_scale, const float* bias,
                       int64_t count, uint16_t* out);
-  // Null: the GEMM's way serves single rows too. 4 bit: of planes with flip 0x80.
+  // All four or none: the GEMM's way serves everything. 4 bit: planes with flip 0x80, and
+  // group_sums the -8 * sum of q over each group, for w + 8 in the place of w.
   void (*row8)(const WeightOnlyRow& row);
   void (*row4)(const WeightOnlyRow& row);
+  void (*rows4)(const WeightOnlyGroup& g);
+  void (*sum_groups)(int planes, const uint8_t* high, const uint8_t* low, int64_t k_pad, int64_t group,
+                     int32_t* sums);
 };
 
 // The table of the best level <= isa that has one (portable, avx2, avx512, avx512_vnni).

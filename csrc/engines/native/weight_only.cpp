@@ -74,14 +74,14 @@ class NativeWeightOnly final : public WeightOnlyImpl {
 
  private:
   struct Scratch {
-    float* v = nullptr;          // [tile rows][64]; one row: [64 * panels]
-    int32_t* c = nullptr;        // [planes of a tile][64]
-    int32_t* ones_c = nullptr;   // [64]: sums of the columns of an unpacked group
-    int8_t* unpacked = nullptr;  // [group / 4][64][4]
-    uint8_t* ones = nullptr;     // [group]
-    int32_t* group_sums = nullptr;
-    float* scales = nullptr;  // [rows of a set]
-    uint8_t* rows = nullptr;  // [rows of a set][planes][row_bytes]
+    float* v = nullptr;             // [tile rows][64]; one row: [64 * panels]
+    int32_t* c = nullptr;           // [planes of a tile][64]
+    int32_t* ones_c = nullptr;      // [64]: sums of the columns of an unpacked group
+    int8_t* unpacked = nullptr;     // [group / 4][64][4]
+    uint8_t* ones = nullptr;        // [group]
+    int32_t* group_sums = nullptr;  // [rows of a set][groups]
+    float* scales = nullptr;        // [rows of a set]
+    uint8_t* rows = nullptr;        // [rows of a set][planes][row_bytes]
   };
   // Offsets of one thread's memory.
   class Layout {
@@ -101,15 +101,20 @@ class NativeWeightOnly final : public WeightOnlyImpl {
   int64_t k_pad() const { return bits_ == 8 ? weight8_.k_pad() : weight4_.k_pad(); }
   // An odd number of cache lines, so that rows fall into different L1 sets.
   int64_t row_bytes() const { return round_up(k_pad(), 64) | 64; }
-  bool by_row(int64_t rows) const {
-    return rows == 1 && (bits_ == 8 ? kernels_.row8 : kernels_.row4) != nullptr;
+  bool as_s8() const { return bits_ == 4 && kernels_.rows4 != nullptr; }
+  // Rows whose sums of one panel stay in L1.
+  int64_t tile_rows() const { return kTilePlanes / planes_; }
+  // A call of one row; its sums of all panels have room in Scratch::v.
+  bool by_row(const WeightOnlyArgs& args) const {
+    return args.m == 1 && (bits_ == 8 ? kernels_.row8 : kernels_.row4) != nullptr;
   }
 
-  float to_planes(const WeightOnlyArgs& args, int64_t m, uint8_t flip, uint8_t* planes) const;
+  float to_planes(const WeightOnlyArgs& args, int64_t m, uint8_t* planes, int32_t* group_sums) const;
   void run_task(const WeightOnlyArgs& args, const Scratch& s, int64_t set_rows, int64_t r0, int64_t r1,
                 int64_t p0, int64_t p1) const;
   void run_row(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t p0, int64_t p1) const;
   void run_panel8(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows, int64_t p) const;
+  void run_panel4_s8(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows, int64_t p) const;
   void run_panel4(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows, int64_t p) const;
   void finish(const WeightOnlyArgs& args, float scale, const float* v, int64_t m, int64_t n0,
               int64_t count) const;
@@ -131,8 +136,8 @@ class NativeWeightOnly final : public WeightOnlyImpl {
 };
 
 // Planes of row m, row_bytes() apart; returns its scale, NaN when it is not finite.
-float NativeWeightOnly::to_planes(const WeightOnlyArgs& args, int64_t m, uint8_t flip,
-                                  uint8_t* planes) const {
+float NativeWeightOnly::to_planes(const WeightOnlyArgs& args, int64_t m, uint8_t* planes,
+                                  int32_t* group_sums) const {
   const int64_t at = m * args.input_stride;
   const float* f32 = static_cast<const float*>(args.input) + at;
   const uint16_t* bf16 = static_cast<const uint16_t*>(args.input) + at;
@@ -143,6 +148,7 @@ float NativeWeightOnly::to_planes(const WeightOnlyArgs& args, int64_t m, uint8_t
     rows_.min_max_f32(f32, k_, &low, &high);
   if (std::isnan(low)) {
     std::memset(planes, 0, static_cast<size_t>(planes_ * row_bytes()));
+    if (as_s8()) std::memset(group_sums, 0, static_cast<size_t>(weight4_.groups()) * sizeof(int32_t));
     return std::numeric_limits<float>::quiet_NaN();
   }
   const float largest = std::max(-low, high);
@@ -150,7 +156,7 @@ float NativeWeightOnly::to_planes(const WeightOnlyArgs& args, int64_t m, uint8_t
   const float scale = largest == 0.f ? 1.f : std::max(step, std::numeric_limits<float>::min());
   PlaneRow row;
   row.planes = planes_;
-  row.flip = flip;
+  row.flip = as_s8() ? 0x80 : 0;
   row.inverse_scale = 1.f / scale;
   row.k = k_;
   row.k_pad = k_pad();
@@ -160,6 +166,7 @@ float NativeWeightOnly::to_planes(const WeightOnlyArgs& args, int64_t m, uint8_t
     kernels_.to_planes_bf16(bf16, row);
   else
     kernels_.to_planes_f32(f32, row);
+  if (as_s8()) kernels_.sum_groups(planes_, row.high, row.low, k_pad(), group_, group_sums);
   return scale;
 }
 
@@ -176,7 +183,7 @@ void NativeWeightOnly::finish(const WeightOnlyArgs& args, float scale, const flo
 
 void NativeWeightOnly::run_row(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t p0,
                                int64_t p1) const {
-  const float scale = to_planes(args, m, bits_ == 4 ? 0x80 : 0, s.rows);
+  const float scale = to_planes(args, m, s.rows, s.group_sums);
   WeightOnlyRow row;
   row.planes = planes_;
   row.high = s.rows;
@@ -206,9 +213,8 @@ void NativeWeightOnly::run_panel8(const WeightOnlyArgs& args, const Scratch& s, 
   const int64_t quads = round_up(round_up(k_, 4) / 4, gemm_.quad_multiple);
   const int64_t step = gemm_.k_block / 4;
   const int64_t n0 = p * kPanelColumns, columns = std::min(kPanelColumns, n_ - n0);
-  const int64_t tile_rows = std::max<int64_t>(1, kTilePlanes / planes_);
-  for (int64_t r = 0; r < rows; r += tile_rows) {
-    const int64_t count = std::min(tile_rows, rows - r);
+  for (int64_t r = 0; r < rows; r += tile_rows()) {
+    const int64_t count = std::min(tile_rows(), rows - r);
     GemmBlock g;
     g.a_stride = row_bytes();
     g.rows = count * planes_;
@@ -235,10 +241,35 @@ void NativeWeightOnly::run_panel8(const WeightOnlyArgs& args, const Scratch& s, 
   }
 }
 
+// The kernel unpacks in registers.
+void NativeWeightOnly::run_panel4_s8(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows,
+                                     int64_t p) const {
+  const int64_t n0 = p * kPanelColumns, columns = std::min(kPanelColumns, n_ - n0);
+  for (int64_t r = 0; r < rows; r += tile_rows()) {
+    kernels::WeightOnlyGroup g;
+    g.planes = planes_;
+    g.rows = std::min(tile_rows(), rows - r);
+    g.x_stride = row_bytes();
+    g.sums_stride = weight4_.groups();
+    g.group = group_;
+    g.fetch = r == 0;
+    g.v = s.v;
+    std::memset(s.v, 0, static_cast<size_t>(g.rows * kPanelColumns) * sizeof(float));
+    for (int64_t group = 0; group < weight4_.groups(); ++group) {
+      g.x = s.rows + r * planes_ * row_bytes() + group * group_;
+      g.group_sums = s.group_sums + r * weight4_.groups() + group;
+      g.weight = weight4_.panel(p) + group * weight4_.block_bytes();
+      kernels_.rows4(g);
+    }
+    for (int64_t i = 0; i < g.rows; ++i)
+      finish(args, s.scales[r + i], s.v + i * kPanelColumns, m + r + i, n0, columns);
+  }
+}
+
+// The GEMM multiplies a group that was unpacked into L1.
 void NativeWeightOnly::run_panel4(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows,
                                   int64_t p) const {
   const int64_t n0 = p * kPanelColumns, columns = std::min(kPanelColumns, n_ - n0);
-  const int64_t tile_rows = kTilePlanes / planes_;
   std::memset(s.v, 0, static_cast<size_t>(rows * kPanelColumns) * sizeof(float));
   for (int64_t group = 0; group < weight4_.groups(); ++group) {
     const uint8_t* block = weight4_.panel(p) + group * weight4_.block_bytes();
@@ -254,8 +285,8 @@ void NativeWeightOnly::run_panel4(const WeightOnlyArgs& args, const Scratch& s, 
     gemm_.block(g);
     g.a_stride = row_bytes();
     g.c = s.c;
-    for (int64_t r = 0; r < rows; r += tile_rows) {
-      const int64_t count = std::min(tile_rows, rows - r);
+    for (int64_t r = 0; r < rows; r += tile_rows()) {
+      const int64_t count = std::min(tile_rows(), rows - r);
       g.a = s.rows + r * planes_ * row_bytes() + group * group_;
       g.rows = count * planes_;
       g.next = reinterpret_cast<const int8_t*>(block) + weight4_.block_bytes();
@@ -275,15 +306,18 @@ void NativeWeightOnly::run_task(const WeightOnlyArgs& args, const Scratch& s, in
                                 int64_t r1, int64_t p0, int64_t p1) const {
   for (int64_t m = r0; m < r1; m += set_rows) {
     const int64_t rows = std::min(set_rows, r1 - m);
-    if (by_row(rows)) {
+    if (by_row(args)) {
       run_row(args, s, m, p0, p1);
       continue;
     }
     for (int64_t i = 0; i < rows; ++i)
-      s.scales[i] = to_planes(args, m + i, 0, s.rows + i * planes_ * row_bytes());
+      s.scales[i] =
+          to_planes(args, m + i, s.rows + i * planes_ * row_bytes(), s.group_sums + i * weight4_.groups());
     for (int64_t p = p0; p < p1; ++p) {
       if (bits_ == 8)
         run_panel8(args, s, m, rows, p);
+      else if (as_s8())
+        run_panel4_s8(args, s, m, rows, p);
       else
         run_panel4(args, s, m, rows, p);
     }
@@ -303,12 +337,12 @@ void NativeWeightOnly::run(const WeightOnlyArgs& args) const {
   const int64_t most_panels = (all_panels + plan.column_tasks - 1) / plan.column_tasks;
 
   Layout l;
-  const int64_t v = l.take(4 * kPanelColumns * (by_row(args.m) ? most_panels : bits_ == 4 ? set_rows : 1));
+  const int64_t v = l.take(4 * kPanelColumns * (by_row(args) ? most_panels : bits_ == 4 ? set_rows : 1));
   const int64_t c = l.take(4 * kPanelColumns * (kTilePlanes + kMostRowMultiple));
   const int64_t ones_c = l.take(4 * kPanelColumns * kMostRowMultiple);
   const int64_t unpacked = l.take(bits_ == 4 ? kMostGroup * kPanelColumns : 0);
   const int64_t ones = l.take(bits_ == 4 ? kMostGroup * kMostRowMultiple : 0);
-  const int64_t group_sums = l.take(bits_ == 4 ? 4 * weight4_.groups() : 0);
+  const int64_t group_sums = l.take(4 * set_rows * weight4_.groups());
   const int64_t scales = l.take(4 * set_rows);
   const int64_t rows = l.take(set_rows * row_planes + kMostRowMultiple * row_bytes());
   const auto body = [&](int64_t begin, int64_t end) {
