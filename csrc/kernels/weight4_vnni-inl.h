@@ -48,18 +48,23 @@ TAE_VEC void dot(Columns& s, const Columns& w, __m512i x) {
   s.c3 = _mm512_dpbusd_epi32(s.c3, w.c3, x);
 }
 
-// v[64] += f32(256 * high + low) * scale, or high alone.
+TAE_VEC void store_columns(const Columns& s, int32_t* c) {
+  _mm512_store_si512(c, s.c0);
+  _mm512_store_si512(c + 16, s.c1);
+  _mm512_store_si512(c + 32, s.c2);
+  _mm512_store_si512(c + 48, s.c3);
+}
+
+// v[64] += f32(256 * c[0] + c[1]) * scale, or c[0] alone.
 template <int kPlanes>
-TAE_VEC void add_terms(const Columns& high, const Columns& low, const float* scale, float* v) {
-  const auto part = [&](int i, __m512i h, __m512i l) {
-    const __m512i sum = kPlanes == 2 ? _mm512_add_epi32(_mm512_slli_epi32(h, 8), l) : h;
-    const __m512 term = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_load_ps(scale + i));
-    _mm512_storeu_ps(v + i, _mm512_add_ps(_mm512_loadu_ps(v + i), term));
-  };
-  part(0, high.c0, low.c0);
-  part(16, high.c1, low.c1);
-  part(32, high.c2, low.c2);
-  part(48, high.c3, low.c3);
+TAE_VEC void add_terms(const int32_t (*c)[kColumns], const float* scale, float* v) {
+  for (int64_t j = 0; j < kColumns; j += 16) {
+    __m512i sum = _mm512_load_si512(c[0] + j);
+    if constexpr (kPlanes == 2)
+      sum = _mm512_add_epi32(_mm512_slli_epi32(sum, 8), _mm512_load_si512(c[1] + j));
+    const __m512 term = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_load_ps(scale + j));
+    _mm512_storeu_ps(v + j, _mm512_add_ps(_mm512_loadu_ps(v + j), term));
+  }
 }
 
 // Six rows of planes: 24 of the 32 registers accumulate.
@@ -67,32 +72,37 @@ struct Tile {
   Columns r0, r1, r2, r3, r4, r5;
 };
 
+TAE_VEC void multiply_row(Columns& sums, const Columns& w, const uint8_t* x) {
+  __m512i q = quad(x);
+  asm("" : "+v"(q));  // broadcast once, not for every multiply-add
+  dot(sums, w, q);
+}
+
 template <int kRows>
 TAE_VEC void multiply(Tile& t, const uint8_t* x, int64_t stride, Columns w) {
   // Otherwise GCC 12 makes the nibbles again for every row.
   asm("" : "+v"(w.c0), "+v"(w.c1), "+v"(w.c2), "+v"(w.c3));
-  const auto row = [&](Columns& sums, int64_t r) {
-    __m512i q = quad(x + r * stride);
-    asm("" : "+v"(q));  // broadcast once, not for every multiply-add
-    dot(sums, w, q);
-  };
-  row(t.r0, 0);
-  if constexpr (kRows > 1) row(t.r1, 1);
-  if constexpr (kRows > 2) row(t.r2, 2);
-  if constexpr (kRows > 3) row(t.r3, 3);
-  if constexpr (kRows > 4) row(t.r4, 4);
-  if constexpr (kRows > 5) row(t.r5, 5);
+  multiply_row(t.r0, w, x);
+  if constexpr (kRows > 1) multiply_row(t.r1, w, x + stride);
+  if constexpr (kRows > 2) multiply_row(t.r2, w, x + 2 * stride);
+  if constexpr (kRows > 3) multiply_row(t.r3, w, x + 3 * stride);
+  if constexpr (kRows > 4) multiply_row(t.r4, w, x + 4 * stride);
+  if constexpr (kRows > 5) multiply_row(t.r5, w, x + 5 * stride);
+}
+
+template <int kPlanes, int kRow, int kRows>
+TAE_VEC Columns start(const WeightOnlyGroup& g, int64_t first) {
+  if constexpr (kRow >= kRows || (kPlanes == 2 && kRow % 2 == 0)) return all(_mm512_setzero_si512());
+  return all(_mm512_set1_epi32(g.group_sums[(first + kRow / kPlanes) * g.sums_stride]));
 }
 
 // kRows rows of planes, kRows / kPlanes rows from `first`.
 template <int kPlanes, int kRows, bool kFetch>
 [[gnu::noinline]] void tile4(const WeightOnlyGroup& g, int64_t first) noexcept {
   // What w + 8 in the place of w adds too much enters one of a row's sums.
-  const auto start = [&](int r) {
-    if (r >= kRows || (kPlanes == 2 && r % 2 == 0)) return all(_mm512_setzero_si512());
-    return all(_mm512_set1_epi32(g.group_sums[(first + r / kPlanes) * g.sums_stride]));
-  };
-  Tile t = {start(0), start(1), start(2), start(3), start(4), start(5)};
+  Tile t = {start<kPlanes, 0, kRows>(g, first), start<kPlanes, 1, kRows>(g, first),
+            start<kPlanes, 2, kRows>(g, first), start<kPlanes, 3, kRows>(g, first),
+            start<kPlanes, 4, kRows>(g, first), start<kPlanes, 5, kRows>(g, first)};
   const uint8_t* x = g.x + first * kPlanes * g.x_stride;
   const uint8_t* b = g.weight;
   for (int64_t k = 0; k < g.group; k += 8) {
@@ -109,20 +119,18 @@ template <int kPlanes, int kRows, bool kFetch>
   }
   if constexpr (kFetch)
     for (int64_t line = 0; line < 256; line += 64) fetch(b + line);
+  // Through memory, and hidden from the compiler: GCC 12 would spill inside the loop.
+  alignas(64) int32_t c[6][kColumns];
+  store_columns(t.r0, c[0]);
+  if constexpr (kRows > 1) store_columns(t.r1, c[1]);
+  if constexpr (kRows > 2) store_columns(t.r2, c[2]);
+  if constexpr (kRows > 3) store_columns(t.r3, c[3]);
+  if constexpr (kRows > 4) store_columns(t.r4, c[4]);
+  if constexpr (kRows > 5) store_columns(t.r5, c[5]);
+  asm volatile("" : : "r"(c) : "memory");
   const float* scale = reinterpret_cast<const float*>(b);
-  float* v = g.v + first * kColumns;
-  if constexpr (kPlanes == 2) {
-    add_terms<2>(t.r0, t.r1, scale, v);
-    if constexpr (kRows > 2) add_terms<2>(t.r2, t.r3, scale, v + kColumns);
-    if constexpr (kRows > 4) add_terms<2>(t.r4, t.r5, scale, v + 2 * kColumns);
-  } else {
-    add_terms<1>(t.r0, t.r0, scale, v);
-    if constexpr (kRows > 1) add_terms<1>(t.r1, t.r1, scale, v + kColumns);
-    if constexpr (kRows > 2) add_terms<1>(t.r2, t.r2, scale, v + 2 * kColumns);
-    if constexpr (kRows > 3) add_terms<1>(t.r3, t.r3, scale, v + 3 * kColumns);
-    if constexpr (kRows > 4) add_terms<1>(t.r4, t.r4, scale, v + 4 * kColumns);
-    if constexpr (kRows > 5) add_terms<1>(t.r5, t.r5, scale, v + 5 * kColumns);
-  }
+  for (int r = 0; r < kRows; r += kPlanes)
+    add_terms<kPlanes>(c + r, scale, g.v + (first + r / kPlanes) * kColumns);
 }
 
 using TileFn = void (*)(const WeightOnlyGroup& g, int64_t first);

@@ -11,13 +11,6 @@ TAE_VEC void dot_u8(Columns& s, __m512i x, const Columns& w) {
   s.c3 = _mm512_dpbusd_epi32(s.c3, x, w.c3);
 }
 
-TAE_VEC void store_columns(const Columns& s, int32_t* c) {
-  _mm512_storeu_si512(c, s.c0);
-  _mm512_storeu_si512(c + 16, s.c1);
-  _mm512_storeu_si512(c + 32, s.c2);
-  _mm512_storeu_si512(c + 48, s.c3);
-}
-
 // Both planes meet a vector of weights while it is in a register.
 template <int kPlanes>
 [[gnu::noinline]] void row8_body(const WeightOnlyRow& row) noexcept {
@@ -30,7 +23,7 @@ template <int kPlanes>
       dot_u8(high, quad(row.high + k), w);
       if constexpr (kPlanes == 2) dot_u8(low, quad(row.low + k), w);
     }
-    int32_t c[2][kColumns];
+    alignas(64) int32_t c[2][kColumns];
     store_columns(high, c[0]);
     store_columns(low, c[1]);
     combine8_body(kPlanes, c[0], c[1], row.column_sum + kColumns * p, row.v + kColumns * p);
