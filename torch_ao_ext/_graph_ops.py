@@ -53,6 +53,8 @@ def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
     op = node.target._schema.name.split("::")[1]
     lookup = op.startswith("embedding")  # no product, and no packed weight
     macs = 0 if known is None or lookup else known.numel()
+    if arguments.get("group_size"):  # linear_weight_only with two weights a byte
+        macs *= 2
     bias = _attribute(module, arguments.get("bias"))
     return GraphOp(prefix + fqn, op, weight, bias, macs)
 

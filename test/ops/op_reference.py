@@ -251,6 +251,35 @@ def choose_qparams_per_token(args):
     return torch.tensor(scales).reshape(sizes), torch.tensor(points, dtype=torch.int64).reshape(sizes)
 
 
+def linear_weight_only(x, weight, scale, bias, group, input_bits):
+    """csrc/engines/weight_only.h: int64 sums, groups added in order."""
+    k, n = x.shape[-1], weight.shape[0]
+    rows = to_numpy(x).reshape(int(np.prod(x.shape[:-1])), k)
+    limit = F(32639 if input_bits == 16 else 127)
+    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+    with np.errstate(under="ignore"):
+        row_scale = np.where(largest == 0, F(1), np.maximum(largest / limit, FLT_MIN))
+    q = np.rint(np.clip(rows * (F(1) / row_scale), -limit, limit)).astype(np.int64)
+    scale, w = to_numpy(scale), weight.long()
+    if group:
+        w = (torch.stack((w & 15, w >> 4), 2).view(n, -1)[:, :k] - 8).numpy()
+        v = np.zeros((len(q), n), F)
+        for i, begin in enumerate(range(0, k, group)):
+            part = q[:, begin : begin + group] @ w[:, begin : begin + group].T
+            v = v + part.astype(F) * scale[:, i]
+        y = v * row_scale
+    else:
+        w = w.numpy()
+        high = (q + 128) // 256 if input_bits == 16 else q
+        v = (high @ w.T).astype(F)
+        if input_bits == 16:
+            v = v * F(256) + ((q - 256 * high) @ w.T).astype(F)
+        y = v * (row_scale * scale)
+    if bias is not None:
+        y = y + to_numpy(bias)
+    return torch.from_numpy(y).to(x.dtype).reshape(*x.shape[:-1], n)
+
+
 # --- by the name of the overload ----------------------------------------------
 
 EXACT_POST_OPS = {"", "relu", "clamp", "leaky_relu", "add"}
@@ -295,6 +324,7 @@ FORMULAS = {
     "linear_add_relu": static_formula("add,relu"),
     "linear_dynamic": dynamic_formula(),
     "linear_relu_dynamic": dynamic_formula("relu"),
+    "linear_weight_only": lambda args: linear_weight_only(*args),
     "choose_qparams": choose_qparams,
     "choose_qparams_per_token": choose_qparams_per_token,
 }

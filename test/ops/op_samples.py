@@ -258,9 +258,29 @@ def _prepack_sparse_dynamic(calls):
     return [(*c[1:7], c[0].dtype, *c[7:13]) for c in calls]
 
 
-# Ops whose index tensors fit one weight only: calls made for outputs n and inputs k,
-# where replacing sizes (op_shapes.py) would give invalid ones.
+def _weight_only_calls(n=5, k=70):
+    x, w, bias = torch.randn(3, k), random_int(S8, n, k), torch.randn(n)
+    s, nibbles = torch.rand(n) * 0.1 + 0.01, random_int(U8, n, (k + 1) // 2)
+    s32, s64, s128 = (torch.rand(n, -(-k // group)) * 0.1 + 0.01 for group in (32, 64, 128))
+    return [
+        (x, w, s, bias, 0, 16),
+        (x.to(BF16), w, s[:1], None, 0, 8),
+        (torch.randn(k, 21).t(), nibbles, s128, bias, 128, 16),
+        (torch.randn(2, 2, k), nibbles, s32.to(BF16), bias, 32, 16),
+        (torch.randn(k).to(BF16), nibbles, s64, None, 64, 8),
+        (torch.randn(0, k), w, s, bias, 0, 16),
+    ]
+
+
+def _prepack_weight_only(calls):
+    return [(*c[1:4], c[0].shape[-1], *c[4:6], c[0].dtype) for c in calls]
+
+
+# Ops whose tensors fit one weight only: calls made for outputs n and inputs k, where
+# replacing sizes (op_shapes.py) would give invalid ones.
 SIZED = {
+    "linear_weight_only": _weight_only_calls,
+    "_prepack_linear_weight_only": lambda n, k: _prepack_weight_only(_weight_only_calls(n, k)),
     "sparse_linear": _sparse_calls,
     "_prepack_sparse_linear": lambda n, k: _prepack_sparse(_sparse_calls(n, k)),
     "sparse_linear_dynamic": _sparse_dynamic_calls,
@@ -294,21 +314,6 @@ def _conv_calls(rank, transposed):
     ]  # fmt: skip
 
 
-def _weight_only_calls():
-    x, w, bias = torch.randn(3, 13), random_int(S8, 5, 13), torch.randn(5)
-    s = torch.rand(5) * 0.1 + 0.01
-    long, nibbles = torch.randn(2, 2, 70), random_int(U8, 5, 35)
-    s32, s64, s128 = (torch.rand(5, groups) * 0.1 + 0.01 for groups in (3, 2, 1))
-    return [
-        (x, w, s, bias, 0, 16),
-        (x.to(BF16), w, s[:1], None, 0, 8),
-        (x.t().contiguous().t(), random_int(U8, 5, 7), s128, bias, 128, 16),
-        (long, nibbles, s32.to(BF16), bias, 32, 16),
-        (long[0, 0].to(BF16), nibbles, s64, None, 64, 8),
-        (x[:0], w, s, bias, 0, 16),
-    ]
-
-
 def samples():
     static = _linear_calls()
     plain = [c[:10] for c in static]
@@ -333,9 +338,7 @@ def samples():
         "linear_relu_dynamic": [c[:9] for c in dynamic],
         "_prepack_linear_dynamic": [(*c[1:5], c[0].dtype, *c[5:11]) for c in dynamic],
         "linear_weight_only": _weight_only_calls(),
-        "_prepack_linear_weight_only": [
-            (*c[1:4], c[0].shape[-1], *c[4:6], c[0].dtype) for c in _weight_only_calls()
-        ],
+        "_prepack_linear_weight_only": _prepack_weight_only(_weight_only_calls()),
         "sparse_linear": _sparse_calls(),
         "_prepack_sparse_linear": _prepack_sparse(_sparse_calls()),
         "sparse_linear_dynamic": _sparse_dynamic_calls(),
