@@ -25,6 +25,7 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   embedding embedding__avx2 embedding__avx512
   epilogue epilogue__avx2 epilogue__avx512
   gemm gemm_pack gemm_portable gemm__avx2 gemm__avxvnni gemm__avx512 gemm__avx512vnni gemm__amx
+  histogram histogram__avx2
   post_ops
   quantize quantize__avx2 quantize__avx512
   rnn rnn__avx2 rnn__avx512
@@ -42,6 +43,7 @@ tae_sources(TAE_TORCH_SOURCES ops
   choose_qparams
   conv conv_common
   embedding embedding_bag embedding_common embedding_prepack
+  histogram
   linear linear_common linear_dynamic linear_weight_only
   post_ops
   quantize_common quantize_per_channel quantize_per_tensor quantize_per_token

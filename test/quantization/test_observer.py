@@ -153,3 +153,117 @@ def test_all_names_exist():
     for module in (q, ours):
         assert len(set(module.__all__)) == len(module.__all__)
         assert all(hasattr(module, name) for name in module.__all__)
+
+
+@pytest.mark.parametrize("constant", [0.01, 0.5, 1.0])
+def test_moving_averages_equal_torch_aos(constant):
+    for name in ("MovingAverageMinMaxObserver", "MovingAveragePerChannelMinMaxObserver"):
+        mine = getattr(q, name)(averaging_constant=constant)
+        theirs = getattr(peer(), name)(averaging_constant=constant)
+        for x in data():
+            mine(x)
+            theirs(x)
+            assert torch.equal(mine.min_val, theirs.min_val) and torch.equal(mine.max_val, theirs.max_val)
+        for a, b in zip(mine.calculate_qparams(), theirs.calculate_qparams(), strict=True):
+            assert torch.equal(a.double(), b.double())
+
+
+@pytest.mark.parametrize("name", ["MinMaxObserver", "MovingAverageMinMaxObserver"])
+def test_values_without_a_range(name):
+    observer = getattr(q, name)()
+    observer(torch.tensor([1.0, -2.0]))
+    with pytest.raises(ValueError, match=f"{name}: argument 'x' must hold no NaN, got 1 of them"):
+        observer(torch.tensor([float("nan"), 1.0]))
+    with pytest.warns(UserWarning, match="ignored 1 infinite of 2 values"):
+        observer(torch.tensor([float("inf"), 0.5]))
+    assert observer.max_val <= 1 and observer.min_val >= -2
+
+
+def test_channels_without_a_range():
+    observer = q.PerChannelMinMaxObserver()
+    with pytest.raises(ValueError, match="finite values, got others in 1 of 2 channels, the first 1"):
+        observer(torch.tensor([[1.0], [float("inf")]]))
+    observer(torch.ones(2, 3))
+    with pytest.raises(ValueError, match="must have 2 channels in dimension 0, as before, got 3"):
+        observer(torch.ones(3, 3))
+
+
+def test_defaults_equal_torch_aos():
+    for name in ours.__all__:
+        if not name.startswith("default_") or not hasattr(peer(), name):
+            continue
+        mine, theirs = getattr(q, name)(), getattr(peer(), name)()
+        for fact in ("dtype", "qscheme", "quant_min", "quant_max", "is_dynamic", "ch_axis", "eps"):
+            a, b = getattr(mine, fact, None), getattr(theirs, fact, None)
+            assert a == b, (name, fact)
+        if hasattr(theirs, "scale"):
+            assert mine.calculate_qparams() == theirs.calculate_qparams()
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "qint32"])
+def test_wide_integers(dtype):
+    observer = q.MinMaxObserver(getattr(torch, dtype), torch.per_tensor_symmetric)
+    observer(torch.tensor([-2.0, 1.0]))
+    bits = 16 if dtype == "int16" else 32
+    assert (observer.quant_min, observer.quant_max) == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    scale, point = observer.calculate_qparams()
+    assert scale.item() == pytest.approx(max(2 / (2 ** (bits - 1) - 0.5), 2**-23)) and point == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: q.FixedQParamsObserver(0.0, 0), "'scale' must be above 0"),
+        (lambda: q.FixedQParamsObserver(0.1, 300), r"'zero_point' must be in \[quant_min"),
+        (lambda: q.FixedQParamsObserver(0.1, 0, is_dynamic=True), "'is_dynamic' must be False"),
+        (lambda: q.HistogramObserver(bins=0), r"'bins' must be in \[1, 2\^20\]"),
+        (lambda: q.HistogramObserver(dtype=torch.int32), "'dtype' must be an 8-bit dtype"),
+        (lambda: q.HistogramObserver(qscheme=torch.per_channel_affine), "'qscheme' must be"),
+        (lambda: q.HistogramObserver(is_dynamic=True), "'is_dynamic' must be False"),
+        (lambda: q.MovingAverageMinMaxObserver(is_dynamic=True), "'averaging_constant' must be 1"),
+        (lambda: q.RecordingObserver().calculate_qparams(), "needs recorded values"),
+        (lambda: q.NoopObserver().calculate_qparams(), "needs recorded values"),
+    ],
+)
+def test_bad_settings_are_named(call, message):
+    with pytest.raises((ValueError, NotImplementedError, RuntimeError), match=message):
+        call()
+
+
+def test_recording_observer_keeps_copies():
+    observer, x = q.RecordingObserver(), torch.ones(2)
+    observer(x)
+    x.zero_()
+    assert torch.equal(observer.get_tensor_value()[0], torch.ones(2))
+
+
+def test_observer_state_dicts_travel():
+    def prepared():
+        model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+        for layer, make in zip(model, (q.HistogramObserver, q.PerChannelMinMaxObserver), strict=True):
+            layer.activation_post_process = make()
+            layer.register_forward_hook(lambda m, _, y: m.activation_post_process(y))
+        return model
+
+    model, fresh = prepared(), prepared()
+    model(torch.randn(5, 3))
+    state = q.get_observer_state_dict(model)
+    assert state and all("activation_post_process" in name for name in state)
+    q.load_observer_state_dict(fresh, state)
+    for name, value in q.get_observer_state_dict(fresh).items():
+        assert torch.equal(value, state[name])
+    with pytest.raises(KeyError, match="must have 0.activation_post_process"):
+        q.load_observer_state_dict(fresh, {})
+    with pytest.raises(KeyError, match="must name observers of the model, got extra"):
+        q.load_observer_state_dict(fresh, {**state, "extra": torch.ones(1)})
+
+
+def test_first_files_of_torch_ao_load():
+    theirs = peer().PerChannelMinMaxObserver()
+    theirs(torch.randn(4, 3))
+    state = theirs.state_dict()
+    state["min_vals"], state["max_vals"] = state.pop("min_val"), state.pop("max_val")
+    del state["eps"]
+    mine = q.PerChannelMinMaxObserver()
+    mine.load_state_dict(state)
+    assert torch.equal(mine.min_val, theirs.min_val) and torch.equal(mine.max_val, theirs.max_val)

@@ -1,0 +1,64 @@
+"""Calibration: our observers against torch.ao's, one observer fed two tensors, then its qparams.
+
+    python benchmarks/ops/observer.py [--threads 1]
+
+Exit status 1 when a floor is missed.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+import torch  # noqa: E402
+
+from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness.goals import Goal  # noqa: E402
+
+OURS, AO = "torch_ao_ext", "torch.ao"
+HISTOGRAM_FLOOR = 10.0
+SMALL_HISTOGRAM_FLOOR = 5.0  # of few values: making the observer and its qparams takes as long
+SHAPES = {"2 x 1M": (1000, 1000), "2 x 10x1x320x320": (10, 1, 320, 320), "2 x 64x768": (64, 768)}
+
+
+def calibrate(factory, data):
+    """A call that makes an observer, feeds it and asks for its qparams."""
+
+    def call():
+        observer = factory()
+        for x in data:
+            observer(x)
+        return observer.calculate_qparams()
+
+    return call
+
+
+def main():
+    args = cli.parser(__doc__, budget_s=4.0).parse_args()
+    environment.set_threads(args.threads)
+    result = report.Report("observer", roof.probe((1, args.threads)))
+    print(environment.describe(result.environment))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch.ao.quantization as ao
+    ours = peers.ours().quantization
+    for name in ("HistogramObserver", "MinMaxObserver", "MovingAverageMinMaxObserver"):
+        for title, shape in SHAPES.items():
+            torch.manual_seed(0)
+            data = [torch.randn(shape), torch.randn(shape) * 1.1]
+            calls = {label: calibrate(getattr(m, name), data) for label, m in ((AO, ao), (OURS, ours))}
+            pairs = zip(calls[OURS](), calls[AO](), strict=True)
+            same = all(torch.allclose(a.double(), b.double()) for a, b in pairs)
+            timings, foreign = cli.measure(calls, args)
+            floor = 0.9
+            if name == "HistogramObserver":
+                floor = HISTOGRAM_FLOOR if data[0].numel() > 1 << 19 else SMALL_HISTOGRAM_FLOOR
+            goals = [Goal("vs torch.ao", rounds.speedup(timings, OURS, AO), None, floor)]
+            failures = () if same else ("qparams differ",)
+            report.print_row(result.add(f"{name} {title}", timings, goals, failures, foreign))
+    return report.conclude(result, args.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""This library's own rules for weights and for rows that are quantized at run time."""
+
+import torch
+
+from torch_ao_ext.nn.quantized._weight import symmetric_row_scale
+from torch_ao_ext.nn.quantized.dynamic.modules.linear import DynamicQuant
+from torch_ao_ext.quantization.observer._base import _QINT8, _QUINT8, _SIGNED
+from torch_ao_ext.quantization.observer._min_max import PerChannelMinMaxObserver
+from torch_ao_ext.quantization.observer._plain import PlaceholderObserver
+
+
+class ChannelWeightObserver(PerChannelMinMaxObserver):
+    """This library's weight rule: scale[n] = max_k |w[n][k]| / 127.5, zeros give 1.
+
+    PerChannelMinMaxObserver's symmetric rule without its floor eps (rows of tiny
+    weights keep their resolution). `[N, K] -> scale [N]`. Sees one weight, not a stream.
+
+    Args:
+        search: "max", or "mse" for the fraction of that scale with the least
+            squared error per channel (33 candidates from 0.6 to 1).
+        dtype: torch.int8 or qint8.
+    """
+
+    def __init__(self, search: str = "max", dtype: torch.dtype = _QINT8) -> None:
+        super().__init__(dtype=dtype, qscheme=torch.per_channel_symmetric)
+        if dtype not in _SIGNED:
+            raise ValueError(
+                f"ChannelWeightObserver: argument 'dtype' must be int8 or qint8, got {dtype}"
+            )
+        if search not in ("max", "mse"):
+            raise ValueError(
+                f"ChannelWeightObserver: argument 'search' must be 'max' or 'mse', got {search!r}"
+            )
+        self.search = search
+        self.register_buffer("scale", torch.tensor([]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Computes the scales of the weight x `[N, K]`; a later call replaces them."""
+        self.scale = symmetric_row_scale(x.detach().flatten(1), self.search)
+        return x
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale float32 `[N]` and zero points 0 `[N]`."""
+        return self.scale, torch.zeros(self.scale.shape, dtype=torch.int64)
+
+
+class RowPlaceholderObserver(PlaceholderObserver):
+    """Names this library's run-time quantization of activations.
+
+    Args:
+        per_row: one scale and zero point per row `[*, K]`; else one for the tensor.
+        symmetric: zero point 0 and values -127..127; else 0..255.
+        reduce_range: half the values.
+    """
+
+    def __init__(
+        self, per_row: bool = True, symmetric: bool = False, reduce_range: bool = False
+    ) -> None:
+        super().__init__(dtype=_QINT8 if symmetric else _QUINT8, is_dynamic=True)
+        self.dynamic_quant = DynamicQuant(per_row, symmetric, reduce_range)
