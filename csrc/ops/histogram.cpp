@@ -2,7 +2,7 @@
 // because their arguments are the observer's own state. Histograms are float32 [bins].
 //   _histogram         counts of input over [low, high] (low < high) in `bins` bins
 //   _histogram_widen   the same counts over a wider range
-//   _histogram_search  first and last bin of the range that quantizes best
+//   _histogram_search  first and last bin of the range that quantizes best, int64 [2]
 #include "kernels/histogram.h"
 
 #include <cfloat>
@@ -10,6 +10,7 @@
 #include <mutex>
 #include <vector>
 
+#include "core/autograd.h"
 #include "core/checks.h"
 #include "core/fork.h"
 #include "core/parallel.h"
@@ -99,7 +100,7 @@ Tensor widen(const Tensor& histogram, double low, double high, double new_low, d
   return result;
 }
 
-std::tuple<int64_t, int64_t> search(const Tensor& histogram, double low, double high, int64_t levels) {
+Tensor search(const Tensor& histogram, double low, double high, int64_t levels) {
   const char* op = "_histogram_search";
   const Span<const float> counts = check_histogram(op, histogram);
   check_range(op, "low", low, "high", high, counts.size());
@@ -108,7 +109,10 @@ std::tuple<int64_t, int64_t> search(const Tensor& histogram, double low, double 
   const kernels::BinRange range =
       kernels::search_range(counts.begin(), counts.size(), static_cast<float>(low), static_cast<float>(high),
                             levels, cumulative.data(), best_isa());
-  return {range.first, range.last};
+  Tensor result = empty_output({op, "histogram"}, {2}, at::kLong);
+  result.mutable_data_ptr<int64_t>()[0] = range.first;
+  result.mutable_data_ptr<int64_t>()[1] = range.last;
+  return result;
 }
 
 }  // namespace
@@ -118,13 +122,19 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
   m.def(
       "_histogram_widen(Tensor histogram, float low, float high, float new_low, float new_high) "
       "-> Tensor");
-  m.def("_histogram_search(Tensor histogram, float low, float high, int levels) -> (int first, int last)");
+  m.def("_histogram_search(Tensor histogram, float low, float high, int levels) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(torch_ao, CPU, m) {
+TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
   m.impl("_histogram", TORCH_FN(histogram));
   m.impl("_histogram_widen", TORCH_FN(widen));
   m.impl("_histogram_search", TORCH_FN(search));
+}
+
+TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {
+  m.impl("_histogram", TORCH_FN((InferenceOnly<"_histogram", histogram>::call)));
+  m.impl("_histogram_widen", TORCH_FN((InferenceOnly<"_histogram_widen", widen>::call)));
+  m.impl("_histogram_search", TORCH_FN((InferenceOnly<"_histogram_search", search>::call)));
 }
 
 }  // namespace tae

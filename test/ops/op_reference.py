@@ -313,6 +313,17 @@ def dynamic_formula(post_ops=None):
     return formula
 
 
+def histogram(args):
+    """Counts, each step of a value's bin one float32 operation."""
+    x, bins, low, high = args
+    x = x.numpy().reshape(-1)
+    low, high = F(low), F(high)
+    x = x[(x >= low) & (x <= high)]
+    position = ((x - low).astype(F) * F(bins)).astype(F) / F(high - low)
+    index = np.minimum(position.astype(np.int64), bins - 1)
+    return torch.from_numpy(np.bincount(index, minlength=bins).astype(F))
+
+
 # name -> the exact result for these arguments, or None where the rule has a tolerance. Values
 # must be finite.
 FORMULAS = {
@@ -325,6 +336,7 @@ FORMULAS = {
     "linear_dynamic": dynamic_formula(),
     "linear_relu_dynamic": dynamic_formula("relu"),
     "linear_weight_only": lambda args: linear_weight_only(*args),
+    "_histogram": histogram,
     "choose_qparams": choose_qparams,
     "choose_qparams_per_token": choose_qparams_per_token,
 }

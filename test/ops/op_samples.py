@@ -314,6 +314,15 @@ def _conv_calls(rank, transposed):
     ]  # fmt: skip
 
 
+def _histogram_calls():
+    shapes = ((40,), (3, 7), (0,), (), (2, 3, 4))
+    return [(torch.randn(shape), 1 + 9 * i, -2.0, 2.0 + i) for i, shape in enumerate(shapes)]
+
+
+def _histograms():
+    return [torch.randint(0, 50, (n,)).float() for n in (1, 2, 17, 256, 300)]
+
+
 def samples():
     static = _linear_calls()
     plain = [c[:10] for c in static]
@@ -356,6 +365,9 @@ def samples():
         "embedding_prepack": [(t, (8, 4, 2)[i % 3]) for i, t in enumerate(_prepack_tables())],
         "embedding_unpack": _unpack_calls(),
         "_prepack_embedding": [(call[0],) for call in _embedding_calls()],
+        "_histogram": _histogram_calls(),
+        "_histogram_widen": [(h, -2.0, 2.0, -2.0 - i, 3.0) for i, h in enumerate(_histograms())],
+        "_histogram_search": [(h, -2.0, 2.0, 256 >> i) for i, h in enumerate(_histograms())],
         "choose_qparams": _choose(False),
         "choose_qparams_per_token": _choose(True),
     }

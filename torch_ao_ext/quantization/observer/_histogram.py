@@ -142,7 +142,7 @@ class HistogramObserver(UniformQuantizationObserverBase):
         if not self._observed(self.min_val):
             return self._calculate_qparams(self.min_val, self.max_val)
         low, high = self.min_val.item(), self.max_val.item()
-        first, last = _ops._histogram_search(self.histogram, low, high, self.dst_nbins)
+        first, last = _ops._histogram_search(self.histogram, low, high, self.dst_nbins).tolist()
         width = (self.max_val - self.min_val) / self.bins
         return self._calculate_qparams(
             self.min_val + width * first, self.min_val + width * (last + 1)
