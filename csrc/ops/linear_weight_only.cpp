@@ -185,7 +185,6 @@ void prepack_linear_weight_only(const Tensor& weight, const Tensor& weight_scale
   const char* op = "_prepack_linear_weight_only";
   const at::ScalarType dtype = input_dtype.value_or(at::kFloat);
   check_dtype({op, "input_dtype"}, dtype, {at::kFloat, at::kBFloat16});
-  TAE_CHECK_VALUE(in_features >= 0, (Arg{op, "in_features"}), "be >= 0", in_features);
   const Baked b{op, weight, weight_scale, bias, in_features, group_size, input_bits, dtype_of(dtype)};
   check_shapes(b, false);
   if (weight.sizes()[0] > 0) packed(b);
