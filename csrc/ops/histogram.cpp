@@ -34,15 +34,15 @@ void check_range(const char* op, const char* low_name, double low, const char* h
                   c10::str("give a range that float32 can hold ", bins, " times, above ", low), high);
 }
 
-Span<const float> check_histogram(const char* op, const Tensor& histogram) {
+// Counts of a checked histogram; `plain` keeps a copy alive where the layout needed one.
+Span<const float> check_histogram(const char* op, const Tensor& histogram, Tensor* plain) {
   const Arg arg{op, "histogram"};
   check_tensor(arg, histogram, {at::kFloat});
   check_rank(arg, histogram, 1);
   const int64_t bins = histogram.size(0);
-  TAE_CHECK_VALUE(bins >= 1 && bins <= kMostBins && histogram.is_contiguous(), arg,
-                  c10::str("be contiguous with 1 to ", kMostBins, " bins"),
-                  c10::str("sizes ", histogram.sizes(), ", strides ", histogram.strides()));
-  const Span<const float> span = span_of<float>(arg, histogram);
+  TAE_CHECK_VALUE(bins >= 1 && bins <= kMostBins, arg, c10::str("have 1 to ", kMostBins, " bins"), bins);
+  *plain = dense(arg, histogram);
+  const Span<const float> span = span_of<float>(arg, *plain);
   for (float count : span)
     TAE_CHECK_VALUE(count >= 0.f && count <= FLT_MAX, arg, "hold finite counts of at least 0", count);
   return span;
@@ -87,7 +87,8 @@ Tensor histogram(const Tensor& input, int64_t bins, double low, double high) {
 
 Tensor widen(const Tensor& histogram, double low, double high, double new_low, double new_high) {
   const char* op = "_histogram_widen";
-  const Span<const float> from = check_histogram(op, histogram);
+  Tensor plain;
+  const Span<const float> from = check_histogram(op, histogram, &plain);
   check_range(op, "low", low, "high", high, from.size());
   check_range(op, "new_low", new_low, "new_high", new_high, from.size());
   TAE_CHECK_VALUE(new_low <= low, (Arg{op, "new_low"}), c10::str("be at most low (", low, ")"), new_low);
@@ -102,7 +103,8 @@ Tensor widen(const Tensor& histogram, double low, double high, double new_low, d
 
 Tensor search(const Tensor& histogram, double low, double high, int64_t levels) {
   const char* op = "_histogram_search";
-  const Span<const float> counts = check_histogram(op, histogram);
+  Tensor plain;
+  const Span<const float> counts = check_histogram(op, histogram, &plain);
   check_range(op, "low", low, "high", high, counts.size());
   TAE_CHECK_VALUE(levels >= 2 && levels <= 65536, (Arg{op, "levels"}), "be in [2, 65536]", levels);
   std::vector<float> cumulative = make_vector<float>({op, "histogram"}, counts.size());
