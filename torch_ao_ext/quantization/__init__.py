@@ -1,5 +1,7 @@
 """Quantization flows under the names of torch.ao.quantization."""
 
+from torch_ao_ext.quantization.fake_quantize import *  # noqa: F403
+from torch_ao_ext.quantization.fake_quantize import __all__ as _fake_quantize_names
 from torch_ao_ext.quantization.observer import *  # noqa: F403
 from torch_ao_ext.quantization.observer import __all__ as _observer_names
 from torch_ao_ext.quantization.qconfig import *  # noqa: F403
@@ -20,6 +22,7 @@ __all__ = [
     "get_dynamic_quant_module_class",
     "quantize_dynamic",
     "quantize_weight_only",
+    *_fake_quantize_names,
     *_observer_names,
     *_qconfig_names,
 ]
