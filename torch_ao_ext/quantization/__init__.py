@@ -6,6 +6,8 @@ from torch_ao_ext.quantization.observer import *  # noqa: F403
 from torch_ao_ext.quantization.observer import __all__ as _observer_names
 from torch_ao_ext.quantization.qconfig import *  # noqa: F403
 from torch_ao_ext.quantization.qconfig import __all__ as _qconfig_names
+from torch_ao_ext.quantization.qconfig_mapping import *  # noqa: F403
+from torch_ao_ext.quantization.qconfig_mapping import __all__ as _qconfig_mapping_names
 from torch_ao_ext.quantization.quant_type import QuantType
 from torch_ao_ext.quantization.quantization_mappings import (
     DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
@@ -25,4 +27,5 @@ __all__ = [
     *_fake_quantize_names,
     *_observer_names,
     *_qconfig_names,
+    *_qconfig_mapping_names,
 ]
