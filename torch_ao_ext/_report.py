@@ -11,13 +11,14 @@ from torch.nn.parameter import is_lazy
 from torch_ao_ext._describe import FLOAT_REASON, has_matrix, type_name
 from torch_ao_ext._graph_ops import GraphOp, graph_ops
 from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
-from torch_ao_ext.nn.quantized.dynamic import GRU, LSTM, Linear
+from torch_ao_ext.nn.quantized.dynamic import Linear, RNNBase, RNNCellBase
 from torch_ao_ext.ops import service
 
 __all__ = ["Explanation", "Report", "Row", "explain", "report"]
 
 # Table lookups, not products: they have parameters and no MACs.
 _LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
+_RECURRENT = (RNNBase, RNNCellBase)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Report:
 def _op_name(layer: nn.Module) -> str:
     if isinstance(layer, (Embedding, LinearWeightOnly)) and layer.bits != 8:
         return f"{type(layer).__name__} ({layer.bits} bit)"
-    own = isinstance(layer, (Linear, LSTM, GRU, Embedding, LinearWeightOnly))
+    own = isinstance(layer, (Linear, *_RECURRENT, Embedding, LinearWeightOnly))
     return type(layer).__name__ if own else type_name(layer).removeprefix("nn.")
 
 
@@ -156,7 +157,7 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
                 result.parameters["int8"] += module.in_features * module.out_features
             if module.qbias is not None:
                 tensors.append((module.qbias, "float"))
-        elif isinstance(module, (LSTM, GRU)):
+        elif isinstance(module, _RECURRENT):
             weights, _, biases = module._side()
             tensors += [(w, "int8") for w in weights] + [(b, "float") for b in biases]
         elif isinstance(module, Embedding) and id(module.qweight) not in seen:
@@ -217,7 +218,7 @@ def report(model: nn.Module) -> Report:
         if isinstance(module, (Linear, LinearWeightOnly)):
             macs = module.in_features * module.out_features
             rows.append(Row(name, _op_name(module), "int8", _engine(module.qweight), "", macs))
-        elif isinstance(module, (LSTM, GRU)):
+        elif isinstance(module, _RECURRENT):
             weights = module._side()[0]
             macs = sum(w.numel() for w in weights)
             rows.append(Row(name, _op_name(module), "int8", _engine(weights[0]), "", macs))
@@ -294,7 +295,7 @@ def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
     for name, module in module_or_weight.named_modules():
         if isinstance(module, (Linear, LinearWeightOnly)):
             weights[name] = service.explain_weight(module.qweight)
-        elif isinstance(module, (LSTM, GRU)):
+        elif isinstance(module, _RECURRENT):
             weights[name] = service.explain_weight(module._side()[0][0])
         elif isinstance(module, Embedding):
             op = "embedding" if type(module) is Embedding else "embedding_bag"

@@ -24,7 +24,7 @@ class Model(nn.Module):
         return self.head(self.rnn(x)[0])
 
 
-@pytest.fixture(params=[nn.LSTM, nn.GRU])
+@pytest.fixture(params=[nn.LSTM, nn.GRU, nn.RNN])
 def model(request):
     torch.manual_seed(0)
     return Model(request.param, num_layers=2, bidirectional=True, batch_first=True).eval()
@@ -36,14 +36,14 @@ def close(a, b):
 
 def test_quantize_dynamic_converts_packs_and_reports(model):
     q, x = quantize_dynamic(model, strict=True), torch.randn(3, 5, 12)
-    assert isinstance(q.rnn, (dynamic.LSTM, dynamic.GRU)) and not list(q.rnn.parameters())
+    assert isinstance(q.rnn, dynamic.RNNBase) and not list(q.rnn.parameters())
     rows = {row.fqn: (row.status, row.engine) for row in torch_ao_ext.report(q).rows}
     assert rows["rnn"] == ("int8", "native")
     assert close(q(x), model(x))
     assert torch_ao_ext.explain(q).weights["rnn"]["pack_count"] == 1
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_call_forms_follow_the_float_layer(kind):
     torch.manual_seed(0)
     for first in (False, True):
@@ -77,7 +77,7 @@ def test_copies_and_files_give_the_same_bits(model):
 
 def test_traced_compiled_and_exported_graphs_hold_one_op(model):
     q, x = quantize_dynamic(model), torch.randn(3, 5, 12)
-    y, op = q(x), f"torch_ao.{model.rnn.mode.lower()}.default"
+    y, op = q(x), f"torch_ao.{type(model.rnn).__name__.lower()}.default"
     exported = torch.export.export(q, (x,))
     assert str(exported.graph).count(op) == 1 and "aten.lstm" not in str(exported.graph)
     assert torch.equal(exported.module()(x), y)
@@ -88,3 +88,13 @@ def test_traced_compiled_and_exported_graphs_hold_one_op(model):
 def test_training_with_dropout_is_refused():
     with pytest.raises(ValueError, match="training mode with dropout"):
         quantize_dynamic(nn.LSTM(4, 8, 2, dropout=0.5)).train()
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_rnn_keeps_its_nonlinearity(nonlinearity):
+    torch.manual_seed(0)
+    layer, x = nn.RNN(12, 32, nonlinearity=nonlinearity), torch.randn(5, 3, 12)
+    q = quantize_dynamic(layer)
+    assert q.mode == layer.mode and close(q(x)[0], layer(x)[0])
+    with pytest.raises(ValueError, match="RNN: argument 'nonlinearity' must be 'tanh' or 'relu', got 'gelu'"):
+        dynamic.RNN(3, 4, nonlinearity="gelu")

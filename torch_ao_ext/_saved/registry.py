@@ -113,12 +113,21 @@ def _recurrent(cls: type[nn.Module], *more: str) -> SavedType:
     return SavedType(cls, {**_RECURRENT, **_same(*more)}, (), (), (), _check_recurrent)
 
 
+def _cell(cls: type[nn.Module], *more: str) -> SavedType:
+    names = ("input_size", "hidden_size", "bias", *more)
+    return SavedType(cls, _same(*names), (), (), (), _check_recurrent)
+
+
 QUANTIZED: dict[str, SavedType] = {
     "quantized.dynamic.Linear": SavedType(dynamic.Linear, _LINEAR),
     "quantized.dynamic.LinearReLU": SavedType(LinearReLU, _LINEAR),
     "quantized.dynamic.MultiheadAttention": SavedType(dynamic.MultiheadAttention, _ATTENTION),
     "quantized.dynamic.LSTM": _recurrent(dynamic.LSTM, "proj_size"),
     "quantized.dynamic.GRU": _recurrent(dynamic.GRU),
+    "quantized.dynamic.RNN": _recurrent(dynamic.RNN, "nonlinearity"),
+    "quantized.dynamic.LSTMCell": _cell(dynamic.LSTMCell),
+    "quantized.dynamic.GRUCell": _cell(dynamic.GRUCell),
+    "quantized.dynamic.RNNCell": _cell(dynamic.RNNCell, "nonlinearity"),
     "quantized.LinearWeightOnly": SavedType(LinearWeightOnly, _WEIGHT_ONLY),
     "quantized.Embedding": _table(Embedding),
     "quantized.EmbeddingBag": _table(EmbeddingBag, **_same("mode", "include_last_offset")),

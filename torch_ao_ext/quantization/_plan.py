@@ -21,13 +21,14 @@ from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
 # A subclass of these counts as its base when a type is looked up; other types
 # match exactly, as in torch.ao.
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-_BASES = (nn.Linear, nn.MultiheadAttention, nn.LSTM, nn.GRU, *_EMBEDDINGS)
+_RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+_BASES = (nn.Linear, nn.MultiheadAttention, *_RECURRENT, *_EMBEDDINGS)
 
 # What a module inherits when no key of the spec is above it; None is an explicit "no".
 _NOT_ASKED = object()
 
 _QUANTIZED = (
-    dynamic.Linear, dynamic.MultiheadAttention, dynamic.LSTM, dynamic.GRU, quantized.Embedding,
+    dynamic.Linear, dynamic.MultiheadAttention, dynamic.RNNBase, dynamic.RNNCellBase, quantized.Embedding,
     quantized.LinearWeightOnly,
 )  # fmt: skip
 
@@ -118,7 +119,7 @@ class _Resolver:
     def __init__(self, spec: dict[Any, Any] | None, mapping: dict[Any, Any]) -> None:
         self.default = spec is None
         self.spec: dict[Any, Any] = spec if spec is not None else dict.fromkeys(
-            (nn.Linear, nn.MultiheadAttention, nn.LSTM, nn.GRU, intrinsic.LinearReLU),
+            (nn.Linear, nn.MultiheadAttention, *_RECURRENT, intrinsic.LinearReLU),
             row_dynamic_qconfig,
         )
         self.mapping = mapping

@@ -23,6 +23,10 @@ DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
     intrinsic.LinearReLU: intrinsic.quantized.dynamic.LinearReLU,
     nn.LSTM: dynamic.LSTM,
     nn.GRU: dynamic.GRU,
+    nn.RNN: dynamic.RNN,
+    nn.LSTMCell: dynamic.LSTMCell,
+    nn.GRUCell: dynamic.GRUCell,
+    nn.RNNCell: dynamic.RNNCell,
     nn.Embedding: quantized.Embedding,
     nn.EmbeddingBag: quantized.EmbeddingBag,
 }

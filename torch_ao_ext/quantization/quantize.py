@@ -275,7 +275,7 @@ def quantize_dynamic(
         low = any(p.dtype == torch.bfloat16 for p in target.module.parameters())
         del target  # the float weight goes before the packed form comes
         for part in new.modules():
-            if isinstance(part, (dynamic.Linear, dynamic.LSTM, dynamic.GRU)):
+            if isinstance(part, (dynamic.Linear, dynamic.RNNBase, dynamic.RNNCellBase)):
                 part.prepack(torch.bfloat16 if low else torch.float32)
             elif isinstance(part, quantized.Embedding):
                 part.prepack()

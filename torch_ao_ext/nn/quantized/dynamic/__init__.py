@@ -3,9 +3,15 @@
 from torch_ao_ext.nn.quantized.dynamic.modules import (
     GRU,
     LSTM,
+    RNN,
     DynamicQuant,
+    GRUCell,
     Linear,
+    LSTMCell,
     MultiheadAttention,
+    RNNBase,
+    RNNCell,
+    RNNCellBase,
     TransformerEncoder,
     TransformerEncoderLayer,
 )
@@ -13,9 +19,15 @@ from torch_ao_ext.nn.quantized.dynamic.modules import (
 __all__ = [
     "DynamicQuant",
     "GRU",
+    "GRUCell",
     "LSTM",
+    "LSTMCell",
     "Linear",
     "MultiheadAttention",
+    "RNN",
+    "RNNBase",
+    "RNNCell",
+    "RNNCellBase",
     "TransformerEncoder",
     "TransformerEncoderLayer",
 ]

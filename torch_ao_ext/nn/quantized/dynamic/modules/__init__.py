@@ -2,7 +2,13 @@
 
 from torch_ao_ext.nn.quantized.dynamic.modules.activation import MultiheadAttention
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import DynamicQuant, Linear
-from torch_ao_ext.nn.quantized.dynamic.modules.rnn import GRU, LSTM
+from torch_ao_ext.nn.quantized.dynamic.modules.rnn import GRU, LSTM, RNN, RNNBase
+from torch_ao_ext.nn.quantized.dynamic.modules.rnn_cells import (
+    GRUCell,
+    LSTMCell,
+    RNNCell,
+    RNNCellBase,
+)
 from torch_ao_ext.nn.quantized.dynamic.modules.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
@@ -11,9 +17,15 @@ from torch_ao_ext.nn.quantized.dynamic.modules.transformer import (
 __all__ = [
     "DynamicQuant",
     "GRU",
+    "GRUCell",
     "LSTM",
+    "LSTMCell",
     "Linear",
     "MultiheadAttention",
+    "RNN",
+    "RNNBase",
+    "RNNCell",
+    "RNNCellBase",
     "TransformerEncoder",
     "TransformerEncoderLayer",
 ]

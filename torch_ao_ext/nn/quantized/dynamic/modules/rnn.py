@@ -1,4 +1,4 @@
-"""LSTM and GRU with int8 weights; x and h are quantized inside the operator."""
+"""LSTM, GRU and RNN with int8 weights; x and h are quantized inside the operator."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import quantize_weight
 
-__all__ = ["GRU", "LSTM"]
+__all__ = ["GRU", "LSTM", "RNN"]
 
 _FORMAT_VERSION = 1
 
@@ -37,7 +37,7 @@ class RNNBase(_Float32Buffers):
     """Buffers of torch.nn.RNNBase's names: int8 `weight_*`, float32 `weight_*_scale`, `bias_*`.
 
     Args:
-        mode: "LSTM" or "GRU".
+        mode: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU".
         input_size: K.
         hidden_size: H.
         num_layers: layers.
@@ -49,6 +49,7 @@ class RNNBase(_Float32Buffers):
     """
 
     _GATES = 4
+    _MORE: tuple[str, ...] = ()  # further arguments of the constructor
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class RNNBase(_Float32Buffers):
 
     def prepack(self, dtype: torch.dtype = torch.float32) -> None:
         """Packs the weights now instead of at the first call, for inputs of this dtype."""
-        kind = self.mode.lower()
+        kind = self.mode.removeprefix("RNN_").lower()
         torch.ops.torch_ao._prepack_rnn(
             kind, *self._side(), self.num_layers, self.bidirectional, dtype
         )
@@ -149,10 +150,8 @@ class RNNBase(_Float32Buffers):
         qconfig = getattr(mod, "qconfig", None)
         if qconfig is None:
             raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
-        new = cls(
-            mod.input_size, mod.hidden_size, mod.num_layers, mod.bias, mod.batch_first, mod.dropout,
-            mod.bidirectional, *([mod.proj_size] if cls._GATES == 4 else []),
-        )  # fmt: skip
+        names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional", *cls._MORE)
+        new = cls(mod.input_size, mod.hidden_size, **{name: getattr(mod, name) for name in names})
         for name in mod._flat_weights_names:
             if name.startswith("bias"):
                 new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
@@ -181,6 +180,7 @@ class LSTM(RNNBase):
     """
 
     _STATES = 2
+    _MORE = ("proj_size",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__("LSTM", *args, **kwargs)
@@ -210,3 +210,43 @@ class GRU(RNNBase):
 
     def _get_name(self) -> str:
         return "DynamicQuantizedGRU"
+
+
+class RNN(RNNBase):
+    """torch.nn.RNN with int8 weights, one operator a call.
+
+    Args:
+        input_size: K.
+        hidden_size: H.
+        num_layers: layers.
+        nonlinearity: "tanh" or "relu".
+        kwargs: further arguments of RNNBase.
+    """
+
+    _STATES = 1
+    _GATES = 1
+    _MORE = ("nonlinearity",)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        **kwargs: Any,
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(
+                f"RNN: argument 'nonlinearity' must be 'tanh' or 'relu', got {nonlinearity!r}"
+            )
+        mode = f"RNN_{nonlinearity.upper()}"
+        super().__init__(mode, input_size, hidden_size, num_layers, **kwargs)
+        self.nonlinearity = nonlinearity
+
+    def _run(self, x: torch.Tensor, sizes: torch.Tensor | None, states: tuple) -> tuple:
+        return torch.ops.torch_ao.rnn(
+            x, sizes, *states, *self._side(), self.num_layers, self.bidirectional, self.nonlinearity
+        )
+
+    def _get_name(self) -> str:
+        return "DynamicQuantizedRNN"

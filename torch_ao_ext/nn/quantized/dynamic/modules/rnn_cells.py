@@ -1,0 +1,164 @@
+"""One step of an LSTM, GRU or RNN with int8 weights."""
+
+import torch
+from torch import nn
+
+from torch_ao_ext.nn.quantized.dynamic.modules.rnn import _Float32Buffers, _quantized
+
+__all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
+
+_FORMAT_VERSION = 1
+
+
+class RNNCellBase(_Float32Buffers):
+    """Buffers of torch.nn.RNNCellBase's names: int8 `weight_*`, float32 `weight_*_scale`, `bias_*`.
+
+    Args:
+        input_size: K.
+        hidden_size: H.
+        bias: with biases.
+    """
+
+    _GATES = 1
+    _MORE: tuple[str, ...] = ()  # further arguments of the constructor
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
+        rows = self._GATES * hidden_size
+        for name, columns in (("weight_ih", input_size), ("weight_hh", hidden_size)):
+            self.register_buffer(name, torch.zeros(rows, columns, dtype=torch.int8))
+            self.register_buffer(f"{name}_scale", torch.ones(rows))
+        for name in ("bias_ih", "bias_hh"):
+            self.register_buffer(name, torch.zeros(rows) if bias else None)
+        self.register_buffer("format_version", torch.tensor(_FORMAT_VERSION))
+        self.eval()
+
+    def _side(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+        b = self._buffers
+        biases = [b["bias_ih"], b["bias_hh"]] if self.bias else []
+        scales = [b["weight_ih_scale"], b["weight_hh_scale"]]
+        return [b["weight_ih"], b["weight_hh"]], scales, biases
+
+    def _kind(self) -> str:
+        raise NotImplementedError
+
+    def prepack(self, dtype: torch.dtype = torch.float32) -> None:
+        """Packs the weights now instead of at the first call, for inputs of this dtype."""
+        torch.ops.torch_ao._prepack_rnn(self._kind(), *self._side(), 1, False, dtype)
+
+    def _arguments(self) -> tuple:
+        b = self._buffers
+        return (
+            b["weight_ih"], b["weight_ih_scale"], b["weight_hh"], b["weight_hh_scale"],
+            b["bias_ih"], b["bias_hh"],
+        )  # fmt: skip
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "RNNCellBase":
+        """Quantized copy of a float cell whose `qconfig` is set.
+
+        Raises:
+            ValueError: no qconfig, a weight that is not finite, an unsupported qconfig.
+        """
+        del use_precomputed_fake_quant
+        qconfig = getattr(mod, "qconfig", None)
+        if qconfig is None:
+            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
+        more = {name: getattr(mod, name) for name in cls._MORE}
+        new = cls(mod.input_size, mod.hidden_size, mod.bias, **more)
+        for name in ("weight_ih", "weight_hh"):
+            data, scale = _quantized(mod, name, qconfig)
+            new._buffers[name], new._buffers[name + "_scale"] = data, scale.expand(len(data)).clone()
+        for name in ("bias_ih", "bias_hh") if mod.bias else ():
+            new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
+        return new
+
+    def extra_repr(self) -> str:
+        """Sizes, as print(model) shows them."""
+        return f"{self.input_size}, {self.hidden_size}, bias={self.bias}"
+
+    def _get_name(self) -> str:
+        return f"DynamicQuantized{type(self).__name__}"
+
+
+def _batched(x: torch.Tensor | None, single: bool) -> torch.Tensor | None:
+    return x.unsqueeze(0) if single and x is not None else x
+
+
+class LSTMCell(RNNCellBase):
+    """torch.nn.LSTMCell with int8 weights.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> cell = torch_ao_ext.nn.quantized.dynamic.LSTMCell(8, 16)
+        >>> h, c = cell(torch.randn(3, 8))
+        >>> h.shape
+        torch.Size([3, 16])
+    """
+
+    _GATES = 4
+
+    def _kind(self) -> str:
+        return "lstm"
+
+    def forward(
+        self, input: torch.Tensor, hx: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`[N, K]` or `[K]` -> h and c `[N, H]` or `[H]`, input's dtype."""
+        single = input.dim() == 1
+        h, c = (None, None) if hx is None else hx
+        states = _batched(h, single), _batched(c, single)
+        h, c = torch.ops.torch_ao.lstm_cell(_batched(input, single), *states, *self._arguments())
+        return (h.squeeze(0), c.squeeze(0)) if single else (h, c)
+
+
+class GRUCell(RNNCellBase):
+    """torch.nn.GRUCell with int8 weights."""
+
+    _GATES = 3
+
+    def _kind(self) -> str:
+        return "gru"
+
+    def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
+        """`[N, K]` or `[K]` -> h `[N, H]` or `[H]`, input's dtype."""
+        single = input.dim() == 1
+        state = _batched(hx, single)
+        h = torch.ops.torch_ao.gru_cell(_batched(input, single), state, *self._arguments())
+        return h.squeeze(0) if single else h
+
+
+class RNNCell(RNNCellBase):
+    """torch.nn.RNNCell with int8 weights.
+
+    Args:
+        input_size: K.
+        hidden_size: H.
+        bias: with biases.
+        nonlinearity: "tanh" or "relu".
+    """
+
+    _MORE = ("nonlinearity",)
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh"
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(
+                f"RNNCell: argument 'nonlinearity' must be 'tanh' or 'relu', got {nonlinearity!r}"
+            )
+        super().__init__(input_size, hidden_size, bias)
+        self.nonlinearity = nonlinearity
+
+    def _kind(self) -> str:
+        return self.nonlinearity
+
+    def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
+        """`[N, K]` or `[K]` -> h `[N, H]` or `[H]`, input's dtype."""
+        single = input.dim() == 1
+        state = _batched(hx, single)
+        h = torch.ops.torch_ao.rnn_cell(
+            _batched(input, single), state, *self._arguments(), self.nonlinearity
+        )
+        return h.squeeze(0) if single else h
