@@ -41,6 +41,41 @@ class BagShape:
         return f"{self.rows} x {self.dim}, {self.batch}{bags} {self.indices}"
 
 
+@dataclass(frozen=True)
+class RnnShape:
+    layer: str
+    kind: str  # lstm, gru, rnn, lstm_cell, gru_cell
+    input: int
+    hidden: int
+    layers: int
+    bidirectional: bool
+    steps: int
+    batch: int
+    goals: dict  # "ao" and "fp32" -> (target, floor), None where there is none
+
+    @property
+    def is_cell(self):
+        return self.kind.endswith("_cell")
+
+    def __str__(self):
+        return f"{self.layer} B{self.batch}"
+
+
+def read_rnn(name):
+    """[RnnShape] of shapes/<name>.csv."""
+    return [_rnn_shape(row) for row in _read(name)]
+
+
+def _rnn_shape(row):
+    def goal(key):
+        return float(row[key]) if row[key] else None
+
+    goals = {peer: (goal(f"{peer}_target"), goal(f"{peer}_floor")) for peer in ("ao", "fp32")}
+    sizes = (int(row[key]) for key in ("input", "hidden", "layers"))
+    both = row["bidirectional"] == "1"
+    return RnnShape(row["layer"], row["kind"], *sizes, both, int(row["steps"]), int(row["batch"]), goals)
+
+
 def read_bags(name):
     """Rows of shapes/<name>.csv with the fields of BagShape."""
     return [

@@ -154,6 +154,15 @@ def test_import_orders_and_exits(order):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.fixture(name="interruptible")
+def _interruptible():
+    """A shell starts its background jobs with SIGINT ignored, and Python leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_during_a_long_call():
     """SIGINT is seen when the call returns; the next call is right and nothing stays locked."""
     weight, scale = random_int(torch.int8, 1024, 1024), torch.rand(1024) + 0.01

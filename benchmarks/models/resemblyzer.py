@@ -1,0 +1,97 @@
+"""Resemblyzer's speaker encoder (3 x 256 LSTM, 160 steps): fp32, torch.ao, onnxruntime and ours.
+
+    python benchmarks/models/resemblyzer.py [--threads 1]
+
+SQNR is of the embeddings against fp32, on synthetic voices. Exit status 1 when a floor is missed.
+"""
+
+import functools
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
+from benchmarks.harness.goals import Goal  # noqa: E402
+from benchmarks.models import resemblyzer_model  # noqa: E402
+
+FP32, OURS, ORT = "fp32", "torch_ao_ext", "onnxruntime int8"
+AO = tuple(f"torch.ao {engine}" for engine in peers.TORCH_AO_ENGINES)
+ORT_GOALS = (2.0, 1.3)  # target, floor
+SQNR_GOALS = {1: (30.0, 29.0), 8: (29.0, 28.0)}
+
+
+def torch_ao_model(model, engine):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.ao.quantization import quantize_dynamic
+
+        with peers.quantized_engine(engine):
+            return quantize_dynamic(model, {nn.LSTM, nn.Linear}, dtype=torch.qint8)
+
+
+def onnxruntime_call(model, mels, threads):
+    """onnxruntime's dynamic int8 of the exported file; raises unless its LSTMs run on integers."""
+    import onnx
+    import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        files = [str(Path(folder) / f"{name}.onnx") for name in ("f32", "int8")]
+        torch.onnx.export(model, (mels,), files[0], input_names=["mels"], output_names=["y"], dynamo=False)
+        quantize_dynamic(files[0], files[1], per_channel=True, weight_type=QuantType.QInt8)
+        kinds = [node.op_type for node in onnx.load(files[1]).graph.node]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        session = onnxruntime.InferenceSession(files[1], options, providers=["CPUExecutionProvider"])
+    if kinds.count("DynamicQuantizeLSTM") != 3:
+        raise RuntimeError("the quantized file does not hold 3 integer LSTM layers")
+    return lambda x: torch.from_numpy(session.run(["y"], {"mels": x.numpy()})[0])
+
+
+def run_batch(model, batch, args, result, missing):
+    mels = resemblyzer_model.inputs(batch)
+    calls = {FP32: model, OURS: peers.ours().quantization.quantize_dynamic(model)}
+    for name, engine in zip(AO, peers.TORCH_AO_ENGINES, strict=True):
+        with missing.noting(name):
+            calls[name] = torch_ao_model(model, engine)
+    with missing.noting(ORT):
+        calls[ORT] = onnxruntime_call(model, mels, args.threads)
+    answers = {name: call(mels) for name, call in calls.items()}
+    sqnr = {name: sqnr_db(answers[FP32], y) for name, y in answers.items() if name != FP32}
+    timings, foreign = cli.measure({n: functools.partial(call, mels) for n, call in calls.items()}, args)
+    goals = [Goal(f"vs {FP32}", rounds.speedup(timings, OURS, FP32), None, 1.0)]
+    if ORT in timings:
+        goals.append(Goal(f"vs {ORT}", rounds.speedup(timings, OURS, ORT), *ORT_GOALS))
+    goals.append(Goal("SQNR", sqnr[OURS], *SQNR_GOALS[batch], "dB"))
+    report.print_row(result.add(f"Resemblyzer B{batch}", timings, goals, (), foreign, sqnr_db=sqnr))
+
+
+def main():
+    args = cli.parser(__doc__, budget_s=8.0).parse_args()
+    if args.max_isa:
+        return environment.rerun_capped(args.max_isa)
+    environment.set_threads(args.threads)
+    result = report.Report("resemblyzer", roof.probe((1, args.threads)))
+    print(environment.describe(result.environment))
+    missing = peers.Missing()
+    with torch.no_grad():
+        model = resemblyzer_model.load()
+        for batch in SQNR_GOALS:
+            run_batch(model, batch, args, result, missing)
+    result.missing = missing.as_dict()
+    for name, reason in result.missing.items():
+        print(f"missing: {name}: {reason}")
+    return report.conclude(result, args.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
