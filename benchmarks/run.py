@@ -21,8 +21,11 @@ FOLDER = Path(__file__).resolve().parent
 BENCHMARKS = (
     ("ops/linear.py", ["--budget", "1.5"], []),
     ("ops/embedding.py", ["--budget", "1.5"], []),
+    ("ops/observer.py", ["--budget", "0.5"], []),
+    ("ops/rnn.py", ["--budget", "1"], []),
     ("models/memory.py", [], []),
     ("models/load.py", [], []),
+    ("models/resemblyzer.py", ["--budget", "2"], []),
     ("models/minilm.py", ["--budget", "4"], ["--autotune"]),
 )
 
