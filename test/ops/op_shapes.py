@@ -9,6 +9,7 @@ import math
 import torch
 from op_samples import SIZED
 
+MOST_ELEMENTS = 1 << 24  # of a tensor that is read as a whole
 EDGES = (1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 130)
 
 
@@ -20,7 +21,7 @@ def readable(t):
     """Small and readable: not meta, not sparse, not shrunken, not a repetition beyond memory."""
     return (
         t.layout is torch.strided and t.device.type == "cpu" and not t.is_nested and not t.is_quantized
-        and t.numel() < 1 << 24 and extent(t) <= t.untyped_storage().nbytes()
+        and t.numel() < MOST_ELEMENTS and extent(t) <= t.untyped_storage().nbytes()
     )  # fmt: skip
 
 
