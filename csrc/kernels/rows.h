@@ -23,8 +23,8 @@ struct RowKernels {
                            int32_t lo, int32_t hi, uint8_t* dst, int64_t dst_stride);
   // q = clamp(round_half_even(x * inverse_scale) + zero_point, 0, 255) for values whose
   // |x * inverse_scale| < 2^31, as those of a row that gave the scale are. No sum.
-  void (*quantize_full_f32)(const float* src, int64_t k, float inverse_scale, int32_t zero_point, uint8_t* dst,
-                            int64_t dst_stride);
+  void (*quantize_full_f32)(const float* src, int64_t k, float inverse_scale, int32_t zero_point,
+                            uint8_t* dst, int64_t dst_stride);
   void (*quantize_full_bf16)(const uint16_t* src, int64_t k, float inverse_scale, int32_t zero_point,
                              uint8_t* dst, int64_t dst_stride);
   // Integer rows: copy (qu8) or add 128 (qs8), pad with 0; returns the sum of the u8 values.
