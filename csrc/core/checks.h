@@ -29,6 +29,9 @@ struct Arg {
 #define TAE_CHECK_VALUE(cond, arg, rule, got) TORCH_CHECK_VALUE(cond, TAE_MESSAGE(arg, rule, got))
 #define TAE_CHECK_INDEX(cond, arg, rule, got) TORCH_CHECK_INDEX(cond, TAE_MESSAGE(arg, rule, got))
 
+// Whether an optional tensor argument was given.
+inline bool present(const std::optional<at::Tensor>& t) { return t.has_value() && t->defined(); }
+
 using DtypeList = std::initializer_list<at::ScalarType>;
 
 // "uint8", "float32": the names without "torch."

@@ -37,22 +37,19 @@ constexpr LinearRow kLinear[] = {
     {Engine::xnnpack, always, make_linear_xnnpack},     {Engine::reference, always, make_linear_reference},
 };
 
-struct ConvRow {
+// Families without classes.
+template <typename Problem, typename ImplPtr>
+struct EngineRow {
   Engine engine;
-  Result<ConvImplPtr> (*make)(const ConvProblem& p);
+  Result<ImplPtr> (*make)(const Problem& p);
 };
 
-constexpr ConvRow kConv[] = {
+constexpr EngineRow<ConvProblem, ConvImplPtr> kConv[] = {
     {Engine::native, make_conv_native},
     {Engine::reference, make_conv_reference},
 };
 
-struct WeightOnlyRow {
-  Engine engine;
-  Result<WeightOnlyImplPtr> (*make)(const WeightOnlyProblem& p);
-};
-
-constexpr WeightOnlyRow kWeightOnly[] = {
+constexpr EngineRow<WeightOnlyProblem, WeightOnlyImplPtr> kWeightOnly[] = {
     {Engine::native, make_weight_only_native},
     {Engine::reference, make_weight_only_reference},
 };
@@ -60,6 +57,24 @@ constexpr WeightOnlyRow kWeightOnly[] = {
 // XNNPACK adds the bias to the accumulator and multiplies once, so a result near a
 // rounding boundary may differ by one step from the rule in engines/linear.h.
 bool follows_rule(Engine engine) { return engine != Engine::xnnpack; }
+
+// `lacks`: why a forced engine that has no row refuses.
+template <typename Problem, typename ImplPtr, size_t kRows>
+SelectionOf<ImplPtr> select_from(const EngineRow<Problem, ImplPtr> (&rows)[kRows], const Problem& problem,
+                                 Engine forced, const char* lacks) {
+  SelectionOf<ImplPtr> selection;
+  for (const EngineRow<Problem, ImplPtr>& row : rows) {
+    if (forced != Engine::automatic && forced != row.engine) continue;
+    Result<ImplPtr> made = row.make(problem);
+    if (made) {
+      selection.impl = std::move(made.value());
+      return selection;
+    }
+    selection.refused.emplace_back(name_of(row.engine), made.reason());
+  }
+  if (selection.refused.empty()) selection.refused.emplace_back(name_of(forced), lacks);
+  return selection;
+}
 
 }  // namespace
 
@@ -96,34 +111,11 @@ Selection select_linear(const LinearProblem& problem, Engine forced, bool determ
 }
 
 ConvSelection select_conv(const ConvProblem& problem, Engine forced) {
-  ConvSelection selection;
-  for (const ConvRow& row : kConv) {
-    if (forced != Engine::automatic && forced != row.engine) continue;
-    Result<ConvImplPtr> made = row.make(problem);
-    if (made) {
-      selection.impl = std::move(made.value());
-      return selection;
-    }
-    selection.refused.emplace_back(name_of(row.engine), made.reason());
-  }
-  if (selection.refused.empty()) selection.refused.emplace_back(name_of(forced), "has no convolutions");
-  return selection;
+  return select_from(kConv, problem, forced, "has no convolutions");
 }
 
 WeightOnlySelection select_weight_only(const WeightOnlyProblem& problem, Engine forced) {
-  WeightOnlySelection selection;
-  for (const WeightOnlyRow& row : kWeightOnly) {
-    if (forced != Engine::automatic && forced != row.engine) continue;
-    Result<WeightOnlyImplPtr> made = row.make(problem);
-    if (made) {
-      selection.impl = std::move(made.value());
-      return selection;
-    }
-    selection.refused.emplace_back(name_of(row.engine), made.reason());
-  }
-  if (selection.refused.empty())
-    selection.refused.emplace_back(name_of(forced), "has no linear layers with float inputs");
-  return selection;
+  return select_from(kWeightOnly, problem, forced, "has no linear layers with float inputs");
 }
 
 std::string refusal_lines(const std::vector<std::pair<std::string, std::string>>& refused) {

@@ -4,7 +4,7 @@
 
 #include "core/env.h"
 #include "core/fork.h"
-#include "engines/order.h"
+#include "ops/packed_state.h"
 #include "ops/post_ops.h"
 
 namespace tae {
@@ -149,15 +149,7 @@ PackedState pack(const LinearBaked& b, const ConvGeometry& geometry, int64_t n) 
   const std::vector<int8_t> rows = rows_of_weight({b.op, "weight"}, geometry, problem.rows);
   problem.rows.weight = rows.data();
   SerialAfterFork serial;
-  ConvSelection selection = select_conv(problem, settings().engine.load());
-  TORCH_CHECK_NOT_IMPLEMENTED(selection.impl != nullptr, "torch_ao::", b.op,
-                              ": no engine accepts this call:\n", refusal_lines(selection.refused));
-  PackedState state;
-  state.engine = selection.impl->engine();
-  state.description = selection.impl->description();
-  state.packed_bytes = selection.impl->packed_bytes();
-  state.refused = std::move(selection.refused);
-  state.impl = std::move(selection.impl);
+  PackedState state = packed_state(b.op, select_conv(problem, settings().engine.load()));
   if (settings().log_dispatch.load(std::memory_order_relaxed)) log_packing(b, state);
   return state;
 }
@@ -222,9 +214,7 @@ at::Tensor run_conv(const LinearBaked& b, const ConvNumbers& c, const at::Tensor
   args.input_stride = geometry.in_channels;
   args.output = output.mutable_data_ptr();
   if (added.defined()) args.other = added.const_data_ptr();
-  if (settings().log_dispatch.load(std::memory_order_relaxed))
-    log_line(c10::str("run ", b.op, " m=", args.m, " k=", geometry.taps() * geometry.group_channels(),
-                      " n=", n, " engine=", state->engine, " kernel='", state->description, "'"));
+  log_run(b.op, args.m, geometry.taps() * geometry.group_channels(), n, *state);
   run_engine(b, *state, args, input.sizes());
   return output;
 }

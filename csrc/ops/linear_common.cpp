@@ -3,14 +3,12 @@
 #include "core/env.h"
 #include "core/fork.h"
 #include "core/qparams.h"
-#include "engines/order.h"
+#include "ops/packed_state.h"
 #include "ops/post_ops.h"
 #include "ops/sparse_weight.h"
 
 namespace tae {
 namespace {
-
-bool present(const std::optional<at::Tensor>& t) { return t.has_value() && t->defined(); }
 
 int64_t rows_of_weight(const LinearBaked& b) { return b.sparse ? b.sparse->n : b.weight.sizes()[0]; }
 int64_t columns_of_weight(const LinearBaked& b) { return b.sparse ? b.sparse->k : b.weight.sizes()[1]; }
@@ -95,17 +93,8 @@ PackedState pack(const LinearBaked& b) {
   ProblemStorage storage;
   const LinearProblem problem = make_problem(b, rows_of_weight(b), columns_of_weight(b), &storage);
   SerialAfterFork serial;
-  const Settings& s = settings();
-  Selection selection = select(b, problem);
-  TORCH_CHECK_NOT_IMPLEMENTED(selection.impl != nullptr, "torch_ao::", b.op,
-                              ": no engine accepts this call:\n", refusal_lines(selection.refused));
-  PackedState state;
-  state.engine = selection.impl->engine();
-  state.description = selection.impl->description();
-  state.packed_bytes = selection.impl->packed_bytes();
-  state.refused = std::move(selection.refused);
-  state.impl = std::move(selection.impl);
-  if (s.log_dispatch.load(std::memory_order_relaxed)) log_packing(b, state);
+  PackedState state = packed_state(b.op, select(b, problem));
+  if (settings().log_dispatch.load(std::memory_order_relaxed)) log_packing(b, state);
   return state;
 }
 
@@ -250,9 +239,7 @@ at::Tensor run_linear(const LinearBaked& b, const at::Tensor& input, const Linea
   args.input_stride = rows.stride;
   args.output = output_bytes(output).first(numel * c10::elementSize(dtype));
   if (added.defined()) args.other = bytes_of({b.op, "other"}, added).first(numel * added.element_size());
-  if (settings().log_dispatch.load(std::memory_order_relaxed))
-    log_line(c10::str("run ", b.op, " m=", args.m, " k=", k, " n=", n, " engine=", state->engine, " kernel='",
-                      state->description, "'"));
+  log_run(b.op, args.m, k, n, *state);
   run_engine(b, *state, args);
   return output;
 }

@@ -6,13 +6,15 @@
 //     k in the low nibble, each w + 8; weight_scale [N, ceil(K / group_size)]
 // Scales are float32, or bfloat16 with 4 bits. x is rounded to 16 bits of its row's
 // largest value (input_bits 8: to 8); every rounding is in engines/weight_only.h.
+#include <bit>
+
 #include "core/autograd.h"
 #include "core/checks.h"
 #include "core/env.h"
 #include "core/fork.h"
 #include "core/qparams.h"
 #include "core/weight_state.h"
-#include "engines/order.h"
+#include "ops/packed_state.h"
 
 namespace tae {
 namespace {
@@ -34,8 +36,6 @@ struct Baked {
   bool packs_two() const { return group_size != 0; }
   int64_t groups() const { return (in_features + group_size - 1) / group_size; }
 };
-
-bool present(const OptTensor& t) { return t.has_value() && t->defined(); }
 
 // Dtypes, ranks and sizes; not the values. in_features is input.size(-1), or an argument.
 void check_shapes(const Baked& b, bool has_input) {
@@ -119,17 +119,8 @@ PackedState pack(const Baked& b) {
   ProblemStorage storage;
   const WeightOnlyProblem problem = make_problem(b, &storage);
   SerialAfterFork serial;
-  const Settings& s = settings();
-  WeightOnlySelection selection = select_weight_only(problem, s.engine.load());
-  TORCH_CHECK_NOT_IMPLEMENTED(selection.impl != nullptr, "torch_ao::", b.op,
-                              ": no engine accepts this call:\n", refusal_lines(selection.refused));
-  PackedState state;
-  state.engine = selection.impl->engine();
-  state.description = selection.impl->description();
-  state.packed_bytes = selection.impl->packed_bytes();
-  state.refused = std::move(selection.refused);
-  state.impl = std::move(selection.impl);
-  if (s.log_dispatch.load(std::memory_order_relaxed))
+  PackedState state = packed_state(b.op, select_weight_only(problem, settings().engine.load()));
+  if (settings().log_dispatch.load(std::memory_order_relaxed))
     log_line(c10::str("pack ", b.op, " weight=", b.weight.sizes(), " ", name_of(b.dtype), " engine=",
                       state.engine, " kernel='", state.description, "' bytes=", state.packed_bytes));
   return state;
@@ -170,9 +161,7 @@ Tensor linear_weight_only(const Tensor& input, const Tensor& weight, const Tenso
   args.input = rows.data;
   args.input_stride = rows.stride;
   args.output = output_bytes(output).first(numel * static_cast<int64_t>(input.element_size()));
-  if (settings().log_dispatch.load(std::memory_order_relaxed))
-    log_line(c10::str("run ", op, " m=", args.m, " k=", k, " n=", sizes.back(), " engine=", state->engine,
-                      " kernel='", state->description, "'"));
+  log_run(op, args.m, k, sizes.back(), *state);
   SerialAfterFork serial;
   state->as<WeightOnlyImpl>().run(args);
   return output;

@@ -17,11 +17,9 @@ struct CellWeights {
   const OptTensor& bias_hh;
 };
 
-bool given(const OptTensor& t) { return t.has_value() && t->defined(); }
-
 // [N, S] -> [1, N, S] under its own name in messages.
 OptTensor one_layer(const Arg& arg, const OptTensor& state) {
-  if (!given(state)) return std::nullopt;
+  if (!present(state)) return std::nullopt;
   check_tensor(arg, *state, {at::kFloat, at::kBFloat16});
   check_rank(arg, *state, 2);
   return state->unsqueeze(0);
@@ -31,11 +29,11 @@ RnnResult step(const char* op, RnnKind kind, const Tensor& input, const OptTenso
                const CellWeights& w) {
   check_tensor({op, "input"}, input, {at::kFloat, at::kBFloat16});
   check_rank({op, "input"}, input, 2);
-  TAE_CHECK_VALUE(given(w.bias_ih) == given(w.bias_hh), (Arg{op, "bias_hh"}),
-                  "be given with bias_ih, or both None", given(w.bias_hh) ? "a tensor" : "None");
+  TAE_CHECK_VALUE(present(w.bias_ih) == present(w.bias_hh), (Arg{op, "bias_hh"}),
+                  "be given with bias_ih, or both None", present(w.bias_hh) ? "a tensor" : "None");
   const Tensor weights[] = {w.weight_ih, w.weight_hh}, scales[] = {w.scale_ih, w.scale_hh};
   std::vector<Tensor> biases;
-  if (given(w.bias_ih)) biases = {*w.bias_ih, *w.bias_hh};
+  if (present(w.bias_ih)) biases = {*w.bias_ih, *w.bias_hh};
   RnnResult r = run_rnn({op, kind, weights, scales, biases, 1, false}, input.unsqueeze(0), std::nullopt,
                         one_layer({op, "h"}, h), one_layer({op, "c"}, c));
   r.h = r.h.squeeze(0);

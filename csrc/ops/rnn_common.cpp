@@ -13,8 +13,6 @@ namespace {
 using at::Tensor;
 using OptTensor = std::optional<at::Tensor>;
 
-bool present(const OptTensor& t) { return t.has_value() && t->defined(); }
-
 const char* state_name(RnnKind kind) {
   switch (kind) {
     case RnnKind::lstm:

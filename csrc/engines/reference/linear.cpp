@@ -3,11 +3,11 @@
 // instructions, accumulators of 64 bits, so that it accepts every shape.
 #include "engines/linear.h"
 
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
+#include "engines/reference/bf16.h"
 #include "kernels/choose_qparams.h"
 #include "kernels/post_ops.h"
 #include "kernels/vec_float_env.h"
@@ -15,13 +15,8 @@
 namespace tae {
 namespace {
 
-float from_bf16(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
-
-uint16_t to_bf16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  if (std::isnan(x)) return static_cast<uint16_t>((bits >> 16) | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
+using reference::from_bf16;
+using reference::to_bf16;
 
 // clamp(round_half_even(v) + zero_point, lo, hi); NaN gives lo.
 int32_t to_quantized(float v, int32_t zero_point, int32_t lo, int32_t hi) {

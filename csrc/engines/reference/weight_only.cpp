@@ -2,24 +2,19 @@
 // sums of 64 bits, so that it accepts every shape.
 #include "engines/weight_only.h"
 
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>
 
+#include "engines/reference/bf16.h"
 #include "kernels/vec_float_env.h"
 
 namespace tae {
 namespace {
 
-float from_bf16(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
-
-uint16_t to_bf16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  if (std::isnan(x)) return static_cast<uint16_t>((bits >> 16) | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
+using reference::from_bf16;
+using reference::to_bf16;
 
 class ReferenceWeightOnly final : public WeightOnlyImpl {
  public:
