@@ -26,10 +26,10 @@ TAE_VEC void store_row_end(uint8_t* dst, VBytes x, int64_t room) {
   }
 }
 
-template <typename T>
-[[gnu::noinline]] int32_t quantize_row(const T* src, int64_t k, float inverse_scale, int32_t zero_point,
-                                       int32_t lo, int32_t hi, uint8_t* dst, int64_t dst_stride) noexcept {
-  const RunQuantizer quantize(inverse_scale, zero_point, lo, hi);
+// Values of a row by `quantize`, zeros behind them. Their sum, or 0 where nobody needs it.
+template <bool kSum, typename T, typename Quantize>
+TAE_VEC int32_t quantize_values(const T* src, int64_t k, const Quantize& quantize, uint8_t* dst,
+                                int64_t dst_stride) {
   VI sum = vi(0);
   VF x[4];
   int64_t i = 0;
@@ -37,7 +37,7 @@ template <typename T>
     load_group(src + i, x);
     const VBytes q = quantize(x);
     store_bytes(dst + i, q);
-    sum = sum_bytes(sum, q);
+    if constexpr (kSum) sum = sum_bytes(sum, q);
   }
   if (i == k) {
     std::memset(dst + k, 0, static_cast<size_t>(dst_stride - k));
@@ -45,33 +45,28 @@ template <typename T>
     load_group(src + i, k - i, x);
     const VBytes q = keep_bytes(quantize(x), k - i);
     store_row_end(dst + i, q, dst_stride - i);
-    sum = sum_bytes(sum, q);
+    if constexpr (kSum) sum = sum_bytes(sum, q);
   }
-  return static_cast<int32_t>(reduce_sum64(sum));
+  return kSum ? static_cast<int32_t>(reduce_sum64(sum)) : 0;
 }
 
-// The same for rows of the whole u8 range whose sum nobody needs.
+template <typename T>
+[[gnu::noinline]] int32_t quantize_row(const T* src, int64_t k, float inverse_scale, int32_t zero_point,
+                                       int32_t lo, int32_t hi, uint8_t* dst, int64_t dst_stride) noexcept {
+  return quantize_values<true>(src, k, RunQuantizer(inverse_scale, zero_point, lo, hi), dst, dst_stride);
+}
+
+// Neither a bound nor a sum: what rows of the whole u8 range need.
 template <typename T>
 [[gnu::noinline]] void quantize_full_row(const T* src, int64_t k, float inverse_scale, int32_t zero_point,
                                          uint8_t* dst, int64_t dst_stride) noexcept {
   const VF inverse = vf(inverse_scale);
   const VI zero = set1_16(zero_point);
-  const auto quantize = [&](const VF(&x)[4]) {
+  const auto quantize = [inverse, zero](const VF(&x)[4]) __attribute__((always_inline)) {
     return pack_u8(to_int(mul(x[0], inverse)), to_int(mul(x[1], inverse)), to_int(mul(x[2], inverse)),
                    to_int(mul(x[3], inverse)), zero);
   };
-  VF x[4];
-  int64_t i = 0;
-  for (; i + kGroup <= k; i += kGroup) {
-    load_group(src + i, x);
-    store_bytes(dst + i, quantize(x));
-  }
-  if (i == k) {
-    std::memset(dst + k, 0, static_cast<size_t>(dst_stride - k));
-  } else {
-    load_group(src + i, k - i, x);
-    store_row_end(dst + i, keep_bytes(quantize(x), k - i), dst_stride - i);
-  }
+  quantize_values<false>(src, k, quantize, dst, dst_stride);
 }
 
 TAE_VEC int32_t copy_row(const void* source, int64_t k, VBytes flip, uint8_t* dst, int64_t dst_stride) {

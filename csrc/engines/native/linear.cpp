@@ -284,10 +284,11 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock& g, const Quantize
     f.out_stride = n;
     f.cols = columns;
   }
-  const int64_t fetch =
-      quads <= call.blocks.k_quads ? g.next_bytes : g.next_bytes * call.blocks.k_quads / quads;
-  const int64_t input_fetch =
-      quads <= call.blocks.k_quads ? g.input_bytes : g.input_bytes * call.blocks.k_quads / quads;
+  // Each k block fetches its share.
+  const auto share = [&](int64_t bytes) {
+    return quads <= call.blocks.k_quads ? bytes : bytes * call.blocks.k_quads / quads;
+  };
+  const int64_t fetch = share(g.next_bytes), input_fetch = share(g.input_bytes);
   int64_t q = 0;
   do {
     const int64_t left = quads - q;
