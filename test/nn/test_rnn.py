@@ -85,6 +85,22 @@ def test_traced_compiled_and_exported_graphs_hold_one_op(model):
     assert torch.equal(torch.compile(q, fullgraph=True, backend="aot_eager")(x), y)
 
 
+def test_float_and_newer_states_are_refused(model):
+    q = quantize_dynamic(model)
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match="rnn.weight_ih_l0 is a float weight; load it into the float"):
+            q.load_state_dict(model.state_dict(), strict=strict)
+        newer = {**q.state_dict(), "rnn.format_version": torch.tensor(2)}
+        with pytest.raises(RuntimeError, match="rnn.format_version must be <= 1, got 2"):
+            q.load_state_dict(newer, strict=strict)
+
+
+def test_half_keeps_scales_and_biases(model):
+    q, x = quantize_dynamic(model), torch.randn(3, 5, 12)
+    y = q(x)
+    assert q.rnn.half().weight_ih_l0_scale.dtype == torch.float32 and torch.equal(q(x), y)
+
+
 def test_training_with_dropout_is_refused():
     with pytest.raises(ValueError, match="training mode with dropout"):
         quantize_dynamic(nn.LSTM(4, 8, 2, dropout=0.5)).train()

@@ -109,6 +109,17 @@ def test_every_runtime_gives_the_same_bits(cell):
     assert torch.equal(torch.compile(q, fullgraph=True, backend="aot_eager")(x), y)
 
 
+def test_float_and_newer_states_are_refused(cell):
+    q = quantize_dynamic(cell)
+    before = {name: value.clone() for name, value in q.state_dict().items()}
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match="weight_ih is a float weight; load it into the float model"):
+            q.load_state_dict(cell.state_dict(), strict=strict)
+        with pytest.raises(RuntimeError, match="format_version must be <= 1, got 2; upgrade torch_ao_ext"):
+            q.load_state_dict({**before, "format_version": torch.tensor(2)}, strict=strict)
+    assert all(torch.equal(value, before[name]) for name, value in q.state_dict().items())
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="RNNCell: argument 'nonlinearity' must be 'tanh' or 'relu'"):
         dynamic.RNNCell(3, 4, nonlinearity="gelu")

@@ -7,6 +7,7 @@ from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized import _rows
+from torch_ao_ext.nn.quantized._state import state_refusal
 from torch_ao_ext.nn.quantized._weight import check_finite
 
 __all__ = ["Embedding", "EmbeddingBag"]
@@ -255,19 +256,9 @@ class Embedding(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        version = state_dict.get(prefix + "format_version")
-        if version is not None and int(version) > _FORMAT_VERSION:
-            error_msgs.append(
-                f"{prefix}format_version must be <= {_FORMAT_VERSION}, got {int(version)}; "
-                "upgrade torch_ao_ext"
-            )
-            return
-        # Also when not strict: the old rows would stay in silence.
-        if prefix + "weight" in state_dict and prefix + "qweight" not in state_dict:
-            error_msgs.append(
-                f"{prefix}weight is a float weight; load it into the float model, then convert "
-                "that with quantize_dynamic"
-            )
+        refusal = state_refusal(state_dict, prefix, _FORMAT_VERSION)
+        if refusal is not None:
+            error_msgs.append(refusal)
             return
         form = state_dict.get(prefix + "row_format")
         if form is not None and not self._adopt_format(form, prefix, error_msgs):

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from torch_ao_ext.nn.quantized._state import keep_dtypes, state_refusal
 from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
 from torch_ao_ext.nn.quantized._weight4 import quantize_groups, unpack_groups
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import _is_conv1d
@@ -174,13 +175,8 @@ class LinearWeightOnly(nn.Module):
         return new.eval()
 
     def _apply(self, fn: Any, recurse: bool = True) -> "LinearWeightOnly":
-        # .half(), .to(bfloat16) would round the scales. Only the device may change.
-        kept = {name: self._buffers[name] for name in ("weight_scale", "qbias")}
-        super()._apply(fn, recurse)
-        for name, before in kept.items():
-            after = self._buffers[name]
-            if before is not None and after.dtype != before.dtype:
-                self._buffers[name] = before.to(after.device)
+        inner = super()._apply
+        keep_dtypes(self, ("weight_scale", "qbias"), lambda: inner(fn, recurse))
         return self
 
     def _load_from_state_dict(
@@ -193,19 +189,9 @@ class LinearWeightOnly(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        version = state_dict.get(prefix + "format_version")
-        if version is not None and int(version) > _FORMAT_VERSION:
-            error_msgs.append(
-                f"{prefix}format_version must be <= {_FORMAT_VERSION}, got {int(version)}; "
-                "upgrade torch_ao_ext"
-            )
-            return
-        # Also when not strict (torch passes True here): old weights would stay in silence.
-        if prefix + "weight" in state_dict and prefix + "qweight" not in state_dict:
-            error_msgs.append(
-                f"{prefix}weight is a float weight; load it into the float model, then convert "
-                "that with quantize_weight_only"
-            )
+        refusal = state_refusal(state_dict, prefix, _FORMAT_VERSION, "quantize_weight_only")
+        if refusal is not None:
+            error_msgs.append(refusal)
             return
         found = state_dict.get(prefix + "weight_format")
         own = [self.bits, self.group_size, self.input_bits]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn.quantized._state import keep_dtypes
 from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import QuantizedWeight, quantize_weight
 from torch_ao_ext.nn.sparse.quantized.utils import LinearBlockSparsePattern
@@ -113,12 +114,8 @@ class SparseLinearBase(nn.Module):
         return b["qweight"], b["row_offsets"], b["column_indices"], [self.out_features, self.in_features]
 
     def _apply(self, fn: Any, recurse: bool = True) -> "SparseLinearBase":
-        # Scales and bias stay float32 under .half() and .to(dtype).
-        kept = {name: self._buffers[name] for name in ("weight_scale", "qbias")}
-        super()._apply(fn, recurse)
-        for name, before in kept.items():
-            if before is not None:
-                self._buffers[name] = before.to(self._buffers[name].device)
+        inner = super()._apply
+        keep_dtypes(self, ("weight_scale", "qbias"), lambda: inner(fn, recurse))
         return self
 
     def _load_from_state_dict(

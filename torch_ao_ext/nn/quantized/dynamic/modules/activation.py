@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST
 from torch_ao_ext.nn.quantized.dynamic.modules import _in_proj_state
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import (
-    LOAD_FLOAT_FIRST,
     Linear,
     QuantizedWeight,
     _dynamic_quant_of,

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn.quantized._state import keep_dtypes, state_refusal
 from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
 
 __all__ = ["DynamicQuant", "Linear"]
@@ -15,9 +16,6 @@ __all__ = ["DynamicQuant", "Linear"]
 _linear_dynamic = torch.ops.torch_ao.linear_dynamic.default
 
 _FORMAT_VERSION = 1
-
-# What load_state_dict says about the state of a float layer.
-LOAD_FLOAT_FIRST = "load it into the float model, then convert that with quantize_dynamic"
 
 _INT8 = (torch.int8, getattr(torch, "qint8", torch.int8))
 
@@ -326,14 +324,8 @@ class Linear(nn.Module):
         return module
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Linear":
-        # .half(), .to(bfloat16), .double() would round the scales; the kernels
-        # read float32. Only the device may change.
-        kept = {name: self._buffers[name] for name in ("weight_scale", "qbias")}
-        super()._apply(fn, recurse)
-        for name, before in kept.items():
-            after = self._buffers[name]
-            if before is not None and after.dtype != before.dtype:
-                self._buffers[name] = before.to(after.device)
+        inner = super()._apply
+        keep_dtypes(self, ("weight_scale", "qbias"), lambda: inner(fn, recurse))
         return self
 
     def _load_from_state_dict(
@@ -346,16 +338,9 @@ class Linear(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        version = state_dict.get(prefix + "format_version")
-        if version is not None and int(version) > _FORMAT_VERSION:
-            error_msgs.append(
-                f"{prefix}format_version must be <= {_FORMAT_VERSION}, got {int(version)}; "
-                "upgrade torch_ao_ext"
-            )
-            return
-        # Also when not strict (torch passes True here): old int8 weights would stay in silence.
-        if prefix + "weight" in state_dict and prefix + "qweight" not in state_dict:
-            error_msgs.append(f"{prefix}weight is a float weight; {LOAD_FLOAT_FIRST}")
+        refusal = state_refusal(state_dict, prefix, _FORMAT_VERSION)
+        if refusal is not None:
+            error_msgs.append(refusal)
             return
         # The optional and variable-shaped buffers take the form they have in the file.
         # A buffer that has this form already is kept: tied layers share it.

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, keep_dtypes, version_refusal
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import quantize_weight
 
 __all__ = ["GRU", "LSTM", "RNN"]
@@ -20,20 +21,62 @@ def _quantized(module: nn.Module, name: str, qconfig: Any) -> tuple[torch.Tensor
     return part.data, part.scale
 
 
-class _Float32Buffers(nn.Module):
-    """Keeps scales and biases in float32 under .half() and .to(dtype): the kernels read that."""
+class _Recurrent(nn.Module):
+    """What layers and cells share: buffers of the float module's names, int8 and float32."""
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "_Float32Buffers":
-        kept = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, before in kept.items():
-            after = self._buffers[name]
-            if before is not None and after.dtype != before.dtype:
-                self._buffers[name] = before.to(after.device)
+    _MORE: tuple[str, ...] = ()  # arguments of the constructor beside sizes and bias
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "_Recurrent":
+        """Quantized copy of a float module whose `qconfig` is set.
+
+        Raises:
+            ValueError: no qconfig, a weight that is not finite, an unsupported qconfig.
+        """
+        del use_precomputed_fake_quant
+        qconfig = getattr(mod, "qconfig", None)
+        if qconfig is None:
+            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
+        more = {name: getattr(mod, name) for name in cls._MORE}
+        new = cls(mod.input_size, mod.hidden_size, bias=mod.bias, **more)
+        for name, own in list(new._buffers.items()):
+            if own is not None and name.startswith("bias"):
+                new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
+            elif own is not None and own.dtype == torch.int8:
+                data, scale = _quantized(mod, name, qconfig)
+                new._buffers[name], new._buffers[name + "_scale"] = data, scale.expand(len(data)).clone()
+        return new
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "_Recurrent":
+        inner = super()._apply
+        keep_dtypes(self, list(self._buffers), lambda: inner(fn, recurse))
         return self
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: Any,
+        unexpected: Any, error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        refusal = version_refusal(state_dict, prefix, _FORMAT_VERSION)
+        for name, own in self._buffers.items():
+            value = state_dict.get(prefix + name)
+            # Weights have the float module's names: copied, they would become 0 in silence.
+            if own is not None and own.dtype == torch.int8 and value is not None and value.dtype != own.dtype:
+                refusal = refusal or f"{prefix}{name} is a float weight; {LOAD_FLOAT_FIRST}"
+        if refusal is not None:
+            error_msgs.append(refusal)
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, metadata, strict, missing, unexpected, error_msgs
+        )
 
-class RNNBase(_Float32Buffers):
+
+def check_nonlinearity(who: str, nonlinearity: str) -> None:
+    """ValueError unless it is one of torch's two."""
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"{who}: argument 'nonlinearity' must be 'tanh' or 'relu', got {nonlinearity!r}")
+
+
+class RNNBase(_Recurrent):
     """Buffers of torch.nn.RNNBase's names: int8 `weight_*`, float32 `weight_*_scale`, `bias_*`.
 
     Args:
@@ -49,7 +92,7 @@ class RNNBase(_Float32Buffers):
     """
 
     _GATES = 4
-    _MORE: tuple[str, ...] = ()  # further arguments of the constructor
+    _MORE = ("num_layers", "batch_first", "dropout", "bidirectional")
 
     def __init__(
         self,
@@ -139,27 +182,6 @@ class RNNBase(_Float32Buffers):
                 result = result.transpose(0, 1)
         return result, (tuple(ends) if self._STATES == 2 else ends[0])
 
-    @classmethod
-    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "RNNBase":
-        """Quantized copy of a float layer whose `qconfig` is set.
-
-        Raises:
-            ValueError: no qconfig, a weight that is not finite, an unsupported qconfig.
-        """
-        del use_precomputed_fake_quant
-        qconfig = getattr(mod, "qconfig", None)
-        if qconfig is None:
-            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
-        names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional", *cls._MORE)
-        new = cls(mod.input_size, mod.hidden_size, **{name: getattr(mod, name) for name in names})
-        for name in mod._flat_weights_names:
-            if name.startswith("bias"):
-                new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
-            else:
-                data, scale = _quantized(mod, name, qconfig)
-                new._buffers[name], new._buffers[name + "_scale"] = data, scale.expand(len(data)).clone()
-        return new
-
     def extra_repr(self) -> str:
         """Sizes, as print(model) shows them."""
         return (
@@ -180,7 +202,7 @@ class LSTM(RNNBase):
     """
 
     _STATES = 2
-    _MORE = ("proj_size",)
+    _MORE = (*RNNBase._MORE, "proj_size")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__("LSTM", *args, **kwargs)
@@ -225,7 +247,7 @@ class RNN(RNNBase):
 
     _STATES = 1
     _GATES = 1
-    _MORE = ("nonlinearity",)
+    _MORE = (*RNNBase._MORE, "nonlinearity")
 
     def __init__(
         self,
@@ -235,10 +257,7 @@ class RNN(RNNBase):
         nonlinearity: str = "tanh",
         **kwargs: Any,
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(
-                f"RNN: argument 'nonlinearity' must be 'tanh' or 'relu', got {nonlinearity!r}"
-            )
+        check_nonlinearity("RNN", nonlinearity)
         mode = f"RNN_{nonlinearity.upper()}"
         super().__init__(mode, input_size, hidden_size, num_layers, **kwargs)
         self.nonlinearity = nonlinearity

@@ -1,16 +1,17 @@
 """One step of an LSTM, GRU or RNN with int8 weights."""
 
 import torch
-from torch import nn
 
-from torch_ao_ext.nn.quantized.dynamic.modules.rnn import _Float32Buffers, _quantized
+from torch_ao_ext.nn.quantized.dynamic.modules.rnn import (
+    _FORMAT_VERSION,
+    _Recurrent,
+    check_nonlinearity,
+)
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
 
-_FORMAT_VERSION = 1
 
-
-class RNNCellBase(_Float32Buffers):
+class RNNCellBase(_Recurrent):
     """Buffers of torch.nn.RNNCellBase's names: int8 `weight_*`, float32 `weight_*_scale`, `bias_*`.
 
     Args:
@@ -20,7 +21,6 @@ class RNNCellBase(_Float32Buffers):
     """
 
     _GATES = 1
-    _MORE: tuple[str, ...] = ()  # further arguments of the constructor
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
         super().__init__()
@@ -53,26 +53,6 @@ class RNNCellBase(_Float32Buffers):
             b["weight_ih"], b["weight_ih_scale"], b["weight_hh"], b["weight_hh_scale"],
             b["bias_ih"], b["bias_hh"],
         )  # fmt: skip
-
-    @classmethod
-    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "RNNCellBase":
-        """Quantized copy of a float cell whose `qconfig` is set.
-
-        Raises:
-            ValueError: no qconfig, a weight that is not finite, an unsupported qconfig.
-        """
-        del use_precomputed_fake_quant
-        qconfig = getattr(mod, "qconfig", None)
-        if qconfig is None:
-            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
-        more = {name: getattr(mod, name) for name in cls._MORE}
-        new = cls(mod.input_size, mod.hidden_size, mod.bias, **more)
-        for name in ("weight_ih", "weight_hh"):
-            data, scale = _quantized(mod, name, qconfig)
-            new._buffers[name], new._buffers[name + "_scale"] = data, scale.expand(len(data)).clone()
-        for name in ("bias_ih", "bias_hh") if mod.bias else ():
-            new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
-        return new
 
     def extra_repr(self) -> str:
         """Sizes, as print(model) shows them."""
@@ -144,10 +124,7 @@ class RNNCell(RNNCellBase):
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh"
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(
-                f"RNNCell: argument 'nonlinearity' must be 'tanh' or 'relu', got {nonlinearity!r}"
-            )
+        check_nonlinearity("RNNCell", nonlinearity)
         super().__init__(input_size, hidden_size, bias)
         self.nonlinearity = nonlinearity
 
