@@ -6,18 +6,17 @@ import warnings
 
 import pytest
 import torch
+from torch_ao_peer import peer
 
 from torch_ao_ext.quantization import HistogramObserver
 
 ops = torch.ops.torch_ao
 
 
-def peer(**arguments):
+def theirs_of(**arguments):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch.ao.quantization import HistogramObserver as Peer
-
-        return Peer(**arguments)
+        warnings.simplefilter("ignore")  # of reduce_range
+        return peer().HistogramObserver(**arguments)
 
 
 def streams():
@@ -53,7 +52,7 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("name", list(STREAMS))
 def test_state_and_qparams_equal_torch_aos(name, options):
-    mine, theirs = HistogramObserver(**options), peer(**options)
+    mine, theirs = HistogramObserver(**options), theirs_of(**options)
     for x in STREAMS[name]:
         assert mine(x) is x
         theirs(x)
@@ -72,7 +71,7 @@ def test_state_and_qparams_equal_torch_aos(name, options):
 @pytest.mark.parametrize("seed", range(20))
 def test_search_equals_torch_aos_on_random_histograms(seed):
     torch.manual_seed(seed)
-    mine, theirs = HistogramObserver(bins=512), peer(bins=512)
+    mine, theirs = HistogramObserver(bins=512), theirs_of(bins=512)
     x = torch.randn(3000) ** (1 + seed % 3) * 10.0 ** (seed % 7 - 3)
     mine(x)
     theirs(x)
@@ -127,7 +126,7 @@ def test_state_dict_round_trip_and_old_files():
     fresh = HistogramObserver()
     fresh.load_state_dict(observer.state_dict())
     assert torch.equal(fresh.calculate_qparams()[0], observer.calculate_qparams()[0])
-    theirs = peer()
+    theirs = theirs_of()
     theirs(torch.randn(1000))
     fresh.load_state_dict(theirs.state_dict())
     assert torch.equal(fresh.calculate_qparams()[0], theirs.calculate_qparams()[0])

@@ -1,24 +1,15 @@
 """Observers and qconfigs against torch.ao's, whose arithmetic they repeat."""
 
 import pickle
-import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch_ao_peer import peer
 
 from torch_ao_ext import quantization as q
 from torch_ao_ext.quantization import observer as ours
 from torch_ao_ext.quantization.quant_type import _get_quant_type_to_str, _quant_type_from_str
-
-
-def peer():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import torch.ao.quantization as module
-
-    return module
-
 
 TENSOR = [torch.per_tensor_affine, torch.per_tensor_symmetric]
 CHANNEL = [torch.per_channel_affine, torch.per_channel_symmetric]

@@ -6,19 +6,12 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch_ao_peer import peer
 
 from torch_ao_ext import quantization as q
 from torch_ao_ext.quantization import qconfig, qconfig_mapping
 
 FACTS = ("quant_min", "quant_max", "dtype", "qscheme", "ch_axis", "is_dynamic", "averaging_constant")
-
-
-def peer():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import torch.ao.quantization as module
-
-    return module
 
 
 def assert_same_module(mine, theirs):

@@ -19,7 +19,13 @@ from torch_ao_ext.quantization.observer import (
     default_fixed_qparams_range_0to1_observer,
     default_fixed_qparams_range_neg1to1_observer,
 )
-from torch_ao_ext.quantization.observer._base import _QINT8, _QUINT8, _SYMMETRIC
+from torch_ao_ext.quantization.observer._base import (
+    _PER_CHANNEL,
+    _PER_TENSOR,
+    _QINT8,
+    _QUINT8,
+    _SYMMETRIC,
+)
 
 __all__ = [
     "FakeQuantize",
@@ -47,13 +53,6 @@ __all__ = [
     "fused_per_channel_wt_fake_quant_range_neg_127_to_127",
     "fused_wt_fake_quant_range_neg_127_to_127",
 ]
-
-_PER_TENSOR = (torch.per_tensor_affine, torch.per_tensor_symmetric)
-_PER_CHANNEL = (
-    torch.per_channel_affine,
-    torch.per_channel_symmetric,
-    torch.per_channel_affine_float_qparams,
-)
 
 
 class FakeQuantizeBase(ABC, nn.Module):

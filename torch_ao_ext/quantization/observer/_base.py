@@ -27,6 +27,12 @@ _WIDE = {
 _EPS = torch.finfo(torch.float32).eps
 
 _SYMMETRIC = (torch.per_tensor_symmetric, torch.per_channel_symmetric)
+_PER_TENSOR = (torch.per_tensor_affine, torch.per_tensor_symmetric)
+_PER_CHANNEL = (
+    torch.per_channel_affine,
+    torch.per_channel_symmetric,
+    torch.per_channel_affine_float_qparams,
+)
 
 
 class _PartialWrapper:

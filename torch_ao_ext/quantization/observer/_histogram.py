@@ -7,6 +7,7 @@ import torch
 from torch_ao_ext.quantization.observer._base import (
     _EPS,
     _PACKED,
+    _PER_TENSOR,
     _QUINT8,
     _WIDE,
     UniformQuantizationObserverBase,
@@ -68,7 +69,7 @@ class HistogramObserver(UniformQuantizationObserverBase):
         **kwargs: Any,
     ) -> None:
         name = "HistogramObserver"
-        _require_scheme(name, qscheme, (torch.per_tensor_affine, torch.per_tensor_symmetric))
+        _require_scheme(name, qscheme, _PER_TENSOR)
         if is_dynamic:
             raise NotImplementedError(f"{name}: argument 'is_dynamic' must be False, got True")
         if not 1 <= bins <= 1 << 20:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 
 from torch_ao_ext.quantization.observer._base import (
+    _PER_CHANNEL,
+    _PER_TENSOR,
     _QUINT8,
     UniformQuantizationObserverBase,
     _finite_values,
@@ -36,9 +38,7 @@ class MinMaxObserver(UniformQuantizationObserverBase):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        _require_scheme(
-            "MinMaxObserver", qscheme, (torch.per_tensor_affine, torch.per_tensor_symmetric)
-        )
+        _require_scheme("MinMaxObserver", qscheme, _PER_TENSOR)
         super().__init__(dtype, qscheme, *args, **kwargs)
         self.register_buffer("min_val", torch.tensor(float("inf"), **self._factory_kwargs))
         self.register_buffer("max_val", torch.tensor(float("-inf"), **self._factory_kwargs))
@@ -131,15 +131,7 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        _require_scheme(
-            "PerChannelMinMaxObserver",
-            qscheme,
-            (
-                torch.per_channel_affine,
-                torch.per_channel_symmetric,
-                torch.per_channel_affine_float_qparams,
-            ),
-        )
+        _require_scheme("PerChannelMinMaxObserver", qscheme, _PER_CHANNEL)
         super().__init__(dtype, qscheme, *args, **kwargs)
         if self.is_dynamic:
             raise NotImplementedError(

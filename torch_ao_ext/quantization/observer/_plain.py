@@ -7,6 +7,10 @@ import torch
 from torch_ao_ext.quantization.observer._base import _EPS, _QUINT8, ObserverBase
 
 
+def _no_statistics(observer: ObserverBase) -> Any:
+    raise RuntimeError(f"{type(observer).__name__}: calculate_qparams needs recorded values")
+
+
 class FixedQParamsObserver(ObserverBase):
     """Qparams that are known beforehand, as those of a sigmoid's output.
 
@@ -100,15 +104,11 @@ class PlaceholderObserver(ObserverBase):
 
     def calculate_qparams(self) -> Any:
         """Raises: a placeholder has no statistics."""
-        raise RuntimeError("PlaceholderObserver: calculate_qparams needs recorded values")
+        return _no_statistics(self)
 
     def extra_repr(self) -> str:
         """The settings."""
         return f"dtype={self.dtype}, is_dynamic={self.is_dynamic}"
-
-
-def _no_statistics(observer: ObserverBase) -> Any:
-    raise RuntimeError(f"{type(observer).__name__}: calculate_qparams needs recorded values")
 
 
 class RecordingObserver(ObserverBase):
