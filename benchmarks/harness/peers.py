@@ -42,20 +42,30 @@ def quantized_engine(name):
         torch.backends.quantized.engine = before
 
 
-def torch_ao_dynamic(model, engine):
-    """torch.ao's quantize_dynamic, int8, packed for `engine`."""
+def torch_ao_dynamic(model, engine, kinds=(nn.Linear,)):
+    """torch.ao's quantize_dynamic of these types, int8, packed for `engine`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torch.ao.quantization import quantize_dynamic
 
         with quantized_engine(engine):
-            return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+            return quantize_dynamic(model, set(kinds), dtype=torch.qint8)
 
 
 def torch_ao_weight(linear, engine):
     """The packed weight of one torch.ao dynamic Linear (op-level comparisons)."""
     module = torch_ao_dynamic(nn.Sequential(linear), engine)[0]
     return module._packed_params._packed_params
+
+
+def onnxruntime_session(path, threads):
+    """A session with its own pool, idle while the others are timed: its workers must not spin."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def ours():

@@ -27,19 +27,9 @@ ORT_GOALS = (2.0, 1.3)  # target, floor
 SQNR_GOALS = {1: (30.0, 29.0), 8: (29.0, 28.0)}
 
 
-def torch_ao_model(model, engine):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch.ao.quantization import quantize_dynamic
-
-        with peers.quantized_engine(engine):
-            return quantize_dynamic(model, {nn.LSTM, nn.Linear}, dtype=torch.qint8)
-
-
 def onnxruntime_call(model, mels, threads):
     """onnxruntime's dynamic int8 of the exported file; raises unless its LSTMs run on integers."""
     import onnx
-    import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -48,10 +38,7 @@ def onnxruntime_call(model, mels, threads):
         torch.onnx.export(model, (mels,), files[0], input_names=["mels"], output_names=["y"], dynamo=False)
         quantize_dynamic(files[0], files[1], per_channel=True, weight_type=QuantType.QInt8)
         kinds = [node.op_type for node in onnx.load(files[1]).graph.node]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        session = onnxruntime.InferenceSession(files[1], options, providers=["CPUExecutionProvider"])
+        session = peers.onnxruntime_session(files[1], threads)
     if kinds.count("DynamicQuantizeLSTM") != 3:
         raise RuntimeError("the quantized file does not hold 3 integer LSTM layers")
     return lambda x: torch.from_numpy(session.run(["y"], {"mels": x.numpy()})[0])
@@ -62,7 +49,7 @@ def run_batch(model, batch, args, result, missing):
     calls = {FP32: model, OURS: peers.ours().quantization.quantize_dynamic(model)}
     for name, engine in zip(AO, peers.TORCH_AO_ENGINES, strict=True):
         with missing.noting(name):
-            calls[name] = torch_ao_model(model, engine)
+            calls[name] = peers.torch_ao_dynamic(model, engine, (nn.LSTM, nn.Linear))
     with missing.noting(ORT):
         calls[ORT] = onnxruntime_call(model, mels, args.threads)
     answers = {name: call(mels) for name, call in calls.items()}

@@ -89,7 +89,6 @@ def our_model(model):
 
 def onnxruntime_call(model, threads):
     """torch.onnx export, onnxruntime's dynamic int8 (per channel), its own pool of `threads`."""
-    import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -100,11 +99,7 @@ def onnxruntime_call(model, threads):
         _export(model, files[0])
         quant_pre_process(files[0], files[1], skip_symbolic_shape=True)
         quantize_dynamic(files[1], files[2], per_channel=True, weight_type=QuantType.QInt8)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Idle while the others are timed: its workers must not spin after a run.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        session = onnxruntime.InferenceSession(files[2], options, providers=["CPUExecutionProvider"])
+        session = peers.onnxruntime_session(files[2], threads)
         nodes = _integer_nodes(files[2])
     if nodes == 0:
         raise RuntimeError("the quantized file has no integer matrix multiply")

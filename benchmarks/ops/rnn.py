@@ -8,7 +8,6 @@ when a floor is missed.
 
 import functools
 import sys
-import warnings
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -40,12 +39,7 @@ def float_layer(shape):
 
 def torch_ao_layer(layer, engine):
     """torch.ao's default dynamic form; it has none of nn.RNN."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch.ao.quantization import quantize_dynamic
-
-        with peers.quantized_engine(engine):
-            made = quantize_dynamic(nn.Sequential(layer), {type(layer)}, dtype=torch.qint8)[0]
+    made = peers.torch_ao_dynamic(nn.Sequential(layer), engine, (type(layer),))[0]
     if type(made) is type(layer):
         raise NotImplementedError(f"torch.ao quantizes no {type(layer).__name__}")
     return made
