@@ -22,6 +22,7 @@ endfunction()
 tae_sources(TAE_ENGINE_SOURCES core cpu_features fork)
 tae_sources(TAE_ENGINE_SOURCES kernels
   depthwise depthwise__avx2 depthwise__avx512
+  elementwise elementwise__avx2 elementwise__avx512
   embedding embedding__avx2 embedding__avx512
   epilogue epilogue__avx2 epilogue__avx512
   gemm gemm_pack gemm_portable gemm__avx2 gemm__avxvnni gemm__avx512 gemm__avx512vnni gemm__amx
@@ -40,11 +41,13 @@ tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack fully_connected linear st
 
 tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams weight_state)
 tae_sources(TAE_TORCH_SOURCES ops
-  choose_qparams
+  channels_last choose_qparams
   conv conv_common
+  elementwise elementwise_common
   embedding embedding_bag embedding_common embedding_prepack
   histogram
   linear linear_common linear_dynamic linear_weight_only
+  pool pool_common
   post_ops
   quantize_common quantize_per_channel quantize_per_tensor quantize_per_token
   rnn rnn_cells rnn_common

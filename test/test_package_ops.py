@@ -189,7 +189,42 @@ def conv_cases(rank, transposed=False):
         yield case(u8(1, 4, *spatial), 6, stride=[2] * rank, output_padding=[1] * rank)
 
 
+def binary_cases():
+    for out in ((0.2, 4, None), (1.0, 0, torch.bfloat16)):
+        yield (u8(2, 3, 4, 5), 0.1, 3, s8(2, 3, 4, 5), 0.1, -3, *out), {"post_ops": "relu"}
+        yield (u8(4, 1, 3), 0.1, 3, s8(5, 1), 0.1, -3, *out), {}
+        nhwc = u8(2, 3, 4, 5).to(memory_format=torch.channels_last)
+        yield (nhwc, 0.1, 3, u8(1), 0.1, 3, *out), {}
+        yield (s8(0, 4), 0.1, 3, s8(0, 4)[:, :1], 0.1, 3, *out), {}
+
+
+def pool_cases(rank, kind):
+    size = (5, 6, 7)[:rank]
+    out = () if kind == "max" else (0.1, 3, 0.2, 4, None)
+    real = () if kind == "max" else (0.1, 3, 1.0, 0, torch.bfloat16)
+    inputs = (u8(2, 3, *size), s8(1, *size, 17).movedim(-1, 1), u8(0, 3, *size))
+    for x in inputs:
+        if kind == "adaptive":
+            yield (x, *out, [2] * rank), {}
+            yield (x, *real, [1] * rank), {}
+        else:
+            yield (x, *out, [2] * rank), {}
+            yield (x, *real, [3] * rank), {"stride": [2] * rank, "padding": [1] * rank, "ceil_mode": True}
+
+
 CASES = {
+    "add": binary_cases,
+    "mul": binary_cases,
+    "requantize": lambda: (((*a[:3], *a[6:]), kw) for a, kw in binary_cases()),
+    "max_pool1d": lambda: pool_cases(1, "max"),
+    "max_pool2d": lambda: pool_cases(2, "max"),
+    "max_pool3d": lambda: pool_cases(3, "max"),
+    "avg_pool1d": lambda: pool_cases(1, "avg"),
+    "avg_pool2d": lambda: pool_cases(2, "avg"),
+    "avg_pool3d": lambda: pool_cases(3, "avg"),
+    "adaptive_avg_pool1d": lambda: pool_cases(1, "adaptive"),
+    "adaptive_avg_pool2d": lambda: pool_cases(2, "adaptive"),
+    "adaptive_avg_pool3d": lambda: pool_cases(3, "adaptive"),
     "conv1d": lambda: conv_cases(1),
     "conv2d": lambda: conv_cases(2),
     "conv3d": lambda: conv_cases(3),
@@ -284,7 +319,28 @@ CONV_W = s8(6, 4, 2, 2)
 CONV = (u8(1, 4, 5, 5), 0.1, 3, CONV_W, S8[:1], None, None, 0.2, 4)
 BACK = (u8(1, 6, 5, 5), *CONV[1:])  # transposed: 6 channels to 4
 
+POOL = u8(1, 4, 5, 5)
+SUM = (XQ, 0.1, 3, XQ, 0.1, 3)
+
 BAD = {
+    "add input dtype": ("add", (X, *SUM[1:]), {}),
+    "add other dtype": ("add", (*SUM[:3], X, 0.1, 3), {}),
+    "add sizes": ("add", (*SUM[:3], XQ[:, :3], 0.1, 3), {}),
+    "mul output dtype": ("mul", (*SUM, 1.0, 0, torch.int32), {}),
+    "mul post op": ("mul", SUM, {"post_ops": "add"}),
+    "requantize post op": ("requantize", SUM[:3], {"post_ops": "nothing"}),
+    "requantize dtype": ("requantize", (X, 0.1, 3), {}),
+    "pool dtype": ("max_pool2d", (POOL.float(), [2, 2]), {}),
+    "pool rank": ("max_pool2d", (POOL[0], [2, 2]), {}),
+    "pool channels": ("max_pool2d", (POOL[:, :0], [2, 2]), {}),
+    "pool kernel": ("max_pool2d", (POOL, [6, 2]), {}),
+    "pool kernel count": ("max_pool2d", (POOL, [2, 2, 2]), {}),
+    "pool kernel size": ("avg_pool2d", (POOL, 0.1, 3, 0.1, 3, None, [0, 2]), {}),
+    "pool stride": ("max_pool2d", (POOL, [2, 2]), {"stride": [0, 1]}),
+    "pool padding": ("max_pool2d", (POOL, [2, 2]), {"padding": [2, 0]}),
+    "pool dilation": ("max_pool2d", (POOL, [2, 2]), {"dilation": [0, 1]}),
+    "pool output dtype": ("avg_pool2d", (POOL, 0.1, 3, 0.1, 3, torch.int32, [2, 2]), {}),
+    "pool output size": ("adaptive_avg_pool2d", (POOL, 0.1, 3, 0.1, 3, None, [0, 1]), {}),
     "conv input dtype": ("conv2d", (X, *CONV[1:]), {}),
     "conv input rank": ("conv2d", (CONV[0][0], *CONV[1:]), {}),
     "conv channels": ("conv2d", (CONV[0][:, :3], *CONV[1:]), {}),

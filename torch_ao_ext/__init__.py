@@ -4,6 +4,7 @@
 loaded on first use, so that the import stays cheap:
 
     torch_ao_ext.quantization.quantize_dynamic(model)   # nn.Linear, MHA -> int8
+    torch_ao_ext.lower(convert_pt2e(prepared))          # an exported graph -> int8 operators
     print(torch_ao_ext.report(model))                   # what runs in int8, and why not
 """
 
@@ -20,6 +21,7 @@ from torch_ao_ext import ops  # noqa: E402  (fake kernels need the loaded schema
 if TYPE_CHECKING:
     from torch_ao_ext import nn, pruning, quantization
     from torch_ao_ext._engines import prepack, repack, set_deterministic, set_engine
+    from torch_ao_ext._lower import lower
     from torch_ao_ext._report import explain, report
     from torch_ao_ext._saved.load import load_quantized
     from torch_ao_ext._saved.save import save_quantized
@@ -28,6 +30,7 @@ __all__ = [
     "__version__",
     "explain",
     "load_quantized",
+    "lower",
     "nn",
     "ops",
     "prepack",
@@ -45,6 +48,7 @@ _LAZY = {
     "explain": "_report",
     "report": "_report",
     "load_quantized": "_saved.load",
+    "lower": "_lower",
     "save_quantized": "_saved.save",
     "prepack": "_engines",
     "repack": "_engines",

@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-__all__ = ["GraphOp", "graph_ops"]
+__all__ = ["REASON", "FloatOp", "GraphOp", "float_ops", "graph_ops"]
+
+# Key in a node's meta: why `lower` left the operator float.
+REASON = "torch_ao_reason"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,43 @@ class GraphOp:
     macs: int
 
 
+@dataclass(frozen=True)
+class FloatOp:
+    """One call of a float operator that has, or could have, an int8 form.
+
+    Args:
+        fqn: module that it belongs to; the node's name when that is unknown.
+        op: ATen operator, e.g. "conv2d".
+        reason: why it is float.
+        macs: multiply-accumulates per input row or output position; 0 for a lookup.
+        tensors: its constant weights and biases.
+    """
+
+    fqn: str
+    op: str
+    reason: str
+    macs: int
+    tensors: tuple[torch.Tensor, ...]
+
+
+aten = torch.ops.aten
+# Operator -> index of the argument that holds the weights (or the second factor).
+_FLOAT_OPS = {
+    getattr(getattr(aten, name), overload): index
+    for name, overload, index in (
+        ("conv1d", "default", 1), ("conv1d", "padding", 1), ("conv2d", "default", 1),
+        ("conv2d", "padding", 1), ("conv3d", "default", 1), ("conv3d", "padding", 1),
+        ("conv_transpose1d", "default", 1), ("conv_transpose2d", "input", 1),
+        ("conv_transpose3d", "input", 1), ("linear", "default", 1), ("addmm", "default", 2),
+        ("mm", "default", 1), ("matmul", "default", 1), ("bmm", "default", 1),
+        ("scaled_dot_product_attention", "default", 1), ("embedding", "default", 0),
+        ("embedding_bag", "padding_idx", 0), ("lstm", "input", 2), ("gru", "input", 2),
+        ("rnn_tanh", "input", 2), ("rnn_relu", "input", 2),
+    )
+}  # fmt: skip
+_LOOKUPS = {aten.embedding.default, aten.embedding_bag.padding_idx}
+
+
 def _attribute(module: nn.Module, node: Any) -> torch.Tensor | None:
     """The tensor that a get_attr node reads; None for anything else."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
@@ -43,11 +83,20 @@ def _arguments(node: fx.Node) -> dict[str, Any]:
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
+def _owner(node: fx.Node) -> str:
+    """Name of the innermost module that a node lies in, the node's own when unknown."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    name = stack[-1][0] if stack else ""
+    for prefix in ("L['self'].", "L__self__."):
+        name = name.removeprefix(prefix)
+    return name or node.name
+
+
 def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
     arguments = _arguments(node)
     source = arguments.get("weight")
     weight = _attribute(module, source)
-    fqn = node.name if weight is None else source.target.rpartition(".")[0] or node.name
+    fqn = _owner(node) if weight is None else source.target.rpartition(".")[0] or node.name
     # A weight that is an input of the graph is known by its shape only.
     known = weight if weight is not None else getattr(source, "meta", {}).get("val")
     op = node.target._schema.name.split("::")[1]
@@ -74,3 +123,52 @@ def graph_ops(module: nn.Module, name: str) -> Iterator[GraphOp]:
             space, _, op = target._schema.name.partition("::")
             if space == "torch_ao" and not op.startswith("_"):
                 yield _describe(module, node, f"{name}." if name else "")
+
+
+def _sizes(module: nn.Module, source: Any) -> list[torch.Size]:
+    sources = source if isinstance(source, (list, tuple)) else [source]
+    values = [_attribute(module, s) for s in sources]
+    values = [
+        s.meta.get("val") if v is None and isinstance(s, fx.Node) else v
+        for s, v in zip(sources, values, strict=True)
+    ]
+    return [v.shape for v in values if isinstance(v, torch.Tensor)]
+
+
+def _reason(node: fx.Node) -> str:
+    if REASON in node.meta:
+        return node.meta[REASON]
+    targets = [str(n.target) for n in node.all_input_nodes if n.op == "call_function"]
+    if any("quantized_decomposed.dequantize" in target for target in targets):
+        return "not lowered; call torch_ao_ext.lower"
+    if any("torch_ao.dequantize" in target for target in targets):
+        return f"no int8 operator for aten.{node.target._schema.name.split('::')[1]}"
+    what = "weight is" if node.target in _LOOKUPS else "inputs are"
+    return f"its {what} not quantized"
+
+
+def float_ops(module: nn.Module, name: str) -> Iterator[FloatOp]:
+    """Calls of float products, lookups and recurrent layers in a graph module, in order.
+
+    Args:
+        module: any module; its children are not looked at.
+        name: its name in the model, "" for the root.
+    """
+    if not isinstance(module, fx.GraphModule):
+        return
+    prefix = f"{name}." if name else ""
+    for node in module.graph.nodes:
+        if node.op != "call_function" or node.target not in _FLOAT_OPS:
+            continue
+        index = _FLOAT_OPS[node.target]
+        macs = 0
+        if node.target not in _LOOKUPS and len(node.args) > index:
+            for size in _sizes(module, node.args[index]):
+                # A second factor that is no weight: one matrix, without its batch.
+                matrix = size[-2:] if node.target in (aten.matmul.default, aten.bmm.default) else size
+                if all(isinstance(s, int) for s in matrix):
+                    macs += torch.Size(matrix).numel()
+        op = node.target._schema.name.split("::")[1]
+        constants = (_attribute(module, source) for source in node.all_input_nodes)
+        tensors = tuple(t for t in constants if t is not None)
+        yield FloatOp(prefix + _owner(node), op, _reason(node), macs, tensors)

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from torch_ao_ext._describe import FLOAT_REASON, has_matrix, type_name
-from torch_ao_ext._graph_ops import GraphOp, graph_ops
+from torch_ao_ext._graph_ops import GraphOp, float_ops, graph_ops
 from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
 from torch_ao_ext.nn.quantized.dynamic import Linear, RNNBase, RNNCellBase
 from torch_ao_ext.ops import service
@@ -165,6 +165,7 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
             result.parameters["int8"] += module.num_embeddings * module.embedding_dim
         tensors += [(call.weight, "int8") for call in calls if call.weight is not None]
         tensors += [(call.bias, "float") for call in calls if call.bias is not None]
+        tensors += [(t, "float") for call in float_ops(module, "") for t in call.tensors]
         for tensor, status in tensors:
             if id(tensor) not in seen and not is_lazy(tensor):
                 seen.add(id(tensor))
@@ -187,7 +188,8 @@ def report(model: nn.Module) -> Report:
     """Lists every layer with weights: int8 or float, the engine, the reason.
 
     In fx graphs (`torch.export`'s `module()`, traced and lowered models) each call of a
-    torch_ao operator is a row; its name is that of the module that holds the weight.
+    torch_ao operator is a row, and each float product, lookup and recurrent layer; its name
+    is that of the module that holds the weight.
 
     Args:
         model: a Python module, converted or not.
@@ -213,8 +215,13 @@ def report(model: nn.Module) -> Report:
             f"got {type(model).__name__}"
         )
     result = Report()
+    graphs: list[str] = []  # what lies in a graph module is told by its calls
     for name, module in model.named_modules():
         rows = [_graph_row(call) for call in graph_ops(module, name)]
+        rows += [Row(f.fqn, f.op, "float", "torch", f.reason, f.macs) for f in float_ops(module, name)]
+        inside = any(name.startswith(prefix) for prefix in graphs)
+        if isinstance(module, fx.GraphModule):
+            graphs.append(f"{name}." if name else "")
         if isinstance(module, (Linear, LinearWeightOnly)):
             macs = module.in_features * module.out_features
             rows.append(Row(name, _op_name(module), "int8", _engine(module.qweight), "", macs))
@@ -224,7 +231,7 @@ def report(model: nn.Module) -> Report:
             rows.append(Row(name, _op_name(module), "int8", _engine(weights[0]), "", macs))
         elif isinstance(module, Embedding):
             rows.append(Row(name, _op_name(module), "int8", "native", ""))
-        elif has_matrix(module):
+        elif has_matrix(module) and not (inside and type(module) is nn.Module):
             reason = getattr(module, FLOAT_REASON, "not converted by torch_ao_ext")
             rows.append(Row(name, _op_name(module), "float", "torch", reason, _float_macs(module)))
         for row in rows:

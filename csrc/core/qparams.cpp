@@ -84,4 +84,14 @@ QuantBounds check_bounds(const char* op, int64_t quant_min, int64_t quant_max, D
   return {static_cast<int32_t>(quant_min), static_cast<int32_t>(quant_max)};
 }
 
+OutputQParams check_output_qparams(const char* op, DType dtype, double scale, int64_t zero_point) {
+  const Arg scale_arg{op, "output_scale"}, zero_arg{op, "output_zero_point"};
+  if (is_quantized(dtype))
+    return {check_scale(scale_arg, scale),
+            check_zero_point(zero_arg, zero_point, quant_min(dtype), quant_max(dtype))};
+  TAE_CHECK_VALUE(scale == 1.0, scale_arg, "be 1.0 for a float output", scale);
+  TAE_CHECK_VALUE(zero_point == 0, zero_arg, "be 0 for a float output", zero_point);
+  return {};
+}
+
 }  // namespace tae

@@ -20,6 +20,13 @@ std::vector<int32_t> zero_point_values(const Arg& arg, const at::Tensor& t, int6
 // float32 numbers, each finite.
 std::vector<float> finite_values(const Arg& arg, const at::Tensor& t);
 
+// Scale and zero point of an output: 1 and 0 for a float dtype.
+struct OutputQParams {
+  float scale = 1.f;
+  int32_t zero_point = 0;
+};
+OutputQParams check_output_qparams(const char* op, DType dtype, double scale, int64_t zero_point);
+
 // Integers that a quantization may give: lo <= hi inside the dtype's range.
 struct QuantBounds {
   int32_t lo = 0;

@@ -116,6 +116,7 @@ TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
 }
 TAE_VEC VI set1_16(int32_t x) { return _mm512_set1_epi16(static_cast<int16_t>(x)); }
 TAE_VEC VBytes set1_8(int32_t x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+TAE_VEC VBytes max_u8(VBytes a, VBytes b) { return _mm512_max_epu8(a, b); }
 TAE_VEC VBytes clamp_u8(VBytes x, VBytes lo, VBytes hi) {
   return _mm512_min_epu8(_mm512_max_epu8(x, lo), hi);
 }

@@ -156,6 +156,7 @@ TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
 }
 TAE_VEC VI set1_16(int32_t x) { return _mm_set1_epi16(static_cast<int16_t>(x)); }
 TAE_VEC VBytes set1_8(int32_t x) { return _mm_set1_epi8(static_cast<char>(x)); }
+TAE_VEC VBytes max_u8(VBytes a, VBytes b) { return _mm_max_epu8(a, b); }
 TAE_VEC VBytes clamp_u8(VBytes x, VBytes lo, VBytes hi) { return _mm_min_epu8(_mm_max_epu8(x, lo), hi); }
 TAE_VEC VBytes xor_bytes(VBytes a, VBytes b) { return _mm_xor_si128(a, b); }
 TAE_VEC VBytes load_bytes(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }

@@ -4,13 +4,12 @@
 
 #include "core/env.h"
 #include "core/fork.h"
+#include "ops/channels_last.h"
 #include "ops/packed_state.h"
 #include "ops/post_ops.h"
 
 namespace tae {
 namespace {
-
-using Sizes = c10::SmallVector<int64_t, 6>;
 
 constexpr int64_t kMostPositions = int64_t{1} << 60;  // of one axis: sums of a few do not overflow
 
@@ -95,36 +94,6 @@ Sizes output_sizes(const LinearBaked& b, const ConvNumbers& c, const ConvGeometr
     sizes.push_back(out);
   }
   return sizes;
-}
-
-// Strides of [N, C, *S] whose memory is [N, *S, C].
-Sizes channels_last_strides(at::IntArrayRef sizes) {
-  Sizes strides(sizes.size(), 1);
-  int64_t step = sizes[1];
-  for (size_t d = sizes.size() - 1; d >= 2; --d) {
-    strides[d] = step;
-    step *= sizes[d];
-  }
-  strides[0] = step;
-  return strides;
-}
-
-at::Tensor empty_strided(const Arg& arg, at::IntArrayRef sizes, at::IntArrayRef strides,
-                         at::ScalarType dtype) {
-  return allocate(arg, sizes, [&] { return at::detail::empty_strided_cpu(sizes, strides, dtype); });
-}
-
-// The tensor itself when its memory is channels last, else a copy that is.
-at::Tensor channels_last(const Arg& arg, const at::Tensor& t) {
-  check_storage(arg, t);
-  const Sizes strides = channels_last_strides(t.sizes());
-  bool fits = true;
-  for (int64_t d = 0; d < t.dim(); ++d) fits = fits && (t.size(d) == 1 || t.stride(d) == strides[d]);
-  if (fits) return t;
-  at::Tensor copy = empty_strided(arg, t.sizes(), strides, t.scalar_type());
-  SerialAfterFork serial;  // the copy is torch's and may be parallel
-  copy.copy_(t);
-  return copy;
 }
 
 // [n][channels][taps] as torch has it (transposed: [channels][n][taps], a group at a

@@ -146,16 +146,9 @@ void bake_static_qparams(LinearBaked* b, double input_scale, int64_t input_zero_
   b->input_scale = check_scale({b->op, "input_scale"}, input_scale);
   b->input_zero_point = check_zero_point({b->op, "input_zero_point"}, input_zero_point,
                                          quant_min(b->input_dtype), quant_max(b->input_dtype));
-  const Arg scale{b->op, "output_scale"};
-  const Arg zero_point{b->op, "output_zero_point"};
-  if (is_quantized(b->output_dtype)) {
-    b->output_scale = check_scale(scale, output_scale);
-    b->output_zero_point = check_zero_point(zero_point, output_zero_point, quant_min(b->output_dtype),
-                                            quant_max(b->output_dtype));
-  } else {
-    TAE_CHECK_VALUE(output_scale == 1.0, scale, "be 1.0 for a float output", output_scale);
-    TAE_CHECK_VALUE(output_zero_point == 0, zero_point, "be 0 for a float output", output_zero_point);
-  }
+  const OutputQParams output = check_output_qparams(b->op, b->output_dtype, output_scale, output_zero_point);
+  b->output_scale = output.scale;
+  b->output_zero_point = output.zero_point;
 }
 
 void check_linear_weights(const LinearBaked& b) {

@@ -4,6 +4,7 @@ test_opcheck.py runs them under opcheck, test_arguments.py changes one argument 
 """
 
 import torch
+from int8_samples import int8_samples
 from op_cases import random_int
 
 import torch_ao_ext
@@ -370,6 +371,7 @@ def samples():
         "_histogram_search": [(h, -2.0, 2.0, 256 >> i) for i, h in enumerate(_histograms())],
         "choose_qparams": _choose(False),
         "choose_qparams_per_token": _choose(True),
+        **int8_samples(),
     }
 
 

@@ -119,7 +119,7 @@ def test_lazily_computed_values_are_seen():
     assert torch.equal(ops.linear_dynamic(x, w, s, None, lazy), ops.linear_dynamic(x, w, s, None, bias))
 
 
-ANY_SHAPE = {("embedding", "indices"), ("_histogram", "input")}
+ANY_SHAPE = {("embedding", "indices"), ("_histogram", "input"), ("requantize", "input")}
 
 
 @pytest.mark.parametrize(("name", "i"), TENSOR_CASES)
@@ -203,8 +203,10 @@ def test_integers(name):
                             continue
                         assert_contract(error, ValueError, name)
                     continue
-                if value in (256, 1000) and (str(a.type) == "List[int]" or a.name in ("bins", "levels")):
+                if value in (256, 1000) and ("List[int]" in str(a.type) or a.name in ("bins", "levels")):
                     continue  # a valid stride, padding or count
+                if a.name == "divisor_override" and abs(value) < 2**31:
+                    continue
                 error = call_error(name, replaced(call, i, value))
                 if a.name == "other_zero_point" and error is None:
                     assert call[i - 2] is None
@@ -340,7 +342,8 @@ def test_no_memory(name):
             kinds = (ValueError, TypeError, torch.OutOfMemoryError)
             assert_contract(error, kinds, name)
             if isinstance(error, torch.OutOfMemoryError):
-                assert "need no more memory than there is, got sizes [4398046511104" in str(error)
+                assert "need no more memory than there is, got sizes [" in str(error)
+                assert "4398046511104" in str(error)  # of the tensor, or of what it broadcasts to
 
 
 @pytest.mark.parametrize(("name", "i"), TENSOR_CASES)

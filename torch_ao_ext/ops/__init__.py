@@ -10,6 +10,7 @@ from torch_ao_ext.ops.conv import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from torch_ao_ext.ops.elementwise import add, mul, requantize
 from torch_ao_ext.ops.embedding import (
     embedding,
     embedding_bag,
@@ -26,6 +27,17 @@ from torch_ao_ext.ops.linear import (
 )
 from torch_ao_ext.ops.linear_dynamic import linear_dynamic, linear_relu_dynamic
 from torch_ao_ext.ops.linear_weight_only import linear_weight_only
+from torch_ao_ext.ops.pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from torch_ao_ext.ops.quantize_per_channel import dequantize_per_channel, quantize_per_channel
 from torch_ao_ext.ops.quantize_per_tensor import dequantize_per_tensor, quantize_per_tensor
 from torch_ao_ext.ops.quantize_per_token import dequantize_per_token, quantize_per_token
@@ -40,6 +52,13 @@ from torch_ao_ext.ops.sparse_linear import (
 
 __all__ = [
     "BlockSparse",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "add",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "choose_qparams",
     "choose_qparams_per_token",
     "conv1d",
@@ -69,9 +88,14 @@ __all__ = [
     "linear_weight_only",
     "lstm",
     "lstm_cell",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "mul",
     "quantize_per_channel",
     "quantize_per_tensor",
     "quantize_per_token",
+    "requantize",
     "rnn",
     "rnn_cell",
     "sparse_linear",

@@ -64,7 +64,7 @@ def _sizes(op, rank, transposed, input, weight, stride, padding, output_padding,
     return sizes
 
 
-def _empty_channels_last(input: Tensor, sizes: list, dtype: torch.dtype | None) -> Tensor:
+def empty_channels_last(input: Tensor, sizes: list, dtype: torch.dtype | None) -> Tensor:
     strides, step = [1] * len(sizes), sizes[1]
     for i in range(len(sizes) - 1, 1, -1):
         strides[i] = step
@@ -110,7 +110,7 @@ def _register(op: str, rank: int, transposed: bool) -> None:
         n = weight.shape[1] * groups if transposed else weight.shape[0]
         what = "weight.size(1) * groups" if transposed else "weight.size(0)"
         _fake.check_columns(op, n, what, weight_scale, weight_zero_point, bias)
-        output = _empty_channels_last(input, [input.shape[0], n, *spatial], output_dtype)
+        output = empty_channels_last(input, [input.shape[0], n, *spatial], output_dtype)
         _fake.check_other(op, post_ops, other, output, _fake.FLOAT + _fake.QUANTIZED)
         _fake.check_post_ops(op, post_ops, post_op_args)
         return output

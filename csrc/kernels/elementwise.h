@@ -1,0 +1,48 @@
+// Elementwise arithmetic on 8-bit values: dequantize, compute in f32, quantize again, in
+// one pass. Single-threaded and torch-free; the ops split work over threads.
+#pragma once
+
+#include <cstdint>
+
+#include "core/cpu_features.h"
+#include "core/dtype.h"
+#include "core/post_ops.h"
+
+namespace tae::kernels {
+
+// count contiguous 8-bit values of one scale.
+struct Operand {
+  const void* data = nullptr;
+  DType dtype = DType::qu8;  // qu8 or qs8
+  float scale = 1.f;
+  int32_t zero_point = 0;
+};
+
+// What is done to a real value r before it is stored: post-ops (never `add`), then
+// clamp(round_half_even(r * inverse_scale) + zero_point) for an 8-bit dtype.
+struct Finish {
+  const PostOp* post_ops = nullptr;
+  int num_post_ops = 0;
+  DType dtype = DType::qu8;  // qu8, qs8, f32 or bf16
+  float inverse_scale = 1.f;
+  int32_t zero_point = 0;
+};
+
+// x = f32(q - zero_point) * scale, r = x, a + b or a * b: each step one f32 operation, so
+// that results do not depend on the ISA. No pointer needs alignment.
+struct ElementwiseKernels {
+  void (*requantize)(const Finish& finish, const Operand& a, int64_t count, void* dst);
+  void (*add)(const Finish& finish, const Operand& a, const Operand& b, int64_t count, void* dst);
+  void (*multiply)(const Finish& finish, const Operand& a, const Operand& b, int64_t count, void* dst);
+
+  // dst[c] = max over the rows; rows holds `count` >= 1 pointers to `channels` values.
+  void (*max_rows)(const void* const* rows, int64_t count, int64_t channels, DType dtype, void* dst);
+  // r = f32(sum over the rows of (q - zero_point)) * scale / divisor; at most 2^23 rows.
+  void (*average_rows)(const Finish& finish, const Operand& row, const void* const* rows, int64_t count,
+                       int64_t channels, float divisor, void* dst);
+};
+
+// The table of the best level <= isa that has one (portable, avx2, avx512).
+const ElementwiseKernels& elementwise_kernels(Isa isa);
+
+}  // namespace tae::kernels

@@ -1,0 +1,9 @@
+// Compiled with the flags of its level: everything but the table has internal linkage.
+#include "kernels/elementwise-inl.h"
+
+namespace tae::kernels {
+
+extern const ElementwiseKernels elementwise_kernels__avx512;
+const ElementwiseKernels elementwise_kernels__avx512 = kElementwiseKernels;
+
+}  // namespace tae::kernels

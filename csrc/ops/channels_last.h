@@ -1,0 +1,19 @@
+// Tensors [N, C, *S] whose memory is [N, *S, C], as convolution and pooling read and write.
+#pragma once
+
+#include "core/checks.h"
+
+namespace tae {
+
+using Sizes = c10::SmallVector<int64_t, 6>;
+
+// Strides of [N, C, *S] in that memory order.
+Sizes channels_last_strides(at::IntArrayRef sizes);
+
+at::Tensor empty_strided(const Arg& arg, at::IntArrayRef sizes, at::IntArrayRef strides,
+                         at::ScalarType dtype);
+
+// The tensor itself when its memory is channels last, else a copy that is.
+at::Tensor channels_last(const Arg& arg, const at::Tensor& t);
+
+}  // namespace tae

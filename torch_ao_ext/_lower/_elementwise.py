@@ -1,0 +1,212 @@
+"""add, mul, activations, pooling and cat between quantized tensors become one operator each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail, unary
+from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
+from torch_ao_ext.quantization.pt2e._graph import inherit_meta
+from torch_ao_ext.quantization.quantizer._targets import (
+    ADD,
+    MUL,
+    argument,
+    aten,
+    only_user,
+)
+
+ao = torch.ops.torch_ao
+
+_MAX_POOL = {
+    aten.max_pool1d.default: (1, ao.max_pool1d.default),
+    aten.max_pool2d.default: (2, ao.max_pool2d.default),
+    aten.max_pool3d.default: (3, ao.max_pool3d.default),
+}
+_AVG_POOL = {
+    aten.avg_pool1d.default: (1, ao.avg_pool1d.default),
+    aten.avg_pool2d.default: (2, ao.avg_pool2d.default),
+    aten.avg_pool3d.default: (3, ao.avg_pool3d.default),
+}
+_ADAPTIVE = {
+    aten.adaptive_avg_pool1d.default: (1, ao.adaptive_avg_pool1d.default),
+    aten.adaptive_avg_pool2d.default: (2, ao.adaptive_avg_pool2d.default),
+    aten.adaptive_avg_pool3d.default: (3, ao.adaptive_avg_pool3d.default),
+}
+
+
+def _output(output: QParams | None) -> tuple[Any, ...]:
+    if output is None:
+        return 1.0, 0, torch.float32
+    return output.scale, output.zero_point, output.dtype
+
+
+def _binary(model: fx.GraphModule, node: fx.Node, target: Any) -> bool:
+    if len(node.args) != 2 or node.kwargs.get("alpha", 1) != 1:
+        return False
+    first, second = dequantized(node.args[0]), dequantized(node.args[1])
+    if first is None or second is None:
+        return False
+    tail = read_tail(node, adds=False)
+    operands = [part for q, p in (first, second) for part in (q, p.scale, p.zero_point)]
+    arguments = (*operands, *_output(tail.output), ",".join(tail.names), tail.numbers)
+    return replace_tail(model, tail, target, arguments)
+
+
+def _activation(model: fx.GraphModule, node: fx.Node) -> bool:
+    """An activation between quantized tensors; one that gives floats stays as it is."""
+    found = dequantized(node.args[0])
+    if found is None or unary(node) is None:
+        return False
+    tail = read_tail(node, adds=False)
+    if tail.output is None:
+        return False
+    name, numbers = unary(node) or ("", [])
+    source, qparams = found
+    names, values = [name, *tail.names], [*numbers, *tail.numbers]
+    arguments = (
+        source, qparams.scale, qparams.zero_point, *_output(tail.output), ",".join(names), values
+    )  # fmt: skip
+    return replace_tail(model, tail, ao.requantize.default, arguments)
+
+
+def _batched(node: fx.Node, rank: int) -> bool:
+    value = node.args[0].meta.get("val")
+    return value is None or value.dim() == rank + 2
+
+
+def _numbers(value: Any, rank: int) -> list[Any]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * rank if len(values) == 1 else values
+
+
+def _stride(node: fx.Node, rank: int) -> list[Any]:
+    """Stride as numbers: torch's default is the size of the window."""
+    return _numbers(argument(node, 2) or node.args[1], rank)
+
+
+def _max_pool(model: fx.GraphModule, node: fx.Node) -> bool:
+    """The largest of a window is the largest of the integers; the dequantize moves behind."""
+    rank, target = _MAX_POOL[node.target]
+    found = dequantized(node.args[0])
+    if found is None or not _batched(node, rank):
+        return False
+    arguments = (
+        found[0], _numbers(node.args[1], rank), _stride(node, rank), _numbers(argument(node, 3, 0), rank),
+        _numbers(argument(node, 4, 1), rank), argument(node, 5, False),
+    )  # fmt: skip
+    with model.graph.inserting_before(node):
+        pooled = model.graph.call_function(target, arguments)
+        back = model.graph.call_function(node.args[0].target, (pooled, *node.args[0].args[1:]))
+    inherit_meta(pooled, node)
+    inherit_meta(back, node)
+    pooled.meta.pop("val", None)
+    node.replace_all_uses_with(back)
+    model.graph.erase_node(node)
+    return True
+
+
+def _average(model: fx.GraphModule, node: fx.Node, rank: int, target: Any, rest: tuple[Any, ...]) -> bool:
+    found = dequantized(node.args[0])
+    if found is None or not _batched(node, rank):
+        return False
+    tail = Tail([node])
+    after = only_user(node)
+    output = quantize_qparams(after)
+    if output is not None and output.full_range:
+        tail.nodes.append(after)
+        tail.output = output
+    source, qparams = found
+    arguments = (source, qparams.scale, qparams.zero_point, *_output(tail.output), *rest)
+    return replace_tail(model, tail, target, arguments)
+
+
+def _avg_pool(model: fx.GraphModule, node: fx.Node) -> bool:
+    rank, target = _AVG_POOL[node.target]
+    rest = (
+        _numbers(node.args[1], rank), _stride(node, rank),
+        _numbers(argument(node, 3, 0), rank), argument(node, 4, False), argument(node, 5, True),
+        argument(node, 6),
+    )  # fmt: skip
+    return _average(model, node, rank, target, rest)
+
+
+def _adaptive(model: fx.GraphModule, node: fx.Node) -> bool:
+    rank, target = _ADAPTIVE[node.target]
+    return _average(model, node, rank, target, (_numbers(node.args[1], rank),))
+
+
+def _mean(model: fx.GraphModule, node: fx.Node) -> bool:
+    """Mean over all spatial dimensions is adaptive pooling to one position."""
+    value = node.args[0].meta.get("val")
+    if value is None or value.dim() not in (3, 4, 5) or len(node.args) < 2 or node.args[1] is None:
+        return False
+    rank = value.dim() - 2
+    if sorted(d % value.dim() for d in node.args[1]) != list(range(2, value.dim())):
+        return False
+    if node.kwargs.get("dtype") not in (None, torch.float32) or dequantized(node.args[0]) is None:
+        return False
+    target = {1: aten.adaptive_avg_pool1d, 2: aten.adaptive_avg_pool2d, 3: aten.adaptive_avg_pool3d}[rank]
+    with model.graph.inserting_before(node):
+        pooled = model.graph.call_function(target.default, (node.args[0], [1] * rank))
+        result = pooled
+        if not argument(node, 2, False):
+            result = model.graph.call_function(aten.flatten.using_ints, (pooled, 1))
+    inherit_meta(result, node)
+    node.replace_all_uses_with(result)
+    model.graph.erase_node(node)
+    return True  # the pooling is lowered on its own
+
+
+def _cat(model: fx.GraphModule, node: fx.Node) -> bool:
+    """Cat of quantized tensors: each is brought to the output's qparams, then joined."""
+    after = only_user(node)
+    output = quantize_qparams(after)
+    sources = [dequantized(n) for n in node.args[0]]
+    if after is None or output is None or not output.full_range or any(s is None for s in sources):
+        return False
+    joined = []
+    with model.graph.inserting_before(after):
+        for found in sources:
+            assert found is not None
+            source, qparams = found
+            if not qparams.same_steps(output):
+                source = model.graph.call_function(
+                    ao.requantize.default, (source, qparams.scale, qparams.zero_point, *_output(output))
+                )
+                inherit_meta(source, node)
+                source.meta.pop("val", None)
+            joined.append(source)
+        result = model.graph.call_function(node.target, (joined, *node.args[1:]))
+    inherit_meta(result, node)
+    if "val" in after.meta:
+        result.meta["val"] = after.meta["val"]
+    after.replace_all_uses_with(result)
+    model.graph.erase_node(after)
+    model.graph.erase_node(node)
+    return True
+
+
+Rule = Callable[[fx.GraphModule, fx.Node], bool]
+_RULES: dict[Any, Rule] = {
+    **dict.fromkeys(ADD, lambda model, node: _binary(model, node, ao.add.default)),
+    **dict.fromkeys(MUL, lambda model, node: _binary(model, node, ao.mul.default)),
+    **dict.fromkeys(_MAX_POOL, _max_pool),
+    **dict.fromkeys(_AVG_POOL, _avg_pool),
+    **dict.fromkeys(_ADAPTIVE, _adaptive),
+    aten.mean.dim: _mean,
+    aten.cat.default: _cat,
+}
+
+
+def lower_between(model: fx.GraphModule, node: fx.Node) -> bool:
+    """Replaces one node with all that it absorbs.
+
+    Returns:
+        Whether it did.
+    """
+    if node.op != "call_function":
+        return False
+    rule = _RULES.get(node.target)
+    return rule(model, node) if rule is not None else _activation(model, node)

@@ -1,0 +1,67 @@
+"""Checks that inputs have the sizes that a graph was exported for."""
+
+import torch
+from torch import fx, nn
+
+from torch_ao_ext.quantization.pt2e._graph import HOOKS
+
+# The module of such checks that torch.export adds; it works on Python numbers only, so that
+# neither torch.jit.trace nor pickle takes it.
+_EXPORTED = "_guards_fn"
+
+
+class InputCheck(nn.Module):
+    """Raises for a tensor of other sizes or another dtype than the graph was made for.
+
+    Args:
+        expected: for each input its name, sizes (None: free) and dtype; None: no tensor.
+    """
+
+    _is_impure = True  # nobody reads what it returns
+
+    def __init__(self, expected: list[tuple[str, list[int | None], torch.dtype] | None]) -> None:
+        super().__init__()
+        self.expected = expected
+
+    def forward(self, *inputs: torch.Tensor) -> None:
+        """Compares; a trace has its own sizes and is not checked."""
+        if torch.jit.is_tracing():
+            return
+        for value, known in zip(inputs, self.expected, strict=True):
+            if known is None or not isinstance(value, torch.Tensor):
+                continue
+            name, sizes, dtype = known
+            if value.dtype != dtype:
+                raise TypeError(f"lowered model: input '{name}' must have dtype {dtype}, got {value.dtype}")
+            fits = value.dim() == len(sizes) and all(
+                want is None or have == want for have, want in zip(value.shape, sizes, strict=True)
+            )
+            if not fits:
+                text = ", ".join("*" if want is None else str(want) for want in sizes)
+                raise ValueError(
+                    f"lowered model: input '{name}' must have sizes [{text}], for which the model was "
+                    f"exported, got {list(value.shape)}"
+                )
+
+
+def _expected(node: fx.Node) -> tuple[str, list[int | None], torch.dtype] | None:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return None
+    return node.name, [s if isinstance(s, int) else None for s in value.shape], value.dtype
+
+
+def check_inputs(model: fx.GraphModule) -> None:
+    """Puts an InputCheck in the place of torch.export's checks; in place."""
+    for hooks in HOOKS:
+        getattr(model, hooks).clear()
+    for node in list(model.graph.nodes):
+        if node.op == "call_module" and node.target == _EXPORTED:
+            model.graph.erase_node(node)
+    placeholders = [node for node in model.graph.nodes if node.op == "placeholder"]
+    expected = [_expected(node) for node in placeholders]
+    if not any(expected):
+        return
+    model.add_module("input_check", InputCheck(expected))
+    with model.graph.inserting_after(placeholders[-1]):
+        model.graph.call_module("input_check", tuple(placeholders))

@@ -1,0 +1,144 @@
+"""Convolutions, linears and embeddings of quantized tensors become one operator each."""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail
+from torch_ao_ext._lower._qdq import dequantized, dynamically_quantized
+from torch_ao_ext._lower._weights import Constants, NotLowered
+from torch_ao_ext.quantization.pt2e._graph import tensor_of
+from torch_ao_ext.quantization.quantizer._targets import (
+    CONV,
+    CONV_TRANSPOSE,
+    LINEAR,
+    RANK,
+    argument,
+    aten,
+    is_call,
+)
+
+EMBEDDING = {aten.embedding.default}
+PRODUCTS = CONV | CONV_TRANSPOSE | LINEAR | EMBEDDING
+
+
+def _numbers(value: Any, rank: int) -> list[Any]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * rank if len(values) == 1 else values
+
+
+def _padding(node: fx.Node, kernel: list[int], dilation: list[int]) -> list[int]:
+    """Padding as numbers; "same" only where both sides are equal."""
+    value = argument(node, 4, 0)
+    if not isinstance(value, str):
+        return _numbers(value, len(kernel))
+    if value == "valid":
+        return [0] * len(kernel)
+    total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    if any(t % 2 for t in total):
+        raise NotLowered("padding 'same' is wider on one side")
+    return [t // 2 for t in total]
+
+
+def _geometry(node: fx.Node, weight: torch.Tensor) -> tuple[Any, ...]:
+    """stride, padding, (output_padding,) dilation and groups in the operator's order."""
+    rank = RANK[node.target]
+    value = node.args[0].meta.get("val")
+    if value is not None and value.dim() != rank + 2:
+        raise NotLowered(f"its input has {value.dim()} dimensions; needs {rank + 2}, with a batch")
+    stride = _numbers(argument(node, 3, 1), rank)
+    if is_call(node, CONV_TRANSPOSE):
+        return (
+            stride, _numbers(argument(node, 4, 0), rank), _numbers(argument(node, 5, 0), rank),
+            argument(node, 6, 1), _numbers(argument(node, 7, 1), rank),
+        )  # fmt: skip
+    dilation = _numbers(argument(node, 5, 1), rank)
+    padding = _padding(node, list(weight.shape[2:]), dilation)
+    return stride, padding, dilation, argument(node, 6, 1)
+
+
+def _operator(node: fx.Node) -> Any:
+    if is_call(node, LINEAR):
+        return torch.ops.torch_ao.linear.default
+    name = "conv_transpose" if is_call(node, CONV_TRANSPOSE) else "conv"
+    return getattr(torch.ops.torch_ao, f"{name}{RANK[node.target]}d").default
+
+
+def _other(tail: Tail) -> tuple[Any, float, int]:
+    qparams = tail.other_qparams
+    if qparams is None:
+        return tail.other, 1.0, 0
+    return tail.other, qparams.scale, qparams.zero_point
+
+
+def _lower_static(model: fx.GraphModule, node: fx.Node, constants: Constants) -> None:
+    found = dequantized(node.args[0])
+    if found is None:
+        raise NotLowered("its input is not quantized")
+    source, qparams = found
+    transposed = is_call(node, CONV_TRANSPOSE)
+    groups = argument(node, 6, 1) if transposed else 1
+    weight = constants.weight(node.args[1], 1 if transposed else 0, groups)
+    path = weight.values.target.rpartition(".")[0]
+    bias = constants.bias(argument(node, 2), path)
+    geometry: tuple[Any, ...] = ()
+    if not is_call(node, LINEAR):
+        values = tensor_of(model, weight.values)
+        assert values is not None
+        geometry = _geometry(node, values)
+    tail = read_tail(node)
+    out = tail.output
+    arguments = (
+        source, qparams.scale, qparams.zero_point, weight.values, weight.scale, weight.zero_point, bias,
+        1.0 if out is None else out.scale, 0 if out is None else out.zero_point,
+        torch.float32 if out is None else out.dtype,
+        *geometry, ",".join(tail.names), tail.numbers, *_other(tail),
+    )  # fmt: skip
+    replace_tail(model, tail, _operator(node), arguments)
+
+
+def _lower_dynamic(model: fx.GraphModule, node: fx.Node, constants: Constants) -> None:
+    found = dynamically_quantized(node.args[0])
+    assert found is not None
+    if not is_call(node, LINEAR):
+        raise NotLowered("only linear has an operator for inputs quantized at run time")
+    if found.symmetric and (found.low, found.high) != (-127, 127):
+        raise NotLowered(
+            f"its input is quantized symmetrically to [{found.low}, {found.high}]; needs [-127, 127]"
+        )
+    if not found.symmetric and found.high - found.low not in (255, 127):
+        raise NotLowered(f"its input is quantized to [{found.low}, {found.high}]; needs 8 or 7 bits")
+    weight = constants.weight(node.args[1], 0, 1)
+    bias = constants.bias(argument(node, 2), weight.values.target.rpartition(".")[0])
+    tail = read_tail(node)
+    if tail.output is not None:  # the operator gives floats
+        tail.nodes.pop()
+        if not tail.output.full_range:
+            tail.names.pop()
+            del tail.numbers[-2:]
+    arguments = (
+        found.node, weight.values, weight.scale, weight.zero_point, bias, False, found.symmetric,
+        found.high - found.low == 127, torch.float32, ",".join(tail.names), tail.numbers,
+        tail.other_float,
+    )  # fmt: skip
+    replace_tail(model, tail, torch.ops.torch_ao.linear_dynamic.default, arguments)
+
+
+def _lower_embedding(model: fx.GraphModule, node: fx.Node, constants: Constants) -> None:
+    rows = constants.rows(node.args[0])
+    replace_tail(model, Tail([node]), torch.ops.torch_ao.embedding.default, (rows, node.args[1]))
+
+
+def lower_product(model: fx.GraphModule, node: fx.Node, constants: Constants) -> None:
+    """Replaces a conv, linear or embedding, with all that it absorbs.
+
+    Raises:
+        NotLowered: with the reason; the graph is as before.
+    """
+    if is_call(node, EMBEDDING):
+        _lower_embedding(model, node, constants)
+    elif dynamically_quantized(node.args[0]) is not None:
+        _lower_dynamic(model, node, constants)
+    else:
+        _lower_static(model, node, constants)

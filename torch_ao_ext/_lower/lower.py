@@ -1,0 +1,183 @@
+"""The passes of `lower`, in order."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+from torch_ao_ext._engines import set_engine
+from torch_ao_ext._graph_ops import REASON
+from torch_ao_ext._lower._elementwise import lower_between
+from torch_ao_ext._lower._inputs import check_inputs
+from torch_ao_ext._lower._moves import (
+    cancel,
+    lift_quantize,
+    relu_of_integers,
+    sink_dequantize,
+)
+from torch_ao_ext._lower._products import PRODUCTS, lower_product
+from torch_ao_ext._lower._rest import lower_rest
+from torch_ao_ext._lower._weights import Constants, NotLowered
+from torch_ao_ext.ops import service
+from torch_ao_ext.quantization.pt2e._graph import (
+    check_graph_module,
+    copy_graph_module,
+    remove_unused,
+    where,
+)
+from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts, fold_pads
+from torch_ao_ext.quantization.pt2e.convert import fold_constants
+from torch_ao_ext.quantization.quantizer._targets import is_call
+
+__all__ = ["lower"]
+
+_BACKENDS = ("auto", "onednn", "xnnpack", "native", "reference")
+
+
+def _lower_products(model: fx.GraphModule) -> None:
+    constants = Constants(model)
+    for node in list(model.graph.nodes):
+        if not is_call(node, PRODUCTS):
+            continue
+        try:
+            lower_product(model, node, constants)
+        except NotLowered as reason:
+            node.meta[REASON] = str(reason)
+
+
+_Rule = Callable[[fx.GraphModule, fx.Node], bool]
+
+
+def _sweep(model: fx.GraphModule, *rules: _Rule) -> None:
+    """Applies the rules to every node until nothing changes."""
+    changed = True
+    while changed:
+        changed = False
+        for node in list(model.graph.nodes):
+            if node.op == "call_function":
+                changed |= any(rule(model, node) for rule in rules)
+        model.graph.eliminate_dead_code()
+
+
+@contextlib.contextmanager
+def _engine(backend: str) -> Iterator[None]:
+    """Weights packed inside run on this engine."""
+    before = service.info()["engine"]
+    set_engine(backend)
+    try:
+        yield
+    finally:
+        set_engine(before)
+
+
+def _check(model: Any, example_inputs: Any, backend: Any, strict: Any) -> None:
+    check_graph_module("lower", model)
+    if example_inputs is not None and not isinstance(example_inputs, (tuple, list)):
+        raise TypeError(
+            "lower: argument 'example_inputs' must be a tuple of inputs, "
+            f"got {type(example_inputs).__name__}"
+        )
+    if backend not in _BACKENDS:
+        raise ValueError(f"lower: argument 'backend' must be one of {', '.join(_BACKENDS)}, got {backend!r}")
+    if not isinstance(strict, bool):
+        raise TypeError(f"lower: argument 'strict' must be a bool, got {strict!r}")
+    if backend != "auto" and example_inputs is None:
+        raise ValueError(
+            "lower: argument 'example_inputs' must be given with a backend, which is chosen when the "
+            f"weights are packed, got None with backend {backend!r}"
+        )
+
+
+def lower(
+    model: fx.GraphModule,
+    example_inputs: tuple[Any, ...] | None = None,
+    backend: str = "auto",
+    strict: bool = False,
+) -> fx.GraphModule:
+    """Makes int8 operators of a converted graph: they run in plain eager mode, without a compiler.
+
+    `dequantize -> conv or linear -> activations and add -> quantize` becomes one operator;
+    operators that only move values run on the integers; what has no int8 operator stays
+    float and `report` says why. A linear with inputs quantized at run time takes their range
+    from the data alone: the smallest scale of the observer (eps) does not apply.
+
+    Args:
+        model: from convert_pt2e; left as it is.
+        example_inputs: run once, which packs the weights; None packs at the first call.
+        backend: "auto", or the engine that the weights are packed for: "onednn", "xnnpack",
+            "native", "reference".
+        strict: raise when an operator with quantized weights stays float, or nothing is
+            lowered; by default the latter warns.
+
+    Returns:
+        A new graph module.
+
+    Raises:
+        TypeError: not a graph module; example_inputs no tuple.
+        ValueError: unknown backend, a backend without example_inputs; with strict, an
+            operator that stays float, by node and reason.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+        >>> from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
+        >>> x, model = torch.randn(2, 8), torch.nn.Linear(8, 4).eval()
+        >>> quantizer = x86.X86InductorQuantizer()
+        >>> _ = quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+        >>> prepared = prepare_pt2e(torch.export.export(model, (x,)).module(), quantizer)
+        >>> _ = prepared(x)
+        >>> torch_ao_ext.report(torch_ao_ext.lower(convert_pt2e(prepared))).int8["linear"]
+        1
+    """
+    _check(model, example_inputs, backend, strict)
+    model = copy_graph_module(model)
+    drop_dropouts(model)
+    fold_constants(model)
+    fold_pads(model)
+    _sweep(model, lift_quantize, sink_dequantize)
+    _lower_products(model)
+    _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, lower_between)
+    lower_rest(model)
+    check_inputs(model)
+    remove_unused(model)
+    model.graph.lint()
+    model.recompile()
+    _complain(model, strict)
+    if example_inputs is not None:
+        forced = contextlib.nullcontext() if backend == "auto" else _engine(backend)
+        with forced, torch.no_grad():
+            model(*example_inputs)
+    return model
+
+
+def _is_dequantize(node: fx.Node) -> bool:
+    return node.op == "call_function" and "dequantize_per_" in str(node.target)
+
+
+def _computes(node: fx.Node) -> bool:
+    """Whether a node is one of our operators, and more than a change of type."""
+    name = str(node.target)
+    return node.op == "call_function" and name.startswith("torch_ao.") and "quantize_per_tensor" not in name
+
+
+def _complain(model: fx.GraphModule, strict: bool) -> None:
+    # Only where the quantizer asked for int8.
+    floats = [n for n in model.graph.nodes if REASON in n.meta and any(_is_dequantize(i) for i in n.all_input_nodes)]
+    if strict and floats:
+        first = floats[0]
+        raise ValueError(
+            f"lower: argument 'model' must run in int8 throughout when strict, got {len(floats)} float "
+            f"operators; {where(first)}: {first.meta[REASON]}"
+        )
+    if any(_computes(node) for node in model.graph.nodes):
+        return
+    message = (
+        "lower: argument 'model' must hold an operator of quantized tensors that has an int8 form, as "
+        "convert_pt2e makes, got none"
+    )
+    if strict:
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=3)

@@ -1,0 +1,139 @@
+"""Post-training quantization of exported graphs: prepare, calibrate, convert."""
+
+import warnings
+
+from torch import fx
+
+from torch_ao_ext.quantization.pt2e._batch_norm import fold_batch_norms
+from torch_ao_ext.quantization.pt2e._graph import (
+    check_graph_module,
+    copy_graph_module,
+    remove_unused,
+    where,
+)
+from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts, fold_pads
+from torch_ao_ext.quantization.pt2e.convert import convert
+from torch_ao_ext.quantization.pt2e.duplicate_dq_pass import DuplicateDQPass
+from torch_ao_ext.quantization.pt2e.export_utils import disallow_train_eval, training_nodes
+from torch_ao_ext.quantization.pt2e.port_metadata_pass import PortNodeMetaForQDQ
+from torch_ao_ext.quantization.pt2e.prepare import is_observer, prepare
+from torch_ao_ext.quantization.quantizer.quantizer import Q_ANNOTATION_KEY, Quantizer
+from torch_ao_ext.quantization.quantizer.utils import is_valid_annotation
+
+__all__ = ["convert_pt2e", "prepare_pt2e"]
+
+
+def _check_prepare(function: str, model: fx.GraphModule, quantizer: Quantizer) -> None:
+    check_graph_module(function, model)
+    if not isinstance(quantizer, Quantizer):
+        raise TypeError(
+            f"{function}: argument 'quantizer' must be a torch_ao_ext.quantization.quantizer.Quantizer, "
+            f"got {type(quantizer).__module__}.{type(quantizer).__qualname__}"
+        )
+    if any(is_observer(module) for module in model.modules()):
+        raise ValueError(
+            f"{function}: argument 'model' must not be prepared yet, got a model with observers"
+        )
+
+
+def _annotate(function: str, model: fx.GraphModule, quantizer: Quantizer) -> fx.GraphModule:
+    model = quantizer.transform_for_annotation(model)
+    quantizer.annotate(model)
+    quantizer.validate(model)
+    if not any(is_valid_annotation(node.meta.get(Q_ANNOTATION_KEY)) for node in model.graph.nodes):
+        raise ValueError(
+            f"{function}: argument 'quantizer' must annotate a node of the model, got none from "
+            f"{type(quantizer).__name__}; set its config (set_global), and check that the model has "
+            "operators that it knows"
+        )
+    return model
+
+
+def prepare_pt2e(model: fx.GraphModule, quantizer: Quantizer) -> fx.GraphModule:
+    """Folds batch norms and zero padding into convs, lets the quantizer annotate, inserts observers.
+
+    Args:
+        model: `torch.export.export(model.eval(), example_inputs).module()`; left as it is,
+            its tensors are shared.
+        quantizer: says what is quantized, e.g. an X86InductorQuantizer.
+
+    Returns:
+        The prepared graph module: run it on example data, then call convert_pt2e.
+
+    Raises:
+        TypeError: not an exported graph module, not a Quantizer.
+        ValueError: exported in training mode, prepared before, or nothing to quantize.
+
+    Example:
+        >>> import torch
+        >>> from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+        >>> from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
+        >>> x, model = torch.randn(2, 8), torch.nn.Linear(8, 4).eval()
+        >>> quantizer = x86.X86InductorQuantizer()
+        >>> _ = quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+        >>> prepared = prepare_pt2e(torch.export.export(model, (x,)).module(), quantizer)
+        >>> _ = prepared(x)
+        >>> convert_pt2e(prepared)(x).shape
+        torch.Size([2, 4])
+    """
+    _check_prepare("prepare_pt2e", model, quantizer)
+    training = training_nodes(model)
+    if training:
+        raise ValueError(
+            "prepare_pt2e: argument 'model' must be exported in evaluation mode (model.eval() before "
+            f"export), got training mode at {where(training[0])}"
+        )
+    model = copy_graph_module(model)
+    drop_dropouts(model)
+    fold_batch_norms(model)
+    fold_pads(model)
+    model = _annotate("prepare_pt2e", model, quantizer)
+    model = prepare(model, is_qat=False, obs_or_fq_callback=quantizer.prepare_obs_or_fq_callback)
+    remove_unused(model)
+    return disallow_train_eval(model)
+
+
+def convert_pt2e(
+    model: fx.GraphModule,
+    use_reference_representation: bool = False,
+    fold_quantize: bool = True,
+    strict: bool = False,
+) -> fx.GraphModule:
+    """Replaces the observers of a calibrated model by quantize and dequantize operators.
+
+    The result computes in float between them; `torch_ao_ext.lower` makes int8 operators
+    of it, torch.compile fuses it by itself.
+
+    Args:
+        model: from prepare_pt2e, calibrated; left as it is.
+        use_reference_representation: integer arithmetic in ATen operators; not available.
+        fold_quantize: store weights as integers; False keeps them float behind a quantize.
+        strict: raise when nothing is quantized, instead of a warning.
+
+    Returns:
+        A new graph module.
+
+    Raises:
+        TypeError: not a graph module.
+        ValueError: an observer without data, by node and line; an unsupported dtype;
+            use_reference_representation.
+    """
+    check_graph_module("convert_pt2e", model)
+    for name, value in (("fold_quantize", fold_quantize), ("strict", strict)):
+        if not isinstance(value, bool):
+            raise TypeError(f"convert_pt2e: argument '{name}' must be a bool, got {value!r}")
+    if use_reference_representation:
+        raise ValueError(
+            "convert_pt2e: argument 'use_reference_representation' must be False in this version, got True"
+        )
+    model = copy_graph_module(model)
+    quantized = convert(model, fold_quantize)
+    if not quantized:
+        message = "convert_pt2e: argument 'model' must hold observers of tensors to quantize, got none"
+        if strict:
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=2)
+    DuplicateDQPass()(model)
+    PortNodeMetaForQDQ()(model)
+    model.recompile()
+    return disallow_train_eval(model)
