@@ -143,7 +143,9 @@ def read_tail(node: fx.Node, adds: bool = True) -> Tail:
     if output is not None:
         if not output.full_range:  # integers saturate at the dtype's range, so cut before
             tail.names.append("clamp")
-            tail.numbers += [(bound - output.zero_point) * output.scale for bound in (output.low, output.high)]
+            tail.numbers += [
+                (bound - output.zero_point) * output.scale for bound in (output.low, output.high)
+            ]
         tail.output = output
         tail.nodes.append(after)
     return tail

@@ -95,9 +95,7 @@ class Constants:
         if zero_point.is_floating_point():
             raise NotLowered("its weight has float zero points")
         if groups > 1:
-            scales = self.add(
-                (source, node.args[1].target, groups), f"{prefix}_scale", scale.repeat(groups)
-            )
+            scales = self.add((source, node.args[1].target, groups), f"{prefix}_scale", scale.repeat(groups))
         else:
             scales = self._moved(node.args[1], scale)
         if not bool(zero_point.any()):
@@ -144,7 +142,9 @@ class Constants:
             return self._moved(node, value)
         # A parameter would take every call through autograd.
         name = f"{path}.qbias" if path else "_qbias"
-        return self.add(("bias", node.target if node.op == "get_attr" else node), name, value.detach().clone())
+        return self.add(
+            ("bias", node.target if node.op == "get_attr" else node), name, value.detach().clone()
+        )
 
     def _dequantized_bias(self, node: fx.Node) -> torch.Tensor | None:
         ops = _decomposed.operators()

@@ -77,8 +77,7 @@ def _check(model: Any, example_inputs: Any, backend: Any, strict: Any) -> None:
     check_graph_module("lower", model)
     if example_inputs is not None and not isinstance(example_inputs, (tuple, list)):
         raise TypeError(
-            "lower: argument 'example_inputs' must be a tuple of inputs, "
-            f"got {type(example_inputs).__name__}"
+            f"lower: argument 'example_inputs' must be a tuple of inputs, got {type(example_inputs).__name__}"
         )
     if backend not in _BACKENDS:
         raise ValueError(f"lower: argument 'backend' must be one of {', '.join(_BACKENDS)}, got {backend!r}")
@@ -165,7 +164,9 @@ def _computes(node: fx.Node) -> bool:
 
 def _complain(model: fx.GraphModule, strict: bool) -> None:
     # Only where the quantizer asked for int8.
-    floats = [n for n in model.graph.nodes if REASON in n.meta and any(_is_dequantize(i) for i in n.all_input_nodes)]
+    floats = [
+        n for n in model.graph.nodes if REASON in n.meta and any(_is_dequantize(i) for i in n.all_input_nodes)
+    ]
     if strict and floats:
         first = floats[0]
         raise ValueError(

@@ -26,7 +26,9 @@ def operators() -> Any:
     return torch.ops.quantized_decomposed
 
 
-def _quantize(x: torch.Tensor, scale: Any, zero_point: Any, low: int, high: int, dtype: torch.dtype) -> torch.Tensor:
+def _quantize(
+    x: torch.Tensor, scale: Any, zero_point: Any, low: int, high: int, dtype: torch.dtype
+) -> torch.Tensor:
     return torch.clamp(torch.round(x * (1.0 / scale)) + zero_point, low, high).to(dtype)
 
 

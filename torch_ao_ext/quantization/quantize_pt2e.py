@@ -31,9 +31,7 @@ def _check_prepare(function: str, model: fx.GraphModule, quantizer: Quantizer) -
             f"got {type(quantizer).__module__}.{type(quantizer).__qualname__}"
         )
     if any(is_observer(module) for module in model.modules()):
-        raise ValueError(
-            f"{function}: argument 'model' must not be prepared yet, got a model with observers"
-        )
+        raise ValueError(f"{function}: argument 'model' must not be prepared yet, got a model with observers")
 
 
 def _annotate(function: str, model: fx.GraphModule, quantizer: Quantizer) -> fx.GraphModule:

@@ -22,7 +22,9 @@ class Residual(nn.Module):
         self.c2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.b2 = nn.BatchNorm2d(width)
         same = channels == width and stride == 1
-        self.down = None if same else nn.Sequential(nn.Conv2d(channels, width, 1, stride), nn.BatchNorm2d(width))
+        self.down = (
+            None if same else nn.Sequential(nn.Conv2d(channels, width, 1, stride), nn.BatchNorm2d(width))
+        )
 
     def forward(self, x):
         y = self.b2(self.c2(torch.relu(self.b1(self.c1(x)))))

@@ -116,7 +116,10 @@ def test_what_is_refused():
 
 @pytest.mark.parametrize(
     ("dtype", "message"),
-    [(torch.int64, "dtype must be int8, uint8, int16 or int32"), (torch.int8, "must be dynamic or have a float dtype")],
+    [
+        (torch.int64, "dtype must be int8, uint8, int16 or int32"),
+        (torch.int8, "must be dynamic or have a float dtype"),
+    ],
 )
 def test_observers_that_cannot_be_converted(dtype, message):
     class Placeholders(type(quantizer("x86"))):

@@ -60,9 +60,7 @@ def free_name(model: nn.Module, prefix: str) -> str:
     return name
 
 
-def add_constant(
-    model: fx.GraphModule, name: str, value: torch.Tensor, replaces: Any = None
-) -> fx.Node:
+def add_constant(model: fx.GraphModule, name: str, value: torch.Tensor, replaces: Any = None) -> fx.Node:
     """Registers a buffer at a (dotted) name and returns its get_attr node.
 
     The caller sets the insertion point.

@@ -57,8 +57,7 @@ class Groups:
             candidates += [
                 (source, user)
                 for user in source.users
-                if (source, user) in self._specs
-                and user.meta[Q_ANNOTATION_KEY].allow_implicit_sharing
+                if (source, user) in self._specs and user.meta[Q_ANNOTATION_KEY].allow_implicit_sharing
             ]
             for other in candidates:
                 if other != key and self.spec(other) == self.spec(key):

@@ -248,5 +248,3 @@ def convert(model: fx.GraphModule, fold_quantize: bool = True) -> int:
         warnings.filterwarnings("ignore", message="must run observer before calling calculate_qparams")
         converter.run()
     return converter.quantized
-
-

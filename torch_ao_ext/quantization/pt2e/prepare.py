@@ -118,8 +118,7 @@ def _specs(model: fx.GraphModule) -> dict[EdgeOrNode, QuantizationSpecBase]:
         for source, spec in annotation.input_qspec_map.items():
             if source not in node.all_input_nodes:
                 raise ValueError(
-                    f"prepare_pt2e: the annotation of {where(node)} must name its own inputs, "
-                    f"got '{source}'"
+                    f"prepare_pt2e: the annotation of {where(node)} must name its own inputs, got '{source}'"
                 )
             if spec is not None:
                 found[(source, node)] = spec

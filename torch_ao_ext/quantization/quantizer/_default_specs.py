@@ -44,9 +44,7 @@ def weight_spec(quant_min: int, quant_max: int, is_qat: bool, per_channel: bool)
     """int8, symmetric, per output channel (axis 0) or per tensor."""
     factory: Any
     if is_qat:
-        observer = (
-            MovingAveragePerChannelMinMaxObserver if per_channel else MovingAverageMinMaxObserver
-        )
+        observer = MovingAveragePerChannelMinMaxObserver if per_channel else MovingAverageMinMaxObserver
         factory = FusedMovingAvgObsFakeQuantize.with_args(observer=observer, **_EPS)
     else:
         factory = (PerChannelMinMaxObserver if per_channel else MinMaxObserver).with_args(**_EPS)

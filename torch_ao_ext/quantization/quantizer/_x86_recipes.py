@@ -58,9 +58,7 @@ class X86Annotation(QuantizationAnnotation):
     _is_output_of_quantized_pattern: bool = False
 
 
-def _annotate(
-    node: fx.Node, inputs: dict[fx.Node, QuantizationSpecBase | None], last: bool
-) -> None:
+def _annotate(node: fx.Node, inputs: dict[fx.Node, QuantizationSpecBase | None], last: bool) -> None:
     node.meta[Q_ANNOTATION_KEY] = X86Annotation(
         input_qspec_map=inputs, _annotated=True, _is_output_of_quantized_pattern=last
     )
@@ -170,7 +168,9 @@ def annotate_between(model: fx.GraphModule, table: ConfigTable) -> None:
         if not is_call(node, SAME_QPARAMS) or is_annotated(node) or not _wanted(node):
             continue
         config = table.find(node)
-        tensors = list(dict.fromkeys(n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)))
+        tensors = list(
+            dict.fromkeys(n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor))
+        )
         if config is None or not tensors or not all(_quantized(n) for n in tensors):
             continue
         first = SharedQuantizationSpec((tensors[0], node))

@@ -1,5 +1,7 @@
 """Annotates the weights of embeddings, row by row."""
 
+import functools
+
 import torch
 from torch import fx
 
@@ -18,6 +20,7 @@ __all__ = ["EmbeddingQuantizer", "get_embedding_operators_config"]
 _EMBEDDING = torch.ops.aten.embedding.default
 
 
+@functools.lru_cache
 def get_embedding_operators_config() -> OperatorConfig:
     """The config of embedding rows: uint8 with a float scale and zero point for each row."""
     weight = QuantizationSpec(

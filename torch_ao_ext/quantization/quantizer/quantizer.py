@@ -40,9 +40,7 @@ def _check_range(spec: Any) -> None:
 
 def _check_axis(spec: Any) -> None:
     if spec.ch_axis is not None and spec.ch_axis < 0:
-        raise ValueError(
-            f"{type(spec).__name__}: argument 'ch_axis' must be at least 0, got {spec.ch_axis}"
-        )
+        raise ValueError(f"{type(spec).__name__}: argument 'ch_axis' must be at least 0, got {spec.ch_axis}")
 
 
 @dataclass(eq=True, frozen=True)
@@ -172,7 +170,7 @@ class Quantizer(ABC):
     def validate(self, model: fx.GraphModule) -> None:
         """Raises when the backend cannot run the annotated graph."""
 
-    def prepare_obs_or_fq_callback(
+    def prepare_obs_or_fq_callback(  # noqa: B027
         self, model: fx.GraphModule, edge_or_node_to_obs_or_fq: dict[EdgeOrNode, Any]
     ) -> None:
         """Changes the observers before they are inserted; by default not at all."""

@@ -105,9 +105,7 @@ def _annotation(node: fx.Node) -> QuantizationAnnotation:
     return node.meta.setdefault(Q_ANNOTATION_KEY, QuantizationAnnotation())
 
 
-def annotate_input_qspec_map(
-    node: fx.Node, input_node: fx.Node, qspec: QuantizationSpecBase | None
-) -> None:
+def annotate_input_qspec_map(node: fx.Node, input_node: fx.Node, qspec: QuantizationSpecBase | None) -> None:
     """Sets the spec of one argument of a node."""
     _annotation(node).input_qspec_map[input_node] = qspec
 
@@ -119,9 +117,7 @@ def annotate_output_qspec(node: fx.Node, qspec: QuantizationSpecBase | None) -> 
 
 def is_annotated(*nodes: fx.Node) -> bool:
     """Whether a quantizer has decided about one of the nodes."""
-    return any(
-        Q_ANNOTATION_KEY in node.meta and node.meta[Q_ANNOTATION_KEY]._annotated for node in nodes
-    )
+    return any(Q_ANNOTATION_KEY in node.meta and node.meta[Q_ANNOTATION_KEY]._annotated for node in nodes)
 
 
 def mark_annotated(*nodes: fx.Node) -> None:

@@ -120,9 +120,7 @@ class X86InductorQuantizer(Quantizer):
     def _mode(self) -> _Mode:
         configs = self._table.configs()
         inputs = [c.input_activation for c in configs if c.input_activation is not None]
-        return _Mode(
-            configs[0].is_qat if configs else None, inputs[0].is_dynamic if inputs else None
-        )
+        return _Mode(configs[0].is_qat if configs else None, inputs[0].is_dynamic if inputs else None)
 
     def _fits(self, config: QuantizationConfig | None, what: str) -> bool:
         """Whether a config may stand beside the others; warns when not."""
@@ -185,7 +183,7 @@ class X86InductorQuantizer(Quantizer):
         return self
 
     def _set_operator(self, key: Any, config: QuantizationConfig | None) -> "X86InductorQuantizer":
-        name = getattr(key, "__qualname__", repr(key))
+        name = getattr(key, "__name__", repr(key))
         operator = self.module_function_to_aten_operator_type.get(key)
         if operator is None:
             warnings.warn(

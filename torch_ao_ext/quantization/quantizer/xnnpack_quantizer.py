@@ -141,8 +141,7 @@ class XNNPACKQuantizer(Quantizer):
         """Sets the config of a module class and everything in its instances."""
         if not (isinstance(module_type, type) and issubclass(module_type, nn.Module)):
             raise TypeError(
-                "XNNPACKQuantizer: argument 'module_type' must be a class of modules, "
-                f"got {module_type!r}"
+                f"XNNPACKQuantizer: argument 'module_type' must be a class of modules, got {module_type!r}"
             )
         self._table.types[module_type] = quantization_config
         return self
