@@ -96,7 +96,9 @@ def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
     arguments = _arguments(node)
     source = arguments.get("weight")
     weight = _attribute(module, source)
-    fqn = _owner(node) if weight is None else source.target.rpartition(".")[0] or node.name
+    # Weights of lowered graphs lie at the root: there the node knows its module.
+    fqn = source.target.rpartition(".")[0] if weight is not None else ""
+    fqn = fqn or _owner(node)
     # A weight that is an input of the graph is known by its shape only.
     known = weight if weight is not None else getattr(source, "meta", {}).get("val")
     op = node.target._schema.name.split("::")[1]

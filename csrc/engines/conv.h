@@ -54,6 +54,7 @@ struct ConvProblem {
 // m is batch times the pixels of the output.
 struct ConvArgs : LinearArgs {
   int64_t batch = 0;
+  int64_t input_bytes = 0;  // of the whole input
   int64_t input_size[3] = {1, 1, 1};
   int64_t output_size[3] = {1, 1, 1};
 };

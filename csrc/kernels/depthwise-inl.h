@@ -47,5 +47,15 @@ void run_depthwise(const DepthwisePixel& p) {
   }
 }
 
+// [strip][tap][64]
+void pack_depthwise(const int8_t* weight, int64_t channels, int64_t taps, int8_t* packed) {
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t t = 0; t < taps; ++t)
+      packed[(c / kDepthwiseChannels * taps + t) * kDepthwiseChannels + c % kDepthwiseChannels] =
+          weight[c * taps + t];
+}
+
+constexpr DepthwiseKernels kDepthwiseKernels = {1, pack_depthwise, run_depthwise};
+
 }  // namespace
 }  // namespace tae::kernels

@@ -5,18 +5,14 @@
 
 namespace tae::kernels {
 
-void depthwise__avx2(const DepthwisePixel& p);
-void depthwise__avx512(const DepthwisePixel& p);
+extern const DepthwiseKernels depthwise_kernels__avx2;
+extern const DepthwiseKernels depthwise_kernels__avx512;
+extern const DepthwiseKernels depthwise_kernels__avx512vnni;
 
-namespace {
-
-void depthwise__portable(const DepthwisePixel& p) { run_depthwise(p); }
-
-}  // namespace
-
-DepthwiseFn depthwise(Isa isa) {
-  if (isa >= Isa::avx512) return depthwise__avx512;
-  return isa >= Isa::avx2 ? depthwise__avx2 : depthwise__portable;
+const DepthwiseKernels& depthwise_kernels(Isa isa) {
+  if (isa >= Isa::avx512_vnni) return depthwise_kernels__avx512vnni;
+  if (isa >= Isa::avx512) return depthwise_kernels__avx512;
+  return isa >= Isa::avx2 ? depthwise_kernels__avx2 : kDepthwiseKernels;
 }
 
 }  // namespace tae::kernels

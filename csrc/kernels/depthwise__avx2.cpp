@@ -1,9 +1,9 @@
-// Compiled with the flags of its level: everything but the entry has internal linkage.
+// Compiled with the flags of its level: everything but the table has internal linkage.
 #include "kernels/depthwise-inl.h"
 
 namespace tae::kernels {
 
-void depthwise__avx2(const DepthwisePixel& p);
-void depthwise__avx2(const DepthwisePixel& p) { run_depthwise(p); }
+extern const DepthwiseKernels depthwise_kernels__avx2;
+const DepthwiseKernels depthwise_kernels__avx2 = kDepthwiseKernels;
 
 }  // namespace tae::kernels

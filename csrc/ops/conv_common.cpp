@@ -180,6 +180,7 @@ at::Tensor run_conv(const LinearBaked& b, const ConvNumbers& c, const at::Tensor
   at::Tensor output = empty_strided({b.op, "input"}, sizes, strides, dtype);
   args.m = numel / n;
   args.input = source.const_data_ptr();
+  args.input_bytes = source.numel();
   args.input_stride = geometry.in_channels;
   args.output = output.mutable_data_ptr();
   if (added.defined()) args.other = added.const_data_ptr();

@@ -80,8 +80,7 @@ def _lower_static(model: fx.GraphModule, node: fx.Node, constants: Constants) ->
     transposed = is_call(node, CONV_TRANSPOSE)
     groups = argument(node, 6, 1) if transposed else 1
     weight = constants.weight(node.args[1], 1 if transposed else 0, groups)
-    path = weight.values.target.rpartition(".")[0]
-    bias = constants.bias(argument(node, 2), path)
+    bias = constants.bias(argument(node, 2), constants.path(node.args[1]))
     geometry: tuple[Any, ...] = ()
     if not is_call(node, LINEAR):
         values = tensor_of(model, weight.values)
@@ -110,7 +109,7 @@ def _lower_dynamic(model: fx.GraphModule, node: fx.Node, constants: Constants) -
     if not found.symmetric and found.high - found.low not in (255, 127):
         raise NotLowered(f"its input is quantized to [{found.low}, {found.high}]; needs 8 or 7 bits")
     weight = constants.weight(node.args[1], 0, 1)
-    bias = constants.bias(argument(node, 2), weight.values.target.rpartition(".")[0])
+    bias = constants.bias(argument(node, 2), constants.path(node.args[1]))
     tail = read_tail(node)
     if tail.output is not None:  # the operator gives floats
         tail.nodes.pop()

@@ -9,11 +9,8 @@
 #include <cstring>
 #include <vector>
 
-#include "core/parallel.h"
 #include "engines/input_rows.h"
-#include "engines/output_rule.h"
-#include "kernels/depthwise.h"
-#include "kernels/epilogue.h"
+#include "engines/native/conv_pixels.h"
 #include "kernels/gemm.h"
 #include "kernels/rows.h"
 
@@ -28,82 +25,12 @@ using kernels::kPanelColumns;
 using kernels::PackedWeight;
 using kernels::RowParams;
 
-constexpr int64_t kSerialWork = 100'000;     // multiply-adds that one thread does sooner alone
 constexpr int64_t kGatherBytes = 256 << 10;  // rows of one block
+constexpr int64_t kStep = 16;                // bytes of a step of a short copy
+constexpr int64_t kShortCopy = 256;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t value, int64_t multiple) { return ceil_div(value, multiple) * multiple; }
-
-// For each axis, output position and tap: the input position, -1 outside.
-class Sources {
- public:
-  Sources(const ConvGeometry& g, const ConvArgs& args) {
-    for (int axis = 0; axis < 3; ++axis)
-      for (int64_t out = 0; out < args.output_size[axis]; ++out)
-        for (int64_t tap = 0; tap < g.kernel[axis]; ++tap)
-          table_[axis].push_back(g.source(axis, out, tap, args.input_size[axis]));
-  }
-  const int64_t* at(int axis, int64_t out, int64_t taps) const { return table_[axis].data() + out * taps; }
-
- private:
-  std::vector<int64_t> table_[3];
-};
-
-// The u8-domain zero point and everything else that the two kinds share.
-class NativeConv : public ConvImpl {
- public:
-  NativeConv(const ConvProblem& p, Isa isa)
-      : isa_(isa),
-        geometry_(p.geometry),
-        n_(p.rows.n),
-        k_(p.rows.k),
-        output_(p.rows),
-        epilogue_(kernels::epilogue(isa)),
-        flip_(p.rows.input_dtype == DType::qs8 ? 0x80 : 0),
-        row_{p.rows.input_scale, p.rows.input_zero_point + (flip_ != 0 ? 128 : 0), 0},
-        pad_(static_cast<uint8_t>(p.rows.input_zero_point)) {}
-
-  const char* engine() const override { return "native"; }
-
- protected:
-  // Where the taps of one output pixel read.
-  struct Pixel {
-    const uint8_t* image;  // of its batch element
-    const int64_t* d;
-    const int64_t* h;
-    const int64_t* w;
-  };
-  Pixel pixel_at(const ConvArgs& args, const Sources& sources, int64_t m) const {
-    const int64_t w = m % args.output_size[2];
-    m /= args.output_size[2];
-    const int64_t h = m % args.output_size[1];
-    m /= args.output_size[1];
-    const int64_t d = m % args.output_size[0];
-    const int64_t image = args.input_size[0] * args.input_size[1] * args.input_size[2];
-    return {static_cast<const uint8_t*>(args.input) + m / args.output_size[0] * image * geometry_.in_channels,
-            sources.at(0, d, geometry_.kernel[0]), sources.at(1, h, geometry_.kernel[1]),
-            sources.at(2, w, geometry_.kernel[2])};
-  }
-  void place(EpilogueTile* t, const ConvArgs& args, int64_t m, int64_t column) const {
-    const int64_t element = m * n_ + column;
-    t->output = static_cast<uint8_t*>(args.output) + element * static_cast<int64_t>(size_of(output_.dtype()));
-    t->output_stride = n_;
-    if (args.other != nullptr)
-      t->other =
-          static_cast<const uint8_t*>(args.other) + element * static_cast<int64_t>(size_of(args.other_dtype));
-    t->other_stride = n_;
-  }
-  int threads(const ConvArgs& args) const { return args.m * k_ * n_ < kSerialWork ? 1 : num_threads(); }
-
-  Isa isa_;
-  ConvGeometry geometry_;
-  int64_t n_, k_;
-  OutputRule output_;
-  const kernels::EpilogueFn epilogue_;
-  uint8_t flip_;
-  RowParams row_;
-  uint8_t pad_;  // the zero point as the input holds it
-};
 
 class GatherConv final : public NativeConv {
  public:
@@ -126,9 +53,9 @@ class GatherConv final : public NativeConv {
   }
 
  private:
-  int64_t row_bytes() const { return weights_[0].k_pad() | kernels::kKMultiple; }
-  int32_t copy(const uint8_t* src, int64_t count, uint8_t* dst) const;
-  int32_t gather(const ConvArgs& args, const Pixel& at, int64_t group, uint8_t* row) const;
+  int64_t row_bytes() const { return round_up(k_ + kStep, kernels::kKMultiple) | kernels::kKMultiple; }
+  int32_t copy(const uint8_t* src, int64_t count, const uint8_t* end, uint8_t* dst) const;
+  int32_t gather(const ConvArgs& args, const PixelWalk& at, int64_t group, uint8_t* row) const;
   void multiply(const ConvArgs& args, int64_t group, const uint8_t* rows, const RowParams* params, int64_t m0,
                 int64_t count, int64_t panel, int32_t* tile) const;
   EpilogueParams group_params(const ConvArgs& args, int64_t group) const;
@@ -138,18 +65,35 @@ class GatherConv final : public NativeConv {
   std::vector<PackedWeight> weights_;  // of each group
 };
 
-// Returns the sum, but only where weight zero points need it.
-int32_t GatherConv::copy(const uint8_t* src, int64_t count, uint8_t* dst) const {
+// Copies in steps of kStep bytes: writes less than kStep bytes behind the copy.
+inline void copy_in_steps(const uint8_t* src, int64_t count, uint8_t* dst) {
+  for (int64_t i = 0; i < count; i += kStep) std::memcpy(dst + i, src + i, kStep);
+}
+
+// Returns the sum, but only where weight zero points need it. Short copies run over: the
+// bytes behind them in the row are written later, and `end` guards the input.
+int32_t GatherConv::copy(const uint8_t* src, int64_t count, const uint8_t* end, uint8_t* dst) const {
   if (flip_ != 0) return rows_.shift_s8(reinterpret_cast<const int8_t*>(src), count, dst, count);
   if (output_.has_weight_zero_point()) return rows_.copy_u8(src, count, dst, count);
-  std::memcpy(dst, src, static_cast<size_t>(count));
+  if (count <= kShortCopy && end - src >= count + kStep) {
+    copy_in_steps(src, count, dst);
+  } else {
+    std::memcpy(dst, src, static_cast<size_t>(count));
+  }
   return 0;
 }
 
 // Taps that lie side by side in memory are one copy.
-int32_t GatherConv::gather(const ConvArgs& args, const Pixel& at, int64_t group, uint8_t* row) const {
+int32_t GatherConv::gather(const ConvArgs& args, const PixelWalk& at, int64_t group, uint8_t* row) const {
   const ConvGeometry& geo = geometry_;
+  const int64_t* const at_d = at.d();
+  const int64_t* const at_h = at.h();
+  const int64_t* const at_w = at.w();
+  const uint8_t* const end = static_cast<const uint8_t*>(args.input) + args.input_bytes;
   const int64_t channels = geo.group_channels();
+  // Positions grow with the taps: with both ends in place, all taps of a line are one copy.
+  const int64_t last = geo.kernel[2] - 1;
+  const bool whole_line = geo.groups == 1 && !geo.transposed && at_w[0] >= 0 && at_w[last] == at_w[0] + last;
   uint32_t sum = 0;
   uint8_t* dst = row;
   const auto pad = [&](int64_t taps) {
@@ -159,22 +103,26 @@ int32_t GatherConv::gather(const ConvArgs& args, const Pixel& at, int64_t group,
   };
   for (int64_t i = 0; i < geo.kernel[0]; ++i)
     for (int64_t j = 0; j < geo.kernel[1]; ++j) {
-      if (at.d[i] < 0 || at.h[j] < 0) {
+      if (at_d[i] < 0 || at_h[j] < 0) {
         pad(geo.kernel[2]);
         continue;
       }
       const uint8_t* line =
-          at.image + (at.d[i] * args.input_size[1] + at.h[j]) * args.input_size[2] * geo.in_channels;
+          at.image() + (at_d[i] * args.input_size[1] + at_h[j]) * args.input_size[2] * geo.in_channels;
       for (int64_t k = 0; k < geo.kernel[2];) {
-        const int64_t first = at.w[k];
+        const int64_t first = at_w[k];
         int64_t run = 1;
-        if (first < 0) {
-          while (k + run < geo.kernel[2] && at.w[k + run] < 0) ++run;
+        if (k == 0 && whole_line) {
+          run = geo.kernel[2];
+          sum += static_cast<uint32_t>(copy(line + first * geo.in_channels, run * channels, end, dst));
+          dst += run * channels;
+        } else if (first < 0) {
+          while (k + run < geo.kernel[2] && at_w[k + run] < 0) ++run;
           pad(run);
         } else {
-          while (geo.groups == 1 && k + run < geo.kernel[2] && at.w[k + run] == first + run) ++run;
+          while (geo.groups == 1 && k + run < geo.kernel[2] && at_w[k + run] == first + run) ++run;
           sum += static_cast<uint32_t>(
-              copy(line + first * geo.in_channels + group * channels, run * channels, dst));
+              copy(line + first * geo.in_channels + group * channels, run * channels, end, dst));
           dst += run * channels;
         }
         k += run;
@@ -254,9 +202,10 @@ void GatherConv::run(const ConvArgs& args) const {
       const int64_t group = task / column_tasks % geometry_.groups;
       const int64_t m0 = task / column_tasks / geometry_.groups * block;
       const int64_t count = std::min(block, args.m - m0);
-      for (int64_t i = 0; i < count; ++i) {
+      PixelWalk pixel(geometry_, args, sources, m0);
+      for (int64_t i = 0; i < count; ++i, pixel.next()) {
         params[i] = row_;
-        params[i].sum = gather(args, pixel_at(args, sources, m0 + i), group, rows + i * row_bytes());
+        params[i].sum = gather(args, pixel, group, rows + i * row_bytes());
       }
       for (int64_t panel = panels * column / column_tasks; panel < panels * (column + 1) / column_tasks;
            ++panel)
@@ -268,90 +217,6 @@ void GatherConv::run(const ConvArgs& args) const {
     body(0, tasks);
   else
     parallel_for(tasks, 1, body);
-}
-
-// One input and one output channel a group.
-class DepthwiseConv final : public NativeConv {
- public:
-  DepthwiseConv(const ConvProblem& p, Isa isa)
-      : NativeConv(p, isa),
-        kernel_(kernels::depthwise(isa)),
-        strips_(ceil_div(n_, kernels::kDepthwiseChannels)),
-        weight_(static_cast<size_t>(strips_ * k_ * kernels::kDepthwiseChannels)),
-        column_sum_(static_cast<size_t>(n_)),
-        padding_(static_cast<size_t>(n_), pad_) {
-    for (int64_t n = 0; n < n_; ++n)
-      for (int64_t t = 0; t < k_; ++t) {
-        const int64_t strip = n / kernels::kDepthwiseChannels;
-        const int64_t lane = n % kernels::kDepthwiseChannels;
-        weight_[static_cast<size_t>((strip * k_ + t) * kernels::kDepthwiseChannels + lane)] =
-            p.rows.weight[n * k_ + t];
-        column_sum_[static_cast<size_t>(n)] += p.rows.weight[n * k_ + t];
-      }
-  }
-
-  void run(const ConvArgs& args) const override;
-  std::string description() const override { return std::string("native ") + name_of(isa_) + " depthwise"; }
-  size_t packed_bytes() const override {
-    return output_.bytes() + weight_.size() + 4 * column_sum_.size() + padding_.size();
-  }
-
- private:
-  kernels::DepthwiseFn kernel_;
-  int64_t strips_;
-  std::vector<int8_t> weight_;  // [strip][tap][64]
-  std::vector<int32_t> column_sum_;
-  std::vector<uint8_t> padding_;  // a pixel of zero points
-};
-
-void DepthwiseConv::run(const ConvArgs& args) const {
-  constexpr int64_t kRows = 4;  // of the epilogue's register block
-  const Sources sources(geometry_, args);
-  EpilogueParams epilogue = output_.params(PackedWeight(), args);
-  epilogue.column_sum = column_sum_.data();
-  const int64_t stride = strips_ * kernels::kDepthwiseChannels;
-  const ConvGeometry& geo = geometry_;
-
-  const auto body = [&](int64_t begin, int64_t end) {
-    const int64_t acc_bytes = kRows * stride * 4;
-    const ScratchMemory memory(static_cast<size_t>(acc_bytes + k_ * static_cast<int64_t>(sizeof(void*))));
-    int32_t* const acc = reinterpret_cast<int32_t*>(memory.data());
-    const uint8_t** const taps = reinterpret_cast<const uint8_t**>(memory.data() + acc_bytes);
-    for (int64_t m = begin; m < end; m += kRows) {
-      const int64_t rows = std::min(kRows, end - m);
-      for (int64_t r = 0; r < rows; ++r) {
-        const Pixel at = pixel_at(args, sources, m + r);
-        int64_t t = 0;
-        for (int64_t i = 0; i < geo.kernel[0]; ++i)
-          for (int64_t j = 0; j < geo.kernel[1]; ++j)
-            for (int64_t k = 0; k < geo.kernel[2]; ++k) {
-              const bool inside = at.d[i] >= 0 && at.h[j] >= 0 && at.w[k] >= 0;
-              const int64_t pixel = (at.d[i] * args.input_size[1] + at.h[j]) * args.input_size[2] + at.w[k];
-              // Taps outside cost a multiplication, but no branch in the kernel.
-              taps[t++] = inside ? at.image + pixel * n_ : padding_.data();
-            }
-        kernel_({.taps = taps,
-                 .num_taps = k_,
-                 .channels = n_,
-                 .flip = flip_,
-                 .weight = weight_.data(),
-                 .acc = acc + r * stride});
-      }
-      EpilogueTile t;
-      t.raw = acc;
-      t.raw_stride = stride;
-      t.rows = rows;
-      t.cols = n_;
-      t.row = &row_;
-      t.row_step = 0;
-      place(&t, args, m, 0);
-      epilogue_(epilogue, t);
-    }
-  };
-  if (args.m * k_ * n_ < kSerialWork)
-    body(0, args.m);
-  else
-    parallel_for(args.m, kRows, body);
 }
 
 // A convolution whose rows are the input's pixels.
@@ -388,7 +253,7 @@ Result<ConvImplPtr> make_conv_native(const ConvProblem& p) {
   const int64_t k_bound = asymmetric ? kMaxExactKAsymmetricWeight : kMaxExactK;
   if (p.rows.k > k_bound) return refuse("taps times channels ", p.rows.k, "; needs at most ", k_bound);
   if (!asymmetric && p.geometry.group_channels() == 1 && p.rows.n == p.geometry.groups)
-    return ConvImplPtr(std::make_shared<DepthwiseConv>(p, isa));
+    return make_depthwise(p, isa);
   return ConvImplPtr(std::make_shared<GatherConv>(p, isa));
 }
 

@@ -1,0 +1,111 @@
+// What the native convolutions share: where the taps of each output pixel read, and where
+// its results go.
+#pragma once
+
+#include <vector>
+
+#include "core/parallel.h"
+#include "engines/conv.h"
+#include "engines/output_rule.h"
+#include "kernels/epilogue.h"
+
+namespace tae {
+
+constexpr int64_t kSerialConvWork = 100'000;  // multiply-adds that one thread does sooner alone
+
+// For each axis, output position and tap: the input position, -1 outside.
+class Sources {
+ public:
+  Sources(const ConvGeometry& g, const ConvArgs& args) {
+    for (int axis = 0; axis < 3; ++axis)
+      for (int64_t out = 0; out < args.output_size[axis]; ++out)
+        for (int64_t tap = 0; tap < g.kernel[axis]; ++tap)
+          table_[axis].push_back(g.source(axis, out, tap, args.input_size[axis]));
+  }
+  const int64_t* at(int axis, int64_t out, int64_t taps) const { return table_[axis].data() + out * taps; }
+
+ private:
+  std::vector<int64_t> table_[3];
+};
+
+// The output pixels from one on, in memory order, and where their taps read.
+class PixelWalk {
+ public:
+  PixelWalk(const ConvGeometry& g, const ConvArgs& args, const Sources& sources, int64_t m)
+      : geometry_(g), args_(args), sources_(sources) {
+    w_ = m % args.output_size[2];
+    m /= args.output_size[2];
+    h_ = m % args.output_size[1];
+    m /= args.output_size[1];
+    d_ = m % args.output_size[0];
+    const int64_t pixels = args.input_size[0] * args.input_size[1] * args.input_size[2];
+    image_bytes_ = pixels * g.in_channels;
+    image_ = static_cast<const uint8_t*>(args.input) + m / args.output_size[0] * image_bytes_;
+  }
+  void next() {
+    if (++w_ < args_.output_size[2]) return;
+    w_ = 0;
+    if (++h_ < args_.output_size[1]) return;
+    h_ = 0;
+    if (++d_ < args_.output_size[0]) return;
+    d_ = 0;
+    image_ += image_bytes_;
+  }
+  const uint8_t* image() const { return image_; }  // of the pixel's batch element
+  // Input positions of the taps along an axis, -1 outside.
+  const int64_t* d() const { return sources_.at(0, d_, geometry_.kernel[0]); }
+  const int64_t* h() const { return sources_.at(1, h_, geometry_.kernel[1]); }
+  const int64_t* w() const { return sources_.at(2, w_, geometry_.kernel[2]); }
+  bool row_begins() const { return w_ == 0; }
+
+ private:
+  const ConvGeometry& geometry_;
+  const ConvArgs& args_;
+  const Sources& sources_;
+  int64_t d_, h_, w_;
+  int64_t image_bytes_;
+  const uint8_t* image_;
+};
+
+// The u8-domain zero point and everything else that the kinds share.
+class NativeConv : public ConvImpl {
+ public:
+  NativeConv(const ConvProblem& p, Isa isa)
+      : isa_(isa),
+        geometry_(p.geometry),
+        n_(p.rows.n),
+        k_(p.rows.k),
+        output_(p.rows),
+        epilogue_(kernels::epilogue(isa)),
+        flip_(p.rows.input_dtype == DType::qs8 ? 0x80 : 0),
+        row_{p.rows.input_scale, p.rows.input_zero_point + (flip_ != 0 ? 128 : 0), 0},
+        pad_(static_cast<uint8_t>(p.rows.input_zero_point)) {}
+
+  const char* engine() const override { return "native"; }
+
+ protected:
+  void place(kernels::EpilogueTile* t, const ConvArgs& args, int64_t m, int64_t column) const {
+    const int64_t element = m * n_ + column;
+    t->output = static_cast<uint8_t*>(args.output) + element * static_cast<int64_t>(size_of(output_.dtype()));
+    t->output_stride = n_;
+    if (args.other != nullptr)
+      t->other =
+          static_cast<const uint8_t*>(args.other) + element * static_cast<int64_t>(size_of(args.other_dtype));
+    t->other_stride = n_;
+  }
+  int threads(const ConvArgs& args) const { return args.m * k_ * n_ < kSerialConvWork ? 1 : num_threads(); }
+
+  Isa isa_;
+  ConvGeometry geometry_;
+  int64_t n_, k_;
+  OutputRule output_;
+  const kernels::EpilogueFn epilogue_;
+  uint8_t flip_;
+  kernels::RowParams row_;
+  uint8_t pad_;  // the zero point as the input holds it
+};
+
+// One input and one output channel a group, weights without zero point.
+ConvImplPtr make_depthwise(const ConvProblem& p, Isa isa);
+
+}  // namespace tae

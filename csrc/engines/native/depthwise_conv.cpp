@@ -1,0 +1,124 @@
+// Depthwise convolution: a few pixels at a time, all channels of a pixel from its taps.
+#include <algorithm>
+#include <vector>
+
+#include "engines/input_rows.h"
+#include "engines/native/conv_pixels.h"
+#include "kernels/depthwise.h"
+#include "kernels/gemm.h"
+
+namespace tae {
+namespace {
+
+using kernels::EpilogueParams;
+using kernels::EpilogueTile;
+
+constexpr int64_t kAccBytes = 8 << 10;  // of the pixels that go through one epilogue
+constexpr int64_t kRowUnit = 4;         // of the epilogue's register block
+
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+class DepthwiseConv final : public NativeConv {
+ public:
+  DepthwiseConv(const ConvProblem& p, Isa isa)
+      : NativeConv(p, isa),
+        kernels_(kernels::depthwise_kernels(isa)),
+        taps_(round_up(k_, kernels_.tap_multiple)),
+        stride_(round_up(n_, kernels::kDepthwiseChannels)),
+        weight_(static_cast<size_t>(stride_ * taps_)),
+        column_sum_(static_cast<size_t>(n_)),
+        padding_(static_cast<size_t>(n_), pad_) {
+    kernels_.pack(p.rows.weight, n_, k_, weight_.data());
+    for (int64_t n = 0; n < n_; ++n)
+      for (int64_t t = 0; t < k_; ++t) column_sum_[static_cast<size_t>(n)] += p.rows.weight[n * k_ + t];
+  }
+
+  void run(const ConvArgs& args) const override;
+  std::string description() const override { return std::string("native ") + name_of(isa_) + " depthwise"; }
+  size_t packed_bytes() const override {
+    return output_.bytes() + weight_.size() + 4 * column_sum_.size() + padding_.size();
+  }
+
+ private:
+  bool find_taps(const ConvArgs& args, const PixelWalk& at, const uint8_t** taps) const;
+
+  const kernels::DepthwiseKernels& kernels_;
+  int64_t taps_;                // rounded up
+  int64_t stride_;              // channels, rounded up
+  std::vector<int8_t> weight_;  // packed
+  std::vector<int32_t> column_sum_;
+  std::vector<uint8_t> padding_;  // a pixel of zero points
+};
+
+// Sets the pointers of a pixel's taps; true when all lie inside the input. Taps outside cost
+// a multiplication, but no branch in the kernel.
+bool DepthwiseConv::find_taps(const ConvArgs& args, const PixelWalk& at, const uint8_t** taps) const {
+  const int64_t *d = at.d(), *h = at.h(), *w = at.w();
+  const ConvGeometry& g = geometry_;
+  bool all = true;
+  for (int64_t i = 0; i < g.kernel[0]; ++i)
+    for (int64_t j = 0; j < g.kernel[1]; ++j) {
+      const bool line = d[i] >= 0 && h[j] >= 0;
+      const uint8_t* row = at.image() + (d[i] * args.input_size[1] + h[j]) * args.input_size[2] * n_;
+      for (int64_t k = 0; k < g.kernel[2]; ++k) {
+        const bool inside = line && w[k] >= 0;
+        *taps++ = inside ? row + w[k] * n_ : padding_.data();
+        all = all && inside;
+      }
+    }
+  return all;
+}
+
+void DepthwiseConv::run(const ConvArgs& args) const {
+  const Sources sources(geometry_, args);
+  EpilogueParams epilogue = output_.params(kernels::PackedWeight(), args);
+  epilogue.column_sum = column_sum_.data();
+  // Between two pixels of a row with all taps inside, each tap moves by this much.
+  const int64_t step = geometry_.transposed ? 0 : geometry_.stride[2] * n_;
+
+  const int64_t block = std::clamp(kAccBytes / (4 * stride_) / kRowUnit * kRowUnit, kRowUnit, 8 * kRowUnit);
+
+  const auto body = [&](int64_t begin, int64_t end) {
+    const int64_t acc_bytes = block * stride_ * 4;
+    const ScratchMemory memory(static_cast<size_t>(acc_bytes + taps_ * static_cast<int64_t>(sizeof(void*))));
+    int32_t* const acc = reinterpret_cast<int32_t*>(memory.data());
+    const uint8_t** const taps = reinterpret_cast<const uint8_t**>(memory.data() + acc_bytes);
+    for (int64_t t = k_; t < taps_; ++t) taps[t] = padding_.data();
+    const kernels::DepthwisePixel pixel{taps, taps_, n_, flip_, weight_.data(), acc};
+    PixelWalk walk(geometry_, args, sources, begin);
+    bool inside = false;
+    for (int64_t m = begin; m < end; m += block) {
+      const int64_t rows = std::min(block, end - m);
+      for (int64_t r = 0; r < rows; ++r, walk.next()) {
+        const int64_t furthest = walk.w()[geometry_.kernel[2] - 1];
+        if (inside && step != 0 && !walk.row_begins() && furthest >= 0) {
+          for (int64_t t = 0; t < k_; ++t) taps[t] += step;
+        } else {
+          inside = find_taps(args, walk, taps);
+        }
+        kernels::DepthwisePixel p = pixel;
+        p.acc = acc + r * stride_;
+        kernels_.run(p);
+      }
+      EpilogueTile t;
+      t.raw = acc;
+      t.raw_stride = stride_;
+      t.rows = rows;
+      t.cols = n_;
+      t.row = &row_;
+      t.row_step = 0;
+      place(&t, args, m, 0);
+      epilogue_(epilogue, t);
+    }
+  };
+  if (args.m * k_ * n_ < kSerialConvWork)
+    body(0, args.m);
+  else
+    parallel_for(args.m, kRowUnit, body);
+}
+
+}  // namespace
+
+ConvImplPtr make_depthwise(const ConvProblem& p, Isa isa) { return std::make_shared<DepthwiseConv>(p, isa); }
+
+}  // namespace tae
