@@ -14,6 +14,7 @@ from torch_ao_ext.quantization.quantizer._targets import (
     MUL,
     argument,
     aten,
+    is_call,
     only_user,
 )
 
@@ -86,24 +87,55 @@ def _stride(node: fx.Node, rank: int) -> list[Any]:
     return _numbers(argument(node, 2) or node.args[1], rank)
 
 
-def _max_pool(model: fx.GraphModule, node: fx.Node) -> bool:
-    """The largest of a window is the largest of the integers; the dequantize moves behind."""
+def _pool_integers(model: fx.GraphModule, node: fx.Node, source: fx.Node) -> fx.Node:
+    """The pooling of 8-bit values that node does on their real values."""
     rank, target = _MAX_POOL[node.target]
-    found = dequantized(node.args[0])
-    if found is None or not _batched(node, rank):
-        return False
     arguments = (
-        found[0], _numbers(node.args[1], rank), _stride(node, rank), _numbers(argument(node, 3, 0), rank),
+        source, _numbers(node.args[1], rank), _stride(node, rank), _numbers(argument(node, 3, 0), rank),
         _numbers(argument(node, 4, 1), rank), argument(node, 5, False),
     )  # fmt: skip
-    with model.graph.inserting_before(node):
-        pooled = model.graph.call_function(target, arguments)
-        back = model.graph.call_function(node.args[0].target, (pooled, *node.args[0].args[1:]))
+    pooled = model.graph.call_function(target, arguments)
     inherit_meta(pooled, node)
-    inherit_meta(back, node)
     pooled.meta.pop("val", None)
+    return pooled
+
+
+def _max_pool(model: fx.GraphModule, node: fx.Node) -> bool:
+    """The largest of a window is the largest of the integers; the dequantize moves behind."""
+    found = dequantized(node.args[0])
+    if found is None or not _batched(node, _MAX_POOL[node.target][0]):
+        return False
+    with model.graph.inserting_before(node):
+        pooled = _pool_integers(model, node, found[0])
+        back = model.graph.call_function(node.args[0].target, (pooled, *node.args[0].args[1:]))
+    inherit_meta(back, node)
     node.replace_all_uses_with(back)
     model.graph.erase_node(node)
+    return True
+
+
+def quantize_before_max_pool(model: fx.GraphModule, node: fx.Node) -> bool:
+    """max_pool -> quantize becomes quantize -> max_pool: quantization keeps the order.
+
+    Returns:
+        Whether node was a quantize behind a pooling that nobody else reads.
+    """
+    output = quantize_qparams(node)
+    pool = node.args[0] if output is not None else None
+    if output is None or not is_call(pool, set(_MAX_POOL)) or only_user(pool) is not node:
+        return False
+    if not _batched(pool, _MAX_POOL[pool.target][0]):
+        return False
+    with model.graph.inserting_before(node):
+        quantize = model.graph.call_function(node.target, (pool.args[0], *node.args[1:]))
+        inherit_meta(quantize, pool.args[0])
+        if isinstance(quantize.meta.get("val"), torch.Tensor):
+            quantize.meta["val"] = quantize.meta["val"].to(output.dtype)
+            quantize.meta.pop("tensor_meta", None)
+        pooled = _pool_integers(model, pool, quantize)
+    node.replace_all_uses_with(pooled)
+    model.graph.erase_node(node)
+    model.graph.erase_node(pool)
     return True
 
 

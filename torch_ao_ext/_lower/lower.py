@@ -10,7 +10,7 @@ from torch import fx
 
 from torch_ao_ext._engines import set_engine
 from torch_ao_ext._graph_ops import REASON
-from torch_ao_ext._lower._elementwise import lower_between
+from torch_ao_ext._lower._elementwise import lower_between, quantize_before_max_pool
 from torch_ao_ext._lower._inputs import check_inputs
 from torch_ao_ext._lower._moves import (
     cancel,
@@ -136,7 +136,7 @@ def lower(
     drop_dropouts(model)
     fold_constants(model)
     fold_pads(model)
-    _sweep(model, lift_quantize, sink_dequantize)
+    _sweep(model, lift_quantize, quantize_before_max_pool, sink_dequantize)
     _lower_products(model)
     _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, lower_between)
     lower_rest(model)

@@ -157,6 +157,22 @@ def test_a_float_operand_is_added_as_it_is():
     assert call.args[9] == "add" and call.args[11].name == "inputs_1"
 
 
+def test_quantize_moves_before_max_pool():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(6, 6, 3), nn.Conv2d(6, 6, 1)
+
+        def forward(self, x):  # a float operator between conv and pooling
+            return self.b(functional.max_pool2d(torch.exp(self.a(x)), 2, padding=1))
+
+    quantized, lowered = flow(Pooled(), (IMAGE,), quantizer("x86"))
+    assert targets(lowered)[2:4] == ["exp.default", "torch_ao.quantize_per_tensor.default"]
+    assert count(lowered, "torch_ao.max_pool2d") == 1
+    with torch.no_grad():
+        assert torch.allclose(quantized(IMAGE), lowered(IMAGE), atol=1e-5)
+
+
 def test_narrow_output_range():
     class Narrow(Everything):
         def annotate(self, model):

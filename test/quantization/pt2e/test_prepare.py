@@ -83,8 +83,10 @@ def test_a_batch_norm_that_cannot_fold_stays():
         def forward(self, x):
             return self.norm(torch.relu(self.conv(x)))
 
-    ready = prepare_pt2e(export(AfterRelu().eval(), (torch.randn(1, 3, 4, 4),)), quantizer("x86"))
+    model, x = AfterRelu().eval(), torch.randn(1, 3, 4, 4)
+    ready = prepare_pt2e(export(model, (x,)), quantizer("x86"))
     assert count(ready, "batch_norm") == 1
+    assert torch.equal(ready(x), model(x))
 
 
 def test_edges_of_one_tensor_share_and_can_refuse_to():

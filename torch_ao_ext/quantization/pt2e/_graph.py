@@ -149,6 +149,7 @@ def remove_unused(model: fx.GraphModule) -> None:
                 if (f"{prefix}.{leaf}" if prefix else leaf) not in used:
                     del store[leaf]
         module._non_persistent_buffers_set &= set(module._buffers)
+    model.recompile()
 
 
 def _inside_call(model: fx.GraphModule, prefix: str) -> bool:
