@@ -85,6 +85,8 @@ def random_case(rng, rank, transposed):
     ]
     if transposed:
         size = [s + 1 for s in size]
+    elif rng.random() < 0.2:
+        size[-1] += rng.randint(24, 80)  # long lines are read as they lie
     x = random_int(rng.choice([torch.uint8, torch.int8]), rng.randint(1, 2), groups * ic, *size)
     if rank > 1 and rng.random() < 0.7:
         x = x.contiguous(memory_format=(torch.channels_last, torch.channels_last_3d)[rank - 2])

@@ -34,11 +34,15 @@ int64_t round_up(int64_t value, int64_t multiple) { return ceil_div(value, multi
 
 class GatherConv final : public NativeConv {
  public:
-  GatherConv(const ConvProblem& p, Isa isa)
+  GatherConv(const ConvProblem& p, Isa isa, PackedWeightPtr whole)
       : NativeConv(p, isa), gemm_(kernels::gemm_kernels(isa)), rows_(kernels::row_kernels(isa)) {
+    if (whole != nullptr) {
+      weights_.push_back(std::move(whole));
+      return;
+    }
     for (int64_t g = 0; g < geometry_.groups; ++g) {
       const LinearProblem part = group_problem(p, g);
-      weights_.emplace_back(part.weight, part.n, part.k);
+      weights_.push_back(std::make_shared<PackedWeight>(part.weight, part.n, part.k));
     }
   }
 
@@ -48,7 +52,7 @@ class GatherConv final : public NativeConv {
   }
   size_t packed_bytes() const override {
     size_t bytes = output_.bytes();
-    for (const PackedWeight& w : weights_) bytes += w.bytes();
+    for (const PackedWeightPtr& w : weights_) bytes += w->bytes();
     return bytes;
   }
 
@@ -62,7 +66,7 @@ class GatherConv final : public NativeConv {
 
   const GemmKernels& gemm_;
   const kernels::RowKernels& rows_;
-  std::vector<PackedWeight> weights_;  // of each group
+  std::vector<PackedWeightPtr> weights_;  // of each group
 };
 
 // Copies in steps of kStep bytes: writes less than kStep bytes behind the copy.
@@ -133,7 +137,7 @@ int32_t GatherConv::gather(const ConvArgs& args, const PixelWalk& at, int64_t gr
 }
 
 EpilogueParams GatherConv::group_params(const ConvArgs& args, int64_t group) const {
-  const PackedWeight& weight = weights_[static_cast<size_t>(group)];
+  const PackedWeight& weight = *weights_[static_cast<size_t>(group)];
   EpilogueParams e = output_.params(weight, args);
   const int64_t first = group * weight.n();
   e.weight_scale += first * e.weight_scale_stride;
@@ -145,7 +149,7 @@ EpilogueParams GatherConv::group_params(const ConvArgs& args, int64_t group) con
 // Output of `count` gathered rows in one panel of a group.
 void GatherConv::multiply(const ConvArgs& args, int64_t group, const uint8_t* rows, const RowParams* params,
                           int64_t m0, int64_t count, int64_t panel, int32_t* tile) const {
-  const PackedWeight& weight = weights_[static_cast<size_t>(group)];
+  const PackedWeight& weight = *weights_[static_cast<size_t>(group)];
   const EpilogueParams epilogue = group_params(args, group);
   const int64_t quads = round_up(ceil_div(k_, 4), gemm_.quad_multiple);
   const int64_t k_quads = gemm_.k_block / 4;
@@ -178,7 +182,7 @@ void GatherConv::multiply(const ConvArgs& args, int64_t group, const uint8_t* ro
 void GatherConv::run(const ConvArgs& args) const {
   const Sources sources(geometry_, args);
   const int team = threads(args);
-  const int64_t panels = weights_[0].panels();
+  const int64_t panels = weights_[0]->panels();
   const int64_t most =
       std::max(gemm_.row_block, kGatherBytes / row_bytes() / gemm_.row_unit * gemm_.row_unit);
   const int64_t share = round_up(ceil_div(args.m, team), gemm_.row_unit);
@@ -242,6 +246,10 @@ bool is_pointwise(const ConvGeometry& g) {
 
 }  // namespace
 
+ConvImplPtr make_gather(const ConvProblem& p, Isa isa, PackedWeightPtr whole) {
+  return std::make_shared<GatherConv>(p, isa, std::move(whole));
+}
+
 Result<ConvImplPtr> make_conv_native(const ConvProblem& p) {
   const Isa isa = best_isa();
   if (is_pointwise(p.geometry)) {
@@ -254,7 +262,8 @@ Result<ConvImplPtr> make_conv_native(const ConvProblem& p) {
   if (p.rows.k > k_bound) return refuse("taps times channels ", p.rows.k, "; needs at most ", k_bound);
   if (!asymmetric && p.geometry.group_channels() == 1 && p.rows.n == p.geometry.groups)
     return make_depthwise(p, isa);
-  return ConvImplPtr(std::make_shared<GatherConv>(p, isa));
+  if (ConvImplPtr direct = make_direct(p, isa)) return direct;
+  return make_gather(p, isa, nullptr);
 }
 
 }  // namespace tae

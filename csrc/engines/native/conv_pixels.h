@@ -8,6 +8,7 @@
 #include "engines/conv.h"
 #include "engines/output_rule.h"
 #include "kernels/epilogue.h"
+#include "kernels/gemm.h"
 
 namespace tae {
 
@@ -105,6 +106,12 @@ class NativeConv : public ConvImpl {
   uint8_t pad_;  // the zero point as the input holds it
 };
 
+using PackedWeightPtr = std::shared_ptr<const kernels::PackedWeight>;
+
+// Any geometry: rows are gathered. `whole`: the packed weight of one group, null to pack it.
+ConvImplPtr make_gather(const ConvProblem& p, Isa isa, PackedWeightPtr whole);
+// Rows are read from the input as it lies; null when the geometry has no such rows.
+ConvImplPtr make_direct(const ConvProblem& p, Isa isa);
 // One input and one output channel a group, weights without zero point.
 ConvImplPtr make_depthwise(const ConvProblem& p, Isa isa);
 
