@@ -5,14 +5,18 @@ import sys
 
 import pytest
 import torch
-from flow_models import converted, export
+from flow_models import converted, count, export
 from torch import nn
 
+import torch_ao_ext
 from torch_ao_ext.quantization.pt2e import (
     allow_exported_model_train_eval,
     export_utils,
+    graph_utils,
+    lowering,
     move_exported_model_to_eval,
     move_exported_model_to_train,
+    utils,
 )
 from torch_ao_ext.quantization.pt2e.duplicate_dq_pass import DuplicateDQPass
 from torch_ao_ext.quantization.pt2e.port_metadata_pass import PortNodeMetaForQDQ
@@ -54,6 +58,55 @@ def test_switches_keep_eps_momentum_and_p():
     allow_exported_model_train_eval(graph)
     assert numbers(graph.train())[1] is True and numbers(graph.eval())[1] is False
     assert numbers(graph.train(False))[2] is False
+
+
+def test_folding_by_hand():
+    model, x = Net().eval(), torch.randn(2, 3, 4, 4)
+    model.norm.running_mean.normal_()
+    graph = export(model, (x,))
+    norm = next(n for n in graph.graph.nodes if "batch_norm" in str(n.target))
+    conv = norm.args[0]
+    weight = utils._get_tensor_constant_from_node(conv.args[1], graph)
+    assert torch.equal(weight, model.conv.weight)
+    assert utils._get_tensor_constant_from_node(None, graph) is None
+    with pytest.raises(ValueError, match="node 'conv2d' must be a get_attr, got call_function"):
+        utils._get_tensor_constant_from_node(conv, graph)
+    utils.fold_bn_weights_into_conv_node(conv, conv.args[1], conv.args[2], norm, graph)
+    assert count(graph, "batch_norm") == 0
+    assert torch.allclose(graph(x), model(x), atol=1e-5)
+    training = export(Net().train(), (x,))
+    norm = next(n for n in training.graph.nodes if "batch_norm" in str(n.target))
+    with pytest.raises(ValueError, match="'bn_node' must be a batch norm in evaluation mode"):
+        utils.fold_bn_weights_into_conv_node(norm.args[0], norm.args[0].args[1], None, norm, training)
+
+
+def test_overloads_become_packets():
+    quantized = converted("ResidualCnn", "x86 dynamic")[2]
+    utils.remove_tensor_overload_for_qdq_ops(quantized)
+    kinds = {type(n.target).__name__ for n in quantized.graph.nodes if "quantize_per" in str(n.target)}
+    assert kinds == {"OpOverloadPacket"}
+
+
+def test_sequences_of_source_modules():
+    traced, _ = torch._dynamo.export(Net().eval(), aten_graph=False)(torch.randn(2, 3, 4, 4))
+    found = graph_utils.find_sequential_partitions(traced, [nn.Conv2d, nn.BatchNorm2d])
+    assert [[p.source for p in sequence] for sequence in found] == [[nn.Conv2d, nn.BatchNorm2d]]
+    assert graph_utils.find_sequential_partitions(traced, [nn.BatchNorm2d, nn.Conv2d]) == []
+    with pytest.raises(ValueError, match="must name each type once"):
+        graph_utils.find_sequential_partitions(traced, [nn.Conv2d, torch.nn.functional.conv2d])
+    before = [set(group) for group in graph_utils.get_equivalent_types()]
+    graph_utils.update_equivalent_types_dict([{nn.Conv2d, nn.Linear}])
+    assert graph_utils.get_equivalent_types() == [{nn.Conv2d, nn.Linear}]
+    graph_utils.update_equivalent_types_dict(before)
+    with pytest.raises(ValueError, match="must be a list of sets, got None"):
+        graph_utils.update_equivalent_types_dict()
+
+
+def test_published_name_of_lower():
+    _, example, quantized = converted("ResidualCnn")
+    with torch.no_grad():
+        expected = torch_ao_ext.lower(quantized)(*example)
+        assert torch.equal(lowering.lower_pt2e_quantized_to_x86(quantized, example)(*example), expected)
 
 
 def test_only_exported_graphs():

@@ -56,7 +56,12 @@ def _scaled(node: fx.Node, weight: torch.Tensor, factor: torch.Tensor) -> torch.
     return (split * factor.reshape(groups, 1, -1, *ones)).reshape(weight.shape)
 
 
-def _fold(model: fx.GraphModule, node: fx.Node, norm: fx.Node) -> bool:
+def fold_batch_norm(model: fx.GraphModule, node: fx.Node, norm: fx.Node) -> bool:
+    """Folds one batch norm into the product before it.
+
+    Returns:
+        Whether it could: in evaluation mode, with constant weights.
+    """
     found = _factor(model, norm)
     weight = tensor_of(model, node.args[1])
     bias_node = argument(node, 2)
@@ -98,7 +103,7 @@ def fold_batch_norms(model: fx.GraphModule) -> int:
         value = node.meta.get("val") if plain else None
         if is_call(node, LINEAR) and (value is None or value.dim() != 2):
             continue
-        if plain and _fold(model, node, norm):
+        if plain and fold_batch_norm(model, node, norm):
             count += 1
     if count:
         model.graph.eliminate_dead_code()
