@@ -66,7 +66,7 @@ def random_case(rng, rank, transposed):
     groups, ic, oc = rng.choice([
         (1, rng.randint(1, 70), rng.randint(1, 70)),
         (rng.randint(2, 4), rng.randint(1, 9), rng.randint(1, 9)),
-        (rng.choice([3, 16, 64, 67, 130]), 1, rng.choice([1, 1, 2])),
+        (rng.choice([3, 16, 32, 64, 67, 130]), 1, rng.choice([1, 1, 2])),
     ])  # fmt: skip
     kernel = [rng.choice([1, 2, 3, 3, 5]) for _ in range(rank)]
     numbers = {

@@ -244,6 +244,26 @@ bool is_pointwise(const ConvGeometry& g) {
   return g.groups == 1;
 }
 
+// Groups of few columns leave a panel of 64 empty. Some of them side by side, with weights of 0
+// for each other's channels, are one group that costs no more and gathers longer runs.
+ConvProblem merge_groups(const ConvProblem& p, std::vector<int8_t>* weight) {
+  const int64_t columns = p.rows.n / p.geometry.groups;
+  int64_t count = std::max<int64_t>(1, kPanelColumns / columns);
+  while (p.geometry.groups % count != 0) --count;
+  if (count == 1 || p.rows.k * count > kMaxExactK) return p;
+  ConvProblem merged = p;
+  merged.geometry.groups = p.geometry.groups / count;
+  merged.rows.k = p.rows.k * count;
+  const int64_t taps = p.geometry.taps(), channels = p.geometry.group_channels();
+  weight->resize(static_cast<size_t>(p.rows.n * merged.rows.k));
+  for (int64_t n = 0; n < p.rows.n; ++n)
+    for (int64_t t = 0; t < taps; ++t)
+      std::copy_n(p.rows.weight + n * p.rows.k + t * channels, channels,
+                  weight->data() + n * merged.rows.k + (t * count + n / columns % count) * channels);
+  merged.rows.weight = weight->data();
+  return merged;
+}
+
 }  // namespace
 
 ConvImplPtr make_gather(const ConvProblem& p, Isa isa, PackedWeightPtr whole) {
@@ -260,10 +280,11 @@ Result<ConvImplPtr> make_conv_native(const ConvProblem& p) {
   const bool asymmetric = has_weight_zero_point(p.rows);
   const int64_t k_bound = asymmetric ? kMaxExactKAsymmetricWeight : kMaxExactK;
   if (p.rows.k > k_bound) return refuse("taps times channels ", p.rows.k, "; needs at most ", k_bound);
-  if (!asymmetric && p.geometry.group_channels() == 1 && p.rows.n == p.geometry.groups)
-    return make_depthwise(p, isa);
-  if (ConvImplPtr direct = make_direct(p, isa)) return direct;
-  return make_gather(p, isa, nullptr);
+  if (!asymmetric && p.geometry.group_channels() == 1) return make_depthwise(p, isa);
+  std::vector<int8_t> weight;
+  const ConvProblem merged = asymmetric ? p : merge_groups(p, &weight);
+  if (ConvImplPtr direct = make_direct(merged, isa)) return direct;
+  return make_gather(merged, isa, nullptr);
 }
 
 }  // namespace tae

@@ -58,6 +58,7 @@ class PixelWalk {
   const int64_t* h() const { return sources_.at(1, h_, geometry_.kernel[1]); }
   const int64_t* w() const { return sources_.at(2, w_, geometry_.kernel[2]); }
   bool row_begins() const { return w_ == 0; }
+  int64_t left_in_row() const { return args_.output_size[2] - w_; }
 
  private:
   const ConvGeometry& geometry_;
@@ -112,7 +113,7 @@ using PackedWeightPtr = std::shared_ptr<const kernels::PackedWeight>;
 ConvImplPtr make_gather(const ConvProblem& p, Isa isa, PackedWeightPtr whole);
 // Rows are read from the input as it lies; null when the geometry has no such rows.
 ConvImplPtr make_direct(const ConvProblem& p, Isa isa);
-// One input and one output channel a group, weights without zero point.
+// One input channel a group, weights without zero point.
 ConvImplPtr make_depthwise(const ConvProblem& p, Isa isa);
 
 }  // namespace tae

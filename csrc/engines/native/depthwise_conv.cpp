@@ -1,5 +1,6 @@
 // Depthwise convolution: a few pixels at a time, all channels of a pixel from its taps.
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "engines/input_rows.h"
@@ -13,8 +14,10 @@ namespace {
 using kernels::EpilogueParams;
 using kernels::EpilogueTile;
 
-constexpr int64_t kAccBytes = 8 << 10;  // of the pixels that go through one epilogue
-constexpr int64_t kRowUnit = 4;         // of the epilogue's register block
+constexpr int64_t kStrip = kernels::kDepthwiseChannels;
+constexpr int64_t kAccBytes = 8 << 10;    // of the pixels that go through one epilogue
+constexpr int64_t kCopyGrain = 16 << 10;  // input bytes that a thread repeats at least
+constexpr int64_t kRowUnit = 4;           // of the epilogue's register block
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -24,31 +27,53 @@ class DepthwiseConv final : public NativeConv {
       : NativeConv(p, isa),
         kernels_(kernels::depthwise_kernels(isa)),
         taps_(round_up(k_, kernels_.tap_multiple)),
-        stride_(round_up(n_, kernels::kDepthwiseChannels)),
-        weight_(static_cast<size_t>(stride_ * taps_)),
+        together_(pixels_together()),
+        stride_(together_ > 1 ? n_ : round_up(n_, kStrip)),
+        weight_(static_cast<size_t>(round_up(n_, kStrip) * taps_)),
         column_sum_(static_cast<size_t>(n_)),
-        padding_(static_cast<size_t>(n_), pad_) {
+        padding_(static_cast<size_t>(round_up(n_, kStrip)), pad_),
+        multiplier_(n_ / geometry_.in_channels) {
+    geometry_.in_channels = n_;
     kernels_.pack(p.rows.weight, n_, k_, weight_.data());
+    if (together_ > 1) {
+      std::vector<int8_t> repeated;
+      for (int64_t i = 0; i < together_; ++i)
+        repeated.insert(repeated.end(), p.rows.weight, p.rows.weight + n_ * k_);
+      wide_weight_.resize(static_cast<size_t>(kStrip * taps_));
+      kernels_.pack(repeated.data(), kStrip, k_, wide_weight_.data());
+    }
     for (int64_t n = 0; n < n_; ++n)
       for (int64_t t = 0; t < k_; ++t) column_sum_[static_cast<size_t>(n)] += p.rows.weight[n * k_ + t];
   }
 
   void run(const ConvArgs& args) const override;
+  void run_channels(const ConvArgs& args) const;
   std::string description() const override { return std::string("native ") + name_of(isa_) + " depthwise"; }
   size_t packed_bytes() const override {
-    return output_.bytes() + weight_.size() + 4 * column_sum_.size() + padding_.size();
+    return output_.bytes() + weight_.size() + wide_weight_.size() + 4 * column_sum_.size() + padding_.size();
   }
 
  private:
+  int64_t pixels_together() const;
   bool find_taps(const ConvArgs& args, const PixelWalk& at, const uint8_t** taps) const;
 
   const kernels::DepthwiseKernels& kernels_;
-  int64_t taps_;                // rounded up
-  int64_t stride_;              // channels, rounded up
-  std::vector<int8_t> weight_;  // packed
+  int64_t taps_;                     // rounded up
+  int64_t together_;                 // neighbours whose channels fill a strip
+  int64_t stride_;                   // accumulators of a pixel
+  std::vector<int8_t> weight_;       // packed
+  std::vector<int8_t> wide_weight_;  // for pixels together
   std::vector<int32_t> column_sum_;
   std::vector<uint8_t> padding_;  // a pixel of zero points
+  int64_t multiplier_;            // output channels of an input channel
 };
+
+// Without stride, the channels of neighbours are neighbours in memory: 2 pixels of 32
+// channels are one of 64.
+int64_t DepthwiseConv::pixels_together() const {
+  const bool fills = n_ == kStrip / 2 || n_ == kStrip / 4;
+  return fills && !geometry_.transposed && geometry_.stride[2] == 1 ? kStrip / n_ : 1;
+}
 
 // Sets the pointers of a pixel's taps; true when all lie inside the input. Taps outside cost
 // a multiplication, but no branch in the kernel.
@@ -69,7 +94,24 @@ bool DepthwiseConv::find_taps(const ConvArgs& args, const PixelWalk& at, const u
   return all;
 }
 
+// Several output channels of one input channel read copies of it.
 void DepthwiseConv::run(const ConvArgs& args) const {
+  if (multiplier_ == 1) return run_channels(args);
+  const int64_t count = args.input_bytes;
+  const ScratchMemory wide(static_cast<size_t>(count * multiplier_));
+  const uint8_t* const src = static_cast<const uint8_t*>(args.input);
+  uint8_t* const dst = wide.data();
+  parallel_for(count, kCopyGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      std::memset(dst + i * multiplier_, src[i], static_cast<size_t>(multiplier_));
+  });
+  ConvArgs expanded = args;
+  expanded.input = dst;
+  expanded.input_bytes = count * multiplier_;
+  run_channels(expanded);
+}
+
+void DepthwiseConv::run_channels(const ConvArgs& args) const {
   const Sources sources(geometry_, args);
   EpilogueParams epilogue = output_.params(kernels::PackedWeight(), args);
   epilogue.column_sum = column_sum_.data();
@@ -79,7 +121,7 @@ void DepthwiseConv::run(const ConvArgs& args) const {
   const int64_t block = std::clamp(kAccBytes / (4 * stride_) / kRowUnit * kRowUnit, kRowUnit, 8 * kRowUnit);
 
   const auto body = [&](int64_t begin, int64_t end) {
-    const int64_t acc_bytes = block * stride_ * 4;
+    const int64_t acc_bytes = (block * stride_ + kStrip) * 4;  // a run writes whole strips
     const ScratchMemory memory(static_cast<size_t>(acc_bytes + taps_ * static_cast<int64_t>(sizeof(void*))));
     int32_t* const acc = reinterpret_cast<int32_t*>(memory.data());
     const uint8_t** const taps = reinterpret_cast<const uint8_t**>(memory.data() + acc_bytes);
@@ -89,16 +131,29 @@ void DepthwiseConv::run(const ConvArgs& args) const {
     bool inside = false;
     for (int64_t m = begin; m < end; m += block) {
       const int64_t rows = std::min(block, end - m);
-      for (int64_t r = 0; r < rows; ++r, walk.next()) {
-        const int64_t furthest = walk.w()[geometry_.kernel[2] - 1];
-        if (inside && step != 0 && !walk.row_begins() && furthest >= 0) {
+      for (int64_t r = 0; r < rows;) {
+        const int64_t* const w = walk.w();
+        const int64_t line = geometry_.kernel[2];
+        if (inside && step != 0 && !walk.row_begins() && w[line - 1] >= 0) {
           for (int64_t t = 0; t < k_; ++t) taps[t] += step;
         } else {
           inside = find_taps(args, walk, taps);
         }
         kernels::DepthwisePixel p = pixel;
         p.acc = acc + r * stride_;
-        kernels_.run(p);
+        const int64_t count = std::min({together_, rows - r, walk.left_in_row()});
+        if (inside && together_ > 1 && count == together_ && w[count * line - 1] >= 0) {
+          p.channels = kStrip;
+          p.weight = wide_weight_.data();
+          kernels_.run(p);
+          for (int64_t t = 0; t < k_; ++t) taps[t] += (count - 1) * step;
+          for (int64_t i = 0; i < count; ++i) walk.next();
+          r += count;
+        } else {
+          kernels_.run(p);
+          walk.next();
+          ++r;
+        }
       }
       EpilogueTile t;
       t.raw = acc;

@@ -140,7 +140,8 @@ Stack fresh(const c10::OperatorHandle& op, const Call& call) {
     if (a.isTensor()) {
       stack.push_back(a.toTensor().clone());
     } else if (a.isList()) {
-      const std::string type = op.schema().arguments()[i].type()->str();
+      std::string type = op.schema().arguments()[i].type()->str();
+      if (type.back() == '?') type.pop_back();
       c10::List<double> numbers;
       c10::List<int64_t> integers;
       for (const c10::IValue& v : a.toListRef()) {
