@@ -20,11 +20,13 @@ FOLDER = Path(__file__).resolve().parent
 # Script, arguments of the short run (about 10 minutes together), of the full run.
 BENCHMARKS = (
     ("ops/linear.py", ["--budget", "1.5"], []),
+    ("ops/conv.py", ["--budget", "0.1"], []),
     ("ops/embedding.py", ["--budget", "1.5"], []),
     ("ops/observer.py", ["--budget", "0.5"], []),
     ("ops/rnn.py", ["--budget", "1"], []),
     ("models/memory.py", [], []),
     ("models/load.py", [], []),
+    ("models/convnets.py", ["--budget", "2"], ["--compile"]),
     ("models/resemblyzer.py", ["--budget", "2"], []),
     ("models/minilm.py", ["--budget", "4"], ["--autotune"]),
 )

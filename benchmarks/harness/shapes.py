@@ -84,6 +84,56 @@ def read_bags(name):
     ]
 
 
+@dataclass(frozen=True)
+class ConvShape:
+    layer: str
+    transposed: bool
+    batch: int
+    channels: int
+    size: tuple
+    out: int
+    kernel: tuple
+    stride: tuple
+    padding: tuple
+    dilation: tuple
+    groups: int
+    target: float | None
+    floor: float | None
+
+    @property
+    def rank(self):
+        return len(self.size)
+
+    def __str__(self):
+        def text(values):
+            return "x".join(map(str, values))
+
+        kind = "transposed " if self.transposed else ""
+        groups = f" g{self.groups}" if self.groups > 1 else ""
+        return f"{kind}{self.channels}x{text(self.size)} -> {self.out}, {text(self.kernel)}{groups}"
+
+
+def read_conv(name):
+    """Rows of shapes/<name>.csv; one number stands for every dimension."""
+    return [_conv_shape(row) for row in _read(name)]
+
+
+def _conv_shape(row):
+    rank = row["size"].count("x") + 1
+
+    def numbers(text):
+        values = tuple(map(int, text.split("x")))
+        return values * rank if len(values) == 1 else values
+
+    names = ("size", "kernel", "stride", "padding", "dilation")
+    goals = (float(row[key]) if row[key] else None for key in ("target", "floor"))
+    size, kernel, stride, padding, dilation = (numbers(row[key]) for key in names)
+    return ConvShape(
+        row["layer"], row["kind"] == "transposed", int(row["batch"]), int(row["in"]), size, int(row["out"]),
+        kernel, stride, padding, dilation, int(row["groups"]), *goals,
+    )  # fmt: skip
+
+
 def read_linear(name):
     """Rows of shapes/<name>.csv with the columns layer, M, K, N, repeat."""
     return [

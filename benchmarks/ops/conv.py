@@ -1,0 +1,159 @@
+"""`conv1d` to `conv3d` and the transposed ones on 60 shapes: fp32, torch.ao's engines and ours.
+
+    python benchmarks/ops/conv.py [--threads 1] [--only depthwise]
+
+uint8 in and out, int8 weights per channel, relu; channels last everywhere. The answers are compared
+with float64 in this run. Exit status 1 when a floor is missed.
+"""
+
+import functools
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+import torch  # noqa: E402
+
+from benchmarks.harness import cli, environment, peers, report, roof, rounds, shapes  # noqa: E402
+from benchmarks.harness.goals import Goal  # noqa: E402
+
+FP32, OURS = "fp32", "torch_ao_ext"
+AO = tuple(f"torch.ao {engine}" for engine in peers.TORCH_AO_ENGINES)
+SLOWEST = 1 / 1.1  # against fp32, on every shape
+S_X, Z_X, S_Y, Z_Y = 0.05, 128, 0.2, 3
+
+
+def last(x):
+    """Channels last memory."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+class Problem:
+    """Operands of one shape, and the calls on them."""
+
+    def __init__(self, shape):
+        g = torch.Generator().manual_seed(0)
+        self.shape = shape
+        size = (shape.batch, shape.channels, *shape.size)
+        first, second = shape.out, shape.channels // shape.groups
+        if shape.transposed:
+            first, second = shape.channels, shape.out // shape.groups
+        # 7 bits: torch.ao's engines saturate above on CPUs without VNNI.
+        self.x = last(torch.randint(64, 192, size, generator=g, dtype=torch.uint8))
+        self.w = torch.randint(-64, 65, (first, second, *shape.kernel), generator=g, dtype=torch.int8)
+        self.scale = torch.rand(shape.out, generator=g) * 0.01 + 0.001
+        self.bias = torch.randn(shape.out, generator=g)
+
+    def _numbers(self):
+        s = self.shape
+        if s.transposed:
+            return s.stride, s.padding, (0,) * s.rank, s.groups, s.dilation
+        return s.stride, s.padding, s.dilation, s.groups
+
+    def _name(self):
+        return f"conv{'_transpose' if self.shape.transposed else ''}{self.shape.rank}d"
+
+    def _real_weight(self, dtype):
+        s = self.shape
+        if not s.transposed:
+            return self.w.to(dtype) * self.scale.to(dtype).view(-1, 1, *[1] * s.rank)
+        grouped = self.w.to(dtype).view(s.groups, -1, *self.w.shape[1:])
+        return (grouped * self.scale.to(dtype).view(s.groups, 1, -1, *[1] * s.rank)).view(self.w.shape)
+
+    def expected(self):
+        """Integers of the rule in float64; a step off at a rounding boundary."""
+        f = getattr(torch.nn.functional, self._name())
+        x = (self.x.double() - Z_X) * S_X
+        y = f(x, self._real_weight(torch.float64), self.bias.double(), *self._numbers()).relu()
+        return (torch.round(y / S_Y) + Z_Y).clamp(0, 255)
+
+    def fp32(self):
+        f = getattr(torch.nn.functional, self._name())
+        x, w = last((self.x.float() - Z_X) * S_X), last(self._real_weight(torch.float32))
+        return lambda: f(x, w, self.bias, *self._numbers()).relu_()
+
+    def ours(self):
+        op = getattr(torch.ops.torch_ao, self._name()).default
+        qparams = (S_X, Z_X, self.w, self.scale, None, self.bias, S_Y, Z_Y, None)
+        return functools.partial(op, self.x, *qparams, *self._numbers(), "relu")
+
+    def torch_ao(self, engine):
+        """torch.ao's operator; raises for what it does not have."""
+        s = self.shape
+        if s.rank == 1:
+            raise NotImplementedError("its conv1d is a conv2d of one line")
+        axis = 1 if s.transposed else 0
+        if s.transposed and s.groups > 1:
+            raise NotImplementedError("no grouped transposed convolution per channel")
+        with warnings.catch_warnings(), peers.quantized_engine(engine):
+            warnings.simplefilter("ignore")
+            zeros = torch.zeros(s.out, dtype=torch.long)
+            w = torch._make_per_channel_quantized_tensor(self.w, self.scale.double(), zeros, axis)
+            x = torch._make_per_tensor_quantized_tensor(self.x, S_X, Z_X)
+            ops = torch.ops.quantized
+            if s.transposed:
+                prepack = getattr(ops, f"{self._name()}_prepack")
+                packed = prepack(w, self.bias, s.stride, s.padding, (0,) * s.rank, s.dilation, s.groups)
+                run = getattr(ops, self._name())
+
+                def call():
+                    return torch.relu(run(x, packed, S_Y, Z_Y))
+
+            else:
+                prepack = getattr(ops, f"{self._name()}_prepack")
+                packed = prepack(w, self.bias, s.stride, s.padding, s.dilation, s.groups)
+                call = functools.partial(getattr(ops, f"{self._name()}_relu"), x, packed, S_Y, Z_Y)
+            call()
+        return call
+
+
+def _integers(y):
+    return (y.int_repr() if y.is_quantized else y).double()
+
+
+def run_row(shape, args, missing, result):
+    problem = Problem(shape)
+    calls = {FP32: problem.fp32(), OURS: problem.ours()}
+    for name, engine in zip(AO, peers.TORCH_AO_ENGINES, strict=True):
+        try:
+            calls[name] = problem.torch_ao(engine)
+        except Exception as error:  # many shapes have no such kernel
+            missing.setdefault(name, []).append(f"{shape.layer}: {str(error).splitlines()[0]}"[:100])
+    expected, failures = problem.expected(), []
+    for name, call in calls.items():
+        if name != FP32:
+            off = (_integers(call()) - expected).abs().max().item()
+            if off > 1:
+                failures.append(f"{name} is {off:.0f} steps off")
+    timings, foreign = cli.measure(calls, args)
+    goals = [Goal(f"vs {FP32}", rounds.speedup(timings, OURS, FP32), None, SLOWEST)]
+    best = rounds.best_of(timings, AO)
+    if best is not None:
+        goals.append(Goal("vs torch.ao", rounds.speedup(timings, OURS, best), shape.target, shape.floor))
+    mine = [f for f in failures if f.startswith(OURS)]
+    report.print_row(result.add(f"{shape.layer}: {shape}", timings, goals, mine, foreign))
+
+
+def main():
+    parser = cli.parser(__doc__, budget_s=0.25)
+    parser.add_argument("--only", default="", help="rows whose layer holds this text")
+    args = parser.parse_args()
+    if args.max_isa:
+        return environment.rerun_capped(args.max_isa)
+    environment.set_threads(args.threads)
+    peers.ours()
+    result = report.Report("conv", roof.probe((1, args.threads)))
+    print(environment.describe(result.environment))
+    missing = {}
+    for shape in shapes.read_conv("conv"):
+        if args.only in shape.layer:
+            run_row(shape, args, missing, result)
+    result.missing = {name: f"{len(rows)} shapes, the first: {rows[0]}" for name, rows in missing.items()}
+    for name, reason in result.missing.items():
+        print(f"missing: {name}: {reason}")
+    return report.conclude(result, args.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
