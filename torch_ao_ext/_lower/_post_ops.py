@@ -66,6 +66,8 @@ def unary(node: Any) -> tuple[str, list[float]] | None:
     """(post-op, numbers) of an activation, None for anything else."""
     if not isinstance(node, fx.Node) or node.op != "call_function":
         return None
+    if any(isinstance(a, fx.Node) for a in (*node.args[1:], *node.kwargs.values())):
+        return None  # a bound or slope that is computed
     if node.target is aten.gelu.default:
         tanh = node.kwargs.get("approximate", argument(node, 1, "none")) == "tanh"
         return ("gelu_tanh" if tanh else "gelu"), []

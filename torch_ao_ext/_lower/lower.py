@@ -12,6 +12,7 @@ from torch_ao_ext._engines import set_engine
 from torch_ao_ext._graph_ops import REASON
 from torch_ao_ext._lower._elementwise import lower_between, quantize_before_max_pool
 from torch_ao_ext._lower._inputs import check_inputs
+from torch_ao_ext._lower._layout import contiguous_outputs, views_become_reshapes
 from torch_ao_ext._lower._moves import (
     cancel,
     lift_quantize,
@@ -133,6 +134,7 @@ def lower(
     """
     _check(model, example_inputs, backend, strict)
     model = copy_graph_module(model)
+    views_become_reshapes(model)
     drop_dropouts(model)
     fold_constants(model)
     fold_pads(model)
@@ -140,6 +142,7 @@ def lower(
     _lower_products(model)
     _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, lower_between)
     lower_rest(model)
+    contiguous_outputs(model)
     check_inputs(model)
     remove_unused(model)
     model.graph.lint()

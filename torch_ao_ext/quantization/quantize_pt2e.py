@@ -11,7 +11,7 @@ from torch_ao_ext.quantization.pt2e._graph import (
     remove_unused,
     where,
 )
-from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts, fold_pads
+from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts, drop_in_place, fold_pads
 from torch_ao_ext.quantization.pt2e.convert import convert
 from torch_ao_ext.quantization.pt2e.duplicate_dq_pass import DuplicateDQPass
 from torch_ao_ext.quantization.pt2e.export_utils import disallow_train_eval, training_nodes
@@ -82,6 +82,7 @@ def prepare_pt2e(model: fx.GraphModule, quantizer: Quantizer) -> fx.GraphModule:
             f"export), got training mode at {where(training[0])}"
         )
     model = copy_graph_module(model)
+    drop_in_place(model)
     drop_dropouts(model)
     fold_batch_norms(model)
     fold_pads(model)

@@ -5,6 +5,7 @@ import torch
 from flow_models import count, export, make, prepared, quantizer
 from torch import nn
 
+import torch_ao_ext
 from torch_ao_ext.quantization.observer import HistogramObserver, MinMaxObserver, ObserverBase
 from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torch_ao_ext.quantization.quantizer import (
@@ -87,6 +88,34 @@ def test_a_batch_norm_that_cannot_fold_stays():
     ready = prepare_pt2e(export(model, (x,)), quantizer("x86"))
     assert count(ready, "batch_norm") == 1
     assert torch.equal(ready(x), model(x))
+
+
+class InPlace(nn.Module):
+    """relu_ changes what the sum reads, too; what it returns is not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        x = self.a(x)
+        torch.relu_(x)
+        y = self.b(x)
+        y += x
+        return torch.nn.functional.relu(y, inplace=True)
+
+
+def test_in_place_operators(sqnr):
+    model, x = InPlace().eval(), torch.randn(2, 3, 6, 6)
+    with torch.no_grad():
+        expected = model(x)
+        ready = prepare_pt2e(export(model, (x,)), quantizer("x86"))
+        assert torch.equal(ready(x), expected)
+        quantized = convert_pt2e(ready)
+        assert sqnr(expected, quantized(x)) > 35
+        lowered = torch_ao_ext.lower(quantized)
+        assert sqnr(expected, lowered(x)) > 35
+    assert count(lowered, "torch_ao.conv2d") == 2 and count(lowered, "relu") == 0
 
 
 def test_edges_of_one_tensor_share_and_can_refuse_to():

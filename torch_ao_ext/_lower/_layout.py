@@ -1,0 +1,39 @@
+"""Convolutions and pooling give channels last: what the float graph took for granted still holds."""
+
+import torch
+from torch import fx
+
+from torch_ao_ext.quantization.quantizer._targets import aten, is_call
+
+_VIEWS = {aten.view.default, aten._unsafe_view.default}
+
+
+def views_become_reshapes(model: fx.GraphModule) -> None:
+    """A view of a contiguous tensor needs a copy when the tensor is channels last."""
+    for node in model.graph.nodes:
+        if is_call(node, _VIEWS):
+            node.target = aten.reshape.default
+
+
+def _channels_last(node: fx.Node) -> bool:
+    """Whether the node is an operator of ours that gives channels last."""
+    name = str(node.target)
+    return node.op == "call_function" and name.startswith("torch_ao.") and ("conv" in name or "pool" in name)
+
+
+def contiguous_outputs(model: fx.GraphModule) -> None:
+    """Results of the graph have the contiguous layout that the exported graph gave them."""
+    output = next(node for node in reversed(model.graph.nodes) if node.op == "output")
+    marked: set[fx.Node] = set()  # what may be channels last
+    for node in model.graph.nodes:
+        if _channels_last(node) or any(source in marked for source in node.all_input_nodes):
+            marked.add(node)
+    for node in list(output.all_input_nodes):
+        value = node.meta.get("val")
+        images = isinstance(value, torch.Tensor) and value.dim() >= 3
+        if node not in marked or not images or node.op != "call_function" or not value.is_contiguous():
+            continue
+        with model.graph.inserting_after(node):
+            copy = model.graph.call_function(aten.contiguous.default, (node,))
+        copy.meta = dict(node.meta)
+        output.replace_input_with(node, copy)
