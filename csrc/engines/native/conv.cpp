@@ -28,6 +28,7 @@ using kernels::RowParams;
 constexpr int64_t kGatherBytes = 256 << 10;  // rows of one block
 constexpr int64_t kStep = 16;                // bytes of a step of a short copy
 constexpr int64_t kShortCopy = 256;
+constexpr int64_t kMostDepthwiseColumns = 8;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t value, int64_t multiple) { return ceil_div(value, multiple) * multiple; }
@@ -280,7 +281,9 @@ Result<ConvImplPtr> make_conv_native(const ConvProblem& p) {
   const bool asymmetric = has_weight_zero_point(p.rows);
   const int64_t k_bound = asymmetric ? kMaxExactKAsymmetricWeight : kMaxExactK;
   if (p.rows.k > k_bound) return refuse("taps times channels ", p.rows.k, "; needs at most ", k_bound);
-  if (!asymmetric && p.geometry.group_channels() == 1) return make_depthwise(p, isa);
+  // With more columns a group than this, a GEMM is faster.
+  const bool narrow = p.rows.n / p.geometry.groups <= kMostDepthwiseColumns && p.geometry.groups > 1;
+  if (!asymmetric && p.geometry.group_channels() == 1 && narrow) return make_depthwise(p, isa);
   std::vector<int8_t> weight;
   const ConvProblem merged = asymmetric ? p : merge_groups(p, &weight);
   if (ConvImplPtr direct = make_direct(merged, isa)) return direct;
