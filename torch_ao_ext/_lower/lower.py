@@ -58,7 +58,7 @@ def _sweep(model: fx.GraphModule, *rules: _Rule) -> None:
     while changed:
         changed = False
         for node in list(model.graph.nodes):
-            if node.op == "call_function":
+            if node.op == "call_function" and not node._erased:
                 changed |= any(rule(model, node) for rule in rules)
         model.graph.eliminate_dead_code()
 
