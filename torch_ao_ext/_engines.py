@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from torch_ao_ext._graph_ops import graph_ops
 from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
 from torch_ao_ext.nn.quantized.dynamic import Linear
 
@@ -19,7 +20,8 @@ def prepack(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Packs every int8 layer now, so that the first request does not.
 
     Needed after `load_state_dict` or unpickling; `quantize_dynamic` does it itself.
-    Packs what is not packed yet; moves large embedding tables to huge pages.
+    Packs what is not packed yet; moves large embedding tables to huge pages. A lowered
+    graph is packed by `lower(model, example_inputs)` or its first call, not here.
 
     Args:
         model: any module.
@@ -55,6 +57,10 @@ def repack(model: nn.Module) -> nn.Module:
     """
     for layer in _layers(model, "repack"):
         torch.ops.torch_ao._repack(layer.qweight)
+    for module in model.modules():
+        for call in graph_ops(module, ""):
+            if call.weight is not None:
+                torch.ops.torch_ao._repack(call.weight)
     return model
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from torch_ao_ext._describe import FLOAT_REASON
@@ -107,6 +107,11 @@ def save_quantized(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise _error(f"argument 'model' must be a Python nn.Module, got {type(model).__name__}")
+    if isinstance(model, fx.GraphModule):
+        raise _error(
+            "argument 'model' must be a model of int8 modules, got a graph: save it by "
+            "torch.export.save(torch.export.export(model, example_inputs), path)"
+        )
     manifest, tensors = _collect(model)
     if not any(kind in registry.QUANTIZED for kind, _ in manifest.modules.values()):
         raise _error("argument 'model' must have an int8 module, got none; convert it first")

@@ -1,4 +1,10 @@
-"""Quantization flows under the names of torch.ao.quantization."""
+"""Quantization flows under the names of torch.ao.quantization.
+
+What works on exported graphs (`quantize_pt2e`, `pt2e`, `quantizer`) is loaded on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from torch_ao_ext.quantization.fake_quantize import *  # noqa: F403
 from torch_ao_ext.quantization.fake_quantize import __all__ as _fake_quantize_names
@@ -17,11 +23,24 @@ from torch_ao_ext.quantization.quantization_mappings import (
 from torch_ao_ext.quantization.quantize import quantize_dynamic
 from torch_ao_ext.quantization.weight_only import quantize_weight_only
 
+if TYPE_CHECKING:
+    from torch_ao_ext.quantization.pt2e import (
+        allow_exported_model_train_eval,
+        move_exported_model_to_eval,
+        move_exported_model_to_train,
+    )
+    from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+
 __all__ = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
     "QuantType",
+    "allow_exported_model_train_eval",
+    "convert_pt2e",
     "get_default_dynamic_quant_module_mappings",
     "get_dynamic_quant_module_class",
+    "move_exported_model_to_eval",
+    "move_exported_model_to_train",
+    "prepare_pt2e",
     "quantize_dynamic",
     "quantize_weight_only",
     *_fake_quantize_names,
@@ -29,3 +48,20 @@ __all__ = [
     *_qconfig_names,
     *_qconfig_mapping_names,
 ]
+
+_SUBMODULES = ("pt2e", "quantize_pt2e", "quantizer")
+_LAZY = {
+    "allow_exported_model_train_eval": "pt2e",
+    "convert_pt2e": "quantize_pt2e",
+    "move_exported_model_to_eval": "pt2e",
+    "move_exported_model_to_train": "pt2e",
+    "prepare_pt2e": "quantize_pt2e",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -102,6 +102,18 @@ def test_sequences_of_source_modules():
         graph_utils.update_equivalent_types_dict()
 
 
+def test_names_of_the_package():
+    from torch_ao_ext import quantization
+
+    assert quantization.prepare_pt2e is quantization.quantize_pt2e.prepare_pt2e
+    assert quantization.convert_pt2e is quantization.quantize_pt2e.convert_pt2e
+    assert quantization.move_exported_model_to_eval is move_exported_model_to_eval
+    assert quantization.quantizer.X86InductorQuantizer.__module__.endswith("x86_inductor_quantizer")
+    assert all(getattr(quantization, name) is not None for name in quantization.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'prepare_qat_pt2e'"):
+        _ = quantization.prepare_qat_pt2e
+
+
 def test_published_name_of_lower():
     _, example, quantized = converted("ResidualCnn")
     with torch.no_grad():

@@ -296,6 +296,24 @@ def test_what_is_refused():
         lowered(torch.randn(4, 16).double())
 
 
+def test_saving_a_graph_names_the_way(tmp_path):
+    lowered = torch_ao_ext.lower(converted("Reused")[2])
+    with pytest.raises(ValueError, match="got a graph: save it by torch.export.save"):
+        torch_ao_ext.save_quantized(lowered, tmp_path / "model.safetensors")
+
+
+def test_repack_reaches_graphs():
+    _, example, quantized = converted("Reused")
+    lowered = torch_ao_ext.lower(quantized, example)
+    assert "not packed" not in str(torch_ao_ext.explain(lowered))
+    with torch.no_grad():
+        before = lowered(*example)
+        lowered.linear_qweight.data.neg_()  # torch does not count this write
+        assert torch.equal(lowered(*example), before)
+        torch_ao_ext.repack(lowered)
+        assert not torch.equal(lowered(*example), before)
+
+
 def test_lowering_an_unfolded_graph():
     _, example, ready = prepared("ResidualCnn")
     with torch.no_grad():
