@@ -77,3 +77,10 @@ def test_environment_variables_are_documented():
     assert len(used) >= 5
     readme = (ROOT / "README.md").read_text()
     assert {name for name in used if name not in readme} == set()
+
+
+def test_the_code_of_the_pt2e_page_runs(capsys):
+    page = (ROOT / "docs" / "pt2e.md").read_text()
+    exec(page.split("```python\n")[1].split("```")[0], {})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert "conv2d 1/1" in printed and "max_pool2d 1/1" in printed
