@@ -312,6 +312,8 @@ def _conv_calls(rank, transposed):
         call(xs.transpose(1, -1).contiguous().transpose(1, -1), w, s, None, bias, (1.0, 0, BF16),
              (ones, [2] * rank, [2] * rank, 1), ("gelu", [])),
         call(xu[:0], w, s, None, bias, (1.0, 0, F32), same),
+        # a line long enough to be read as it lies, nothing behind it
+        call(random_int(U8, 1, 4, *size[:-1], 30), w, s, None, bias, (0.3, 9, None), (ones, zeros, ones, 1)),
     ]  # fmt: skip
 
 

@@ -87,6 +87,11 @@ def random_case(rng, rank, transposed):
         size = [s + 1 for s in size]
     elif rng.random() < 0.2:
         size[-1] += rng.randint(24, 80)  # long lines are read as they lie
+        if rank == 2 and rng.random() < 0.3:  # and tall ones
+            size.reverse()
+            size[1], kernel[1] = 1, 1
+            for name, value in (("padding", 0), ("dilation", 1)):
+                numbers[name][1] = value
     x = random_int(rng.choice([torch.uint8, torch.int8]), rng.randint(1, 2), groups * ic, *size)
     if rank > 1 and rng.random() < 0.7:
         x = x.contiguous(memory_format=(torch.channels_last, torch.channels_last_3d)[rank - 2])

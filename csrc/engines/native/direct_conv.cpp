@@ -6,6 +6,7 @@
 // copy of the input; an input without any of them is not copied.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "engines/input_rows.h"
@@ -29,19 +30,32 @@ constexpr int64_t kMostCopiedBytes = 64 << 20;
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+// Taps that are one stretch of memory.
+int64_t taps_together(const ConvGeometry& g) { return g.dilation[2] == 1 ? g.kernel[2] : 1; }
+
+bool whole_steps(int64_t bytes, const GemmKernels& gemm) { return bytes % (4 * gemm.quad_multiple) == 0; }
+
+// Channels of a pixel as the GEMM reads it: as they are when a stretch of taps is whole steps
+// of 4 bytes, else rounded up.
+int64_t read_channels(const ConvGeometry& g, const GemmKernels& gemm) {
+  return whole_steps(taps_together(g) * g.in_channels, gemm) ? g.in_channels : round_up(g.in_channels, 4);
+}
+
 class DirectConv final : public NativeConv {
  public:
   DirectConv(const ConvProblem& p, Isa isa)
       : NativeConv(p, isa),
         gemm_(kernels::gemm_kernels(isa)),
         rows_(kernels::row_kernels(isa)),
-        channels_(round_up(geometry_.in_channels, 4)),
-        taps_(geometry_.dilation[2] == 1 ? geometry_.kernel[2] : 1),
+        taps_(taps_together(geometry_)),
+        channels_(read_channels(geometry_, gemm_)),
         weight_(pack(p)),
         gather_(make_gather(p, isa, widened() ? nullptr : weight_)) {}
 
   static bool fits(const ConvProblem& p, Isa isa);
   void run(const ConvArgs& args) const override;
+  // For another way to run the same rows; null when channels were added.
+  PackedWeightPtr shared_weight() const { return widened() ? nullptr : weight_; }
   std::string description() const override {
     return std::string("native ") + name_of(isa_) + " direct " + gemm_.name;
   }
@@ -58,12 +72,13 @@ class DirectConv final : public NativeConv {
   PackedWeightPtr pack(const ConvProblem& p) const;
   bool copies() const;
   void copy_line(const ConvArgs& args, const Image& image, int64_t line, uint8_t* dst) const;
-  void multiply_line(const ConvArgs& args, const Image& image, int64_t line, int32_t* tile) const;
+  void multiply_line(const ConvArgs& args, const Image& image, int64_t line, int64_t first_panel,
+                     int64_t last_panel, int32_t* tile) const;
 
   const GemmKernels& gemm_;
   const kernels::RowKernels& rows_;
-  int64_t channels_;        // rounded up
   int64_t taps_;            // of one GEMM
+  int64_t channels_;        // of a pixel, with those that were added
   PackedWeightPtr weight_;  // also the gather's, unless channels were added
   ConvImplPtr gather_;      // for short lines
 };
@@ -71,10 +86,10 @@ class DirectConv final : public NativeConv {
 bool DirectConv::fits(const ConvProblem& p, Isa isa) {
   const ConvGeometry& g = p.geometry;
   const GemmKernels& gemm = kernels::gemm_kernels(isa);
-  const int64_t channels = round_up(g.in_channels, 4);
-  const int64_t taps = g.dilation[2] == 1 ? g.kernel[2] : 1;
-  return !g.transposed && g.groups == 1 && !has_weight_zero_point(p.rows) &&
-         channels * taps / 4 % gemm.quad_multiple == 0;
+  if (g.transposed || g.groups != 1 || has_weight_zero_point(p.rows)) return false;
+  const int64_t channels = read_channels(g, gemm);
+  // 1 or 2 channels of 4 would multiply by zero more often than not.
+  return (channels == g.in_channels || g.in_channels > 2) && whole_steps(channels * taps_together(g), gemm);
 }
 
 PackedWeightPtr DirectConv::pack(const ConvProblem& p) const {
@@ -135,8 +150,9 @@ void DirectConv::copy_line(const ConvArgs& args, const Image& image, int64_t lin
       dst[w * channels_ + c] = c < channels ? src[w * channels + c] ^ flip_ : 0;
 }
 
-// All columns of one line of the output.
-void DirectConv::multiply_line(const ConvArgs& args, const Image& image, int64_t line, int32_t* tile) const {
+// The columns of some panels in one line of the output.
+void DirectConv::multiply_line(const ConvArgs& args, const Image& image, int64_t line, int64_t first_panel,
+                               int64_t last_panel, int32_t* tile) const {
   const ConvGeometry& g = geometry_;
   const int64_t width = args.output_size[2];
   const int64_t h = line % args.output_size[1];
@@ -144,12 +160,11 @@ void DirectConv::multiply_line(const ConvArgs& args, const Image& image, int64_t
   const int64_t n = line / (args.output_size[1] * args.output_size[0]);
   const EpilogueParams epilogue = output_.params(*weight_, args);
   const int64_t quads = taps_ * channels_ / 4;
-  for (int64_t panel = 0; panel < weight_->panels(); ++panel)
+  for (int64_t panel = first_panel; panel < last_panel; ++panel)
     for (int64_t w = 0; w < width; w += gemm_.row_block) {
       GemmBlock b;
       b.a_stride = g.stride[2] * channels_;
       b.b = weight_->panel(panel);
-      b.quads = quads;
       b.c = tile;
       b.rows = std::min(gemm_.row_block, width - w);
       for (int64_t i = 0; i < g.kernel[0]; ++i)
@@ -157,10 +172,14 @@ void DirectConv::multiply_line(const ConvArgs& args, const Image& image, int64_t
           const int64_t z = (n * image.size[0] + d * g.stride[0] + i * g.dilation[0]) * image.size[1];
           const int64_t row = (z + h * g.stride[1] + j * g.dilation[1]) * image.size[2] + w * g.stride[2];
           for (int64_t t = 0; t < g.kernel[2]; t += taps_) {
-            b.a = image.data + (row + t * g.dilation[2]) * channels_;
-            gemm_.block(b);
-            b.accumulate = true;
-            b.b += quads * kernels::kQuadBytes;
+            const uint8_t* const a = image.data + (row + t * g.dilation[2]) * channels_;
+            for (int64_t q = 0; q < quads; q += gemm_.k_block / 4) {
+              b.a = a + 4 * q;
+              b.quads = std::min(gemm_.k_block / 4, quads - q);
+              gemm_.block(b);
+              b.accumulate = true;
+              b.b += b.quads * kernels::kQuadBytes;
+            }
           }
         }
       EpilogueTile t;
@@ -207,19 +226,59 @@ void DirectConv::run(const ConvArgs& args) const {
       for (int64_t line = begin; line < end; ++line) copy_line(args, image, line, padded.data());
     });
   }
-  share(args.m / args.output_size[2], [&](int64_t begin, int64_t end) {
+  // Fewer lines than threads have use for: the columns are shared too.
+  const int64_t lines = args.m / args.output_size[2], panels = weight_->panels();
+  const int64_t column_tasks = lines < 2 * team ? std::min<int64_t>(panels, 2 * team) : 1;
+  share(lines * column_tasks, [&](int64_t begin, int64_t end) {
     const int64_t rows = round_up(gemm_.row_block, gemm_.row_multiple);
     const ScratchMemory memory(static_cast<size_t>(rows * kPanelColumns * 4));
     if (gemm_.begin != nullptr) gemm_.begin();
-    for (int64_t line = begin; line < end; ++line)
-      multiply_line(args, image, line, reinterpret_cast<int32_t*>(memory.data()));
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t part = task % column_tasks;
+      multiply_line(args, image, task / column_tasks, panels * part / column_tasks,
+                    panels * (part + 1) / column_tasks, reinterpret_cast<int32_t*>(memory.data()));
+    }
     if (gemm_.end != nullptr) gemm_.end();
   });
 }
 
+// A kernel one tap wide: on an image one pixel wide, the height is the line.
+class TallConv final : public ConvImpl {
+ public:
+  TallConv(const ConvProblem& p, Isa isa)
+      : tall_(turned(p), isa), plain_(make_gather(p, isa, tall_.shared_weight())) {}
+
+  static ConvProblem turned(const ConvProblem& p) {
+    ConvProblem t = p;
+    ConvGeometry& g = t.geometry;
+    for (int64_t* axis : {g.kernel, g.stride, g.padding, g.dilation}) std::swap(axis[1], axis[2]);
+    return t;
+  }
+  static bool fits(const ConvGeometry& g) { return g.kernel[1] > 1 && g.kernel[2] == 1 && g.padding[2] == 0; }
+
+  void run(const ConvArgs& args) const override {
+    if (args.input_size[2] != 1) return plain_->run(args);
+    ConvArgs t = args;
+    std::swap(t.input_size[1], t.input_size[2]);
+    std::swap(t.output_size[1], t.output_size[2]);
+    tall_.run(t);
+  }
+  const char* engine() const override { return tall_.engine(); }
+  std::string description() const override { return tall_.description() + ", tall"; }
+  size_t packed_bytes() const override {
+    return tall_.packed_bytes() + (tall_.shared_weight() == nullptr ? plain_->packed_bytes() : 0);
+  }
+
+ private:
+  DirectConv tall_;
+  ConvImplPtr plain_;
+};
+
 }  // namespace
 
 ConvImplPtr make_direct(const ConvProblem& p, Isa isa) {
+  if (TallConv::fits(p.geometry) && DirectConv::fits(TallConv::turned(p), isa))
+    return std::make_shared<TallConv>(p, isa);
   if (!DirectConv::fits(p, isa)) return nullptr;
   return std::make_shared<DirectConv>(p, isa);
 }
