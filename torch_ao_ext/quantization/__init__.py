@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch_ao_ext.quantization.fake_quantize import *  # noqa: F403
 from torch_ao_ext.quantization.fake_quantize import __all__ as _fake_quantize_names
+from torch_ao_ext.quantization.fuse_modules import (
+    fuse_known_modules,
+    fuse_modules,
+    fuse_modules_qat,
+)
+from torch_ao_ext.quantization.fuser_method_mappings import (
+    fuse_conv_bn,
+    fuse_conv_bn_relu,
+    fuse_linear_bn,
+    get_fuser_method,
+    get_fuser_method_new,
+)
 from torch_ao_ext.quantization.observer import *  # noqa: F403
 from torch_ao_ext.quantization.observer import __all__ as _observer_names
 from torch_ao_ext.quantization.qconfig import *  # noqa: F403
@@ -36,8 +48,16 @@ __all__ = [
     "QuantType",
     "allow_exported_model_train_eval",
     "convert_pt2e",
+    "fuse_conv_bn",
+    "fuse_conv_bn_relu",
+    "fuse_known_modules",
+    "fuse_linear_bn",
+    "fuse_modules",
+    "fuse_modules_qat",
     "get_default_dynamic_quant_module_mappings",
     "get_dynamic_quant_module_class",
+    "get_fuser_method",
+    "get_fuser_method_new",
     "move_exported_model_to_eval",
     "move_exported_model_to_train",
     "prepare_pt2e",

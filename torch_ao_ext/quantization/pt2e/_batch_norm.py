@@ -3,6 +3,7 @@
 import torch
 from torch import fx
 
+from torch_ao_ext.quantization._fold import norm_affine, scale_channels
 from torch_ao_ext.quantization.pt2e._graph import add_constant, tensor_of
 from torch_ao_ext.quantization.quantizer._targets import (
     BATCH_NORM,
@@ -24,36 +25,16 @@ def _factor(model: fx.GraphModule, norm: fx.Node) -> tuple[torch.Tensor, torch.T
     average, spread = tensor_of(model, mean), tensor_of(model, variance)
     if average is None or spread is None:
         return None
-    factor = torch.rsqrt(spread.double() + eps)
     for node in (weight, bias):
         if isinstance(node, fx.Node) and tensor_of(model, node) is None:
             return None
-    if isinstance(weight, fx.Node):
-        factor = factor * tensor_of(model, weight).double()
-    offset = -average.double() * factor
-    if isinstance(bias, fx.Node):
-        offset = offset + tensor_of(model, bias).double()
-    return factor.detach(), offset.detach()
-
-
-def _channel_shape(node: fx.Node, weight: torch.Tensor) -> tuple[list[int], int]:
-    """Shape that lines channels up with the weight, and the number of groups it has."""
-    shape = [1] * weight.dim()
-    if not is_call(node, CONV_TRANSPOSE):
-        shape[0] = weight.shape[0]
-        return shape, 1
-    return shape, argument(node, 6, 1)
+    return norm_affine(average, spread, tensor_of(model, weight), tensor_of(model, bias), eps)
 
 
 def _scaled(node: fx.Node, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    shape, groups = _channel_shape(node, weight)
-    wide = weight.detach().double()
-    if not is_call(node, CONV_TRANSPOSE):
-        return wide * factor.reshape(shape)
-    # [in, out / groups, ...]: the inputs of group g meet its own out / groups channels.
-    split = wide.reshape(groups, -1, *weight.shape[1:])
-    ones = [1] * (weight.dim() - 2)
-    return (split * factor.reshape(groups, 1, -1, *ones)).reshape(weight.shape)
+    if is_call(node, CONV_TRANSPOSE):
+        return scale_channels(weight, factor, transposed=True, groups=argument(node, 6, 1))
+    return scale_channels(weight, factor)
 
 
 def fold_batch_norm(model: fx.GraphModule, node: fx.Node, norm: fx.Node) -> bool:

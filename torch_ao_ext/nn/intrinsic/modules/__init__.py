@@ -1,5 +1,6 @@
 """Fused float containers."""
 
-from torch_ao_ext.nn.intrinsic.modules.fused import LinearReLU
+from torch_ao_ext.nn.intrinsic.modules.fused import *  # noqa: F403
+from torch_ao_ext.nn.intrinsic.modules.fused import __all__ as _names
 
-__all__ = ["LinearReLU"]
+__all__ = [*_names]
