@@ -15,8 +15,10 @@ def norm_affine(
     """A batch norm in evaluation mode as y = x * factor + offset.
 
     Args:
-        mean, variance: running statistics, `[C]`.
-        weight, bias: affine parameters, `[C]`, or None.
+        mean: running mean, `[C]`.
+        variance: running variance, `[C]`.
+        weight: gamma, `[C]`, or None for 1.
+        bias: beta, `[C]`, or None for 0.
         eps: added to the variance.
 
     Returns:

@@ -1,12 +1,14 @@
 """Fuses named layers of a model, in the order in which the data passes them."""
 
-import copy
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from torch_ao_ext.quantization._copy import copied
 from torch_ao_ext.quantization.fuser_method_mappings import get_fuser_method
 
 __all__ = ["fuse_known_modules", "fuse_modules", "fuse_modules_qat"]
@@ -31,11 +33,25 @@ def _refuse_inner_hooks(layers: list[nn.Module]) -> None:
 
 
 def _move_hooks(source: nn.Module, target: nn.Module, kinds: tuple[str, ...]) -> None:
-    """Handles that registration returned go on to remove what they point at in `source` only."""
+    """Moves the dicts themselves: a handle from registration removes its hook from that dict."""
+    if source is target:
+        return
     for kind in kinds:
-        getattr(target, kind).update(getattr(source, kind))
-    for kind in kinds:
-        getattr(source, kind).clear()
+        moved = getattr(source, kind)
+        moved.update(getattr(target, kind))
+        target.__dict__[kind] = moved
+        source.__dict__[kind] = OrderedDict()
+
+
+@contextmanager
+def _hooks_restored_on_error(layers: list[nn.Module]) -> Iterator[None]:
+    before = [{kind: getattr(layer, kind) for kind in _PRE + _POST} for layer in layers]
+    try:
+        yield
+    except BaseException:
+        for layer, hooks in zip(layers, before, strict=True):
+            layer.__dict__.update(hooks)
+        raise
 
 
 def fuse_known_modules(
@@ -60,9 +76,6 @@ def fuse_known_modules(
     fuser_method = get_fuser_method(types, additional_fuser_method_mapping)
     _refuse_inner_hooks(mod_list)
     fused = fuser_method(is_qat, *mod_list)
-    for kind in _PRE + _POST:  # a copy of the first layer has copies of its hooks
-        if fused is not mod_list[0]:
-            getattr(fused, kind).clear()
     _move_hooks(mod_list[0], fused, _PRE)
     _move_hooks(mod_list[-1], fused, _POST)
     fused.training = mod_list[0].training
@@ -74,7 +87,8 @@ def fuse_known_modules(
 
 def _groups(modules_to_fuse: Any, op: str) -> list[list[str]]:
     """A list of lists of names, each name once."""
-    groups = [modules_to_fuse] if all(isinstance(n, str) for n in modules_to_fuse) else modules_to_fuse
+    one = all(isinstance(name, str) for name in modules_to_fuse)
+    groups = [modules_to_fuse] if one else modules_to_fuse
     seen: set[str] = set()
     for group in groups:
         if isinstance(group, str) or not all(isinstance(n, str) for n in group):
@@ -99,9 +113,7 @@ def _layers(model: nn.Module, names: list[str], op: str) -> list[nn.Module]:
         except AttributeError:
             found.append(None)
         if found[-1] is None:
-            raise ValueError(
-                f"{op}: argument 'modules_to_fuse' must name modules of the model, got {name!r}"
-            )
+            raise ValueError(f"{op}: argument 'modules_to_fuse' must name modules of the model, got {name!r}")
     return found
 
 
@@ -121,20 +133,22 @@ def _fuse(
             f"{op}: argument 'fuse_custom_config_dict' must have the key "
             f"'additional_fuser_method_mapping' only, got {unknown[0]!r}"
         )
+    model = model if inplace else copied(op, model)
     groups = _groups(modules_to_fuse, op)
-    # Whatever is refused is refused before the model of the caller changes.
-    trial = copy.deepcopy(model)
-    for target in (trial, model) if inplace else (trial,):
-        for names in groups:
-            layers = _layers(target, names, op)
+    layers = [_layers(model, names, op) for names in groups]
+    # All are fused before the first one takes its place: the model is whole after an error.
+    places: list[tuple[str, nn.Module]] = []
+    with _hooks_restored_on_error([layer for group in layers for layer in group]):
+        for names, group in zip(groups, layers, strict=True):
             try:
-                fused = fuser_func(layers, is_qat, config.get("additional_fuser_method_mapping"))
+                fused = fuser_func(group, is_qat, config.get("additional_fuser_method_mapping"))
             except ValueError as error:
                 raise ValueError(f"{op}: modules_to_fuse {names}: {error}") from error
-            for name, module in zip(names, fused, strict=True):
-                owner, _, last = name.rpartition(".")
-                setattr(target.get_submodule(owner), last, module)
-    return model if inplace else trial
+            places += zip(names, fused, strict=True)
+    for name, module in places:
+        owner, _, last = name.rpartition(".")
+        setattr(model.get_submodule(owner), last, module)
+    return model
 
 
 def fuse_modules(
@@ -170,9 +184,7 @@ def fuse_modules(
         >>> [type(m).__name__ for m in fuse_modules(net, ["0", "1"])]
         ['Conv2d', 'Identity']
     """
-    return _fuse(
-        "fuse_modules", model, modules_to_fuse, False, inplace, fuser_func, fuse_custom_config_dict
-    )
+    return _fuse("fuse_modules", model, modules_to_fuse, False, inplace, fuser_func, fuse_custom_config_dict)
 
 
 def fuse_modules_qat(

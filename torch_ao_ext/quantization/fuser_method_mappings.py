@@ -39,6 +39,14 @@ def _features(product: nn.Module) -> int:
 
 def _check(op: str, is_qat: bool, product: nn.Module, bn: nn.Module) -> None:
     """Raises unless the two can fuse."""
+    weight = product._parameters.get("weight")
+    lazy = weight is not None and is_lazy(weight)
+    if lazy or (not is_qat and (weight is None or is_parametrized(product))):
+        raise ValueError(
+            f"{op}: weight of {type(product).__name__} must be a plain parameter, got one that is "
+            "lazy, parametrized or computed by a hook (initialize it, or remove the "
+            "parametrization)"
+        )
     if product.training != bn.training:
         raise ValueError(
             f"{op}: argument 'bn' must be in the mode of the layer before it "
@@ -50,9 +58,7 @@ def _check(op: str, is_qat: bool, product: nn.Module, bn: nn.Module) -> None:
             f"outputs ({_features(product)}), got {bn.num_features}"
         )
     if bn.running_mean is None or bn.running_var is None:
-        raise ValueError(
-            f"{op}: argument 'bn' must have running statistics, got track_running_stats=False"
-        )
+        raise ValueError(f"{op}: argument 'bn' must have running statistics, got track_running_stats=False")
     if is_qat and not bn.affine:
         raise ValueError(f"{op}: argument 'bn' must be affine for training, got affine=False")
     if not is_qat and product.training:
@@ -64,21 +70,15 @@ def _check(op: str, is_qat: bool, product: nn.Module, bn: nn.Module) -> None:
 
 def _folded(op: str, product: nn.Module, bn: nn.Module) -> nn.Module:
     """A copy of the product that computes bn(product(x))."""
-    weight = product._parameters.get("weight")
-    if weight is None or is_lazy(weight) or is_parametrized(product):
-        raise ValueError(
-            f"{op}: weight of {type(product).__name__} must be a plain parameter, got one that is "
-            "lazy, parametrized or computed by a hook (initialize it, or remove the "
-            "parametrization)"
-        )
+    weight = product.weight
     factor, offset = norm_affine(bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.eps)
     transposed = isinstance(product, _TRANSPOSED)
-    scaled = scale_channels(
-        weight, factor, transposed=transposed, groups=product.groups if transposed else 1
-    )
+    scaled = scale_channels(weight, factor, transposed=transposed, groups=product.groups if transposed else 1)
     bias = product.bias
     shifted = offset if bias is None else bias.detach().double() * factor + offset
     fused = copy.deepcopy(product)
+    for hooks in (fused._forward_pre_hooks, fused._forward_hooks):
+        hooks.clear()  # those of the original move, see fuse_known_modules
     fused.weight = nn.Parameter(scaled.to(weight.dtype), weight.requires_grad)
     learns = weight.requires_grad if bias is None else bias.requires_grad
     fused.bias = nn.Parameter(shifted.to(weight.dtype), learns)
@@ -110,9 +110,7 @@ def fuse_conv_bn(is_qat: bool, conv: nn.Module, bn: nn.Module) -> nn.Module:
     return _folded("fuse_conv_bn", conv, bn)
 
 
-def fuse_conv_bn_relu(
-    is_qat: bool, conv: nn.Module, bn: nn.Module, relu: nn.Module
-) -> nn.Module:
+def fuse_conv_bn_relu(is_qat: bool, conv: nn.Module, bn: nn.Module, relu: nn.Module) -> nn.Module:
     """`ConvReLU{1,2,3}d` with the batch norm folded in, or `ConvBnReLU{1,2,3}d` for training.
 
     Arguments and errors: as `fuse_conv_bn`.
@@ -158,8 +156,7 @@ def _containers(op: str, conv: nn.Module) -> tuple[Any, Any, Any]:
         if isinstance(conv, kind):
             return classes
     raise ValueError(
-        f"{op}: argument 'conv' must be nn.Conv1d, nn.Conv2d or nn.Conv3d, "
-        f"got {type(conv).__name__}"
+        f"{op}: argument 'conv' must be nn.Conv1d, nn.Conv2d or nn.Conv3d, got {type(conv).__name__}"
     )
 
 

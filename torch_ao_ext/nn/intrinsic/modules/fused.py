@@ -1,13 +1,15 @@
 """Containers of float layers that convert as one; `fuse_modules` makes them.
 
 Each is a Sequential of its layers, under the name and with the state_dict keys that
-torch.ao gives it. Types of the layers are checked, a subclass counts as its base.
+torch.ao gives it. The layers must be of the types named, not of subclasses: what those
+compute is not known here. A parametrized layer counts as the layer it was.
 """
 
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 __all__ = [
     "BNReLU2d",
@@ -37,7 +39,7 @@ class _FusedModule(nn.Sequential):
 
     def _check(self, *layers: Any) -> None:
         pairs = zip(layers, self._TYPES, strict=True)
-        if any(not isinstance(layer, kind) for layer, kind in pairs):
+        if any(type_before_parametrizations(layer) is not kind for layer, kind in pairs):
             raise ValueError(
                 f"{type(self).__name__}: arguments must be "
                 f"{' and '.join(f'nn.{kind.__name__}' for kind in self._TYPES)}, "
