@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn.quantized._observed import QuantizedWeight, quantize_weight
 from torch_ao_ext.nn.quantized._state import keep_dtypes
 from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
-from torch_ao_ext.nn.quantized.dynamic.modules.linear import QuantizedWeight, quantize_weight
 from torch_ao_ext.nn.sparse.quantized.utils import LinearBlockSparsePattern
 from torch_ao_ext.ops.sparse_linear import BLOCKS, from_block_sparse, to_block_sparse
 

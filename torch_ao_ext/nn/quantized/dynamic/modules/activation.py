@@ -7,14 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from torch_ao_ext.nn.quantized._observed import QuantizedWeight, quantize_weight
 from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST
 from torch_ao_ext.nn.quantized.dynamic.modules import _in_proj_state
-from torch_ao_ext.nn.quantized.dynamic.modules.linear import (
-    Linear,
-    QuantizedWeight,
-    _dynamic_quant_of,
-    quantize_weight,
-)
+from torch_ao_ext.nn.quantized.dynamic.modules.linear import Linear, _dynamic_quant_of
 
 __all__ = ["MultiheadAttention"]
 

@@ -5,19 +5,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized._state import keep_dtypes, state_refusal
-from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
+from torch_ao_ext.nn.quantized._observed import INT8, QuantizedWeight, quantize_weight
+from torch_ao_ext.nn.quantized._weighted import FORMAT_VERSION, WeightedModule
 
 __all__ = ["DynamicQuant", "Linear"]
 
 # The overloads, looked up once: attribute walks through torch.ops cost more than
 # a small GEMM.
 _linear_dynamic = torch.ops.torch_ao.linear_dynamic.default
-
-_FORMAT_VERSION = 1
-
-_INT8 = (torch.int8, getattr(torch, "qint8", torch.int8))
 
 
 class DynamicQuant(NamedTuple):
@@ -37,61 +32,10 @@ class DynamicQuant(NamedTuple):
 TORCH_AO_DYNAMIC_QUANT = DynamicQuant(per_row=False, symmetric=False, reduce_range=True)
 
 
-class QuantizedWeight(NamedTuple):
-    """int8 `[N, K]` with scale `[1]` or `[N]` and zero point of that shape or None."""
-
-    data: torch.Tensor
-    scale: torch.Tensor
-    zero_point: torch.Tensor | None
-
-
 def _dynamic_quant_of(qconfig: Any) -> DynamicQuant:
     """Input rule of a qconfig: ours when its activation observer names one."""
     activation = qconfig.activation() if qconfig.activation is not None else None
     return getattr(activation, "dynamic_quant", None) or TORCH_AO_DYNAMIC_QUANT
-
-
-def weight_observer(qconfig: Any) -> Any:
-    """A fresh weight observer of the qconfig; None when it names none.
-
-    Raises:
-        ValueError: it is not for int8 weights with output channels on axis 0.
-    """
-    if qconfig.weight is None:
-        return None
-    observer = qconfig.weight()
-    dtype = getattr(observer, "dtype", None)
-    if dtype not in _INT8:
-        raise ValueError(f"qconfig.weight must observe for int8 (torch.qint8), got {dtype}")
-    if getattr(observer, "ch_axis", 0) != 0:
-        raise ValueError(
-            f"qconfig.weight must have ch_axis 0 (output channels), got {observer.ch_axis}"
-        )
-    return observer
-
-
-def quantize_weight(weight: torch.Tensor, qconfig: Any) -> QuantizedWeight:
-    """int8 weight under the qconfig's weight observer; default rule when it has none.
-
-    Args:
-        weight: float `[N, K]` on CPU.
-        qconfig: object with `activation` and `weight` factories (torch.ao's too).
-
-    Raises:
-        ValueError: the weight is not finite, or the observer is not an int8 one.
-    """
-    check_finite(weight, "weight")
-    observer = weight_observer(qconfig)
-    if observer is None:
-        scale = symmetric_row_scale(weight)
-        return QuantizedWeight(quantize_rows(weight, scale), scale, None)
-    observer(weight.detach())
-    scale, zero_point = observer.calculate_qparams()
-    scale = scale.to(torch.float32).reshape(-1)
-    zero_point = zero_point.to(torch.int32).reshape(-1)
-    points = zero_point if bool(zero_point.any()) else None
-    # torch.ao rounds weights into all of [-128, 127] whatever the observer's range.
-    return QuantizedWeight(quantize_rows(weight, scale, points), scale, points)
 
 
 def _is_conv1d(module: nn.Module) -> bool:
@@ -110,7 +54,7 @@ def _is_conv1d(module: nn.Module) -> bool:
     )
 
 
-class Linear(nn.Module):
+class Linear(WeightedModule):
     r"""y = x W^T + b with int8 W; x is quantized row by row inside the operator.
 
     Names and constructor follow `torch.ao.nn.quantized.dynamic.Linear`, but the
@@ -143,28 +87,19 @@ class Linear(nn.Module):
 
     in_features: int
     out_features: int
-    qweight: torch.Tensor
-    weight_scale: torch.Tensor
-    weight_zero_point: torch.Tensor | None
-    qbias: torch.Tensor | None
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
         bias_: bool = True,
-        dtype: torch.dtype = _INT8[-1],
+        dtype: torch.dtype = INT8[-1],
     ) -> None:
-        super().__init__()
-        if dtype not in _INT8:
+        if dtype not in INT8:
             raise ValueError(f"Linear: argument 'dtype' must be torch.qint8 or int8, got {dtype}")
+        super().__init__((out_features, in_features), out_features, bias_)
         self.in_features = in_features
         self.out_features = out_features
-        self.register_buffer("qweight", torch.zeros(out_features, in_features, dtype=torch.int8))
-        self.register_buffer("weight_scale", torch.ones(out_features))
-        self.register_buffer("weight_zero_point", None)
-        self.register_buffer("qbias", torch.zeros(out_features) if bias_ else None)
-        self.register_buffer("format_version", torch.tensor(_FORMAT_VERSION))
         self._set_dynamic_quant(DynamicQuant())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -228,59 +163,6 @@ class Linear(nn.Module):
             self._POST_OP,
         )
 
-    def weight(self) -> QuantizedTensor:
-        """The int8 weight with its qparams (shares memory)."""
-        return QuantizedTensor(self.qweight, self.weight_scale, self.weight_zero_point)
-
-    def bias(self) -> torch.Tensor | None:
-        """The float32 bias `[N]`, or None."""
-        return self.qbias
-
-    def set_weight_bias(self, w: Any, b: torch.Tensor | None) -> None:
-        """Replaces weight and bias.
-
-        Args:
-            w: QuantizedTensor, or any object with `int_repr()` and `qscheme()` of a
-                per-tensor or per-channel (axis 0) int8 weight `[N, K]`.
-            b: float `[N]`, or None.
-
-        Raises:
-            ValueError: wrong shape or dtype.
-        """
-        data = w.int_repr()
-        if w.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-            scale = torch.tensor([w.q_scale()], dtype=torch.float32)
-            point = torch.tensor([w.q_zero_point()], dtype=torch.int32)
-        else:
-            if w.q_per_channel_axis() != 0:
-                raise ValueError(
-                    "Linear.set_weight_bias: argument 'w' must be quantized along axis 0, "
-                    f"got axis {w.q_per_channel_axis()}"
-                )
-            scale = w.q_per_channel_scales().to(torch.float32)
-            point = w.q_per_channel_zero_points().to(torch.int32)
-        self._set_state(QuantizedWeight(data, scale, point if bool(point.any()) else None), b)
-
-    def _set_state(self, weight: QuantizedWeight, bias: torch.Tensor | None) -> None:
-        shape = (self.out_features, self.in_features)
-        if weight.data.dtype != torch.int8 or tuple(weight.data.shape) != shape:
-            raise ValueError(
-                f"Linear: argument 'weight' must be int8 {list(shape)}, "
-                f"got {weight.data.dtype} {list(weight.data.shape)}"
-            )
-        if bias is not None:
-            if tuple(bias.shape) != (self.out_features,):
-                raise ValueError(
-                    f"Linear: argument 'bias' must be [{self.out_features}], "
-                    f"got {list(bias.shape)}"
-                )
-            check_finite(bias, "bias")
-            bias = bias.detach().to(torch.float32, copy=True).contiguous()
-        self.qweight = weight.data.contiguous()
-        self.weight_scale = weight.scale
-        self.weight_zero_point = weight.zero_point
-        self.qbias = bias
-
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "Linear":
         """Quantized copy of a float layer whose `qconfig` is set.
@@ -318,60 +200,14 @@ class Linear(nn.Module):
         with torch.device("meta"):
             Linear.__init__(module, in_features, out_features, bias is not None)
         module._set_state(weight, bias)
-        module.format_version = torch.tensor(_FORMAT_VERSION)
+        module.format_version = torch.tensor(FORMAT_VERSION)
         module._set_dynamic_quant(rule)
         module.eval()
         return module
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "Linear":
-        inner = super()._apply
-        keep_dtypes(self, ("weight_scale", "qbias"), lambda: inner(fn, recurse))
-        return self
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        refusal = state_refusal(state_dict, prefix, _FORMAT_VERSION)
-        if refusal is not None:
-            error_msgs.append(refusal)
-            return
-        # The optional and variable-shaped buffers take the form they have in the file.
-        # A buffer that has this form already is kept: tied layers share it.
-        scale = state_dict.get(prefix + "weight_scale")
-        if (
-            scale is not None
-            and scale.shape != self.weight_scale.shape
-            and scale.shape in ((1,), (self.out_features,))
-        ):
-            self.weight_scale = torch.empty(scale.shape, device=self.weight_scale.device)
-        if prefix + "qweight" in state_dict:
-            self._match_optional(state_dict, prefix, "weight_zero_point", torch.int32)
-            self._match_optional(state_dict, prefix, "qbias", torch.float32)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        rule = state_dict.get(prefix + "act_quant")
-        if rule is not None and tuple(rule.shape) == (3,):
-            self._set_dynamic_quant(DynamicQuant(*map(bool, rule.tolist())))
-
-    def _match_optional(
-        self, state_dict: dict[str, Any], prefix: str, name: str, dtype: torch.dtype
-    ) -> None:
-        value = state_dict.get(prefix + name)
-        if value is None:
-            self._buffers[name] = None
-        elif self._buffers[name] is None or self._buffers[name].shape != value.shape:
-            if value.shape in ((1,), (self.out_features,)):
-                self._buffers[name] = torch.empty(
-                    value.shape, dtype=dtype, device=self.qweight.device
-                )
+    def _after_load(self) -> None:
+        if tuple(self.act_quant.shape) == (3,) and not self.act_quant.is_meta:
+            self._set_dynamic_quant(DynamicQuant(*map(bool, self.act_quant.tolist())))
 
     def _get_name(self) -> str:
         return "DynamicQuantizedLinear"

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from torch_ao_ext.nn.quantized._observed import quantize_weight
 from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, keep_dtypes, version_refusal
-from torch_ao_ext.nn.quantized.dynamic.modules.linear import quantize_weight
 
 __all__ = ["GRU", "LSTM", "RNN"]
 

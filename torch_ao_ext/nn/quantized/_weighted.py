@@ -1,0 +1,147 @@
+"""A module with an int8 weight: its state, accessors, loading and moving."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn.quantized._observed import QuantizedWeight
+from torch_ao_ext.nn.quantized._state import keep_dtypes, state_refusal
+from torch_ao_ext.nn.quantized._weight import check_finite
+
+__all__ = ["FORMAT_VERSION", "WeightedModule"]
+
+FORMAT_VERSION = 1
+
+
+class WeightedModule(nn.Module):
+    """Buffers `qweight`, `weight_scale`, `weight_zero_point`, `qbias`, `format_version`.
+
+    Args:
+        shape: of the weight.
+        channels: N, output channels.
+        bias: with a bias.
+    """
+
+    # Axis of the weight along which torch.ao names per-channel scales.
+    _CHANNEL_AXIS = 0
+    _CONVERTER = "quantize_dynamic"
+
+    qweight: torch.Tensor
+    weight_scale: torch.Tensor
+    weight_zero_point: torch.Tensor | None
+    qbias: torch.Tensor | None
+
+    def __init__(self, shape: tuple[int, ...], channels: int, bias: bool) -> None:
+        super().__init__()
+        self._channels = channels
+        self.register_buffer("qweight", torch.zeros(shape, dtype=torch.int8))
+        self.register_buffer("weight_scale", torch.ones(channels))
+        self.register_buffer("weight_zero_point", None)
+        self.register_buffer("qbias", torch.zeros(channels) if bias else None)
+        self.register_buffer("format_version", torch.tensor(FORMAT_VERSION))
+
+    def weight(self) -> QuantizedTensor:
+        """The int8 weight with its qparams (shares memory)."""
+        return QuantizedTensor(self.qweight, self.weight_scale, self.weight_zero_point)
+
+    def bias(self) -> torch.Tensor | None:
+        """The float32 bias `[N]`, or None."""
+        return self.qbias
+
+    def set_weight_bias(self, w: Any, b: torch.Tensor | None) -> None:
+        """Replaces weight and bias.
+
+        Args:
+            w: QuantizedTensor, or any object with `int_repr()` and `qscheme()` of a
+                per-tensor or per-channel int8 weight of the layer's shape.
+            b: float `[N]`, or None.
+
+        Raises:
+            ValueError: wrong shape or dtype.
+        """
+        data = w.int_repr()
+        if w.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            scale = torch.tensor([w.q_scale()], dtype=torch.float32)
+            point = torch.tensor([w.q_zero_point()], dtype=torch.int32)
+        else:
+            if w.q_per_channel_axis() not in (0, self._CHANNEL_AXIS):
+                raise ValueError(
+                    f"{type(self).__name__}.set_weight_bias: argument 'w' must be quantized along "
+                    f"axis {self._CHANNEL_AXIS}, got axis {w.q_per_channel_axis()}"
+                )
+            scale = w.q_per_channel_scales().to(torch.float32)
+            point = w.q_per_channel_zero_points().to(torch.int32)
+        self._set_state(QuantizedWeight(data, scale, point if bool(point.any()) else None), b)
+
+    def _set_state(self, weight: QuantizedWeight, bias: torch.Tensor | None) -> None:
+        shape, channels = tuple(self.qweight.shape), self._channels
+        if weight.data.dtype != torch.int8 or tuple(weight.data.shape) != shape:
+            raise ValueError(
+                f"{type(self).__name__}: argument 'weight' must be int8 {list(shape)}, "
+                f"got {weight.data.dtype} {list(weight.data.shape)}"
+            )
+        if bias is not None:
+            if tuple(bias.shape) != (channels,):
+                raise ValueError(
+                    f"{type(self).__name__}: argument 'bias' must be [{channels}], "
+                    f"got {list(bias.shape)}"
+                )
+            check_finite(bias, "bias")
+            bias = bias.detach().to(torch.float32, copy=True).contiguous()
+        self.qweight = weight.data.contiguous()
+        self.weight_scale = weight.scale
+        self.weight_zero_point = weight.zero_point
+        self.qbias = bias
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "WeightedModule":
+        inner = super()._apply
+        keep_dtypes(self, ("weight_scale", "qbias"), lambda: inner(fn, recurse))
+        return self
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        refusal = state_refusal(state_dict, prefix, FORMAT_VERSION, self._CONVERTER)
+        if refusal is not None:
+            error_msgs.append(refusal)
+            return
+        # The optional and variable-shaped buffers take the form they have in the file.
+        # A buffer that has this form already is kept: tied layers share it.
+        scale = state_dict.get(prefix + "weight_scale")
+        if (
+            scale is not None
+            and scale.shape != self.weight_scale.shape
+            and scale.shape in ((1,), (self._channels,))
+        ):
+            self.weight_scale = torch.empty(scale.shape, device=self.weight_scale.device)
+        if prefix + "qweight" in state_dict:
+            self._match_optional(state_dict, prefix, "weight_zero_point", torch.int32)
+            self._match_optional(state_dict, prefix, "qbias", torch.float32)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self._after_load()
+
+    def _after_load(self) -> None:
+        """Python attributes follow their buffers."""
+
+    def _match_optional(
+        self, state_dict: dict[str, Any], prefix: str, name: str, dtype: torch.dtype
+    ) -> None:
+        value = state_dict.get(prefix + name)
+        if value is None:
+            self._buffers[name] = None
+        elif self._buffers[name] is None or self._buffers[name].shape != value.shape:
+            if value.shape in ((1,), (self._channels,)):
+                self._buffers[name] = torch.empty(
+                    value.shape, dtype=dtype, device=self.qweight.device
+                )
