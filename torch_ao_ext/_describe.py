@@ -4,10 +4,13 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-__all__ = ["FLOAT_REASON", "has_matrix", "type_name"]
+__all__ = ["FLOAT_REASON", "MODULE_PATH", "has_matrix", "type_name"]
 
 # Attribute of a float module: why conversion left it. `report` prints it.
 FLOAT_REASON = "_torch_ao_ext_float_reason"
+
+# Attribute of a module: its name in the model that was converted. Errors print it.
+MODULE_PATH = "_torch_ao_ext_path"
 
 
 def type_name(module: nn.Module) -> str:
