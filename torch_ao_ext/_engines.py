@@ -5,6 +5,7 @@ from torch import nn
 
 from torch_ao_ext._graph_ops import graph_ops
 from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
+from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic import Linear
 
 __all__ = ["prepack", "repack", "set_deterministic", "set_engine"]
@@ -20,8 +21,9 @@ def prepack(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Packs every int8 layer now, so that the first request does not.
 
     Needed after `load_state_dict` or unpickling; `quantize_dynamic` does it itself.
-    Packs what is not packed yet; moves large embedding tables to huge pages. A lowered
-    graph is packed by `lower(model, example_inputs)` or its first call, not here.
+    Packs what is not packed yet; moves large embedding tables to huge pages. Static layers,
+    whose packed form has the qparams of their input in it, are packed by the first call; a
+    lowered graph by `lower(model, example_inputs)` or its first call.
 
     Args:
         model: any module.
@@ -55,7 +57,7 @@ def repack(model: nn.Module) -> nn.Module:
     Returns:
         The same model.
     """
-    for layer in _layers(model, "repack"):
+    for layer in _layers(model, "repack", (WeightedModule, LinearWeightOnly)):
         torch.ops.torch_ao._repack(layer.qweight)
     for module in model.modules():
         for call in graph_ops(module, ""):

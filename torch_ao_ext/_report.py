@@ -11,7 +11,9 @@ from torch.nn.parameter import is_lazy
 from torch_ao_ext._describe import FLOAT_REASON, has_matrix, type_name
 from torch_ao_ext._graph_ops import GraphOp, float_ops, graph_ops
 from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
-from torch_ao_ext.nn.quantized.dynamic import Linear, RNNBase, RNNCellBase
+from torch_ao_ext.nn.quantized._between import ThroughFloat
+from torch_ao_ext.nn.quantized._weighted import WeightedModule
+from torch_ao_ext.nn.quantized.dynamic import RNNBase, RNNCellBase
 from torch_ao_ext.ops import service
 
 __all__ = ["Explanation", "Report", "Row", "explain", "report"]
@@ -19,6 +21,8 @@ __all__ = ["Explanation", "Report", "Row", "explain", "report"]
 # Table lookups, not products: they have parameters and no MACs.
 _LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
 _RECURRENT = (RNNBase, RNNCellBase)
+
+_THROUGH_FLOAT = "int8 in and out, computed in float32"
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Report:
 def _op_name(layer: nn.Module) -> str:
     if isinstance(layer, (Embedding, LinearWeightOnly)) and layer.bits != 8:
         return f"{type(layer).__name__} ({layer.bits} bit)"
-    own = isinstance(layer, (Linear, *_RECURRENT, Embedding, LinearWeightOnly))
+    own = isinstance(layer, (WeightedModule, ThroughFloat, *_RECURRENT, Embedding, LinearWeightOnly))
     return type(layer).__name__ if own else type_name(layer).removeprefix("nn.")
 
 
@@ -147,7 +151,7 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
     for module in model.modules():
         calls = list(graph_ops(module, ""))
         tensors = [(p, "float") for p in module._parameters.values() if p is not None]
-        if isinstance(module, Linear):
+        if isinstance(module, WeightedModule):
             tensors.append((module.qweight, "int8"))
             if module.qbias is not None:
                 tensors.append((module.qbias, "float"))
@@ -222,8 +226,9 @@ def report(model: nn.Module) -> Report:
         inside = any(name.startswith(prefix) for prefix in graphs)
         if isinstance(module, fx.GraphModule):
             graphs.append(f"{name}." if name else "")
-        if isinstance(module, (Linear, LinearWeightOnly)):
-            macs = module.in_features * module.out_features
+        if isinstance(module, (WeightedModule, LinearWeightOnly)):
+            four = isinstance(module, LinearWeightOnly)  # whose bytes may hold two weights
+            macs = module.in_features * module.out_features if four else module.qweight.numel()
             rows.append(Row(name, _op_name(module), "int8", _engine(module.qweight), "", macs))
         elif isinstance(module, _RECURRENT):
             weights = module._side()[0]
@@ -231,6 +236,8 @@ def report(model: nn.Module) -> Report:
             rows.append(Row(name, _op_name(module), "int8", _engine(weights[0]), "", macs))
         elif isinstance(module, Embedding):
             rows.append(Row(name, _op_name(module), "int8", "native", ""))
+        elif isinstance(module, ThroughFloat):
+            rows.append(Row(name, _op_name(module), "float", "torch", _THROUGH_FLOAT))
         elif has_matrix(module) and not (inside and type(module) is nn.Module):
             reason = getattr(module, FLOAT_REASON, "not converted by torch_ao_ext")
             rows.append(Row(name, _op_name(module), "float", "torch", reason, _float_macs(module)))
@@ -300,7 +307,7 @@ def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
         )
     weights = {}
     for name, module in module_or_weight.named_modules():
-        if isinstance(module, (Linear, LinearWeightOnly)):
+        if isinstance(module, (WeightedModule, LinearWeightOnly)):
             weights[name] = service.explain_weight(module.qweight)
         elif isinstance(module, _RECURRENT):
             weights[name] = service.explain_weight(module._side()[0][0])

@@ -99,7 +99,8 @@ def test_registry_arguments_rebuild_each_type():
         nn.Linear(3, 4, bias=False), nn.Embedding(5, 4, padding_idx=1),
         nn.LayerNorm([3, 4], eps=0.5, bias=False),
         nn.LayerNorm(4, elementwise_affine=False), nn.Identity(), nn.ReLU(), nn.ReLU6(), nn.SiLU(),
-        nn.Hardswish(), nn.Tanh(), nn.Sigmoid(),
+        nn.Hardswish(), nn.Tanh(), nn.Sigmoid(), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2),
+        nn.AdaptiveAvgPool2d(1),
     ]  # fmt: skip
     names = set()
     for module in samples:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_ao_ext._describe import FLOAT_REASON
+from torch_ao_ext._describe import FLOAT_REASON, MODULE_PATH
 from torch_ao_ext._saved import container, registry, tree
 from torch_ao_ext._saved.fill import Fill
 from torch_ao_ext._saved.manifest import FileError
@@ -74,6 +74,7 @@ def _load(
     fill.commit()
     if into is None:
         for name, module in model.named_modules():
+            module.__dict__[MODULE_PATH] = name
             if name in manifest.reasons:
                 module.__dict__[FLOAT_REASON] = manifest.reasons[name]
         classes = tuple(entry.cls for entry in registry.QUANTIZED.values())

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from torch_ao_ext.nn import quantized as nnq
+from torch_ao_ext.nn.intrinsic import quantized as nniq
 from torch_ao_ext.nn.intrinsic.quantized.dynamic import LinearReLU
 from torch_ao_ext.nn.quantized import Embedding, EmbeddingBag, LinearWeightOnly, _rows, dynamic
 
@@ -118,6 +120,38 @@ def _cell(cls: type[nn.Module], *more: str) -> SavedType:
     return SavedType(cls, _same(*names), (), (), (), _check_recurrent)
 
 
+def _lists(*names: str) -> dict[str, Any]:
+    """Tuples of numbers; JSON has lists."""
+
+    def value_of(name: str) -> Callable[[Any], Any]:
+        return lambda m: list(v) if isinstance(v := getattr(m, name), tuple) else v
+
+    return {name: value_of(name) for name in names}
+
+
+_CONV = {
+    **_same("in_channels", "out_channels", "groups", "padding_mode"),
+    **_lists("kernel_size", "stride", "padding", "dilation"),
+    "bias": lambda m: m.qbias is not None,
+}
+_CONV_TRANSPOSE = {**_CONV, **_lists("output_padding")}
+_LEAKY = {**_same("in_features", "out_features", "negative_slope"), "bias": _CONV["bias"]}
+_NORM = _same("num_features", "eps", "momentum", "affine", "track_running_stats")
+_LAYER_NORM = {
+    **_same("eps", "elementwise_affine"), **_lists("normalized_shape"), "bias": lambda m: m.bias is not None,
+}  # fmt: skip
+
+
+def _static(cls: type[nn.Module], args: dict[str, Any]) -> SavedType:
+    """A product: packed at the first call, which knows the qparams of its input."""
+    return SavedType(cls, args, packs=False)
+
+
+def _output_only(cls: type[nn.Module], *names: str, **more: Any) -> SavedType:
+    """No int8 weight; the module itself checks its output's qparams."""
+    return SavedType(cls, {**_same(*names), **more}, (), (), (), packs=False)
+
+
 QUANTIZED: dict[str, SavedType] = {
     "quantized.dynamic.Linear": SavedType(dynamic.Linear, _LINEAR),
     "quantized.dynamic.LinearReLU": SavedType(LinearReLU, _LINEAR),
@@ -131,7 +165,34 @@ QUANTIZED: dict[str, SavedType] = {
     "quantized.LinearWeightOnly": SavedType(LinearWeightOnly, _WEIGHT_ONLY),
     "quantized.Embedding": _table(Embedding),
     "quantized.EmbeddingBag": _table(EmbeddingBag, **_same("mode", "include_last_offset")),
-}
+    "quantized.Linear": _static(nnq.Linear, _LINEAR),
+    "quantized.LinearReLU": _static(nniq.LinearReLU, _LINEAR),
+    "quantized.LinearTanh": _static(nniq.LinearTanh, _LINEAR),
+    "quantized.LinearLeakyReLU": _static(nniq.LinearLeakyReLU, _LEAKY),
+    **{f"quantized.{c.__name__}": _static(c, _CONV) for c in (
+        nnq.Conv1d, nnq.Conv2d, nnq.Conv3d, nniq.ConvReLU1d, nniq.ConvReLU2d, nniq.ConvReLU3d,
+        nniq.ConvAdd2d, nniq.ConvAddReLU2d,
+    )},
+    **{f"quantized.{c.__name__}": _static(c, _CONV_TRANSPOSE) for c in (
+        nnq.ConvTranspose1d, nnq.ConvTranspose2d, nnq.ConvTranspose3d,
+    )},
+    **{f"quantized.{c.__name__}": _output_only(c) for c in (
+        nnq.Quantize, nnq.DeQuantize, nnq.QFunctional, nnq.Hardswish, nnq.Sigmoid, nnq.ReLU6,
+    )},
+    **{f"quantized.{c.__name__}": _output_only(c, **_NORM) for c in (
+        nnq.BatchNorm2d, nnq.BatchNorm3d, nnq.InstanceNorm1d, nnq.InstanceNorm2d, nnq.InstanceNorm3d,
+        nniq.BNReLU2d, nniq.BNReLU3d,
+    )},
+    "quantized.Dropout": _output_only(nnq.Dropout, "p"),
+    "quantized.LeakyReLU": _output_only(nnq.LeakyReLU, "negative_slope"),
+    "quantized.ELU": _output_only(nnq.ELU, "alpha"),
+    "quantized.Softmax": _output_only(nnq.Softmax, "dim"),
+    "quantized.PReLU": _output_only(nnq.PReLU, "num_parameters"),
+    "quantized.LayerNorm": _output_only(nnq.LayerNorm, **_LAYER_NORM),
+    "quantized.GroupNorm": _output_only(nnq.GroupNorm, "num_groups", "num_channels", "eps", "affine"),
+}  # fmt: skip
+
+
 
 
 def _has_bias(module: Any) -> bool:
@@ -150,6 +211,13 @@ FLOAT: dict[str, SavedType] = {
     "nn.ModuleDict": _float(nn.ModuleDict),
     "nn.Identity": _float(nn.Identity),
     "nn.ReLU": _float(nn.ReLU),
+    "nn.MaxPool2d": _float(
+        nn.MaxPool2d, "ceil_mode", **_lists("kernel_size", "stride", "padding", "dilation")
+    ),
+    "nn.AvgPool2d": _float(
+        nn.AvgPool2d, "ceil_mode", "count_include_pad", **_lists("kernel_size", "stride", "padding")
+    ),
+    "nn.AdaptiveAvgPool2d": _float(nn.AdaptiveAvgPool2d, **_lists("output_size")),
     "nn.ReLU6": _float(nn.ReLU6),
     "nn.LeakyReLU": _float(nn.LeakyReLU, "negative_slope"),
     "nn.GELU": _float(nn.GELU, "approximate"),

@@ -1,6 +1,7 @@
 """Quantized modules."""
 
 from torch_ao_ext.nn.quantized import dynamic
-from torch_ao_ext.nn.quantized.modules import Embedding, EmbeddingBag, LinearWeightOnly
+from torch_ao_ext.nn.quantized.modules import *  # noqa: F403
+from torch_ao_ext.nn.quantized.modules import __all__ as _names
 
-__all__ = ["Embedding", "EmbeddingBag", "LinearWeightOnly", "dynamic"]
+__all__ = ["dynamic", *_names]

@@ -1,0 +1,238 @@
+"""Stubs, FloatFunctional and QFunctional, activations and norms between quantized tensors."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from static_peer import nnq as peer_nnq
+from static_peer import ours, steps, theirs
+from torch import nn
+
+import torch_ao_ext
+from torch_ao_ext import load_quantized, save_quantized
+from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn import intrinsic
+from torch_ao_ext.nn import quantized as nnq
+from torch_ao_ext.quantization import default_qconfig
+from torch_ao_ext.quantization.observer import PlaceholderObserver, default_observer
+
+
+@pytest.fixture(autouse=True)
+def _quiet(_warnings_are_errors):
+    """torch.ao's tensors warn of their dtypes."""
+    warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor")
+
+
+@pytest.mark.parametrize(
+    "dtype, point", [(torch.quint8, 10), (torch.qint8, -20), (torch.uint8, 0), (torch.int8, 5)]
+)
+def test_quantize_and_back(dtype, point):
+    x = torch.randn(50) * 20
+    q = nnq.Quantize(0.07, point, dtype)(x)
+    spelling = {torch.uint8: torch.quint8, torch.int8: torch.qint8}.get(dtype, dtype)
+    want = torch.quantize_per_tensor(x, 0.07, point, spelling)
+    assert torch.equal(q.int_repr(), want.int_repr())
+    assert torch.allclose(nnq.DeQuantize()(q), want.dequantize(), rtol=1e-6)
+    assert nnq.DeQuantize()(x) is x
+
+
+def test_quantize_takes_low_precision_and_refuses_integers():
+    x = torch.randn(8)
+    q = nnq.Quantize(0.1, 100)
+    assert torch.equal(q(x.bfloat16()).int_repr(), q(x.bfloat16().float()).int_repr())
+    with pytest.raises(TypeError, match="Quantize: argument 'x' must be a float tensor, got torch.int64"):
+        q(torch.ones(2, dtype=torch.int64))
+    with pytest.raises(TypeError, match="must be a float tensor, got QuantizedTensor"):
+        q(q(x))
+    with pytest.raises(ValueError, match=r"Quantize: argument 'zero_point' must be in \[0, 255\], got 300"):
+        nnq.Quantize(0.1, 300)
+
+
+BINARY = ["add", "add_relu", "mul", "matmul"]
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_functional_against_torch_ao(name):
+    a, b = ours(4, 4), ours(4, 4, scale=0.03, zero_point=100, seed=2)
+    mine, peer = nnq.QFunctional(), peer_nnq().QFunctional()
+    mine.scale, mine.zero_point = peer.scale, peer.zero_point = 0.06, 111
+    y = getattr(mine, name)(a, b)
+    assert steps(y, getattr(peer, name)(theirs(a), theirs(b))) <= 1
+    real = getattr(nnq.FXFloatFunctional(), name)(a.dequantize(), b.dequantize())
+    inside = (real / 0.06 + 111).clamp(0, 255)
+    assert (y.int_repr() - inside).abs().max() <= 0.501
+
+
+def test_functional_cat():
+    a, b = ours(2, 3), ours(2, 5, scale=0.03, zero_point=100, seed=2)
+    mine, peer = nnq.QFunctional(), peer_nnq().QFunctional()
+    mine.scale, mine.zero_point = peer.scale, peer.zero_point = 0.05, 120
+    assert steps(mine.cat([a, b], dim=1), peer.cat([theirs(a), theirs(b)], dim=1)) <= 1
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, -0.3, 4.0, 9.0, -9.0, 40.0])
+def test_functional_add_scalar(value):
+    q = ours(4, 5)
+    y = nnq.QFunctional().add_scalar(q, value)
+    assert steps(y, peer_nnq().QFunctional().add_scalar(theirs(q), value)) <= 1
+    assert (y.dequantize() - (q.dequantize() + value)).abs().max() <= 0.51 * (q.q_scale() + y.q_scale())
+
+
+@pytest.mark.parametrize("value", [2.0, 0.5, -1.5, 1e-3])
+def test_functional_mul_scalar(value):
+    q = ours(4, 5)
+    y = nnq.QFunctional().mul_scalar(q, value)
+    assert steps(y, peer_nnq().QFunctional().mul_scalar(theirs(q), value)) == 0
+    assert torch.allclose(y.dequantize(), q.dequantize() * value, atol=1e-6)
+
+
+def test_functional_mul_by_zero_and_beyond_range():
+    q = ours(4, 5)
+    assert not nnq.QFunctional().mul_scalar(q, 0).dequantize().any()
+    with pytest.raises(ValueError, match="mul_scalar: argument 'y' must keep the scale normal, got 1e-40"):
+        nnq.QFunctional().mul_scalar(q, 1e-40)
+
+
+@pytest.mark.parametrize("name", [*BINARY, "cat"])
+def test_functional_refuses_floats(name):
+    q, f = ours(2, 2), torch.ones(2, 2)
+    functional = nnq.QFunctional()
+    args = ([q, f],) if name == "cat" else (q, f)
+    with pytest.raises(
+        TypeError, match="nn.quantized.QFunctional: argument 'input' must be a QuantizedTensor"
+    ):
+        getattr(functional, name)(*args)
+
+
+def test_float_functional_observes_its_results():
+    f = nnq.FloatFunctional()
+    f.activation_post_process = default_observer()
+    a, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -4.0]])
+    assert torch.equal(f.add(a, b), a + b) and torch.equal(f.mul(a, b), a * b)
+    assert torch.equal(f.cat([a, b], 1), torch.cat([a, b], 1))
+    assert (float(f.activation_post_process.min_val), float(f.activation_post_process.max_val)) == (-8, 4)
+    assert torch.equal(f.add_scalar(a, 100.0), a + 100) and torch.equal(f.mul_scalar(a, 100.0), a * 100)
+    assert float(f.activation_post_process.max_val) == 4
+    for module in (f, nnq.FXFloatFunctional(), nnq.QFunctional()):
+        with pytest.raises(RuntimeError, match=f"{type(module).__name__}: forward must not be called"):
+            module(a)
+    made = nnq.QFunctional.from_float(f)
+    assert made.qparams == (pytest.approx(12 / 127), 85, torch.uint8)
+
+
+def observed(mod, x):
+    mod = mod.eval()
+    mod.qconfig = default_qconfig
+    mod.activation_post_process = default_observer()
+    mod.activation_post_process(mod(x))
+    return mod
+
+
+def norm(kind, *args, **kwargs):
+    mod = kind(*args, **kwargs)
+    for tensor in (*mod.parameters(), *(b for b in mod.buffers() if b.is_floating_point())):
+        tensor.data.uniform_(0.3, 2)
+    return mod
+
+
+# name -> float module, input sizes, whether torch.ao has this module
+MODULES = {
+    "Hardswish": (lambda: nn.Hardswish(), (3, 40), True),
+    "Sigmoid": (lambda: nn.Sigmoid(), (3, 40), True),
+    "LeakyReLU": (lambda: nn.LeakyReLU(0.3), (3, 40), True),
+    "ELU": (lambda: nn.ELU(0.7), (3, 40), True),
+    "Softmax": (lambda: nn.Softmax(-1), (3, 40), True),
+    "PReLU": (lambda: nn.PReLU(4, 0.2), (3, 4, 5), False),  # torch.ao rounds its slopes to 8 bits
+    "LayerNorm": (lambda: norm(nn.LayerNorm, (4, 6)), (3, 4, 6), True),
+    "GroupNorm": (lambda: norm(nn.GroupNorm, 2, 4, eps=1e-3), (3, 4, 6), True),
+    "BatchNorm2d": (lambda: norm(nn.BatchNorm2d, 4), (3, 4, 5, 5), True),
+    "BatchNorm3d": (lambda: norm(nn.BatchNorm3d, 4), (3, 4, 3, 3, 3), True),
+    "InstanceNorm1d": (lambda: norm(nn.InstanceNorm1d, 4, affine=True), (3, 4, 9), True),
+    "InstanceNorm2d": (lambda: norm(nn.InstanceNorm2d, 4, affine=True), (3, 4, 5, 5), True),
+    "InstanceNorm3d": (lambda: norm(nn.InstanceNorm3d, 4, affine=True), (3, 4, 3, 3, 3), True),
+    "LayerNorm plain": (lambda: nn.LayerNorm(6, elementwise_affine=False), (3, 6), False),
+    "LayerNorm no bias": (lambda: norm(nn.LayerNorm, 6, bias=False), (3, 6), False),
+    "InstanceNorm1d plain": (lambda: nn.InstanceNorm1d(4), (3, 4, 9), False),
+    "BNReLU2d": (lambda: intrinsic.BNReLU2d(norm(nn.BatchNorm2d, 4), nn.ReLU()), (3, 4, 5, 5), False),
+    "BNReLU3d": (lambda: intrinsic.BNReLU3d(norm(nn.BatchNorm3d, 4), nn.ReLU()), (3, 4, 3, 3, 3), False),
+}
+
+
+def make(name):
+    build, sizes, has_peer = MODULES[name]
+    torch.manual_seed(0)
+    q = ours(*sizes)
+    mod = observed(build(), q.dequantize())
+    home = intrinsic.quantized if name.startswith("BNReLU") else nnq
+    return mod, getattr(home, name.split()[0]).from_float(mod), q, has_peer
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_against_the_float_module(name):
+    mod, int8, q, has_peer = make(name)
+    y = int8(q)
+    real = (mod(q.dequantize()) / int8.scale + int8.zero_point).clamp(0, 255)
+    assert (y.int_repr() - real).abs().max() <= 0.502
+    if has_peer:
+        peer = getattr(peer_nnq(), name).from_float(copy.deepcopy(mod))
+        assert steps(y, peer(theirs(q))) <= 1
+    assert torch.equal(int8.train()(q).int_repr(), y.int_repr())  # statistics do not move
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_state_and_file(name, tmp_path):
+    _, int8, q, _ = make(name)
+    model = nn.Sequential(nnq.Quantize(0.05, 120), int8, nnq.DeQuantize())
+    want = model(q.dequantize())
+    assert torch.equal(copy.deepcopy(model)(q.dequantize()), want)
+    path = tmp_path / "model.safetensors"
+    save_quantized(model, path)
+    assert torch.equal(load_quantized(path)(q.dequantize()), want)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_floats_are_refused_and_an_observer_is_needed(name):
+    mod, int8, q, _ = make(name)
+    with pytest.raises(
+        TypeError, match=f"nn.quantized.{type(int8).__name__}: argument 'input' must be a Quant"
+    ):
+        int8(q.dequantize())
+    mod.activation_post_process = PlaceholderObserver()
+    with pytest.raises(
+        ValueError, match=f"{type(int8).__name__}: the activation observer must be for quint8"
+    ):
+        type(int8).from_float(mod)
+    del mod.activation_post_process
+    with pytest.raises(
+        ValueError, match=f"{type(int8).__name__}.from_float: argument 'mod' must have an act"
+    ):
+        type(int8).from_float(mod)
+
+
+def test_relu6_and_dropout():
+    q = ours(4, 4, scale=0.2)
+    assert torch.equal(nnq.ReLU6.from_float(nn.ReLU6())(q).dequantize(), q.dequantize().clamp(0, 6))
+    dropout = nnq.Dropout.from_float(nn.Dropout(0.4))
+    assert dropout.p == 0.4 and dropout.train()(q) is q
+
+
+def test_default_ranges_of_sigmoid_and_softmax():
+    for module in (nnq.Sigmoid(), nnq.Softmax(-1)):
+        assert module.qparams == (1 / 256, 0, torch.uint8)
+
+
+def test_report_names_what_is_computed_in_float():
+    model = nn.Sequential(nnq.LayerNorm(4, 0.1, 10), nnq.Linear(4, 4))
+    rows = torch_ao_ext.report(model).rows
+    assert [(r.op, r.status, r.reason) for r in rows] == [
+        ("LayerNorm", "float", "int8 in and out, computed in float32"),
+        ("Linear", "int8", ""),
+    ]
+
+
+def test_int8_activations():
+    q = QuantizedTensor(torch.tensor([-128, 0, 127], dtype=torch.int8), 0.05, -10)
+    y = nnq.Hardswish(0.04, -3, torch.qint8)(q)
+    real = (nn.Hardswish()(q.dequantize()) / 0.04 - 3).clamp(-128, 127)
+    assert y.dtype == torch.int8 and (y.int_repr() - real).abs().max() <= 0.502

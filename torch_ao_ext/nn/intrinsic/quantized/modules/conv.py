@@ -1,0 +1,81 @@
+"""Convolutions with a ReLU or a residual sum inside the operator."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn.quantized.modules.conv import Conv1d, Conv2d, Conv3d
+
+__all__ = ["ConvAdd2d", "ConvAddReLU2d", "ConvReLU1d", "ConvReLU2d", "ConvReLU3d"]
+
+
+class ConvReLU1d(Conv1d):
+    """y = quantize(max(0, conv1d(x, W) + b)); see `nn.quantized.Conv1d`."""
+
+    _POST_OPS = "relu"
+
+
+class ConvReLU2d(Conv2d):
+    """y = quantize(max(0, conv2d(x, W) + b)); see `nn.quantized.Conv2d`."""
+
+    _POST_OPS = "relu"
+
+
+class ConvReLU3d(Conv3d):
+    """y = quantize(max(0, conv3d(x, W) + b)); see `nn.quantized.Conv3d`."""
+
+    _POST_OPS = "relu"
+
+
+class ConvAdd2d(Conv2d):
+    """y = quantize(conv2d(x, W) + b + extra), the end of a residual block in one pass.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> nnq, nniq = torch_ao_ext.nn.quantized, torch_ao_ext.nn.intrinsic.quantized
+        >>> x = nnq.Quantize(0.1, 128, torch.quint8)(torch.randn(1, 4, 8, 8))
+        >>> nniq.ConvAdd2d(4, 4, 3, padding=1)(x, x).shape
+        torch.Size([1, 4, 8, 8])
+    """
+
+    _POST_OPS = "add"
+
+    def forward(self, x: QuantizedTensor, extra: QuantizedTensor) -> QuantizedTensor:
+        """`x` `[N, C, H, W]`, `extra` of the result's sizes, with qparams of its own.
+
+        Raises:
+            TypeError: a float tensor.
+        """
+        return self._run(x, extra)
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
+        """Of a container of this name whose `add` is a sum.
+
+        Raises:
+            ValueError: `add` or `relu` is something else; or as `Conv2d.from_float`.
+        """
+        for name, rule in (("add", _is_add), ("relu", _is_relu)):
+            if hasattr(mod, name) and not rule(getattr(mod, name)):
+                raise ValueError(
+                    f"{cls.__name__}.from_float: '{name}' of argument 'mod' must be torch's {name}, got "
+                    f"{getattr(mod, name)!r}"
+                )
+        return super().from_float(mod, use_precomputed_fake_quant)
+
+
+class ConvAddReLU2d(ConvAdd2d):
+    """y = quantize(max(0, conv2d(x, W) + b + extra)); see `ConvAdd2d`."""
+
+    _POST_OPS = "add,relu"
+
+
+def _is_add(function: Any) -> bool:
+    owner = getattr(function, "__self__", None)  # FloatFunctional().add
+    return function in (torch.add,) or getattr(function, "__name__", "") == "add" and owner is not None
+
+
+def _is_relu(function: Any) -> bool:
+    return isinstance(function, nn.ReLU) or function in (torch.relu, nn.functional.relu)

@@ -1,0 +1,66 @@
+"""Modules that compute in float32 between quantized tensors: no int8 kernel gains anything yet."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from torch_ao_ext._quantized_functions import quantize_per_tensor
+from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
+
+__all__ = ["ThroughFloat"]
+
+
+class ThroughFloat(QuantizedOutput):
+    """y = quantize(f(dequantize(x))) with f the float module that a subclass derives from too.
+
+    The rounding is that of an int8 kernel that is exact inside; the time is that of the float
+    module plus two passes over the data. Float parameters keep their names.
+    """
+
+    def forward(self, x: QuantizedTensor) -> QuantizedTensor:
+        """Sizes as the float module, with the module's output qparams.
+
+        Raises:
+            TypeError: a float tensor.
+        """
+        integers(self, x)
+        return quantize_per_tensor(self._float(x.dequantize()), *self.qparams)
+
+    def _float(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+    @classmethod
+    def _arguments(cls, mod: Any) -> dict[str, Any]:
+        """Constructor arguments of the float module."""
+        return {}
+
+    @classmethod
+    def _make(cls, scale: float, zero_point: int, dtype: torch.dtype, mod: Any) -> Any:
+        return cls(**cls._arguments(mod), scale=scale, zero_point=zero_point, dtype=dtype)
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
+        """Of the float module of this name that has observed its output; parameters are copied."""
+        new = cls._make(*output_qparams(observer_of(mod, cls.__name__), cls.__name__), mod)
+        source = mod[0] if isinstance(mod, nn.Sequential) else mod
+        for name, value in (*source._parameters.items(), *source._buffers.items()):
+            copy = None if value is None else value.detach().clone()
+            if name in new._parameters:
+                new._parameters[name] = None if copy is None else nn.Parameter(copy, requires_grad=False)
+            elif name in new._buffers:
+                new._buffers[name] = copy
+        return new
+
+    def train(self, mode: bool = True) -> Any:
+        """Stays in evaluation mode: statistics are those of the float model."""
+        return super().train(False)
+
+    def _get_name(self) -> str:
+        return f"Quantized{type(self).__name__}"
+
+    def extra_repr(self) -> str:
+        """Of the float module, and the output qparams."""
+        own = super().extra_repr()
+        return f"{own}, {self._output_repr()}" if own else self._output_repr()

@@ -1,0 +1,199 @@
+"""Activations between quantized tensors with qparams of their own."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn.quantized._between import ThroughFloat
+from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
+
+__all__ = ["ELU", "Hardswish", "LeakyReLU", "PReLU", "ReLU6", "Sigmoid", "Softmax"]
+
+_requantize = torch.ops.torch_ao.requantize.default
+
+
+class ReLU6(nn.ReLU6):
+    """min(max(0, x), 6) on the integers; the output has the input's qparams.
+
+    Args:
+        inplace: overwrite the input's integers.
+    """
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "ReLU6":
+        """Of an nn.ReLU6."""
+        return cls(mod.inplace)
+
+    def _get_name(self) -> str:
+        return "QuantizedReLU6"
+
+
+class _Activation(QuantizedOutput):
+    """One post-op of `ops.requantize`: int8 in, int8 out, one pass."""
+
+    _POST_OP = ""
+
+    def __init__(
+        self, scale: float = 1.0, zero_point: int = 0, dtype: torch.dtype = torch.uint8
+    ) -> None:
+        super().__init__()
+        self.post_op_args: list[float] = []
+        self.set_output(scale, zero_point, dtype)
+
+    def forward(self, x: QuantizedTensor) -> QuantizedTensor:
+        """Any shape -> the same shape with the module's output qparams."""
+        data, in_scale, in_point = integers(self, x)
+        scale, point, dtype = self.qparams
+        y = _requantize(
+            data, in_scale, in_point, scale, point, dtype, self._POST_OP, self.post_op_args
+        )
+        return QuantizedTensor(y, scale, point)
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
+        """Of the float module of this name that has observed its output."""
+        return cls(*output_qparams(observer_of(mod, cls.__name__), cls.__name__))
+
+    def _get_name(self) -> str:
+        return f"Quantized{type(self).__name__}"
+
+    def extra_repr(self) -> str:
+        """Output qparams."""
+        return self._output_repr()
+
+
+class Hardswish(_Activation):
+    """x * min(max(0, x + 3), 6) / 6.
+
+    Args:
+        scale: of the output, as zero_point and dtype.
+        zero_point: integer of real 0.
+        dtype: torch.quint8 or torch.qint8.
+    """
+
+    _POST_OP = "hardswish"
+
+
+class Sigmoid(_Activation):
+    """1 / (1 + exp(-x)); the default qparams cover [0, 1).
+
+    Args:
+        output_scale: of the output, as the arguments that follow.
+        output_zero_point: integer of real 0.
+        dtype: torch.quint8 or torch.qint8.
+    """
+
+    _POST_OP = "sigmoid"
+
+    def __init__(
+        self,
+        output_scale: float = 1.0 / 256,
+        output_zero_point: int = 0,
+        dtype: torch.dtype = torch.uint8,
+    ) -> None:
+        super().__init__(output_scale, output_zero_point, dtype)
+
+
+class LeakyReLU(_Activation):
+    """max(0, x) + negative_slope * min(0, x).
+
+    Args:
+        scale: of the output, as zero_point and dtype.
+        zero_point: integer of real 0.
+        negative_slope: factor below 0.
+        inplace: accepted, has no effect: the output has qparams of its own.
+        dtype: torch.quint8 or torch.qint8.
+    """
+
+    _POST_OP = "leaky_relu"
+
+    def __init__(
+        self,
+        scale: float = 1.0,
+        zero_point: int = 0,
+        negative_slope: float = 1e-2,
+        inplace: bool = False,
+        dtype: torch.dtype = torch.uint8,
+    ) -> None:
+        super().__init__(scale, zero_point, dtype)
+        self.negative_slope = negative_slope
+        self.post_op_args = [float(negative_slope)]
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "LeakyReLU":
+        """Of an nn.LeakyReLU that has observed its output."""
+        scale, point, dtype = output_qparams(observer_of(mod, "LeakyReLU"), "LeakyReLU")
+        return cls(scale, point, mod.negative_slope, dtype=dtype)
+
+
+class ELU(ThroughFloat, nn.ELU):
+    """max(0, x) + min(0, alpha (exp(x) - 1)), computed in float32.
+
+    Args:
+        scale: of the output, as zero_point and dtype.
+        zero_point: integer of real 0.
+        alpha: factor below 0.
+        dtype: torch.quint8 or torch.qint8.
+    """
+
+    def __init__(
+        self, scale: float = 1.0, zero_point: int = 0, alpha: float = 1.0, dtype: torch.dtype = torch.uint8
+    ) -> None:
+        super().__init__(alpha)
+        self.set_output(scale, zero_point, dtype)
+
+    @classmethod
+    def _arguments(cls, mod: Any) -> dict[str, Any]:
+        return {"alpha": mod.alpha}
+
+
+class Softmax(ThroughFloat, nn.Softmax):
+    """exp(x) / sum exp(x) along dim, computed in float32; the default qparams cover [0, 1).
+
+    Args:
+        dim: see torch.nn.Softmax.
+        scale: of the output, as zero_point and dtype.
+        zero_point: integer of real 0.
+        dtype: torch.quint8 or torch.qint8.
+    """
+
+    def __init__(
+        self,
+        dim: int | None = None,
+        scale: float = 1.0 / 256,
+        zero_point: int = 0,
+        dtype: torch.dtype = torch.uint8,
+    ) -> None:
+        super().__init__(dim)
+        self.set_output(scale, zero_point, dtype)
+
+    @classmethod
+    def _arguments(cls, mod: Any) -> dict[str, Any]:
+        return {"dim": mod.dim}
+
+
+class PReLU(ThroughFloat, nn.PReLU):
+    """max(0, x) + weight * min(0, x), computed in float32 with a float weight.
+
+    Args:
+        output_scale: of the output, as output_zero_point and dtype.
+        output_zero_point: integer of real 0.
+        num_parameters: 1, or channels on axis 1.
+        dtype: torch.quint8 or torch.qint8.
+    """
+
+    def __init__(
+        self,
+        output_scale: float = 1.0,
+        output_zero_point: int = 0,
+        num_parameters: int = 1,
+        dtype: torch.dtype = torch.uint8,
+    ) -> None:
+        super().__init__(num_parameters)
+        self.set_output(output_scale, output_zero_point, dtype)
+
+    @classmethod
+    def _make(cls, scale: float, zero_point: int, dtype: torch.dtype, mod: Any) -> "PReLU":
+        return cls(scale, zero_point, mod.num_parameters, dtype)

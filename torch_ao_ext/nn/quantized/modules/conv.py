@@ -1,0 +1,295 @@
+"""Convolutions and transposed convolutions between quantized tensors."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.modules.utils import _pair, _single, _triple
+
+from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn.quantized._padding import explicit_padding, pad
+from torch_ao_ext.nn.quantized._static import (
+    QuantizedOutput,
+    integers,
+    observer_of,
+    output_qparams,
+    product_of,
+    static_weight,
+)
+from torch_ao_ext.nn.quantized._weighted import WeightedModule
+
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+
+ao = torch.ops.torch_ao
+
+_TUPLE = {1: _single, 2: _pair, 3: _triple}
+_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+class _Conv(QuantizedOutput, WeightedModule):
+    """State and from_float of all six; a subclass names its rank, float class and operator."""
+
+    _RANK = 0
+    _FLOAT: ClassVar[type[nn.Module]]
+    _OP: ClassVar[Any]
+    _TRANSPOSED = False
+    _CONVERTER = "convert"
+    _POST_OPS = ""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+    ) -> None:
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"{type(self).__name__}: argument 'groups' must divide in_channels ({in_channels}) and "
+                f"out_channels ({out_channels}), got {groups}"
+            )
+        if padding_mode not in _MODES[: 1 if self._TRANSPOSED else 4]:
+            raise ValueError(
+                f"{type(self).__name__}: argument 'padding_mode' must be one of "
+                f"{', '.join(_MODES[: 1 if self._TRANSPOSED else 4])}, got {padding_mode!r}"
+            )
+        as_tuple = _TUPLE[self._RANK]
+        kernel = as_tuple(kernel_size)
+        first, second = in_channels, out_channels
+        if not self._TRANSPOSED:
+            first, second = out_channels, in_channels
+        super().__init__((first, second // groups, *kernel), out_channels, bias)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel
+        self.stride = as_tuple(stride)
+        self.padding = padding if isinstance(padding, str) else as_tuple(padding)
+        self.dilation = as_tuple(dilation)
+        self.groups = groups
+        self.padding_mode = padding_mode
+        self._set_padding()
+        self.set_output(1.0, 0, torch.uint8)
+
+    def _set_padding(self) -> None:
+        self._op_padding, self._before = explicit_padding(self)
+
+    def _input(self, x: Any) -> tuple[torch.Tensor, float, int, bool]:
+        """Integers `[N, C, *]`, scale, zero point, and whether N was added."""
+        data, scale, point = integers(self, x)
+        single = data.dim() == self._RANK + 1
+        if single:
+            data = data.unsqueeze(0)
+        if self._before is not None:
+            data = pad(data, self._before, self.padding_mode, point)
+        return data, scale, point, single
+
+    def _run(self, x: Any, other: QuantizedTensor | None = None) -> QuantizedTensor:
+        data, in_scale, in_point, single = self._input(x)
+        b = self._buffers
+        scale, point, dtype = self.qparams
+        added = () if other is None else ([], *integers(self, other))
+        y = self._OP(
+            data, in_scale, in_point, b["qweight"], b["weight_scale"], b["weight_zero_point"], b["qbias"],
+            scale, point, dtype, self.stride, self._op_padding, self.dilation, self.groups, self._POST_OPS,
+            *added,
+        )  # fmt: skip
+        return QuantizedTensor(y.squeeze(0) if single else y, scale, point)
+
+    def forward(self, x: QuantizedTensor) -> QuantizedTensor:
+        """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, with the layer's output qparams.
+
+        Raises:
+            TypeError: a float tensor.
+        """
+        return self._run(x)
+
+    @classmethod
+    def _arguments(cls, conv: Any) -> dict[str, Any]:
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        values = {name: getattr(conv, name) for name in names}
+        return {**values, "bias": conv.bias is not None, "padding_mode": conv.padding_mode}
+
+    @classmethod
+    def _rows(cls, weight: torch.Tensor, groups: int) -> torch.Tensor:
+        """`[N, K]`: each row is what makes one output channel."""
+        if not cls._TRANSPOSED:
+            return weight.reshape(weight.shape[0], -1)
+        split = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
+        return split.reshape(split.shape[0] * split.shape[1], -1)
+
+    @classmethod
+    def _unrows(cls, rows: torch.Tensor, shape: torch.Size, groups: int) -> torch.Tensor:
+        if not cls._TRANSPOSED:
+            return rows.reshape(shape)
+        split = rows.reshape(groups, shape[1], shape[0] // groups, *shape[2:]).transpose(1, 2)
+        return split.reshape(shape).contiguous()
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "_Conv":
+        """Quantized copy of a float layer with qconfig and observed output.
+
+        Args:
+            mod: the float class of this name, or the container of this layer's name in
+                `nn.intrinsic`. Transposed convolutions take per-channel qconfigs, too.
+            use_precomputed_fake_quant: see `Linear.from_float`.
+
+        Raises:
+            ValueError: another type, no qconfig or observer, a weight that is not finite, a
+                qconfig that is not for int8.
+        """
+        conv = product_of(mod)
+        if not isinstance(conv, cls._FLOAT):
+            raise ValueError(
+                f"{cls.__name__}.from_float: argument 'mod' must be nn.{cls._FLOAT.__name__} or hold one, "
+                f"got {type(mod).__name__}"
+            )
+        scale, point, dtype = output_qparams(observer_of(mod, cls.__name__), cls.__name__)
+        new = cls(**cls._arguments(conv))
+        weight = static_weight(
+            mod, conv, use_precomputed_fake_quant, lambda w: cls._rows(w, conv.groups)
+        )
+        data = cls._unrows(weight.data, conv.weight.shape, conv.groups)
+        new._set_state(weight._replace(data=data), conv.bias)
+        new.set_output(scale, point, dtype)
+        return new.train(mod.training)
+
+    def _get_name(self) -> str:
+        return f"Quantized{type(self).__name__}"
+
+    def extra_repr(self) -> str:
+        """What differs from torch's defaults, and the output qparams."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        text += f", stride={self.stride}"
+        for name, usual in (
+            ("padding", (0,) * self._RANK), ("output_padding", (0,) * self._RANK),
+            ("dilation", (1,) * self._RANK), ("groups", 1), ("padding_mode", "zeros"),
+        ):  # fmt: skip
+            if getattr(self, name, usual) != usual:
+                text += f", {name}={getattr(self, name)}"
+        return f"{text}, bias={self.qbias is not None}, {self._output_repr()}"
+
+
+class Conv1d(_Conv):
+    """y = quantize(conv1d(x, W) + b); arguments as `Conv2d`, input `[N, C, L]` or `[C, L]`."""
+
+    _RANK = 1
+    _FLOAT = nn.Conv1d
+    _OP = ao.conv1d.default
+
+
+class Conv2d(_Conv):
+    """y = quantize(conv2d(x, W) + b), x and y int8 with one scale each, W int8.
+
+    Input `[N, C, H, W]` or `[C, H, W]`; the result has the channels last in memory. State as
+    in `nn.quantized.Linear`, `qweight` is `[O, C / groups, *kernel]`.
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel_size: int or one number per dimension, as stride, padding and dilation.
+        stride: see torch.nn.Conv2d, as all that follow.
+        padding: "same" and "valid" too.
+        dilation: distance of the taps.
+        groups: divides both channel counts.
+        bias: with a bias.
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> nnq = torch_ao_ext.nn.quantized
+        >>> x = nnq.Quantize(0.1, 128, torch.quint8)(torch.randn(1, 3, 8, 8))
+        >>> nnq.Conv2d(3, 4, 3)(x).shape
+        torch.Size([1, 4, 6, 6])
+    """
+
+    _RANK = 2
+    _FLOAT = nn.Conv2d
+    _OP = ao.conv2d.default
+
+
+class Conv3d(_Conv):
+    """y = quantize(conv3d(x, W) + b); arguments as `Conv2d`, input `[N, C, D, H, W]`."""
+
+    _RANK = 3
+    _FLOAT = nn.Conv3d
+    _OP = ao.conv3d.default
+
+
+class _ConvTranspose(_Conv):
+    _TRANSPOSED = True
+    _CHANNEL_AXIS = 1
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+        output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1,
+        padding_mode: str = "zeros",
+    ) -> None:  # fmt: skip
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        )
+        self.output_padding = _TUPLE[self._RANK](output_padding)
+
+    def _set_padding(self) -> None:
+        self._op_padding, self._before = list(self.padding), None
+
+    @classmethod
+    def _arguments(cls, conv: Any) -> dict[str, Any]:
+        return {**super()._arguments(conv), "output_padding": conv.output_padding}
+
+    def forward(self, x: QuantizedTensor, output_size: Any = None) -> QuantizedTensor:
+        """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, with the layer's output qparams.
+
+        Args:
+            x: quantized tensor.
+            output_size: wanted spatial sizes, as in torch.
+        """
+        data, in_scale, in_point, single = self._input(x)
+        extra = self.output_padding
+        if output_size is not None:
+            sizes = (self.stride, self.padding, self.kernel_size, self._RANK, self.dilation)
+            extra = _ConvTransposeNd._output_padding(self, data, output_size, *sizes)
+        b = self._buffers
+        scale, point, dtype = self.qparams
+        y = self._OP(
+            data, in_scale, in_point, b["qweight"], b["weight_scale"], b["weight_zero_point"], b["qbias"],
+            scale, point, dtype, self.stride, self._op_padding, extra, self.groups, self.dilation,
+        )  # fmt: skip
+        return QuantizedTensor(y.squeeze(0) if single else y, scale, point)
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """y = quantize(conv_transpose1d(x, W) + b); arguments as torch.nn.ConvTranspose1d."""
+
+    _RANK = 1
+    _FLOAT = nn.ConvTranspose1d
+    _OP = ao.conv_transpose1d.default
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """y = quantize(conv_transpose2d(x, W) + b); arguments as torch.nn.ConvTranspose2d.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> nnq = torch_ao_ext.nn.quantized
+        >>> x = nnq.Quantize(0.1, 128, torch.quint8)(torch.randn(1, 3, 8, 8))
+        >>> nnq.ConvTranspose2d(3, 4, 2, stride=2)(x).shape
+        torch.Size([1, 4, 16, 16])
+    """
+
+    _RANK = 2
+    _FLOAT = nn.ConvTranspose2d
+    _OP = ao.conv_transpose2d.default
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """y = quantize(conv_transpose3d(x, W) + b); arguments as torch.nn.ConvTranspose3d."""
+
+    _RANK = 3
+    _FLOAT = nn.ConvTranspose3d
+    _OP = ao.conv_transpose3d.default

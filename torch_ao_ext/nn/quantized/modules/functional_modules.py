@@ -1,0 +1,192 @@
+"""Arithmetic between activations, as modules: a place for the observer, then for qparams."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from torch_ao_ext._quantized_functions import quantize_per_tensor
+from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
+
+__all__ = ["FXFloatFunctional", "FloatFunctional", "QFunctional"]
+
+ao = torch.ops.torch_ao
+
+_RANGE = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
+
+
+class FXFloatFunctional(nn.Module):
+    """The arithmetic of FloatFunctional without a place for an observer, for graph modes.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> f = torch_ao_ext.nn.quantized.FXFloatFunctional()
+        >>> f.add_relu(torch.tensor([1.0, -3.0]), torch.tensor([1.0, 1.0]))
+        tensor([2., 0.])
+    """
+
+    def forward(self, x: Any) -> Any:
+        """Refused: call one of the methods."""
+        name = type(self).__name__
+        raise RuntimeError(f"{name}: forward must not be called, call add, mul, cat or another method")
+
+    def _observed(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Computes x + y."""
+        return self._observed(torch.add(x, y))
+
+    def add_scalar(self, x: torch.Tensor, y: float) -> torch.Tensor:
+        """Computes x + y for a number y; not observed, the qparams follow from those of x."""
+        return torch.add(x, y)
+
+    def mul(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Computes x * y."""
+        return self._observed(torch.mul(x, y))
+
+    def mul_scalar(self, x: torch.Tensor, y: float) -> torch.Tensor:
+        """Computes x * y for a number y; not observed, the qparams follow from those of x."""
+        return torch.mul(x, y)
+
+    def cat(self, x: list[torch.Tensor], dim: int = 0) -> torch.Tensor:
+        """Joins tensors along dim."""
+        return self._observed(torch.cat(x, dim))
+
+    def add_relu(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """max(0, x + y)."""
+        return self._observed(torch.relu(torch.add(x, y)))
+
+    def matmul(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """X @ y."""
+        return self._observed(torch.matmul(x, y))
+
+
+class FloatFunctional(FXFloatFunctional):
+    """Arithmetic on float tensors with a place for an observer; `convert` makes a QFunctional.
+
+    Use one instance for each result: all methods share the observer.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> f = torch_ao_ext.nn.quantized.FloatFunctional()
+        >>> f.add(torch.tensor([1.0]), torch.tensor([2.0]))
+        tensor([3.])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activation_post_process: nn.Module = nn.Identity()
+
+    def _observed(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activation_post_process(x)
+
+
+class QFunctional(QuantizedOutput):
+    """The arithmetic of FloatFunctional on quantized tensors.
+
+    Results have the module's `scale`, `zero_point` and `dtype`, but for `add_scalar` and
+    `mul_scalar`: these change the qparams of their input and, where they can, no integer.
+    `matmul` multiplies in float32 and quantizes the product.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> nnq = torch_ao_ext.nn.quantized
+        >>> x = nnq.Quantize(0.5, 0)(torch.tensor([1.0, 2.0]))
+        >>> nnq.QFunctional().add(x, x).dequantize()
+        tensor([2., 4.])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_output(1.0, 0, torch.uint8)
+
+    def forward(self, x: Any) -> Any:
+        """Refused: call one of the methods."""
+        raise RuntimeError("QFunctional: forward must not be called, call add, mul, cat or another method")
+
+    def _binary(self, op: Any, x: Any, y: Any, post_ops: str = "") -> QuantizedTensor:
+        scale, point, dtype = self.qparams
+        data = op(*integers(self, x), *integers(self, y), scale, point, dtype, post_ops)
+        return QuantizedTensor(data, scale, point)
+
+    def add(self, x: QuantizedTensor, y: QuantizedTensor) -> QuantizedTensor:
+        """Computes x + y; sizes broadcast."""
+        return self._binary(ao.add.default, x, y)
+
+    def add_relu(self, x: QuantizedTensor, y: QuantizedTensor) -> QuantizedTensor:
+        """max(0, x + y)."""
+        return self._binary(ao.add.default, x, y, "relu")
+
+    def mul(self, x: QuantizedTensor, y: QuantizedTensor) -> QuantizedTensor:
+        """Computes x * y; sizes broadcast."""
+        return self._binary(ao.mul.default, x, y)
+
+    def matmul(self, x: QuantizedTensor, y: QuantizedTensor) -> QuantizedTensor:
+        """X @ y, computed in float32."""
+        integers(self, x), integers(self, y)
+        return quantize_per_tensor(torch.matmul(x.dequantize(), y.dequantize()), *self.qparams)
+
+    def cat(self, x: list[QuantizedTensor], dim: int = 0) -> QuantizedTensor:
+        """Joins along dim; a tensor of other qparams is requantized."""
+        scale, point, dtype = self.qparams
+        parts = []
+        for part in x:
+            data, in_scale, in_point = integers(self, part)
+            if (in_scale, in_point, data.dtype) != self.qparams:
+                data = ao.requantize.default(data, in_scale, in_point, scale, point, dtype)
+            parts.append(data)
+        return QuantizedTensor(torch.cat(parts, dim), scale, point)
+
+    def add_scalar(self, x: QuantizedTensor, y: float) -> QuantizedTensor:
+        """Computes x + y for a number y: the zero point moves by round(y / scale).
+
+        Where that leaves the range of the dtype, the range is widened to the nearest zero point
+        inside and the integers are requantized, as torch.ao does.
+        """
+        data, scale, point = integers(self, x)
+        low, high = _RANGE[data.dtype]
+        moved = point - round(float(y) / scale)
+        if low <= moved <= high:
+            return QuantizedTensor(data, scale, moved)
+        bound = low if moved < low else high
+        wider = scale * abs((high if moved < low else low) - moved) / (high - low)
+        # The real values are (data - moved) * scale; the operator's zero point must lie inside.
+        real = (data.to(torch.float32) - moved) * scale
+        return quantize_per_tensor(real, wider, bound, data.dtype)
+
+    def mul_scalar(self, x: QuantizedTensor, y: float) -> QuantizedTensor:
+        """Computes x * y for a number y: the scale is multiplied; a negative y mirrors the integers.
+
+        Raises:
+            ValueError: the scale becomes no positive normal number (y = 0 gives zeros).
+        """
+        data, scale, point = integers(self, x)
+        low, high = _RANGE[data.dtype]
+        y = float(y)
+        if y == 0:
+            return QuantizedTensor(torch.full_like(data, point), scale, point)
+        wider = scale * abs(y)
+        if not torch.finfo(torch.float32).tiny <= wider < float("inf"):
+            raise ValueError(f"QFunctional.mul_scalar: argument 'y' must keep the scale normal, got {y}")
+        if y > 0:
+            return QuantizedTensor(data, wider, point)
+        mirrored = (low + high - data.to(torch.int16)).to(data.dtype)
+        return QuantizedTensor(mirrored, wider, low + high - point)
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "QFunctional":
+        """Of a FloatFunctional that has observed (add_scalar and mul_scalar need no observer)."""
+        new = cls()
+        observer = observer_of(mod, "QFunctional")
+        if not isinstance(observer, nn.Identity):
+            new.set_output(*output_qparams(observer, "QFunctional"))
+        return new
+
+    def _get_name(self) -> str:
+        return "QFunctional"
+
+    def extra_repr(self) -> str:
+        """Output qparams."""
+        return self._output_repr()
