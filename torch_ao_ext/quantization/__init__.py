@@ -27,12 +27,11 @@ from torch_ao_ext.quantization.qconfig import __all__ as _qconfig_names
 from torch_ao_ext.quantization.qconfig_mapping import *  # noqa: F403
 from torch_ao_ext.quantization.qconfig_mapping import __all__ as _qconfig_mapping_names
 from torch_ao_ext.quantization.quant_type import QuantType
-from torch_ao_ext.quantization.quantization_mappings import (
-    DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
-    get_default_dynamic_quant_module_mappings,
-    get_dynamic_quant_module_class,
-)
-from torch_ao_ext.quantization.quantize import quantize_dynamic
+from torch_ao_ext.quantization.quantization_mappings import *  # noqa: F403
+from torch_ao_ext.quantization.quantization_mappings import __all__ as _mapping_names
+from torch_ao_ext.quantization.quantize import *  # noqa: F403
+from torch_ao_ext.quantization.quantize import __all__ as _quantize_names
+from torch_ao_ext.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
 from torch_ao_ext.quantization.weight_only import quantize_weight_only
 
 if TYPE_CHECKING:
@@ -44,8 +43,10 @@ if TYPE_CHECKING:
     from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 __all__ = [
-    "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
+    "DeQuantStub",
+    "QuantStub",
     "QuantType",
+    "QuantWrapper",
     "allow_exported_model_train_eval",
     "convert_pt2e",
     "fuse_conv_bn",
@@ -54,19 +55,18 @@ __all__ = [
     "fuse_linear_bn",
     "fuse_modules",
     "fuse_modules_qat",
-    "get_default_dynamic_quant_module_mappings",
-    "get_dynamic_quant_module_class",
     "get_fuser_method",
     "get_fuser_method_new",
     "move_exported_model_to_eval",
     "move_exported_model_to_train",
     "prepare_pt2e",
-    "quantize_dynamic",
     "quantize_weight_only",
     *_fake_quantize_names,
+    *_mapping_names,
     *_observer_names,
     *_qconfig_names,
     *_qconfig_mapping_names,
+    *_quantize_names,
 ]
 
 _SUBMODULES = ("pt2e", "quantize_pt2e", "quantizer")

@@ -14,6 +14,8 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from torch_ao_ext._describe import has_matrix, type_name
 from torch_ao_ext.nn import intrinsic, quantized
 from torch_ao_ext.nn.quantized import dynamic
+from torch_ao_ext.nn.quantized._static import QuantizedOutput
+from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import _is_conv1d
 from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
 from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
@@ -28,8 +30,8 @@ _BASES = (nn.Linear, nn.MultiheadAttention, *_RECURRENT, *_EMBEDDINGS)
 _NOT_ASKED = object()
 
 _QUANTIZED = (
-    dynamic.Linear, dynamic.MultiheadAttention, dynamic.RNNBase, dynamic.RNNCellBase, quantized.Embedding,
-    quantized.LinearWeightOnly,
+    WeightedModule, QuantizedOutput, dynamic.MultiheadAttention, dynamic.RNNBase, dynamic.RNNCellBase,
+    quantized.Embedding, quantized.LinearWeightOnly,
 )  # fmt: skip
 
 # What the dynamic ops take as input.

@@ -1,6 +1,5 @@
 """Fuses named layers of a model, in the order in which the data passes them."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,12 +8,11 @@ from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from torch_ao_ext.quantization._copy import copied
+from torch_ao_ext.quantization._hooks import POST_HOOKS, PRE_HOOKS, move_hooks
 from torch_ao_ext.quantization.fuser_method_mappings import get_fuser_method
 
 __all__ = ["fuse_known_modules", "fuse_modules", "fuse_modules_qat"]
 
-_PRE = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
-_POST = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called")
 _BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
 
 
@@ -22,7 +20,7 @@ def _refuse_inner_hooks(layers: list[nn.Module]) -> None:
     """A hook between two fused layers would see another value, or never run."""
     last = len(layers) - 1
     for i, layer in enumerate(layers):
-        kinds = _BACKWARD + (_PRE[:1] if i > 0 else ()) + (_POST[:1] if i < last else ())
+        kinds = _BACKWARD + (PRE_HOOKS[:1] if i > 0 else ()) + (POST_HOOKS[:1] if i < last else ())
         for kind in kinds:
             if getattr(layer, kind):
                 raise ValueError(
@@ -32,20 +30,9 @@ def _refuse_inner_hooks(layers: list[nn.Module]) -> None:
                 )
 
 
-def _move_hooks(source: nn.Module, target: nn.Module, kinds: tuple[str, ...]) -> None:
-    """Moves the dicts themselves: a handle from registration removes its hook from that dict."""
-    if source is target:
-        return
-    for kind in kinds:
-        moved = getattr(source, kind)
-        moved.update(getattr(target, kind))
-        target.__dict__[kind] = moved
-        source.__dict__[kind] = OrderedDict()
-
-
 @contextmanager
 def _hooks_restored_on_error(layers: list[nn.Module]) -> Iterator[None]:
-    before = [{kind: getattr(layer, kind) for kind in _PRE + _POST} for layer in layers]
+    before = [{kind: getattr(layer, kind) for kind in PRE_HOOKS + POST_HOOKS} for layer in layers]
     try:
         yield
     except BaseException:
@@ -76,8 +63,8 @@ def fuse_known_modules(
     fuser_method = get_fuser_method(types, additional_fuser_method_mapping)
     _refuse_inner_hooks(mod_list)
     fused = fuser_method(is_qat, *mod_list)
-    _move_hooks(mod_list[0], fused, _PRE)
-    _move_hooks(mod_list[-1], fused, _POST)
+    move_hooks(mod_list[0], fused, PRE_HOOKS)
+    move_hooks(mod_list[-1], fused, POST_HOOKS)
     fused.training = mod_list[0].training
     rest = [nn.Identity() for _ in mod_list[1:]]
     for identity in rest:

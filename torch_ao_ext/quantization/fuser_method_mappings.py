@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from torch_ao_ext.nn import intrinsic
-from torch_ao_ext.quantization._fold import norm_affine, scale_channels
+from torch_ao_ext.nn._fold import norm_affine, scale_channels
 
 __all__ = [
     "fuse_conv_bn",

@@ -6,13 +6,27 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from torch_ao_ext.nn import intrinsic, quantized
+from torch_ao_ext.nn import intrinsic, qat, quantized
 from torch_ao_ext.nn.quantized import dynamic
+from torch_ao_ext.quantization import stubs
+from torch_ao_ext.quantization.fake_quantize import (
+    default_fixed_qparams_range_0to1_fake_quant,
+    default_fixed_qparams_range_neg1to1_fake_quant,
+)
 
 __all__ = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
+    "DEFAULT_MODULE_TO_ACT_POST_PROCESS",
+    "DEFAULT_QAT_MODULE_MAPPINGS",
+    "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
     "get_default_dynamic_quant_module_mappings",
+    "get_default_qat_module_mappings",
+    "get_default_qconfig_propagation_list",
+    "get_default_static_quant_module_mappings",
     "get_dynamic_quant_module_class",
+    "get_embedding_qat_module_mappings",
+    "get_embedding_static_quant_module_mappings",
+    "get_static_quant_module_class",
 ]
 
 # transformers' Conv1D is known by its name, see nn.quantized.dynamic.Linear.
@@ -21,6 +35,7 @@ DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
     NonDynamicallyQuantizableLinear: dynamic.Linear,
     nn.MultiheadAttention: dynamic.MultiheadAttention,
     intrinsic.LinearReLU: intrinsic.quantized.dynamic.LinearReLU,
+    qat.dynamic.Linear: dynamic.Linear,
     nn.LSTM: dynamic.LSTM,
     nn.GRU: dynamic.GRU,
     nn.RNN: dynamic.RNN,
@@ -30,6 +45,150 @@ DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
     nn.Embedding: quantized.Embedding,
     nn.EmbeddingBag: quantized.EmbeddingBag,
 }
+
+
+_nnq, _nniq, _nniqat = quantized, intrinsic.quantized, intrinsic.qat
+
+DEFAULT_STATIC_QUANT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
+    stubs.QuantStub: _nnq.Quantize,
+    stubs.DeQuantStub: _nnq.DeQuantize,
+    _nnq.FloatFunctional: _nnq.QFunctional,
+    nn.Linear: _nnq.Linear,
+    NonDynamicallyQuantizableLinear: _nnq.Linear,
+    nn.Conv1d: _nnq.Conv1d,
+    nn.Conv2d: _nnq.Conv2d,
+    nn.Conv3d: _nnq.Conv3d,
+    nn.ConvTranspose1d: _nnq.ConvTranspose1d,
+    nn.ConvTranspose2d: _nnq.ConvTranspose2d,
+    nn.ConvTranspose3d: _nnq.ConvTranspose3d,
+    nn.Embedding: _nnq.Embedding,
+    nn.EmbeddingBag: _nnq.EmbeddingBag,
+    nn.BatchNorm2d: _nnq.BatchNorm2d,
+    nn.BatchNorm3d: _nnq.BatchNorm3d,
+    nn.Dropout: _nnq.Dropout,
+    nn.ELU: _nnq.ELU,
+    nn.GroupNorm: _nnq.GroupNorm,
+    nn.Hardswish: _nnq.Hardswish,
+    nn.InstanceNorm1d: _nnq.InstanceNorm1d,
+    nn.InstanceNorm2d: _nnq.InstanceNorm2d,
+    nn.InstanceNorm3d: _nnq.InstanceNorm3d,
+    nn.LayerNorm: _nnq.LayerNorm,
+    nn.LeakyReLU: _nnq.LeakyReLU,
+    nn.PReLU: _nnq.PReLU,
+    nn.ReLU6: _nnq.ReLU6,
+    nn.Sigmoid: _nnq.Sigmoid,
+    nn.Softmax: _nnq.Softmax,
+    intrinsic.BNReLU2d: _nniq.BNReLU2d,
+    intrinsic.BNReLU3d: _nniq.BNReLU3d,
+    intrinsic.ConvAdd2d: _nniq.ConvAdd2d,
+    intrinsic.ConvAddReLU2d: _nniq.ConvAddReLU2d,
+    intrinsic.ConvReLU1d: _nniq.ConvReLU1d,
+    intrinsic.ConvReLU2d: _nniq.ConvReLU2d,
+    intrinsic.ConvReLU3d: _nniq.ConvReLU3d,
+    intrinsic.LinearLeakyReLU: _nniq.LinearLeakyReLU,
+    intrinsic.LinearReLU: _nniq.LinearReLU,
+    intrinsic.LinearTanh: _nniq.LinearTanh,
+    qat.Conv1d: _nnq.Conv1d,
+    qat.Conv2d: _nnq.Conv2d,
+    qat.Conv3d: _nnq.Conv3d,
+    qat.Linear: _nnq.Linear,
+    qat.Embedding: _nnq.Embedding,
+    qat.EmbeddingBag: _nnq.EmbeddingBag,
+    _nniqat.ConvBn1d: _nnq.Conv1d,
+    _nniqat.ConvBn2d: _nnq.Conv2d,
+    _nniqat.ConvBn3d: _nnq.Conv3d,
+    _nniqat.ConvBnReLU1d: _nniq.ConvReLU1d,
+    _nniqat.ConvBnReLU2d: _nniq.ConvReLU2d,
+    _nniqat.ConvBnReLU3d: _nniq.ConvReLU3d,
+    _nniqat.ConvReLU1d: _nniq.ConvReLU1d,
+    _nniqat.ConvReLU2d: _nniq.ConvReLU2d,
+    _nniqat.ConvReLU3d: _nniq.ConvReLU3d,
+    _nniqat.LinearBn1d: _nnq.Linear,
+    _nniqat.LinearReLU: _nniq.LinearReLU,
+}
+
+DEFAULT_QAT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
+    nn.Conv1d: qat.Conv1d,
+    nn.Conv2d: qat.Conv2d,
+    nn.Conv3d: qat.Conv3d,
+    nn.Linear: qat.Linear,
+    NonDynamicallyQuantizableLinear: qat.Linear,
+    intrinsic.ConvBn1d: _nniqat.ConvBn1d,
+    intrinsic.ConvBn2d: _nniqat.ConvBn2d,
+    intrinsic.ConvBn3d: _nniqat.ConvBn3d,
+    intrinsic.ConvBnReLU1d: _nniqat.ConvBnReLU1d,
+    intrinsic.ConvBnReLU2d: _nniqat.ConvBnReLU2d,
+    intrinsic.ConvBnReLU3d: _nniqat.ConvBnReLU3d,
+    intrinsic.ConvReLU1d: _nniqat.ConvReLU1d,
+    intrinsic.ConvReLU2d: _nniqat.ConvReLU2d,
+    intrinsic.ConvReLU3d: _nniqat.ConvReLU3d,
+    intrinsic.LinearBn1d: _nniqat.LinearBn1d,
+    intrinsic.LinearReLU: _nniqat.LinearReLU,
+}
+
+# Float modules whose output range is known: their fake-quantize module (in training; its observer
+# otherwise), whatever the qconfig says.
+DEFAULT_MODULE_TO_ACT_POST_PROCESS: dict[Callable[..., Any], Callable[..., Any]] = {
+    nn.Hardsigmoid: default_fixed_qparams_range_0to1_fake_quant,
+    nn.Sigmoid: default_fixed_qparams_range_0to1_fake_quant,
+    nn.Softmax: default_fixed_qparams_range_0to1_fake_quant,
+    nn.Tanh: default_fixed_qparams_range_neg1to1_fake_quant,
+}
+
+
+def get_default_static_quant_module_mappings() -> dict[Callable[..., Any], Any]:
+    """A copy of the static table: float class -> class with `from_float`.
+
+    Example:
+        >>> import torch
+        >>> from torch_ao_ext.quantization import get_default_static_quant_module_mappings
+        >>> get_default_static_quant_module_mappings()[torch.nn.Conv2d].__name__
+        'Conv2d'
+    """
+    return dict(DEFAULT_STATIC_QUANT_MODULE_MAPPINGS)
+
+
+def get_default_qat_module_mappings() -> dict[Callable[..., Any], Any]:
+    """A copy of the training table: float class -> class with a fake-quantized weight."""
+    return dict(DEFAULT_QAT_MODULE_MAPPINGS)
+
+
+def get_embedding_qat_module_mappings() -> dict[Callable[..., Any], Any]:
+    """The training table with embeddings."""
+    return {
+        **DEFAULT_QAT_MODULE_MAPPINGS, nn.Embedding: qat.Embedding, nn.EmbeddingBag: qat.EmbeddingBag,
+    }  # fmt: skip
+
+
+def get_embedding_static_quant_module_mappings() -> dict[Callable[..., Any], Any]:
+    """The static table; embeddings are in it."""
+    return get_default_static_quant_module_mappings()
+
+
+def get_static_quant_module_class(
+    float_module_class: Callable[..., Any],
+    additional_static_quant_mapping: dict[Callable[..., Any], Any] | None = None,
+) -> Any:
+    """The statically quantized class of a float class.
+
+    Args:
+        float_module_class: key of the table.
+        additional_static_quant_mapping: entries that are looked at first.
+
+    Raises:
+        ValueError: no entry.
+    """
+    return _lookup(
+        "get_static_quant_module_class",
+        float_module_class,
+        {**DEFAULT_STATIC_QUANT_MODULE_MAPPINGS, **(additional_static_quant_mapping or {})},
+    )
+
+
+def get_default_qconfig_propagation_list() -> set[Callable[..., Any]]:
+    """Float classes whose output `prepare` observes."""
+    static, dynamic = DEFAULT_STATIC_QUANT_MODULE_MAPPINGS, DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS
+    return {nn.Sequential, *static, *DEFAULT_QAT_MODULE_MAPPINGS, *dynamic}
 
 
 def get_default_dynamic_quant_module_mappings() -> dict[Callable[..., Any], Any]:
@@ -57,11 +216,18 @@ def get_dynamic_quant_module_class(
     Raises:
         ValueError: no entry.
     """
-    table = {**DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS, **(additional_dynamic_quant_mapping or {})}
+    return _lookup(
+        "get_dynamic_quant_module_class",
+        float_module_class,
+        {**DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS, **(additional_dynamic_quant_mapping or {})},
+    )
+
+
+def _lookup(op: str, float_module_class: Any, table: dict[Callable[..., Any], Any]) -> Any:
     found = table.get(float_module_class)
     if found is None:
         raise ValueError(
-            "get_dynamic_quant_module_class: argument 'float_module_class' must be one of "
+            f"{op}: argument 'float_module_class' must be one of "
             f"{', '.join(sorted(c.__name__ for c in table))}, got {float_module_class}"
         )
     return found

@@ -12,7 +12,8 @@ from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized.dynamic.modules.transformer import disable_fused_path
 from torch_ao_ext.nn.quantized.modules.linear_weight_only import LinearWeightOnly, check_format
 from torch_ao_ext.quantization import _plan
-from torch_ao_ext.quantization.quantize import _carry_hooks, _note_reasons, _settle_weight_hooks
+from torch_ao_ext.quantization._hooks import move_hooks, settle_weight_hooks
+from torch_ao_ext.quantization._quantize_dynamic import _note_reasons
 
 __all__ = ["quantize_weight_only"]
 
@@ -123,9 +124,9 @@ def quantize_weight_only(
     result = model
     while plan.targets:
         target = plan.targets.popleft()
-        dropped = _settle_weight_hooks(target.module)
+        dropped = settle_weight_hooks(target.module)
         new = LinearWeightOnly.from_float(target.module, bits, group, input_bits)
-        _carry_hooks(target.module, new, dropped)
+        move_hooks(target.module, new, dropped=dropped)
         _share(target, new, made)
         for parent, key in target.places:
             parent._modules[key] = new

@@ -3,7 +3,7 @@
 import torch
 from torch import fx
 
-from torch_ao_ext.quantization._fold import norm_affine, scale_channels
+from torch_ao_ext.nn._fold import norm_affine, scale_channels
 from torch_ao_ext.quantization.pt2e._graph import add_constant, tensor_of
 from torch_ao_ext.quantization.quantizer._targets import (
     BATCH_NORM,
