@@ -264,6 +264,20 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         self.register_buffer("observer_enabled", torch.tensor([1], dtype=torch.long))
         self.is_symmetric_quant = self.qscheme in _SYMMETRIC
 
+    def calculate_qparams(self) -> Any:
+        """Scale and zero point that forward rounds with; the observer's when it does not round.
+
+        The operator's symmetric scale is max(-min / 128, max / 127), the observer's
+        max(-min, max) / 127.5. torch.ao converts with the latter, so that its int8 weights are
+        not those that were trained.
+        """
+        scale, zero_point = super().calculate_qparams()
+        # Not close: ranges were observed that no forward has rounded with yet.
+        current = self.scale.shape == scale.shape and torch.allclose(self.scale, scale, rtol=0.01, atol=0)
+        if current and bool(self.fake_quant_enabled[0]):
+            return self.scale, self.zero_point
+        return scale, zero_point
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Observes x while enabled, then rounds it; an empty x changes nothing."""
         if x.numel() == 0:

@@ -36,7 +36,7 @@ class BatchNormInside(QATModule):
 
     def _normalized(self, x: torch.Tensor) -> torch.Tensor:
         bn = self.bn
-        factor = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+        factor = bn.weight / torch.sqrt(bn.running_var + bn.eps)
         # Channels that training has switched off: 0 / 0 would spread NaN.
         factor = torch.where(factor == 0, torch.ones_like(factor), factor)
         rows = [-1] + [1] * (self.weight.dim() - 1)

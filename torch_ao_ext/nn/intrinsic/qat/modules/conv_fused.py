@@ -53,8 +53,8 @@ class _ConvBn(BatchNormInside):
     ) -> None:
         sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation)
         super().__init__(*sizes, groups, bool(bias), padding_mode)
-        self._set_qconfig(qconfig)
         self._set_norm(self._NORM(out_channels, eps, momentum), freeze_bn)
+        self._set_qconfig(qconfig)
 
     def _product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return self._conv_forward(x, weight, None)

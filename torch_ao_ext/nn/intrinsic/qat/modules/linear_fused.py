@@ -40,8 +40,8 @@ class LinearBn1d(BatchNormInside, nn.Linear):
         qconfig: Any = None,
     ) -> None:
         super().__init__(in_features, out_features, bias)
-        self._set_qconfig(qconfig)
         self._set_norm(nn.BatchNorm1d(out_features, eps, momentum), freeze_bn)
+        self._set_qconfig(qconfig)
 
     def _product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.linear(x, weight)

@@ -20,7 +20,7 @@ class Linear(qat.Linear):
         inner = getattr(made, "activation_post_process", made)
         dynamic = getattr(made, "is_dynamic", False) or getattr(inner, "is_dynamic", False)
         # torch.ao's: a moving average that forgets at once.
-        if not dynamic and getattr(inner, "averaging_constant", None) != 1:
+        if not dynamic and getattr(inner, "averaging_constant", 0) != 1:
             raise ValueError(
                 "Linear: qconfig.activation must be dynamic (default_dynamic_qat_qconfig), got "
                 f"{type(inner).__name__}"
