@@ -7,17 +7,19 @@ module has.
 """
 
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._pytree import tree_map
 
 from torch_ao_ext._describe import MODULE_PATH
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 
-__all__ = ["dispatch", "quantize_per_tensor"]
+__all__ = ["dispatch", "float_fallback", "quantize_per_tensor"]
 
 ao = torch.ops.torch_ao
 
@@ -37,6 +39,19 @@ _FUNCTIONAL = {
     "mul": "mul", "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul", "mul_": "mul",
     "matmul": "matmul", "__matmul__": "matmul", "bmm": "matmul", "cat": "cat", "concat": "cat",
 }  # fmt: skip
+
+
+class _FloatFallback(threading.local):
+    """depth > 0: a model that was prepared with auto_edges is running in this thread."""
+
+    depth = 0
+
+
+float_fallback = _FloatFallback()
+
+
+class _Refusal(TypeError):
+    """A function has no int8 form for its arguments."""
 
 
 def quantize_per_tensor(
@@ -285,7 +300,7 @@ def _refuse(function: Any, got: str) -> Any:
         remedy = f"use nn.quantized.FloatFunctional().{method} in the float model, it observes the result"
     else:
         remedy = "put a DeQuantStub before it and a QuantStub behind it"
-    raise TypeError(f"{name}{_module_path()}: arguments must be float tensors, got {got}; {remedy}")
+    raise _Refusal(f"{name}{_module_path()}: arguments must be float tensors, got {got}; {remedy}")
 
 
 def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -295,8 +310,18 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
         TypeError: it has no int8 form; names the function, the module and what to do.
     """
     run = _TABLE.get(function)
-    if run is None:
-        _refuse(function, "a QuantizedTensor")
-    kwargs = {("x" if key == "input" else key): value for key, value in kwargs.items()}
-    kwargs.pop("_stacklevel", None)
-    return run(*args, **kwargs)
+    try:
+        if run is None:
+            _refuse(function, "a QuantizedTensor")
+        named = {("x" if key == "input" else key): value for key, value in kwargs.items()}
+        named.pop("_stacklevel", None)
+        return run(*args, **named)
+    except _Refusal:
+        if float_fallback.depth == 0:
+            raise
+    args, kwargs = tree_map(_float_of, (args, kwargs))
+    return function(*args, **kwargs)
+
+
+def _float_of(value: Any) -> Any:
+    return value.dequantize() if isinstance(value, QuantizedTensor) else value

@@ -481,7 +481,7 @@ def test_tables_are_those_of_torch_ao():
         tq.get_default_static_quant_module_mappings(),
         peer().get_default_static_quant_module_mappings(),
     )
-    names = {k.__name__: v.__name__ for k, v in mine.items()}
+    names = {k.__name__: v.__name__ for k, v in mine.items() if ".qat." not in k.__module__}
     for kind, quantized in theirs.items():
         if ".qat." not in kind.__module__:
             assert names.pop(kind.__name__) == quantized.__name__

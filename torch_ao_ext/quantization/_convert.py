@@ -10,6 +10,13 @@ from torch_ao_ext._describe import FLOAT_REASON, MODULE_PATH
 from torch_ao_ext.nn.quantized._static import saw_data
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.quantization._copy import copied
+from torch_ao_ext.quantization._edges import (
+    EDGE,
+    carry_edge,
+    edge_hooks,
+    has_edges,
+    join_edges,
+)
 from torch_ao_ext.quantization._hooks import move_hooks, settle_weight_hooks
 from torch_ao_ext.quantization._own_types import is_fused, own_type
 from torch_ao_ext.quantization._prepare import (
@@ -63,7 +70,8 @@ def swap_module(
         new = mapping[kind].from_float(mod, use_precomputed_fake_quant=use_precomputed_fake_quant)
     else:
         return mod
-    move_hooks(mod, new, dropped=dropped)
+    carry_edge(mod, new)
+    move_hooks(mod, new, dropped=dropped | edge_hooks(mod))
     return new
 
 
@@ -119,7 +127,7 @@ class _Conversion:
         whole = is_fused(module) or own_type(module) in self.custom
         if not whole and FLOAT_REASON not in module.__dict__:
             for key, child in list(module._modules.items()):
-                if child is None or key == "activation_post_process":
+                if child is None or key in ("activation_post_process", EDGE):
                     continue
                 replaced = self.visit(child, f"{name}.{key}" if name else key)
                 if replaced is not child:
@@ -160,6 +168,9 @@ def _clean(model: nn.Module, remove_qconfig: bool) -> None:
             del module._forward_hooks[key]
         if hooks:
             del module._modules["activation_post_process"]
+        for key in edge_hooks(module):
+            del module._forward_pre_hooks[key]
+        module._modules.pop(EDGE, None)
         if remove_qconfig:
             module.__dict__.pop("qconfig", None)
 
@@ -176,7 +187,8 @@ def convert(
     """Replaces the observed modules of a model by quantized ones.
 
     Between QuantStub and DeQuantStub values are `QuantizedTensor`s; a float that comes to a
-    quantized module, or the reverse, raises and names the module and the missing stub.
+    quantized module, or the reverse, raises and names the module and the missing stub (unless
+    the model was prepared with auto_edges).
     A layer that saw no data stays float, with a warning.
 
     Args:
@@ -218,6 +230,7 @@ def convert(
             )
     model = module if inplace else copied("convert", module)
     conversion = _Conversion(table, custom, use_precomputed_fake_quant)
+    edges = has_edges(model)
     result = conversion.visit(model, "")
     if conversion.silent:
         names = ", ".join(repr(name) for name in conversion.silent[:10])
@@ -229,6 +242,8 @@ def convert(
     for name in conversion.silent:
         model.get_submodule(name).__dict__[FLOAT_REASON] = _NO_DATA
     _clean(result, remove_qconfig)
+    if edges:
+        join_edges(result)
     return result
 
 
@@ -238,6 +253,8 @@ def quantize(
     run_args: Any,
     mapping: dict[Any, Any] | None = None,
     inplace: bool = False,
+    *,
+    auto_edges: bool = False,
 ) -> nn.Module:
     """prepare, `run_fn(model, *run_args)` on calibration data, convert.
 
@@ -247,6 +264,7 @@ def quantize(
         run_args: further arguments of run_fn.
         mapping: see `convert`.
         inplace: change `model` instead of a copy.
+        auto_edges: see `prepare`.
 
     Raises:
         ValueError: as `prepare` and `convert`.
@@ -254,6 +272,6 @@ def quantize(
     check_model("quantize", model)
     model = model if inplace else copied("quantize", model)
     model.eval()
-    prepare(model, inplace=True)
+    prepare(model, inplace=True, auto_edges=auto_edges)
     run_fn(model, *run_args)
     return convert(model, mapping, inplace=True)

@@ -11,13 +11,14 @@ from torch_ao_ext.nn import quantized
 from torch_ao_ext.nn.quantized._static import STORAGE
 from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
 from torch_ao_ext.quantization._copy import copied
+from torch_ao_ext.quantization._edges import EDGE, observe_input
 from torch_ao_ext.quantization._own_types import is_fused, own_type
 from torch_ao_ext.quantization.fake_quantize import FakeQuantizeBase
 from torch_ao_ext.quantization.quantization_mappings import (
     DEFAULT_MODULE_TO_ACT_POST_PROCESS,
     get_default_qconfig_propagation_list,
 )
-from torch_ao_ext.quantization.stubs import DeQuantStub, QuantWrapper
+from torch_ao_ext.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
 
 __all__ = [
     "add_quant_dequant",
@@ -127,7 +128,10 @@ def observe_output(module: nn.Module, observer: nn.Module) -> None:
 
 
 class _Preparation:
-    def __init__(self, allowed: set[Any], non_leaf: tuple[Any, ...], custom: dict[Any, Any]) -> None:
+    def __init__(
+        self, allowed: set[Any], non_leaf: tuple[Any, ...], custom: dict[Any, Any], edges: bool
+    ) -> None:
+        self.edges = edges
         self.allowed = allowed
         self.non_leaf = non_leaf
         self.custom = custom
@@ -154,6 +158,8 @@ class _Preparation:
         if isinstance(module, _EMBEDDINGS) or hasattr(module, "activation_post_process"):
             return  # rows need no activation; a module under two names has one observer
         observe_output(module, self._make_observer(module, name))
+        if self.edges and not isinstance(module, QuantStub):
+            observe_input(module, module.qconfig.activation())
 
     def visit(self, module: nn.Module, name: str, parent: nn.Module | None, key: str) -> None:
         if id(module) in self.seen:
@@ -171,6 +177,8 @@ class _Preparation:
         if kind in (quantized.FloatFunctional, quantized.QFunctional):
             if asked:
                 module.activation_post_process = self._make_observer(module, name)
+                if self.edges:
+                    module.add_module(EDGE, module.qconfig.activation())
             return
         if asked and parent is not None and kind in self.custom:
             observed = self.custom[kind].from_float(module)
@@ -185,7 +193,7 @@ class _Preparation:
         for child_key, child in list(module._modules.items()):
             if child is not None and child_key != "parametrizations":
                 self.visit(child, f"{name}.{child_key}" if name else child_key, module, child_key)
-        leaf = all(child in ("parametrizations", "activation_post_process") for child in module._modules)
+        leaf = set(module._modules) <= {"parametrizations", "activation_post_process", EDGE}
         if asked and leaf and kind is not nn.Sequential and kind in self.allowed:
             self._insert(module, name)
 
@@ -196,6 +204,8 @@ def prepare(
     allow_list: Any = None,
     observer_non_leaf_module_list: Any = None,
     prepare_custom_config_dict: dict[str, Any] | None = None,
+    *,
+    auto_edges: bool = False,
 ) -> nn.Module:
     """Puts observers into a float model whose modules (or root) have a `qconfig`.
 
@@ -208,6 +218,9 @@ def prepare(
         allow_list: float classes to observe; default `get_default_qconfig_propagation_list()`.
         observer_non_leaf_module_list: classes with children whose result is observed, too.
         prepare_custom_config_dict: see `get_default_custom_config_dict`.
+        auto_edges: for models without stubs: layers are observed before and behind; after
+            `convert` they quantize floats that come to them, and functions and modules
+            without an int8 form get floats.
 
     Returns:
         The observed model; its results are those of the float model.
@@ -235,7 +248,8 @@ def prepare(
             UserWarning,
             stacklevel=2,
         )
-    _Preparation(allowed, tuple(observer_non_leaf_module_list or ()), custom).visit(model, "", None, "")
+    non_leaf = tuple(observer_non_leaf_module_list or ())
+    _Preparation(allowed, non_leaf, custom, auto_edges).visit(model, "", None, "")
     return model
 
 

@@ -25,8 +25,8 @@ class ThroughFloat(QuantizedOutput):
         Raises:
             TypeError: a float tensor.
         """
-        integers(self, x)
-        return quantize_per_tensor(self._float(x.dequantize()), *self.qparams)
+        x = QuantizedTensor(*integers(self, x)).dequantize()
+        return quantize_per_tensor(self._float(x), *self.qparams)
 
     def _float(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x)

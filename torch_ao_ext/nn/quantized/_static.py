@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext._describe import MODULE_PATH
+from torch_ao_ext._quantized_functions import quantize_per_tensor
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._observed import QuantizedWeight, quantize_weight
 from torch_ao_ext.nn.quantized._state import keep_dtypes
@@ -36,10 +37,14 @@ def integers(module: nn.Module, x: Any) -> tuple[torch.Tensor, float, int]:
     """Integers, scale and zero point of the input of a quantized module.
 
     Raises:
-        TypeError: it is not quantized; names the module.
+        TypeError: it is not quantized, and the model was not prepared with auto_edges; names
+            the module.
     """
     if type(x) is QuantizedTensor:
         return x._data, x.q_scale(), x.q_zero_point()
+    edge = module.__dict__.get("edge")
+    if edge is not None and isinstance(x, torch.Tensor) and x.is_floating_point():
+        return quantize_per_tensor(x.to(torch.float32), *edge)._data, edge[0], edge[1]
     name = module.__dict__.get(MODULE_PATH)
     got = f"a {x.dtype} tensor" if isinstance(x, torch.Tensor) else type(x).__name__
     raise TypeError(

@@ -31,11 +31,15 @@ class FXFloatFunctional(nn.Module):
         name = type(self).__name__
         raise RuntimeError(f"{name}: forward must not be called, call add, mul, cat or another method")
 
+    def _incoming(self, *operands: torch.Tensor) -> None:
+        """What comes to the module, for `prepare` with auto_edges."""
+
     def _observed(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Computes x + y."""
+        self._incoming(x, y)
         return self._observed(torch.add(x, y))
 
     def add_scalar(self, x: torch.Tensor, y: float) -> torch.Tensor:
@@ -44,6 +48,7 @@ class FXFloatFunctional(nn.Module):
 
     def mul(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Computes x * y."""
+        self._incoming(x, y)
         return self._observed(torch.mul(x, y))
 
     def mul_scalar(self, x: torch.Tensor, y: float) -> torch.Tensor:
@@ -52,14 +57,17 @@ class FXFloatFunctional(nn.Module):
 
     def cat(self, x: list[torch.Tensor], dim: int = 0) -> torch.Tensor:
         """Joins tensors along dim."""
+        self._incoming(*x)
         return self._observed(torch.cat(x, dim))
 
     def add_relu(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """max(0, x + y)."""
+        self._incoming(x, y)
         return self._observed(torch.relu(torch.add(x, y)))
 
     def matmul(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """X @ y."""
+        self._incoming(x, y)
         return self._observed(torch.matmul(x, y))
 
 
@@ -78,6 +86,12 @@ class FloatFunctional(FXFloatFunctional):
     def __init__(self) -> None:
         super().__init__()
         self.activation_post_process: nn.Module = nn.Identity()
+
+    def _incoming(self, *operands: torch.Tensor) -> None:
+        observer = self._modules.get("input_post_process")
+        if observer is not None:
+            for operand in operands:
+                observer(operand)
 
     def _observed(self, x: torch.Tensor) -> torch.Tensor:
         return self.activation_post_process(x)
@@ -125,8 +139,8 @@ class QFunctional(QuantizedOutput):
 
     def matmul(self, x: QuantizedTensor, y: QuantizedTensor) -> QuantizedTensor:
         """X @ y, computed in float32."""
-        integers(self, x), integers(self, y)
-        return quantize_per_tensor(torch.matmul(x.dequantize(), y.dequantize()), *self.qparams)
+        a, b = (QuantizedTensor(*integers(self, operand)).dequantize() for operand in (x, y))
+        return quantize_per_tensor(torch.matmul(a, b), *self.qparams)
 
     def cat(self, x: list[QuantizedTensor], dim: int = 0) -> QuantizedTensor:
         """Joins along dim; a tensor of other qparams is requantized."""
