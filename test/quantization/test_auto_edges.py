@@ -59,7 +59,9 @@ def test_a_model_without_stubs(pair):
     assert type(have["logits"]) is torch.Tensor and type(have["features"][0]) is torch.Tensor
     assert sqnr(want["logits"], have["logits"]) > 30
     rows = {r.fqn: r.status for r in torch_ao_ext.report(int8).rows}
-    assert {n for n, status in rows.items() if status == "int8"} == {"c1", "c2", "fc"}
+    attention = {f"att.{name}" for name in ("linear_Q", "linear_K", "linear_V", "out_proj")}
+    int8_rows = {n for n, status in rows.items() if status == "int8"}
+    assert int8_rows == {"c1", "c2", "fc", "lstm.lstm", *attention}
     assert type(int8.add) is nnq.QFunctional and type(int8.norm) is nnq.LayerNorm
     assert not any("post_process" in name for name, _ in int8.named_modules())
 
@@ -138,4 +140,4 @@ def test_hooks_of_the_user_see_the_model_as_before(pair):
     observed.fc.register_forward_pre_hook(lambda m, args: log.append(type(args[0]).__name__))
     int8 = convert(observed)
     int8(torch.randn(1, 3, 16, 16))
-    assert log == ["Tensor"] and len(int8.fc._forward_pre_hooks) == 1
+    assert log == ["QuantizedTensor"] and len(int8.fc._forward_pre_hooks) == 1

@@ -282,18 +282,19 @@ def test_layers_without_data_stay_float():
     assert not hasattr(int8.unused, "activation_post_process") and not int8.unused._forward_hooks
 
 
-def test_attention_and_embeddings_stay_float_with_a_reason():
-    parts = {"emb": nn.Embedding(10, 8), "att": nn.MultiheadAttention(8, 2), "rnn": nn.LSTM(8, 8)}
+def test_what_has_no_static_module_stays_float_with_a_reason():
+    parts = {"emb": nn.Embedding(10, 8), "rnn": nn.GRU(8, 8), "layer": nn.TransformerEncoderLayer(8, 2)}
     model = nn.ModuleDict({**parts, "fc": nn.Linear(8, 4)}).eval()
     model.qconfig = default_qconfig
     observed = prepare(model)
     observed["fc"](torch.randn(3, 8))
     int8 = convert(observed)
     reasons = {r.fqn: r.reason for r in torch_ao_ext.report(int8).rows if r.status == "float"}
-    assert reasons["att"].startswith("no static int8 module for nn.MultiheadAttention")
-    assert reasons["rnn"].startswith("no static int8 module for nn.LSTM") and reasons["emb"]
-    assert type(int8["fc"]) is nnq.Linear
-    int8["att"](*[torch.randn(3, 1, 8)] * 3)  # works as before
+    assert reasons["rnn"].startswith("no static int8 module for nn.GRU; quantize_dynamic has one")
+    assert reasons["emb"] and type(int8["fc"]) is nnq.Linear
+    x = torch.randn(3, 1, 8)
+    assert torch.equal(int8["layer"](x), model["layer"](x))  # as before
+    assert torch.equal(int8["rnn"](x)[0], model["rnn"](x)[0])
 
 
 def test_embeddings_with_a_row_qconfig():

@@ -142,6 +142,18 @@ _LAYER_NORM = {
 }  # fmt: skip
 
 
+_STATIC_ATTENTION = {k: v for k, v in _ATTENTION.items() if k != "packed_in_proj"}
+
+
+def _of_child(child: str, names: Any) -> dict[str, Any]:
+    """Arguments that a part of the module has."""
+
+    def value_of(name: str) -> Callable[[Any], Any]:
+        return lambda m: getattr(getattr(m, child), name)
+
+    return {name: value_of(name) for name in names}
+
+
 def _static(cls: type[nn.Module], args: dict[str, Any]) -> SavedType:
     """A product: packed at the first call, which knows the qparams of its input."""
     return SavedType(cls, args, packs=False)
@@ -183,6 +195,8 @@ QUANTIZED: dict[str, SavedType] = {
         nnq.BatchNorm2d, nnq.BatchNorm3d, nnq.InstanceNorm1d, nnq.InstanceNorm2d, nnq.InstanceNorm3d,
         nniq.BNReLU2d, nniq.BNReLU3d,
     )},
+    "quantized.LSTM": _output_only(nnq.LSTM, **_of_child("lstm", (*_RECURRENT, "proj_size"))),
+    "quantized.MultiheadAttention": _output_only(nnq.MultiheadAttention, **_STATIC_ATTENTION),
     "quantized.Dropout": _output_only(nnq.Dropout, "p"),
     "quantized.LeakyReLU": _output_only(nnq.LeakyReLU, "negative_slope"),
     "quantized.ELU": _output_only(nnq.ELU, "alpha"),

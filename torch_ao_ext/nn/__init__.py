@@ -1,5 +1,5 @@
 """Modules under the paths of torch.ao.nn."""
 
-from torch_ao_ext.nn import intrinsic, qat, quantized, sparse
+from torch_ao_ext.nn import intrinsic, qat, quantizable, quantized, sparse
 
-__all__ = ["intrinsic", "qat", "quantized", "sparse"]
+__all__ = ["intrinsic", "qat", "quantizable", "quantized", "sparse"]

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from torch_ao_ext._describe import FLOAT_REASON, MODULE_PATH
+from torch_ao_ext.nn import quantizable
 from torch_ao_ext.nn.quantized._static import saw_data
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.quantization._copy import copied
@@ -92,7 +93,8 @@ class _Conversion:
             return False
         if kind not in self.mapping and kind not in self.custom:
             return False
-        observer = getattr(module, "activation_post_process", None)
+        result = module.out_proj if isinstance(module, quantizable.MultiheadAttention) else module
+        observer = getattr(result, "activation_post_process", None)
         if observer is not None and not isinstance(observer, nn.Identity) and not saw_data(observer):
             if getattr(self.mapping.get(kind), "__name__", "") != "QFunctional":
                 self.silent.append(name)

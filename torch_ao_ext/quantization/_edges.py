@@ -46,6 +46,9 @@ def has_edges(model: nn.Module) -> bool:
 
 def carry_edge(observed: nn.Module, new: nn.Module) -> None:
     """Gives a converted module the qparams for floats that come to it."""
+    for name, child in observed._modules.items():
+        if child is not None and new._modules.get(name) is not None:
+            carry_edge(child, new._modules[name])
     observer = observed._modules.get(EDGE)
     if observer is not None and isinstance(new, QuantizedOutput) and saw_data(observer):
         new.edge = output_qparams(observer, type(new).__name__)

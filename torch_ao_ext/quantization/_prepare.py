@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext._describe import FLOAT_REASON, type_name
-from torch_ao_ext.nn import quantized
+from torch_ao_ext.nn import quantizable, quantized
 from torch_ao_ext.nn.quantized._static import STORAGE
 from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
 from torch_ao_ext.quantization._copy import copied
@@ -31,8 +31,12 @@ __all__ = [
 ]
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-# Their forward reads the weights of what is inside them.
+# Their forward reads the weights of what is inside them, unless a table has them.
 _WHOLE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.TransformerEncoderLayer)
+
+
+# They call `activation_post_process` on their result.
+_OBSERVE_THEMSELVES = (quantized.FloatFunctional, quantized.QFunctional, quantizable.LSTM)
 
 
 def check_model(op: str, model: Any) -> None:
@@ -42,14 +46,20 @@ def check_model(op: str, model: Any) -> None:
 
 
 def get_default_custom_config_dict() -> dict[str, Any]:
-    """The tables of observed custom modules that `prepare` and `convert` start from: empty ones.
+    """The tables of observed custom modules that `prepare` and `convert` start from.
 
     Keys "float_to_observed_custom_module_class" (float class -> class with `from_float`) and
     "observed_to_quantized_custom_module_class" (that class -> class with `from_observed`).
     """
     return {
-        "float_to_observed_custom_module_class": {},
-        "observed_to_quantized_custom_module_class": {},
+        "float_to_observed_custom_module_class": {
+            nn.LSTM: quantizable.LSTM,
+            nn.MultiheadAttention: quantizable.MultiheadAttention,
+        },
+        "observed_to_quantized_custom_module_class": {
+            quantizable.LSTM: quantized.LSTM,
+            quantizable.MultiheadAttention: quantized.MultiheadAttention,
+        },
     }
 
 
@@ -106,7 +116,7 @@ def stays_float(module: nn.Module) -> str | None:
     """Why a module that has a qconfig is not observed, or None."""
     if getattr(module, "qconfig", None) is None:
         return None
-    if isinstance(module, _WHOLE):
+    if isinstance(module, _WHOLE) and not isinstance(module, quantizable.LSTM):
         return f"no static int8 module for {type_name(module)}; quantize_dynamic has one"
     if isinstance(module, _EMBEDDINGS):
         try:
@@ -161,6 +171,17 @@ class _Preparation:
         if self.edges and not isinstance(module, QuantStub):
             observe_input(module, module.qconfig.activation())
 
+    def _replace(self, module: nn.Module, name: str, parent: nn.Module, key: str) -> None:
+        """Puts a custom module in the place of a float one."""
+        observed = self.custom[own_type(module)].from_float(module)
+        self.observed[id(module)] = parent._modules[key] = observed
+        observed.qconfig = module.qconfig
+        if isinstance(observed, (quantizable.LSTM, quantizable.MultiheadAttention)):
+            _propagate(observed, name, {}, module.qconfig, ())
+            self.visit(observed, name, None, "")
+        else:
+            self._insert(observed, name)
+
     def visit(self, module: nn.Module, name: str, parent: nn.Module | None, key: str) -> None:
         if id(module) in self.seen:
             if parent is not None and id(module) in self.observed:
@@ -168,23 +189,24 @@ class _Preparation:
             return
         self.seen.add(id(module))
         kind, asked = own_type(module), getattr(module, "qconfig", None) is not None
+        if asked and parent is not None and kind in self.custom:
+            self._replace(module, name, parent, key)
+            return
         reason = stays_float(module)
         if reason is not None:
             module.__dict__[FLOAT_REASON] = reason
             return
         if kind is nn.Dropout or issubclass(kind, DeQuantStub):
             return
-        if kind in (quantized.FloatFunctional, quantized.QFunctional):
+        if issubclass(kind, _OBSERVE_THEMSELVES):
             if asked:
                 module.activation_post_process = self._make_observer(module, name)
-                if self.edges:
+                if kind is quantizable.LSTM:
+                    self._insert(module.quant_hidden, name)
+                if self.edges and kind is quantizable.LSTM:
+                    observe_input(module, module.qconfig.activation())
+                elif self.edges:
                     module.add_module(EDGE, module.qconfig.activation())
-            return
-        if asked and parent is not None and kind in self.custom:
-            observed = self.custom[kind].from_float(module)
-            self.observed[id(module)] = parent._modules[key] = observed
-            observed.qconfig = module.qconfig
-            self._insert(observed, name)
             return
         if asked and (is_fused(module) or isinstance(module, self.non_leaf)):
             self._insert(module, name)

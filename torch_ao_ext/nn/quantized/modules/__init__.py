@@ -9,6 +9,7 @@ from torch_ao_ext.nn.quantized.modules.activation import (
     Sigmoid,
     Softmax,
 )
+from torch_ao_ext.nn.quantized.modules.attention import MultiheadAttention
 from torch_ao_ext.nn.quantized.modules.conv import (
     Conv1d,
     Conv2d,
@@ -35,10 +36,12 @@ from torch_ao_ext.nn.quantized.modules.normalization import (
     InstanceNorm3d,
     LayerNorm,
 )
+from torch_ao_ext.nn.quantized.modules.rnn import LSTM
 from torch_ao_ext.nn.quantized.modules.stubs import DeQuantize, Quantize
 
 __all__ = [
     "ELU",
+    "LSTM",
     "BatchNorm2d",
     "BatchNorm3d",
     "Conv1d",
@@ -62,6 +65,7 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LinearWeightOnly",
+    "MultiheadAttention",
     "PReLU",
     "QFunctional",
     "Quantize",

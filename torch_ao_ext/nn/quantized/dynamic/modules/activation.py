@@ -1,31 +1,17 @@
 """Multi-head attention whose four projections run in int8."""
 
-import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from torch_ao_ext.nn.quantized._attention import Attention
 from torch_ao_ext.nn.quantized._observed import QuantizedWeight, quantize_weight
 from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST
 from torch_ao_ext.nn.quantized.dynamic.modules import _in_proj_state
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import Linear, _dynamic_quant_of
 
 __all__ = ["MultiheadAttention"]
-
-
-def _float_mask(mask: torch.Tensor | None, name: str, dtype: torch.dtype) -> torch.Tensor | None:
-    """Additive mask of the query's dtype: True (ignore this key) becomes -inf."""
-    if mask is None or mask.is_floating_point():
-        return mask
-    if mask.dtype != torch.bool:
-        raise ValueError(
-            f"MultiheadAttention: argument '{name}' must be bool or float, got {mask.dtype}"
-        )
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(
-        mask, float("-inf")
-    )
 
 
 def _concatenate(parts: list[QuantizedWeight]) -> QuantizedWeight:
@@ -44,7 +30,7 @@ def _concatenate(parts: list[QuantizedWeight]) -> QuantizedWeight:
     return QuantizedWeight(torch.cat([part.data for part in parts]), torch.cat(scales), points)
 
 
-class MultiheadAttention(nn.Module):
+class MultiheadAttention(Attention):
     """nn.MultiheadAttention with int8 projections, float attention.
 
     Takes and returns what nn.MultiheadAttention does: `batch_first`, `kdim` /
@@ -212,56 +198,6 @@ class MultiheadAttention(nn.Module):
             )
         return self.q_proj(query), self.k_proj(key), self.v_proj(value)
 
-    def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, L, E] -> [B, H, L, E / H], a view."""
-        return x.unflatten(-1, [self.num_heads, self.head_dim]).transpose(1, 2)
-
-    def _mask(
-        self,
-        attn_mask: torch.Tensor | None,
-        key_padding_mask: torch.Tensor | None,
-        query: torch.Tensor,
-        batch: int,
-        keys: int,
-    ) -> torch.Tensor | None:
-        """Both masks and the appended keys as one additive [B | 1, H | 1, L | 1, S'] mask."""
-        queries = query.shape[1]
-        extra = int(self.bias_k is not None) + int(self.add_zero_attn)
-        merged: torch.Tensor | None = None
-        if attn_mask is not None:
-            mask = _float_mask(attn_mask, "attn_mask", query.dtype)
-            assert mask is not None
-            if mask.dim() == 2:
-                if mask.shape[0] != queries or mask.shape[1] != keys:
-                    raise ValueError(
-                        f"MultiheadAttention: argument 'attn_mask' must be [{queries}, {keys}], "
-                        f"got {mask.shape}"
-                    )
-                merged = mask.unsqueeze(0).unsqueeze(0)
-            else:
-                heads = batch * self.num_heads
-                if mask.dim() != 3 or mask.shape[0] != heads or mask.shape[1] != queries or (
-                    mask.shape[2] != keys
-                ):
-                    raise ValueError(
-                        "MultiheadAttention: argument 'attn_mask' must be "
-                        f"[{heads}, {queries}, {keys}], got {mask.shape}"
-                    )
-                merged = mask.unflatten(0, [batch, self.num_heads])
-        if key_padding_mask is not None:
-            pad = _float_mask(key_padding_mask, "key_padding_mask", query.dtype)
-            assert pad is not None
-            if pad.dim() != 2 or pad.shape[0] != batch or pad.shape[1] != keys:
-                raise ValueError(
-                    f"MultiheadAttention: argument 'key_padding_mask' must be [{batch}, {keys}], "
-                    f"got {pad.shape}"
-                )
-            pad = pad.unsqueeze(1).unsqueeze(1)
-            merged = pad if merged is None else merged + pad
-        if merged is not None and extra > 0:
-            merged = F.pad(merged, [0, extra])  # appended keys are never masked
-        return merged
-
     def forward(
         self,
         query: torch.Tensor,
@@ -283,51 +219,10 @@ class MultiheadAttention(nn.Module):
             raise ValueError("MultiheadAttention: argument 'query' must not be a nested tensor")
         if is_causal and attn_mask is None:
             raise RuntimeError("MultiheadAttention: is_causal needs attn_mask")
-        batched = query.dim() == 3
         q, k, v = self._project(query, key, value)
-        if not batched:
-            q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
-            if key_padding_mask is not None:
-                key_padding_mask = key_padding_mask.unsqueeze(0)
-        elif not self.batch_first:
-            q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
-        batch, keys = k.shape[0], k.shape[1]
-
-        # The hint may replace the mask only when nothing else enters the mask.
-        appended = self.bias_k is not None or self.add_zero_attn
-        use_hint = is_causal and key_padding_mask is None and not need_weights and not appended
-        mask: torch.Tensor | None = None
-        if not use_hint:
-            mask = self._mask(attn_mask, key_padding_mask, q, batch, keys)
-
-        if self.bias_k is not None and self.bias_v is not None:
-            k = torch.cat([k, self.bias_k.to(k.dtype).expand(batch, 1, -1)], dim=1)
-            v = torch.cat([v, self.bias_v.to(v.dtype).expand(batch, 1, -1)], dim=1)
-        if self.add_zero_attn:
-            k = torch.cat([k, k.new_zeros(batch, 1, k.shape[2])], dim=1)
-            v = torch.cat([v, v.new_zeros(batch, 1, v.shape[2])], dim=1)
-        q, k, v = self._heads(q), self._heads(k), self._heads(v)
-
-        weights: torch.Tensor | None = None
-        if need_weights:
-            scores = torch.matmul(q * math.sqrt(1.0 / self.head_dim), k.transpose(-2, -1))
-            if mask is not None:
-                scores = scores + mask
-            weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)
-            y = torch.matmul(weights, v)
-            if average_attn_weights:
-                weights = weights.mean(dim=1)
-            if not batched:
-                weights = weights.squeeze(0)
-        else:
-            y = F.scaled_dot_product_attention(
-                q, k, v, mask, self.dropout if self.training else 0.0, use_hint
-            )
-        y = y.transpose(1, 2).flatten(-2)  # [B, H, L, D] -> [B, L, E]
-        if not batched:
-            y = y.squeeze(0)
-        elif not self.batch_first:
-            y = y.transpose(0, 1)
+        y, weights = self._attend(
+            q, k, v, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
+        )
         return self.out_proj(y), weights
 
     def _get_name(self) -> str:
