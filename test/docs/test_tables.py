@@ -79,6 +79,13 @@ def test_environment_variables_are_documented():
     assert {name for name in used if name not in readme} == set()
 
 
+def test_the_code_of_the_eager_page_runs(capsys):
+    page = (ROOT / "docs" / "eager.md").read_text()
+    exec(page.split("```python\n")[1].split("```")[0], {})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert "torch.Size([2, 10])" in printed and "ConvReLU2d 1/1, Linear 1/1" in printed
+
+
 def test_the_code_of_the_pt2e_page_runs(capsys):
     page = (ROOT / "docs" / "pt2e.md").read_text()
     exec(page.split("```python\n")[1].split("```")[0], {})  # noqa: S102
