@@ -1,5 +1,7 @@
 """Checks that inputs have the sizes that a graph was exported for."""
 
+from typing import Any
+
 import torch
 from torch import fx, nn
 
@@ -48,7 +50,12 @@ def _expected(node: fx.Node) -> tuple[str, list[int | None], torch.dtype] | None
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return None
-    return node.name, [s if isinstance(s, int) else None for s in value.shape], value.dtype
+    return node.name, [_fixed_size(s) for s in value.shape], value.dtype
+
+
+def _fixed_size(size: Any) -> int | None:
+    """The number; also of a symbol that the export has found to be one. None: free."""
+    return size if isinstance(size, int) else size.node.maybe_as_int()
 
 
 def check_inputs(model: fx.GraphModule) -> None:

@@ -1,6 +1,6 @@
 """Quantization flows under the names of torch.ao.quantization.
 
-What works on exported graphs (`quantize_pt2e`, `pt2e`, `quantizer`) is loaded on first use.
+What works on graphs (`quantize_fx`, `quantize_pt2e`, `pt2e`, `quantizer`) is loaded on first use.
 """
 
 import importlib
@@ -69,7 +69,7 @@ __all__ = [
     *_quantize_names,
 ]
 
-_SUBMODULES = ("pt2e", "quantize_pt2e", "quantizer")
+_SUBMODULES = ("fx", "pt2e", "quantize_fx", "quantize_pt2e", "quantizer")
 _LAZY = {
     "allow_exported_model_train_eval": "pt2e",
     "convert_pt2e": "quantize_pt2e",

@@ -1,0 +1,272 @@
+"""Annotates an exported graph as a QConfigMapping says."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+
+from torch_ao_ext.nn.quantized._static import STORAGE
+from torch_ao_ext.quantization.observer import FixedQParamsObserver, ReuseInputObserver
+from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
+from torch_ao_ext.quantization.quantizer._targets import aten, float_value, is_call
+from torch_ao_ext.quantization.quantizer.quantizer import (
+    Q_ANNOTATION_KEY,
+    FixedQParamsQuantizationSpec,
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    SharedQuantizationSpec,
+)
+from torch_ao_ext.quantization.quantizer.utils import (
+    QuantizationConfig,
+    is_annotated,
+    module_names,
+    module_types,
+)
+from torch_ao_ext.quantization.quantizer.xnnpack_quantizer_utils import (
+    OP_TO_ANNOTATOR,
+    convert_scalars_to_attrs,
+    propagate_annotation,
+)
+
+__all__ = ["QConfigMappingQuantizer"]
+
+# ATen operator -> functions and methods that a mapping names it by.
+_FUNCTIONS: dict[Any, tuple[Any, ...]] = {
+    aten.linear.default: (F.linear,),
+    aten.conv1d.default: (F.conv1d, torch.conv1d),
+    aten.conv2d.default: (F.conv2d, torch.conv2d),
+    aten.conv3d.default: (F.conv3d, torch.conv3d),
+    aten.conv_transpose1d.default: (F.conv_transpose1d, torch.conv_transpose1d),
+    aten.conv_transpose2d.input: (F.conv_transpose2d, torch.conv_transpose2d),
+    aten.conv_transpose3d.input: (F.conv_transpose3d, torch.conv_transpose3d),
+    aten.add.Tensor: (torch.add, torch.Tensor.add, "add"),
+    aten.add_.Tensor: (torch.add, torch.Tensor.add_, "add_"),
+    aten.mul.Tensor: (torch.mul, torch.Tensor.mul, "mul"),
+    aten.mul_.Tensor: (torch.mul, torch.Tensor.mul_, "mul_"),
+    aten.cat.default: (torch.cat,),
+    aten.embedding.default: (F.embedding,),
+    aten.sigmoid.default: (torch.sigmoid, "sigmoid", "sigmoid_"),
+    aten.hardsigmoid.default: (F.hardsigmoid, "hardsigmoid", "hardsigmoid_"),
+    aten.tanh.default: (torch.tanh, "tanh", "tanh_"),
+    aten.hardswish.default: (F.hardswish,),
+    aten.leaky_relu.default: (F.leaky_relu,),
+    aten.gelu.default: (F.gelu,),
+}
+
+# Products and arithmetic, fusions before their parts.
+_STATIC = (
+    "linear_relu", "linear", "conv_relu", "conv", "conv_transpose_relu", "conv_transpose", "add_relu", "add",
+    "mul_relu", "mul", "cat",
+)  # fmt: skip
+_ACTIVATIONS = {aten.hardswish.default, aten.leaky_relu.default, aten.gelu.default}
+_FIXED = {aten.sigmoid.default, aten.hardsigmoid.default, aten.tanh.default}
+# Beside those that every quantizer knows.
+_KEEP_QPARAMS = {
+    aten.max_pool1d.default, aten.max_pool3d.default, aten.avg_pool1d.default, aten.avg_pool2d.default,
+    aten.avg_pool3d.default, aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool3d.default,
+    aten.unflatten.int, aten.select.int, aten.clone.default,
+}  # fmt: skip
+
+
+def _is_layer(kind: str) -> bool:
+    return kind.startswith("torch.nn.modules.") and ".container." not in kind
+
+
+@dataclass
+class _Rule:
+    qconfig: Any
+
+
+def _exact(factory: Callable[[], Any]) -> Callable[[], Any]:
+    """The observer as the qconfig makes it, whatever the spec repeats."""
+    return lambda: factory()
+
+
+def _weight_factory(factory: Callable[[], Any]) -> Callable[..., Any]:
+    def make(ch_axis: int | None = None) -> Any:
+        observer = factory()
+        if ch_axis is not None and hasattr(observer, "ch_axis"):
+            observer.ch_axis = ch_axis
+        return observer
+
+    return make
+
+
+def _spec(observer: Any, dtype: torch.dtype, factory: Any, is_weight: bool) -> QuantizationSpec:
+    return QuantizationSpec(
+        dtype=dtype,
+        observer_or_fake_quant_ctr=factory,
+        quant_min=observer.quant_min,
+        quant_max=observer.quant_max,
+        qscheme=observer.qscheme,
+        ch_axis=getattr(observer, "ch_axis", None) if is_weight and hasattr(observer, "ch_axis") else None,
+        is_dynamic=getattr(observer, "is_dynamic", False),
+    )
+
+
+def config_of(qconfig: Any) -> QuantizationConfig | None:
+    """The specs of a qconfig; None when its activations are not 8 bit.
+
+    Raises:
+        ValueError: an observer instead of a factory, a weight that is not 8 bit.
+    """
+    if qconfig.activation is None or qconfig.weight is None:
+        return None
+    activation, weight = qconfig.activation(), qconfig.weight()
+    stored = STORAGE.get(getattr(activation, "dtype", None))
+    if stored is None or isinstance(activation, (ReuseInputObserver, FixedQParamsObserver)):
+        return None
+    weight_dtype = STORAGE.get(getattr(weight, "dtype", None))
+    weights = None
+    if weight_dtype == torch.int8:
+        weights = _spec(weight, torch.int8, _weight_factory(qconfig.weight), True)
+    spec = _spec(activation, stored, _exact(qconfig.activation), False)
+    return QuantizationConfig(spec, None if spec.is_dynamic else spec, weights, None)
+
+
+class QConfigMappingQuantizer(Quantizer):
+    """Rules of a QConfigMapping on ATen operators; the most special one counts.
+
+    Args:
+        mapping: its object types are classes of the modules that operators lie in, and torch
+            functions.
+    """
+
+    def __init__(self, mapping: QConfigMapping) -> None:
+        super().__init__()
+        self.mapping = mapping
+        self._configs: dict[int, QuantizationConfig | None] = {}
+        self._uses: dict[tuple[str, Any], int] = {}
+        self._found: dict[fx.Node, Any] = {}
+
+    def _by_type(self, node: fx.Node) -> _Rule | None:
+        rules = self.mapping.object_type_qconfigs
+        kinds = module_types(node)
+        for kind in reversed(kinds):
+            for key, qconfig in rules.items():
+                if isinstance(key, type) and f"{key.__module__}.{key.__qualname__}" == kind:
+                    return _Rule(qconfig)
+        if kinds and _is_layer(kinds[-1]):
+            return None  # a layer is not the function that it calls
+        for function in _FUNCTIONS.get(node.target, ()):
+            if function in rules:
+                return _Rule(rules[function])
+        return None
+
+    def _by_name(self, names: list[str]) -> _Rule | None:
+        exact = self.mapping.module_name_qconfigs
+        for name in reversed(names):
+            if name in exact:
+                return _Rule(exact[name])
+        for pattern, qconfig in self.mapping.module_name_regex_qconfigs.items():
+            if any(re.match(pattern, name) for name in names):
+                return _Rule(qconfig)
+        return None
+
+    def _by_order(self, node: fx.Node, names: list[str]) -> _Rule | None:
+        found = None
+        owner = names[-1] if names else ""
+        for function in _FUNCTIONS.get(node.target, ()):
+            index = self._uses.get((owner, function), 0)
+            self._uses[(owner, function)] = index + 1
+            key = (owner, function, index)
+            if key in self.mapping.module_name_object_type_order_qconfigs:
+                found = _Rule(self.mapping.module_name_object_type_order_qconfigs[key])
+        return found
+
+    def qconfig_of(self, node: fx.Node) -> Any:
+        """The qconfig of a node; None leaves it float."""
+        if node not in self._found:
+            names = module_names(node)
+            rule = self._by_order(node, names) or self._by_name(names) or self._by_type(node)
+            self._found[node] = self.mapping.global_qconfig if rule is None else rule.qconfig
+        return self._found[node]
+
+    def _config(self, node: fx.Node) -> QuantizationConfig | None:
+        qconfig = self.qconfig_of(node)
+        if qconfig is None:
+            return None
+        if id(qconfig) not in self._configs:
+            self._configs[id(qconfig)] = config_of(qconfig)
+        return self._configs[id(qconfig)]
+
+    def transform_for_annotation(self, model: fx.GraphModule) -> fx.GraphModule:
+        """Numbers in add and mul become tensors, so that they can be quantized."""
+        return convert_scalars_to_attrs(model)
+
+    def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+        """Annotates every operator whose qconfig is for int8, then what lies between."""
+        by_config: dict[int, tuple[QuantizationConfig, set[fx.Node]]] = {}
+        for node in model.graph.nodes:
+            config = self._config(node) if node.op == "call_function" else None
+            if config is not None:
+                by_config.setdefault(id(config), (config, set()))[1].add(node)
+        for config, nodes in by_config.values():
+            dynamic = config.input_activation.is_dynamic
+            if config.weight is None:
+                continue
+            for op in ("linear",) if dynamic else _STATIC:
+                OP_TO_ANNOTATOR[op](model, config, lambda node, chosen=nodes: node in chosen)
+        for node in model.graph.nodes:
+            self._annotate_activation(node)
+            self._annotate_rows(node)
+        propagate_annotation(model)
+        for node in model.graph.nodes:
+            _keep_qparams(node)
+        propagate_annotation(model)
+        return model
+
+    def _annotate_activation(self, node: fx.Node) -> None:
+        """An activation behind an int8 value gives an int8 value."""
+        if not is_call(node, _ACTIVATIONS | _FIXED) or is_annotated(node):
+            return
+        if _output_spec(node.args[0]) is None:
+            return
+        qconfig = self.qconfig_of(node)
+        if qconfig is None or qconfig.activation is None:
+            return
+        observer = qconfig.activation()
+        output: Any = None
+        if isinstance(observer, FixedQParamsObserver):
+            output = FixedQParamsQuantizationSpec(
+                STORAGE[observer.dtype], float(observer.scale), int(observer.zero_point), observer.quant_min,
+                observer.quant_max, torch.per_tensor_affine,
+            )  # fmt: skip
+        elif node.target in _ACTIVATIONS and self._config(node) is not None:
+            output = self._config(node).output_activation
+        if output is not None:
+            node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation({}, output, _annotated=True)
+
+    def _annotate_rows(self, node: fx.Node) -> None:
+        qconfig = self.qconfig_of(node) if is_call(node, {aten.embedding.default}) else None
+        observer = qconfig.weight() if qconfig is not None and qconfig.weight is not None else None
+        if getattr(observer, "qscheme", None) != torch.per_channel_affine_float_qparams:
+            return
+        if STORAGE.get(observer.dtype) != torch.uint8:
+            return  # 4-bit rows are for quantize_dynamic
+        spec = _spec(observer, torch.uint8, _weight_factory(qconfig.weight), True)
+        node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation({node.args[0]: spec}, None, _annotated=True)
+
+    def validate(self, model: fx.GraphModule) -> None:
+        """Every annotated graph can run."""
+
+
+def _output_spec(node: Any) -> Any:
+    annotation = node.meta.get(Q_ANNOTATION_KEY) if isinstance(node, fx.Node) else None
+    return None if annotation is None else annotation.output_qspec
+
+
+def _keep_qparams(node: fx.Node) -> None:
+    if not is_call(node, _KEEP_QPARAMS) or is_annotated(node) or not float_value(node):
+        return
+    before = node.args[0]
+    if _output_spec(before) is not None:
+        shared = SharedQuantizationSpec(before)
+        node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation({before: shared}, shared, _annotated=True)
+
+

@@ -1,0 +1,232 @@
+"""FX graph mode: a model and a QConfigMapping in, an int8 graph out.
+
+The graph is torch.export's: what it can capture, prepare_fx can. Parts with Python control flow over
+values raise with torch.export's own explanation.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from torch_ao_ext._lower import lower
+from torch_ao_ext.quantization.fuse_modules import fuse_modules
+from torch_ao_ext.quantization.fuser_method_mappings import _DEFAULT_OP_LIST_TO_FUSER_METHOD
+from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer
+from torch_ao_ext.quantization.fx.custom_config import (
+    ConvertCustomConfig,
+    FuseCustomConfig,
+    PrepareCustomConfig,
+)
+from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
+from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+__all__ = ["convert_fx", "fuse_fx", "prepare_fx"]
+
+# Meta of a prepared graph module: its preserved attributes.
+_PRESERVED = "_torch_ao_ext_preserved"
+
+
+def _check_model(op: str, model: Any) -> None:
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(f"{op}: argument 'model' must be a Python nn.Module, got {type(model).__name__}")
+    if model.training:
+        raise ValueError(f"{op}: argument 'model' must be in evaluation mode (call model.eval())")
+
+
+def _config(op: str, name: str, value: Any, kind: type) -> Any:
+    """A custom config, given as such, as a dict or not at all."""
+    if value is None:
+        return kind()
+    if isinstance(value, dict):
+        return kind.from_dict(value)
+    if not isinstance(value, kind):
+        got = type(value).__name__
+        raise ValueError(f"{op}: argument '{name}' must be a {kind.__name__} or a dict, got {got}")
+    return value
+
+
+def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> fx.GraphModule:
+    """The graph, with the first dimension of every tensor free where the model allows it."""
+    batched = all(isinstance(x, torch.Tensor) and x.dim() > 0 for x in inputs)
+    sizes = {x.shape[0] for x in inputs} if batched else set()
+    if len(sizes) == 1 and inputs:
+        # torch.export takes a size of 1 for a constant.
+        doubled = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in inputs)
+        auto = torch.export.Dim.AUTO
+        try:
+            shapes = tuple({0: auto} for _ in inputs)
+            return torch.export.export(model, doubled, dynamic_shapes=shapes).module()
+        except Exception:  # the model needs this batch; the export below says what is wrong otherwise
+            pass
+    return torch.export.export(model, inputs).module()
+
+
+def prepare_fx(
+    model: nn.Module,
+    qconfig_mapping: Any,
+    example_inputs: tuple[Any, ...],
+    prepare_custom_config: Any = None,
+    _equalization_config: Any = None,
+    backend_config: Any = None,
+) -> fx.GraphModule:
+    """Captures a model and puts observers where its QConfigs say.
+
+    The first dimension of the inputs stays free where the model allows it; other sizes are those
+    of example_inputs. Batch norms are folded into convolutions and linear layers.
+
+    Args:
+        model: float model in evaluation mode; left as it is.
+        qconfig_mapping: QConfigMapping, or its dict form.
+        example_inputs: positional inputs, a tuple.
+        prepare_custom_config: PrepareCustomConfig or a dict.
+        _equalization_config: not available.
+        backend_config: not available: what runs in int8 is this library's table.
+
+    Returns:
+        A graph module to run on example data, then for `convert_fx`.
+
+    Raises:
+        ValueError: training mode, no QConfigMapping, nothing to quantize, an argument that is
+            not available.
+
+    Example:
+        >>> import torch
+        >>> from torch_ao_ext.quantization import get_default_qconfig_mapping
+        >>> from torch_ao_ext.quantization.quantize_fx import convert_fx, prepare_fx
+        >>> x, model = torch.randn(2, 8), torch.nn.Linear(8, 4).eval()
+        >>> observed = prepare_fx(model, get_default_qconfig_mapping("onednn"), (x,))
+        >>> _ = observed(x)
+        >>> convert_fx(observed)(torch.randn(5, 8)).shape
+        torch.Size([5, 4])
+    """
+    _check_model("prepare_fx", model)
+    for name, value in (("_equalization_config", _equalization_config), ("backend_config", backend_config)):
+        if value is not None:
+            raise ValueError(f"prepare_fx: argument '{name}' must be None in this version, got {value!r}")
+    if isinstance(qconfig_mapping, dict):
+        qconfig_mapping = QConfigMapping.from_dict(qconfig_mapping)
+    if not isinstance(qconfig_mapping, QConfigMapping):
+        raise ValueError(
+            "prepare_fx: argument 'qconfig_mapping' must be a QConfigMapping or a dict, got "
+            f"{type(qconfig_mapping).__name__}"
+        )
+    if not isinstance(example_inputs, (tuple, list)):
+        raise ValueError(
+            "prepare_fx: argument 'example_inputs' must be a tuple of inputs, got "
+            f"{type(example_inputs).__name__}"
+        )
+    custom = _config("prepare_fx", "prepare_custom_config", prepare_custom_config, PrepareCustomConfig)
+    kept = _attributes("prepare_fx", model, custom.preserved_attributes)
+    with torch.no_grad():
+        graph = _exported(model, tuple(example_inputs))
+    prepared = prepare_pt2e(graph, QConfigMappingQuantizer(qconfig_mapping))
+    prepared.meta[_PRESERVED] = kept
+    for name, value in kept.items():
+        setattr(prepared, name, value)
+    return prepared
+
+
+def _attributes(op: str, model: nn.Module, names: list[str]) -> dict[str, Any]:
+    missing = [name for name in names if not hasattr(model, name)]
+    if missing:
+        raise ValueError(f"{op}: preserved_attributes must name attributes of the model, got {missing[0]!r}")
+    return {name: copy.deepcopy(getattr(model, name)) for name in names}
+
+
+def convert_fx(
+    graph_module: fx.GraphModule,
+    convert_custom_config: Any = None,
+    _remove_qconfig: bool = True,
+    qconfig_mapping: Any = None,
+    backend_config: Any = None,
+) -> fx.GraphModule:
+    """Makes the int8 graph of a calibrated one: `torch_ao` operators on plain tensors.
+
+    Args:
+        graph_module: from `prepare_fx`, run on example data; left as it is.
+        convert_custom_config: ConvertCustomConfig or a dict.
+        _remove_qconfig: torch.ao's flag; graphs have no qconfigs.
+        qconfig_mapping: must be None: what is quantized was said to `prepare_fx`.
+        backend_config: not available.
+
+    Raises:
+        TypeError: not a graph module.
+        ValueError: an observer without data, an argument that is not available.
+    """
+    for name, value in (("qconfig_mapping", qconfig_mapping), ("backend_config", backend_config)):
+        if value is not None:
+            raise ValueError(f"convert_fx: argument '{name}' must be None in this version, got {value!r}")
+    custom = _config("convert_fx", "convert_custom_config", convert_custom_config, ConvertCustomConfig)
+    lowered = lower(convert_pt2e(graph_module))
+    kept = {**graph_module.meta.get(_PRESERVED, {})}
+    kept |= _attributes("convert_fx", graph_module, custom.preserved_attributes)
+    for name, value in kept.items():
+        setattr(lowered, name, value)
+    return lowered
+
+
+def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: Any = None) -> fx.GraphModule:
+    """Finds layers that fuse, and fuses them (`fuse_modules` with the names that it finds).
+
+    Args:
+        model: float model in evaluation mode that torch.fx can trace; left as it is.
+        fuse_custom_config: FuseCustomConfig or a dict.
+        backend_config: not available.
+
+    Returns:
+        A graph module of the fused model.
+
+    Raises:
+        ValueError: training mode, or an argument that is not available.
+
+    Example:
+        >>> from torch import nn
+        >>> from torch_ao_ext.quantization.quantize_fx import fuse_fx
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU()).eval()
+        >>> type(getattr(fuse_fx(model), "0")).__name__
+        'ConvReLU2d'
+    """
+    _check_model("fuse_fx", model)
+    if backend_config is not None:
+        raise ValueError(
+            f"fuse_fx: argument 'backend_config' must be None in this version, got {backend_config!r}"
+        )
+    custom = _config("fuse_fx", "fuse_custom_config", fuse_custom_config, FuseCustomConfig)
+    kept = _attributes("fuse_fx", model, custom.preserved_attributes)
+    graph = fx.Tracer().trace(model)
+    groups = _groups(model, graph)
+    fused = fuse_modules(model, groups) if groups else copy.deepcopy(model)
+    result = fx.GraphModule(fused, graph)
+    for name, value in kept.items():
+        setattr(result, name, value)
+    return result
+
+
+def _groups(model: nn.Module, graph: fx.Graph) -> list[list[str]]:
+    """Names of layers in a row, each read by the next one only and called once."""
+    calls: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            calls[node.target] = calls.get(node.target, 0) + 1
+    groups, used = [], set()
+    longest = max(len(types) for types in _DEFAULT_OP_LIST_TO_FUSER_METHOD)
+    for node in graph.nodes:
+        chain = [node]
+        while len(chain) < longest and len(chain[-1].users) == 1:
+            after = next(iter(chain[-1].users))
+            if after.op != "call_module" or after.args != (chain[-1],) or after.kwargs:
+                break
+            chain.append(after)
+        while len(chain) > 1:
+            names = [n.target for n in chain]
+            plain = all(n.op == "call_module" and calls[n.target] == 1 for n in chain)
+            if plain and not used & set(names):
+                types = tuple(type(model.get_submodule(name)) for name in names)
+                if types in _DEFAULT_OP_LIST_TO_FUSER_METHOD:
+                    groups.append(names)
+                    used |= set(names)
+                    break
+            chain.pop()
+    return groups
