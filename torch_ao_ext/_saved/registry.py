@@ -185,6 +185,12 @@ QUANTIZED: dict[str, SavedType] = {
         nnq.Conv1d, nnq.Conv2d, nnq.Conv3d, nniq.ConvReLU1d, nniq.ConvReLU2d, nniq.ConvReLU3d,
         nniq.ConvAdd2d, nniq.ConvAddReLU2d,
     )},
+    **{f"quantized.dynamic.{c.__name__}": _static(c, _CONV) for c in (
+        dynamic.Conv1d, dynamic.Conv2d, dynamic.Conv3d,
+    )},
+    **{f"quantized.dynamic.{c.__name__}": _static(c, _CONV_TRANSPOSE) for c in (
+        dynamic.ConvTranspose1d, dynamic.ConvTranspose2d, dynamic.ConvTranspose3d,
+    )},
     **{f"quantized.{c.__name__}": _static(c, _CONV_TRANSPOSE) for c in (
         nnq.ConvTranspose1d, nnq.ConvTranspose2d, nnq.ConvTranspose3d,
     )},

@@ -4,6 +4,12 @@ from torch_ao_ext.nn.quantized.dynamic.modules import (
     GRU,
     LSTM,
     RNN,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
     DynamicQuant,
     GRUCell,
     Linear,
@@ -17,6 +23,12 @@ from torch_ao_ext.nn.quantized.dynamic.modules import (
 )
 
 __all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "DynamicQuant",
     "GRU",
     "GRUCell",

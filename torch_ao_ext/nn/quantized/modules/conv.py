@@ -1,14 +1,14 @@
 """Convolutions and transposed convolutions between quantized tensors."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
-from torch.nn.modules.utils import _pair, _single, _triple
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized._padding import explicit_padding, pad
+from torch_ao_ext.nn.quantized._conv import ConvBase, as_tuple
+from torch_ao_ext.nn.quantized._padding import pad
 from torch_ao_ext.nn.quantized._static import (
     QuantizedOutput,
     integers,
@@ -17,67 +17,21 @@ from torch_ao_ext.nn.quantized._static import (
     product_of,
     static_weight,
 )
-from torch_ao_ext.nn.quantized._weighted import WeightedModule
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
 ao = torch.ops.torch_ao
 
-_TUPLE = {1: _single, 2: _pair, 3: _triple}
-_MODES = ("zeros", "reflect", "replicate", "circular")
 
+class _Conv(QuantizedOutput, ConvBase):
+    """Between quantized tensors."""
 
-class _Conv(QuantizedOutput, WeightedModule):
-    """State and from_float of all six; a subclass names its rank, float class and operator."""
-
-    _RANK = 0
-    _FLOAT: ClassVar[type[nn.Module]]
-    _OP: ClassVar[Any]
-    _TRANSPOSED = False
     _CONVERTER = "convert"
     _POST_OPS = ""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-    ) -> None:
-        if groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"{type(self).__name__}: argument 'groups' must divide in_channels ({in_channels}) and "
-                f"out_channels ({out_channels}), got {groups}"
-            )
-        if padding_mode not in _MODES[: 1 if self._TRANSPOSED else 4]:
-            raise ValueError(
-                f"{type(self).__name__}: argument 'padding_mode' must be one of "
-                f"{', '.join(_MODES[: 1 if self._TRANSPOSED else 4])}, got {padding_mode!r}"
-            )
-        as_tuple = _TUPLE[self._RANK]
-        kernel = as_tuple(kernel_size)
-        first, second = in_channels, out_channels
-        if not self._TRANSPOSED:
-            first, second = out_channels, in_channels
-        super().__init__((first, second // groups, *kernel), out_channels, bias)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = kernel
-        self.stride = as_tuple(stride)
-        self.padding = padding if isinstance(padding, str) else as_tuple(padding)
-        self.dilation = as_tuple(dilation)
-        self.groups = groups
-        self.padding_mode = padding_mode
-        self._set_padding()
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.set_output(1.0, 0, torch.uint8)
-
-    def _set_padding(self) -> None:
-        self._op_padding, self._before = explicit_padding(self)
 
     def _input(self, x: Any) -> tuple[torch.Tensor, float, int, bool]:
         """Integers `[N, C, *]`, scale, zero point, and whether N was added."""
@@ -110,27 +64,6 @@ class _Conv(QuantizedOutput, WeightedModule):
         return self._run(x)
 
     @classmethod
-    def _arguments(cls, conv: Any) -> dict[str, Any]:
-        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
-        values = {name: getattr(conv, name) for name in names}
-        return {**values, "bias": conv.bias is not None, "padding_mode": conv.padding_mode}
-
-    @classmethod
-    def _rows(cls, weight: torch.Tensor, groups: int) -> torch.Tensor:
-        """`[N, K]`: each row is what makes one output channel."""
-        if not cls._TRANSPOSED:
-            return weight.reshape(weight.shape[0], -1)
-        split = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
-        return split.reshape(split.shape[0] * split.shape[1], -1)
-
-    @classmethod
-    def _unrows(cls, rows: torch.Tensor, shape: torch.Size, groups: int) -> torch.Tensor:
-        if not cls._TRANSPOSED:
-            return rows.reshape(shape)
-        split = rows.reshape(groups, shape[1], shape[0] // groups, *shape[2:]).transpose(1, 2)
-        return split.reshape(shape).contiguous()
-
-    @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "_Conv":
         """Quantized copy of a float layer with qconfig and observed output.
 
@@ -154,8 +87,7 @@ class _Conv(QuantizedOutput, WeightedModule):
         weight = static_weight(
             mod, conv, use_precomputed_fake_quant, lambda w: cls._rows(w, conv.groups)
         )
-        data = cls._unrows(weight.data, conv.weight.shape, conv.groups)
-        new._set_state(weight._replace(data=data), conv.bias)
+        new._set_weight(conv, weight)
         new.set_output(scale, point, dtype)
         return new.train(mod.training)
 
@@ -164,15 +96,7 @@ class _Conv(QuantizedOutput, WeightedModule):
 
     def extra_repr(self) -> str:
         """What differs from torch's defaults, and the output qparams."""
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
-        text += f", stride={self.stride}"
-        for name, usual in (
-            ("padding", (0,) * self._RANK), ("output_padding", (0,) * self._RANK),
-            ("dilation", (1,) * self._RANK), ("groups", 1), ("padding_mode", "zeros"),
-        ):  # fmt: skip
-            if getattr(self, name, usual) != usual:
-                text += f", {name}={getattr(self, name)}"
-        return f"{text}, bias={self.qbias is not None}, {self._output_repr()}"
+        return f"{self._sizes_repr()}, {self._output_repr()}"
 
 
 class Conv1d(_Conv):
@@ -233,7 +157,7 @@ class _ConvTranspose(_Conv):
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
         )
-        self.output_padding = _TUPLE[self._RANK](output_padding)
+        self.output_padding = as_tuple(output_padding, self._RANK)
 
     def _set_padding(self) -> None:
         self._op_padding, self._before = list(self.padding), None

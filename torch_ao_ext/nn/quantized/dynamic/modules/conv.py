@@ -1,0 +1,196 @@
+"""Convolutions with int8 weights; the float input is quantized at run time.
+
+x = s q with s = max|x| / 127 over the whole input and q in [-127, 127]: symmetric, so that nothing
+of the packed weight depends on the data.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from torch_ao_ext.nn.quantized._conv import ConvBase, as_tuple
+from torch_ao_ext.nn.quantized._observed import quantize_weight
+from torch_ao_ext.nn.quantized._padding import pad
+
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+
+ao = torch.ops.torch_ao
+_quantize = ao.quantize_per_tensor.tensor
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class _Conv(ConvBase):
+    """Float in, float out."""
+
+    def _quantized(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
+        """Integers `[N, C, *]`, scale `[]`, and whether N was added."""
+        if not isinstance(x, torch.Tensor) or x.dtype not in (torch.float32, torch.bfloat16):
+            got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
+            raise TypeError(
+                f"nn.quantized.dynamic.{type(self).__name__}: argument 'x' must be float32 or bfloat16, "
+                f"got {got}"
+            )
+        single = x.dim() == self._RANK + 1
+        values = (x.unsqueeze(0) if single else x).to(torch.float32)
+        if not torch.jit.is_tracing() and values.numel() == 0:
+            scale = torch.ones(())
+        else:
+            low, high = torch.aminmax(values)
+            scale = (torch.maximum(-low, high) / 127).clamp_min(_TINY)
+        data = _quantize(values, scale, torch.zeros((), dtype=torch.int64), -127, 127, torch.int8)
+        if self._before is not None:
+            data = pad(data, self._before, self.padding_mode, 0)
+        return data, scale, single
+
+    def _real(self, y: torch.Tensor, scale: torch.Tensor, single: bool, dtype: torch.dtype) -> torch.Tensor:
+        y = y * scale
+        bias = self._buffers["qbias"]
+        if bias is not None:
+            y = y + bias.reshape(-1, *[1] * self._RANK)
+        return (y.squeeze(0) if single else y).to(dtype)
+
+    def forward(self, x: torch.Tensor, reduce_range: bool = True) -> torch.Tensor:
+        """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, same dtype.
+
+        Args:
+            x: float32 or bfloat16, finite.
+            reduce_range: torch.ao's flag for kernels that saturate; ours do not.
+
+        Raises:
+            TypeError: another dtype.
+        """
+        data, scale, single = self._quantized(x)
+        b = self._buffers
+        y = self._OP(
+            data, 1.0, 0, b["qweight"], b["weight_scale"], b["weight_zero_point"], None, 1.0, 0,
+            torch.float32, self.stride, self._op_padding, self.dilation, self.groups,
+        )  # fmt: skip
+        return self._real(y, scale, single, x.dtype)
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
+        """Quantized copy of a float layer whose `qconfig` is set.
+
+        Raises:
+            ValueError: another type, no qconfig, a weight that is not finite, a qconfig that is
+                not for int8 weights.
+        """
+        if not isinstance(mod, cls._FLOAT):
+            raise ValueError(
+                f"{cls.__name__}.from_float: argument 'mod' must be nn.{cls._FLOAT.__name__}, "
+                f"got {type(mod).__name__}"
+            )
+        qconfig = getattr(mod, "qconfig", None)
+        if qconfig is None:
+            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
+        new = cls(**cls._arguments(mod))
+        new._set_weight(mod, quantize_weight(cls._rows(mod.weight.detach(), mod.groups), qconfig))
+        return new.eval()
+
+    def _get_name(self) -> str:
+        return f"DynamicQuantized{type(self).__name__}"
+
+    def extra_repr(self) -> str:
+        """What differs from torch's defaults."""
+        return self._sizes_repr()
+
+
+class Conv1d(_Conv):
+    """nn.Conv1d with an int8 weight; see `Conv2d`."""
+
+    _RANK = 1
+    _FLOAT = nn.Conv1d
+    _OP = ao.conv1d.default
+
+
+class Conv2d(_Conv):
+    """nn.Conv2d with an int8 weight; arguments of `nn.quantized.Conv2d`.
+
+    `quantize_dynamic` takes it by a mapping: `mapping={nn.Conv2d: nn.quantized.dynamic.Conv2d}`. A
+    calibrated model (`docs/eager.md`) is faster and more accurate.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> torch_ao_ext.nn.quantized.dynamic.Conv2d(3, 4, 3)(torch.randn(1, 3, 8, 8)).shape
+        torch.Size([1, 4, 6, 6])
+    """
+
+    _RANK = 2
+    _FLOAT = nn.Conv2d
+    _OP = ao.conv2d.default
+
+
+class Conv3d(_Conv):
+    """nn.Conv3d with an int8 weight; see `Conv2d`."""
+
+    _RANK = 3
+    _FLOAT = nn.Conv3d
+    _OP = ao.conv3d.default
+
+
+class _ConvTranspose(_Conv):
+    _TRANSPOSED = True
+    _CHANNEL_AXIS = 1
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+        output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1,
+        padding_mode: str = "zeros",
+    ) -> None:  # fmt: skip
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        )
+        self.output_padding = as_tuple(output_padding, self._RANK)
+
+    def _set_padding(self) -> None:
+        self._op_padding, self._before = list(self.padding), None
+
+    @classmethod
+    def _arguments(cls, conv: Any) -> dict[str, Any]:
+        return {**super()._arguments(conv), "output_padding": conv.output_padding}
+
+    def forward(self, x: torch.Tensor, output_size: Any = None) -> torch.Tensor:
+        """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, same dtype.
+
+        Args:
+            x: float32 or bfloat16, finite.
+            output_size: wanted spatial sizes, as in torch.
+        """
+        data, scale, single = self._quantized(x)
+        extra = self.output_padding
+        if output_size is not None:
+            sizes = (self.stride, self.padding, self.kernel_size, self._RANK, self.dilation)
+            extra = _ConvTransposeNd._output_padding(self, data, output_size, *sizes)
+        b = self._buffers
+        y = self._OP(
+            data, 1.0, 0, b["qweight"], b["weight_scale"], b["weight_zero_point"], None, 1.0, 0,
+            torch.float32, self.stride, self._op_padding, extra, self.groups, self.dilation,
+        )  # fmt: skip
+        return self._real(y, scale, single, x.dtype)
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """nn.ConvTranspose1d with an int8 weight; see `Conv2d`."""
+
+    _RANK = 1
+    _FLOAT = nn.ConvTranspose1d
+    _OP = ao.conv_transpose1d.default
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """nn.ConvTranspose2d with an int8 weight; see `Conv2d`."""
+
+    _RANK = 2
+    _FLOAT = nn.ConvTranspose2d
+    _OP = ao.conv_transpose2d.default
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """nn.ConvTranspose3d with an int8 weight; see `Conv2d`."""
+
+    _RANK = 3
+    _FLOAT = nn.ConvTranspose3d
+    _OP = ao.conv_transpose3d.default
