@@ -47,7 +47,7 @@ class BatchNormInside(QATModule):
             )
         y = self._product(x, self.weight_fake_quant(self.weight * factor.reshape(rows)))
         channels = [1, -1] + [1] * (x.dim() - 2)
-        y = y / factor.reshape(channels)
+        y = y * factor.reciprocal().reshape(channels)  # a division has a dearer gradient
         if self.bias is not None:
             y = y + self.bias.reshape(channels)
         return bn(y)
