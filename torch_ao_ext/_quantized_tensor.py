@@ -6,6 +6,8 @@ import torch
 
 __all__ = ["QuantizedTensor"]
 
+_DTYPES = (torch.int8, torch.uint8)
+
 _dequantize_per_tensor = torch.ops.torch_ao.dequantize_per_tensor.default
 
 
@@ -44,7 +46,7 @@ class QuantizedTensor:
         scale: torch.Tensor | float,
         zero_point: torch.Tensor | int | None = None,
     ) -> None:
-        if data.dtype not in (torch.int8, torch.uint8):
+        if data.dtype not in _DTYPES:
             raise ValueError(
                 f"QuantizedTensor: argument 'data' must be int8 or uint8, got {data.dtype}"
             )
