@@ -20,7 +20,7 @@ from torch_ao_ext.quantization.fx.custom_config import (
     FuseCustomConfig,
     PrepareCustomConfig,
 )
-from torch_ao_ext.quantization.quantize_fx import convert_fx, fuse_fx, prepare_fx
+from torch_ao_ext.quantization.quantize_fx import convert_fx, fuse_fx, prepare_fx, prepare_qat_fx
 
 
 @pytest.fixture(autouse=True)
@@ -212,8 +212,8 @@ def test_activations_rows_and_arithmetic():
     assert [ops.count(op) for op in ("embedding", "linear", "requantize", "mul", "add")] == [1, 3, 2, 1, 1]
     assert not torch_ao_ext.report(int8).float
     assert sqnr(model(index), int8(index)) > 30
-    text = str(int8.graph)
-    assert "sigmoid" in text and "0.00390625" not in text.split("sigmoid")[0].split("requantize")[0]
+    sigmoid = next(n for n in int8.graph.nodes if "sigmoid" in n.args)
+    assert sigmoid.args[3:6] == (1 / 256, 0, torch.uint8)
 
 
 def test_dynamic_qconfigs():
@@ -331,3 +331,67 @@ def test_refusals(name):
     run, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         run()
+
+
+def test_training_against_eager_mode():
+    """The same losses and the same int8 model, for the same qconfig."""
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 36, 5),
+    ]
+    net = nn.Sequential(*layers).train()
+    qconfig = tq.get_default_qat_qconfig("onednn")
+    eager = tq.QuantWrapper(tq.fuse_modules_qat(net, ["0", "1", "2"])).train()
+    eager.qconfig = qconfig
+    eager = tq.prepare_qat(eager)
+    graph = prepare_qat_fx(net, QConfigMapping().set_global(qconfig), (torch.randn(4, 3, 8, 8),))
+    batches = [torch.randn(16, 3, 8, 8) for _ in range(3)]
+    losses = []
+    for model in (eager, graph):
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        losses.append([])
+        for batch in batches:
+            loss = (model(batch) - 1).pow(2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(float(loss.detach()))
+    assert losses[0] == pytest.approx(losses[1], rel=3e-3)  # ties of rounding
+    int8, other = tq.convert(eager.eval()), convert_fx(graph)
+    x = batches[0]
+    assert (int8(x) - other(x)).abs().max() <= 2.01 * int8.module[4].scale
+    assert len(int8_rows(other)) == sum(torch_ao_ext.report(int8).int8.values()) == 2
+
+
+def test_training_default_mapping_with_fixed_ranges():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Sigmoid(), nn.Linear(6, 6), nn.ConvTranspose1d(3, 4, 1)).train()
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.up = model[:3], model[3]
+
+        def forward(self, x):
+            return self.up(self.body(x).reshape(-1, 3, 2))
+
+    net = Net().train()
+    mapping = tq.get_default_qat_qconfig_mapping("onednn")
+    graph = prepare_qat_fx(net, mapping, (torch.randn(4, 6),))
+    assert any(isinstance(m, tq.FixedQParamsFakeQuantize) for m in graph.modules())
+    graph(torch.randn(8, 6)).sum().backward()
+    int8 = convert_fx(graph)
+    x = torch.randn(5, 6)
+    assert (int8(x) - net.eval()(x)).abs().max() < 0.1
+    ops = [r.op for r in torch_ao_ext.report(int8).rows if r.status == "int8"]
+    assert ops.count("linear") == 2 and ops.count("conv_transpose1d") == 1 and ops.count("requantize") == 1
+
+
+def test_training_refusals():
+    with pytest.raises(ValueError, match="prepare_qat_fx: argument 'model' must be in training mode"):
+        prepare_qat_fx(nn.Linear(2, 2).eval(), MAPPING, X)
+    with pytest.raises(ValueError, match=r"must have a config for training"):
+        prepare_qat_fx(nn.Linear(2, 2).train(), MAPPING, X)

@@ -40,7 +40,11 @@ if TYPE_CHECKING:
         move_exported_model_to_eval,
         move_exported_model_to_train,
     )
-    from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torch_ao_ext.quantization.quantize_pt2e import (
+        convert_pt2e,
+        prepare_pt2e,
+        prepare_qat_pt2e,
+    )
 
 __all__ = [
     "DeQuantStub",
@@ -60,6 +64,7 @@ __all__ = [
     "move_exported_model_to_eval",
     "move_exported_model_to_train",
     "prepare_pt2e",
+    "prepare_qat_pt2e",
     "quantize_weight_only",
     *_fake_quantize_names,
     *_mapping_names,
@@ -76,6 +81,7 @@ _LAZY = {
     "move_exported_model_to_eval": "pt2e",
     "move_exported_model_to_train": "pt2e",
     "prepare_pt2e": "quantize_pt2e",
+    "prepare_qat_pt2e": "quantize_pt2e",
 }
 
 

@@ -283,8 +283,10 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         if x.numel() == 0:
             return x
         observer = self.activation_post_process
-        return torch.fused_moving_avg_obs_fake_quant(
-            x,
+        # The operator takes channels on axis 0 only; transposed convolutions have them on axis 1.
+        moved = self.is_per_channel and self.ch_axis != 0
+        y = torch.fused_moving_avg_obs_fake_quant(
+            x.transpose(0, self.ch_axis).contiguous() if moved else x,
             self.observer_enabled,
             self.fake_quant_enabled,
             observer.min_val,
@@ -294,10 +296,11 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
             observer.averaging_constant,
             self.quant_min,
             self.quant_max,
-            self.ch_axis,
+            0 if moved else self.ch_axis,
             self.is_per_channel,
             self.is_symmetric_quant,
         )
+        return y.transpose(0, self.ch_axis) if moved else y
 
 
 _ACTIVATION = {"quant_min": 0, "quant_max": 255, "dtype": _QUINT8}

@@ -20,19 +20,29 @@ from torch_ao_ext.quantization.fx.custom_config import (
     PrepareCustomConfig,
 )
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
-from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torch_ao_ext.quantization.quantize_pt2e import (
+    convert_pt2e,
+    prepare_pt2e,
+    prepare_qat_pt2e,
+)
 
-__all__ = ["convert_fx", "fuse_fx", "prepare_fx"]
+__all__ = ["convert_fx", "fuse_fx", "prepare_fx", "prepare_qat_fx"]
 
 # Meta of a prepared graph module: its preserved attributes.
 _PRESERVED = "_torch_ao_ext_preserved"
 
 
-def _check_model(op: str, model: Any) -> None:
+def _check_model(op: str, model: Any, training: bool = False) -> None:
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise ValueError(f"{op}: argument 'model' must be a Python nn.Module, got {type(model).__name__}")
-    if model.training:
-        raise ValueError(f"{op}: argument 'model' must be in evaluation mode (call model.eval())")
+    if model.training != training:
+        mode, call = ("training", "train") if training else ("evaluation", "eval")
+        raise ValueError(f"{op}: argument 'model' must be in {mode} mode (call model.{call}())")
+
+
+def _check_none(op: str, name: str, value: Any) -> None:
+    if value is not None:
+        raise ValueError(f"{op}: argument '{name}' must be None in this version, got {value!r}")
 
 
 def _config(op: str, name: str, value: Any, kind: type) -> Any:
@@ -101,27 +111,70 @@ def prepare_fx(
         >>> convert_fx(observed)(torch.randn(5, 8)).shape
         torch.Size([5, 4])
     """
-    _check_model("prepare_fx", model)
-    for name, value in (("_equalization_config", _equalization_config), ("backend_config", backend_config)):
-        if value is not None:
-            raise ValueError(f"prepare_fx: argument '{name}' must be None in this version, got {value!r}")
+    _check_none("prepare_fx", "_equalization_config", _equalization_config)
+    arguments = (model, qconfig_mapping, example_inputs, prepare_custom_config, backend_config)
+    return _prepare("prepare_fx", *arguments)
+
+
+def prepare_qat_fx(
+    model: nn.Module,
+    qconfig_mapping: Any,
+    example_inputs: tuple[Any, ...],
+    prepare_custom_config: Any = None,
+    backend_config: Any = None,
+) -> fx.GraphModule:
+    """As `prepare_fx` for training: fake quantization instead of observers, batch norms kept.
+
+    The parameters of the graph are those of the model: training changes both. Before `convert_fx` or an
+    evaluation, `pt2e.move_exported_model_to_eval(graph)` (model.eval() does not reach into graphs).
+
+    Args:
+        model: float model in training mode; its code is left as it is.
+        qconfig_mapping: with fake quantization, as `get_default_qat_qconfig_mapping("onednn")`.
+        example_inputs: see `prepare_fx`, as the arguments that follow.
+        prepare_custom_config: see `prepare_fx`.
+        backend_config: see `prepare_fx`.
+
+    Raises:
+        ValueError: evaluation mode, observers in the qconfigs, or as `prepare_fx`.
+
+    Example:
+        >>> import torch
+        >>> from torch_ao_ext.quantization import get_default_qat_qconfig_mapping
+        >>> from torch_ao_ext.quantization.quantize_fx import convert_fx, prepare_qat_fx
+        >>> x, model = torch.randn(2, 8), torch.nn.Linear(8, 4).train()
+        >>> graph = prepare_qat_fx(model, get_default_qat_qconfig_mapping("onednn"), (x,))
+        >>> graph(x).sum().backward()
+        >>> convert_fx(graph)(torch.randn(5, 8)).shape
+        torch.Size([5, 4])
+    """
+    arguments = (model, qconfig_mapping, example_inputs, prepare_custom_config, backend_config)
+    return _prepare("prepare_qat_fx", *arguments, training=True)
+
+
+def _prepare(
+    op: str, model: Any, qconfig_mapping: Any, example_inputs: Any, prepare_custom_config: Any,
+    backend_config: Any, training: bool = False,
+) -> fx.GraphModule:  # fmt: skip
+    _check_model(op, model, training)
+    _check_none(op, "backend_config", backend_config)
     if isinstance(qconfig_mapping, dict):
         qconfig_mapping = QConfigMapping.from_dict(qconfig_mapping)
     if not isinstance(qconfig_mapping, QConfigMapping):
         raise ValueError(
-            "prepare_fx: argument 'qconfig_mapping' must be a QConfigMapping or a dict, got "
+            f"{op}: argument 'qconfig_mapping' must be a QConfigMapping or a dict, got "
             f"{type(qconfig_mapping).__name__}"
         )
     if not isinstance(example_inputs, (tuple, list)):
         raise ValueError(
-            "prepare_fx: argument 'example_inputs' must be a tuple of inputs, got "
-            f"{type(example_inputs).__name__}"
+            f"{op}: argument 'example_inputs' must be a tuple of inputs, got {type(example_inputs).__name__}"
         )
-    custom = _config("prepare_fx", "prepare_custom_config", prepare_custom_config, PrepareCustomConfig)
-    kept = _attributes("prepare_fx", model, custom.preserved_attributes)
+    custom = _config(op, "prepare_custom_config", prepare_custom_config, PrepareCustomConfig)
+    kept = _attributes(op, model, custom.preserved_attributes)
     with torch.no_grad():
         graph = _exported(model, tuple(example_inputs))
-    prepared = prepare_pt2e(graph, QConfigMappingQuantizer(qconfig_mapping))
+    quantizer = QConfigMappingQuantizer(qconfig_mapping)
+    prepared = (prepare_qat_pt2e if training else prepare_pt2e)(graph, quantizer)
     prepared.meta[_PRESERVED] = kept
     for name, value in kept.items():
         setattr(prepared, name, value)
@@ -145,7 +198,8 @@ def convert_fx(
     """Makes the int8 graph of a calibrated one: `torch_ao` operators on plain tensors.
 
     Args:
-        graph_module: from `prepare_fx`, run on example data; left as it is.
+        graph_module: from `prepare_fx`, run on example data, or from `prepare_qat_fx`, trained; left
+            as it is.
         convert_custom_config: ConvertCustomConfig or a dict.
         _remove_qconfig: torch.ao's flag; graphs have no qconfigs.
         qconfig_mapping: must be None: what is quantized was said to `prepare_fx`.
@@ -155,9 +209,8 @@ def convert_fx(
         TypeError: not a graph module.
         ValueError: an observer without data, an argument that is not available.
     """
-    for name, value in (("qconfig_mapping", qconfig_mapping), ("backend_config", backend_config)):
-        if value is not None:
-            raise ValueError(f"convert_fx: argument '{name}' must be None in this version, got {value!r}")
+    _check_none("convert_fx", "qconfig_mapping", qconfig_mapping)
+    _check_none("convert_fx", "backend_config", backend_config)
     custom = _config("convert_fx", "convert_custom_config", convert_custom_config, ConvertCustomConfig)
     lowered = lower(convert_pt2e(graph_module))
     kept = {**graph_module.meta.get(_PRESERVED, {})}
@@ -189,10 +242,7 @@ def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: An
         'ConvReLU2d'
     """
     _check_model("fuse_fx", model)
-    if backend_config is not None:
-        raise ValueError(
-            f"fuse_fx: argument 'backend_config' must be None in this version, got {backend_config!r}"
-        )
+    _check_none("fuse_fx", "backend_config", backend_config)
     custom = _config("fuse_fx", "fuse_custom_config", fuse_custom_config, FuseCustomConfig)
     kept = _attributes("fuse_fx", model, custom.preserved_attributes)
     graph = fx.Tracer().trace(model)

@@ -1,9 +1,10 @@
-"""Post-training quantization of exported graphs: prepare, calibrate, convert."""
+"""Quantization of exported graphs: prepare, calibrate or train, convert."""
 
 import warnings
 
 from torch import fx
 
+from torch_ao_ext.quantization.fake_quantize import FakeQuantizeBase
 from torch_ao_ext.quantization.pt2e._batch_norm import fold_batch_norms
 from torch_ao_ext.quantization.pt2e._graph import (
     check_graph_module,
@@ -11,16 +12,21 @@ from torch_ao_ext.quantization.pt2e._graph import (
     remove_unused,
     where,
 )
+from torch_ao_ext.quantization.pt2e._qat import (
+    attach_batch_norms,
+    detach_batch_norms,
+    fold_trained,
+)
 from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts, drop_in_place, fold_pads
 from torch_ao_ext.quantization.pt2e.convert import convert
 from torch_ao_ext.quantization.pt2e.duplicate_dq_pass import DuplicateDQPass
-from torch_ao_ext.quantization.pt2e.export_utils import disallow_train_eval, training_nodes
+from torch_ao_ext.quantization.pt2e.export_utils import disallow_train_eval, switch, training_nodes
 from torch_ao_ext.quantization.pt2e.port_metadata_pass import PortNodeMetaForQDQ
 from torch_ao_ext.quantization.pt2e.prepare import is_observer, prepare
 from torch_ao_ext.quantization.quantizer.quantizer import Q_ANNOTATION_KEY, Quantizer
 from torch_ao_ext.quantization.quantizer.utils import is_valid_annotation
 
-__all__ = ["convert_pt2e", "prepare_pt2e"]
+__all__ = ["convert_pt2e", "prepare_pt2e", "prepare_qat_pt2e"]
 
 
 def _check_prepare(function: str, model: fx.GraphModule, quantizer: Quantizer) -> None:
@@ -92,6 +98,55 @@ def prepare_pt2e(model: fx.GraphModule, quantizer: Quantizer) -> fx.GraphModule:
     return disallow_train_eval(model)
 
 
+def prepare_qat_pt2e(model: fx.GraphModule, quantizer: Quantizer) -> fx.GraphModule:
+    """Inserts fake quantization for training; batch norms train with the weights that int8 will have.
+
+    Conv (1-D to 3-D, transposed) and linear layers with a batch norm behind them become modules that
+    quantize W gamma / sqrt(running_var + eps). `move_exported_model_to_eval` and `_to_train` switch
+    the mode; eps, momentum and dropout stay.
+
+    Args:
+        model: `torch.export.export(model.train(), example_inputs).module()`; the graph is left as it
+            is, its tensors are shared and trained.
+        quantizer: with a config for training, e.g.
+            `get_default_x86_inductor_quantization_config(is_qat=True)`.
+
+    Returns:
+        The prepared graph module: train it, then call convert_pt2e.
+
+    Raises:
+        TypeError: not an exported graph module, not a Quantizer.
+        ValueError: prepared before, nothing to quantize, or a quantizer without fake quantization.
+
+    Example:
+        >>> import torch
+        >>> from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
+        >>> from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
+        >>> net = torch.nn.Sequential(torch.nn.Conv1d(2, 4, 1), torch.nn.BatchNorm1d(4)).train()
+        >>> quantizer = x86.X86InductorQuantizer()
+        >>> _ = quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_qat=True))
+        >>> x = torch.randn(3, 2, 5)
+        >>> prepared = prepare_qat_pt2e(torch.export.export(net, (x,)).module(), quantizer)
+        >>> prepared(x).sum().backward()
+        >>> convert_pt2e(prepared)(x).shape
+        torch.Size([3, 4, 5])
+    """
+    _check_prepare("prepare_qat_pt2e", model, quantizer)
+    model = copy_graph_module(model)
+    drop_in_place(model)
+    fold_pads(model)
+    norms = detach_batch_norms(model)
+    model = _annotate("prepare_qat_pt2e", model, quantizer)
+    model = prepare(model, is_qat=True, obs_or_fq_callback=quantizer.prepare_obs_or_fq_callback)
+    if not any(isinstance(module, FakeQuantizeBase) for module in model.modules()):
+        raise ValueError(
+            "prepare_qat_pt2e: argument 'quantizer' must have a config for training (is_qat=True), got one "
+            "with observers only"
+        )
+    attach_batch_norms(model, norms)
+    return disallow_train_eval(model)
+
+
 def convert_pt2e(
     model: fx.GraphModule,
     use_reference_representation: bool = False,
@@ -104,7 +159,7 @@ def convert_pt2e(
     of it, torch.compile fuses it by itself.
 
     Args:
-        model: from prepare_pt2e, calibrated; left as it is.
+        model: from prepare_pt2e, calibrated, or from prepare_qat_pt2e, trained; left as it is.
         use_reference_representation: integer arithmetic in ATen operators; not available.
         fold_quantize: store weights as integers; False keeps them float behind a quantize.
         strict: raise when nothing is quantized, instead of a warning.
@@ -126,6 +181,10 @@ def convert_pt2e(
             "convert_pt2e: argument 'use_reference_representation' must be False in this version, got True"
         )
     model = copy_graph_module(model)
+    fold_trained(model)
+    if training_nodes(model):
+        switch(model, training=False)
+        drop_dropouts(model)
     quantized = convert(model, fold_quantize)
     if not quantized:
         message = "convert_pt2e: argument 'model' must hold observers of tensors to quantize, got none"

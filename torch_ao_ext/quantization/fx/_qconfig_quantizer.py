@@ -82,6 +82,11 @@ class _Rule:
     qconfig: Any
 
 
+def _core(observer: Any) -> Any:
+    """The observer in a fake-quantize module, or itself."""
+    return getattr(observer, "activation_post_process", observer)
+
+
 def _exact(factory: Callable[[], Any]) -> Callable[[], Any]:
     """The observer as the qconfig makes it, whatever the spec repeats."""
     return lambda: factory()
@@ -90,8 +95,9 @@ def _exact(factory: Callable[[], Any]) -> Callable[[], Any]:
 def _weight_factory(factory: Callable[[], Any]) -> Callable[..., Any]:
     def make(ch_axis: int | None = None) -> Any:
         observer = factory()
-        if ch_axis is not None and hasattr(observer, "ch_axis"):
-            observer.ch_axis = ch_axis
+        for part in (observer, _core(observer)):
+            if ch_axis is not None and hasattr(part, "ch_axis"):
+                part.ch_axis = ch_axis
         return observer
 
     return make
@@ -119,7 +125,7 @@ def config_of(qconfig: Any) -> QuantizationConfig | None:
         return None
     activation, weight = qconfig.activation(), qconfig.weight()
     stored = STORAGE.get(getattr(activation, "dtype", None))
-    if stored is None or isinstance(activation, (ReuseInputObserver, FixedQParamsObserver)):
+    if stored is None or isinstance(_core(activation), (ReuseInputObserver, FixedQParamsObserver)):
         return None
     weight_dtype = STORAGE.get(getattr(weight, "dtype", None))
     weights = None
@@ -230,13 +236,14 @@ class QConfigMappingQuantizer(Quantizer):
         qconfig = self.qconfig_of(node)
         if qconfig is None or qconfig.activation is None:
             return
-        observer = qconfig.activation()
+        observer = _core(qconfig.activation())
         output: Any = None
         if isinstance(observer, FixedQParamsObserver):
             output = FixedQParamsQuantizationSpec(
                 STORAGE[observer.dtype], float(observer.scale), int(observer.zero_point), observer.quant_min,
                 observer.quant_max, torch.per_tensor_affine,
             )  # fmt: skip
+            _readers_share(node)
         elif node.target in _ACTIVATIONS and self._config(node) is not None:
             output = self._config(node).output_activation
         if output is not None:
@@ -244,7 +251,7 @@ class QConfigMappingQuantizer(Quantizer):
 
     def _annotate_rows(self, node: fx.Node) -> None:
         qconfig = self.qconfig_of(node) if is_call(node, {aten.embedding.default}) else None
-        observer = qconfig.weight() if qconfig is not None and qconfig.weight is not None else None
+        observer = _core(qconfig.weight()) if qconfig is not None and qconfig.weight is not None else None
         if getattr(observer, "qscheme", None) != torch.per_channel_affine_float_qparams:
             return
         if STORAGE.get(observer.dtype) != torch.uint8:
@@ -254,6 +261,15 @@ class QConfigMappingQuantizer(Quantizer):
 
     def validate(self, model: fx.GraphModule) -> None:
         """Every annotated graph can run."""
+
+
+def _readers_share(node: fx.Node) -> None:
+    """Those that wanted qparams of their own take the known ones."""
+    for reader in node.users:
+        annotation = reader.meta.get(Q_ANNOTATION_KEY)
+        wanted = None if annotation is None else annotation.input_qspec_map.get(node)
+        if isinstance(wanted, QuantizationSpec) and not wanted.is_dynamic:
+            annotation.input_qspec_map[node] = SharedQuantizationSpec(node)
 
 
 def _output_spec(node: Any) -> Any:

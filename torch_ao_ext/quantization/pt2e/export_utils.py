@@ -44,7 +44,8 @@ def model_is_exported(m: torch.nn.Module) -> bool:
     return isinstance(m, fx.GraphModule) and any("val" in node.meta for node in m.graph.nodes)
 
 
-def _switch(model: fx.GraphModule, training: bool) -> fx.GraphModule:
+def switch(model: fx.GraphModule, training: bool) -> fx.GraphModule:
+    """Sets the flags of dropouts and batch norms, in place."""
     for node in model.graph.nodes:
         if node.op == "call_function" and node.target in _FLAGS:
             if node.target is aten.instance_norm.default:
@@ -67,7 +68,7 @@ def move_exported_model_to_eval(model: fx.GraphModule) -> fx.GraphModule:
         TypeError: not an exported graph module.
     """
     check_graph_module("move_exported_model_to_eval", model)
-    return _switch(model, training=False)
+    return switch(model, training=False)
 
 
 def move_exported_model_to_train(model: fx.GraphModule) -> fx.GraphModule:
@@ -77,7 +78,7 @@ def move_exported_model_to_train(model: fx.GraphModule) -> fx.GraphModule:
         TypeError: not an exported graph module.
     """
     check_graph_module("move_exported_model_to_train", model)
-    return _switch(model, training=True)
+    return switch(model, training=True)
 
 
 def allow_exported_model_train_eval(model: fx.GraphModule) -> fx.GraphModule:
@@ -89,10 +90,10 @@ def allow_exported_model_train_eval(model: fx.GraphModule) -> fx.GraphModule:
     check_graph_module("allow_exported_model_train_eval", model)
 
     def train(self: fx.GraphModule, mode: bool = True) -> fx.GraphModule:
-        return _switch(self, training=mode)
+        return switch(self, training=mode)
 
     def evaluate(self: fx.GraphModule) -> fx.GraphModule:
-        return _switch(self, training=False)
+        return switch(self, training=False)
 
     model.train = types.MethodType(train, model)  # type: ignore[method-assign]
     model.eval = types.MethodType(evaluate, model)  # type: ignore[method-assign]

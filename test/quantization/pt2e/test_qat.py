@@ -1,0 +1,226 @@
+"""prepare_qat_pt2e: training of exported graphs."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import torch_ao_ext
+from torch_ao_ext.quantization.pt2e._qat import ProductBatchNorm
+from torch_ao_ext.quantization.pt2e.export_utils import (
+    move_exported_model_to_eval,
+    move_exported_model_to_train,
+)
+from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
+from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
+from torch_ao_ext.quantization.quantizer import xnnpack_quantizer as xnnpack
+
+
+def quantizer(name, is_qat=True):
+    if name == "x86":
+        return x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config(is_qat))
+    config = xnnpack.get_symmetric_quantization_config(is_per_channel=name == "channel", is_qat=is_qat)
+    return xnnpack.XNNPACKQuantizer().set_global(config)
+
+
+def conv(rank, transposed=False, relu=True, **options):
+    kind = getattr(nn, f"Conv{'Transpose' if transposed else ''}{rank}d")
+    parts = [kind(4, 6, 3, **options), getattr(nn, f"BatchNorm{rank}d")(6, eps=1e-3, momentum=0.3)]
+    return nn.Sequential(*parts, *([nn.ReLU()] if relu else [])), (5, 4, *[6] * rank)
+
+
+NETS = {
+    "conv1d": lambda: conv(1),
+    "conv2d": lambda: conv(2, padding=1),
+    "conv2d plain": lambda: conv(2, relu=False, bias=False, stride=2),
+    "conv2d groups": lambda: conv(2, groups=2),
+    "conv3d": lambda: conv(3),
+    "transposed": lambda: conv(2, True, groups=2, stride=2),
+    "linear": lambda: (nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU()), (9, 4)),
+    "linear no bias": lambda: (nn.Sequential(nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6)), (9, 4)),
+}
+
+
+def exported(model, x):
+    return torch.export.export(model, (x,)).module()
+
+
+def make(name):
+    torch.manual_seed(0)
+    model, shape = NETS[name]()
+    with torch.no_grad():
+        for module in model.modules():
+            if "BatchNorm" in type(module).__name__:
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_()
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+    return model.train(), torch.randn(*shape)
+
+
+def switch(graph, method):
+    for module in graph.modules():
+        if hasattr(module, method):
+            getattr(module, method)()
+
+
+def steps(graph, x, count=3):
+    optimizer = torch.optim.SGD(graph.parameters(), 0.05)
+    losses = []
+    for i in range(count):
+        loss = (graph(x + i) - 1).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize("kind", ["channel", "tensor"])
+@pytest.mark.parametrize("name", NETS)
+def test_without_rounding_it_trains_like_the_float_model(name, kind):
+    model, x = make(name)
+    reference = copy.deepcopy(model)
+    graph = prepare_qat_pt2e(exported(model, x), quantizer(kind))
+    assert sum(isinstance(m, ProductBatchNorm) for m in graph.modules()) == 1
+    switch(graph, "disable_fake_quant")
+    assert steps(graph, x) == pytest.approx(steps(reference, x), rel=1e-4)
+    for key, value in reference.state_dict().items():
+        assert torch.allclose(model.state_dict()[key].double(), value.double(), atol=1e-4), key
+    move_exported_model_to_eval(graph)
+    reference.eval()
+    assert torch.allclose(graph(x), reference(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["x86", "channel", "tensor"])
+@pytest.mark.parametrize("name", NETS)
+def test_conversion_gives_what_training_saw(name, kind):
+    model, x = make(name)
+    if kind == "x86" and name in ("conv3d", "transposed"):
+        pytest.skip("X86InductorQuantizer has no such operator")
+    graph = prepare_qat_pt2e(exported(model, x), quantizer(kind))
+    steps(graph, x)
+    move_exported_model_to_eval(graph)
+    switch(graph, "disable_observer")
+    with torch.no_grad():
+        seen = graph(x)
+        converted = convert_pt2e(graph)
+        lowered = torch_ao_ext.lower(converted)
+        assert torch.allclose(converted(x), seen, atol=2e-5)
+        assert (lowered(x) - seen).abs().max() <= 0.05 * seen.abs().max()
+    rows = torch_ao_ext.report(lowered).rows
+    assert [r.status for r in rows if r.macs] == ["int8"]
+    assert "batch_norm" not in str(converted.graph) and "num_batches_tracked" not in str(converted.graph)
+
+
+def test_conversion_goes_to_evaluation_by_itself():
+    model = nn.Sequential(
+        nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 2), nn.BatchNorm1d(2, affine=False)
+    ).train()
+    x = torch.randn(9, 4)
+    graph = prepare_qat_pt2e(exported(model, x), quantizer("channel"))
+    steps(graph, x)
+    converted = convert_pt2e(graph)
+    assert torch.equal(converted(x), converted(x)) and "dropout" not in str(converted.graph)
+
+
+def test_switching_keeps_eps_momentum_and_dropout():
+    model = nn.Sequential(
+        nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6, 1e-2, 0.4), nn.Dropout(0.25), nn.BatchNorm2d(6)
+    ).train()
+    x = torch.randn(3, 4, 6, 6)
+    graph = prepare_qat_pt2e(exported(model, x), quantizer("channel"))
+    fused = next(m for m in graph.modules() if isinstance(m, ProductBatchNorm))
+    graph(x)
+    switch(graph, "disable_observer")  # moving averages go on in evaluation
+    for _ in range(2):
+        move_exported_model_to_eval(graph)
+        assert not fused.training and torch.equal(graph(x), graph(x))
+        before = fused.running_mean.clone()
+        graph(x)
+        assert torch.equal(fused.running_mean, before)
+        move_exported_model_to_train(graph)
+        graph(x)
+        assert fused.training and not torch.equal(fused.running_mean, before)
+    assert (fused.eps, fused.momentum) == (1e-2, 0.4) and "0.25, True" in str(graph.graph)
+    with pytest.raises(NotImplementedError, match="move_exported_model_to_eval"):
+        graph.eval()
+
+
+def test_parameters_are_those_of_the_model():
+    model, x = make("conv2d")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    graph = prepare_qat_pt2e(exported(model, x), quantizer("x86"))
+    before = model[0].weight.detach().clone()
+    graph(x).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model[0].weight, before)
+    assert {id(p) for p in graph.parameters()} == {id(p) for p in model.parameters()}
+
+
+def test_layers_that_stay_float_keep_their_batch_norm():
+    model = nn.Sequential(
+        nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 1), nn.BatchNorm2d(2)
+    ).train()
+    x = torch.randn(3, 4, 6, 6)
+    chosen = quantizer("channel")
+    chosen.set_module_name("0", None)
+    graph = prepare_qat_pt2e(exported(model, x), chosen)
+    assert sum(isinstance(m, ProductBatchNorm) for m in graph.modules()) == 1
+    reference = copy.deepcopy(model)
+    switch(graph, "disable_fake_quant")
+    assert torch.allclose(graph(x), reference(x), atol=1e-4)
+    move_exported_model_to_eval(graph)
+    steps(graph, x)
+    assert "batch_norm" in str(convert_pt2e(graph).graph)
+
+
+def test_a_product_that_others_read_stays_apart():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.bn(y) + y
+
+    x = torch.randn(3, 4, 5, 5)
+    graph = prepare_qat_pt2e(exported(Two().train(), x), quantizer("channel"))
+    assert not any(isinstance(m, ProductBatchNorm) for m in graph.modules())
+    graph(x).sum().backward()
+
+
+def test_a_channel_that_is_switched_off():
+    model, x = make("conv2d")
+    with torch.no_grad():
+        model[1].weight[2] = 0
+    graph = prepare_qat_pt2e(exported(model, x), quantizer("channel"))
+    y = graph(x)
+    y.sum().backward()
+    assert torch.isfinite(y).all() and all(torch.isfinite(p.grad).all() for p in graph.parameters())
+
+
+def test_copies_train_on_their_own():
+    model, x = make("conv2d")
+    graph = prepare_qat_pt2e(exported(model, x), quantizer("channel"))
+    graph(x)
+    twin = copy.deepcopy(graph)
+    assert steps(twin, x) == pytest.approx(steps(graph, x), rel=1e-5)
+
+
+def test_refusals():
+    model, x = make("conv2d")
+    graph = exported(model, x)
+    with pytest.raises(ValueError, match=r"must have a config for training \(is_qat=True\)"):
+        prepare_qat_pt2e(graph, quantizer("x86", is_qat=False))
+    with pytest.raises(TypeError, match="prepare_qat_pt2e: argument 'quantizer' must be a"):
+        prepare_qat_pt2e(graph, 3)
+    with pytest.raises(
+        ValueError, match="prepare_pt2e: argument 'model' must be exported in evaluation mode"
+    ):
+        prepare_pt2e(graph, quantizer("x86", is_qat=False))
+    prepared = prepare_qat_pt2e(graph, quantizer("x86"))
+    with pytest.raises(ValueError, match="must not be prepared yet"):
+        prepare_qat_pt2e(prepared, quantizer("x86"))
