@@ -86,6 +86,13 @@ def test_the_code_of_the_eager_page_runs(capsys):
     assert "torch.Size([2, 10])" in printed and "ConvReLU2d 1/1, Linear 1/1" in printed
 
 
+def test_the_code_of_the_fx_page_runs(capsys):
+    page = (ROOT / "docs" / "fx.md").read_text()
+    exec(page.split("```python\n")[1].split("```")[0], {})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert "torch.Size([5, 10])" in printed and "conv2d 1/1" in printed and "linear 1/1" in printed
+
+
 def test_the_code_of_the_pt2e_page_runs(capsys):
     page = (ROOT / "docs" / "pt2e.md").read_text()
     exec(page.split("```python\n")[1].split("```")[0], {})  # noqa: S102
