@@ -16,6 +16,7 @@ from torch_ao_ext.quantization.fuse_modules import (
 from torch_ao_ext.quantization.fuser_method_mappings import (
     fuse_conv_bn,
     fuse_conv_bn_relu,
+    fuse_convtranspose_bn,
     fuse_linear_bn,
     get_fuser_method,
     get_fuser_method_new,
@@ -32,6 +33,7 @@ from torch_ao_ext.quantization.quantization_mappings import __all__ as _mapping_
 from torch_ao_ext.quantization.quantize import *  # noqa: F403
 from torch_ao_ext.quantization.quantize import __all__ as _quantize_names
 from torch_ao_ext.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
+from torch_ao_ext.quantization.utils import MatchAllNode, Pattern, get_combined_dict
 from torch_ao_ext.quantization.weight_only import quantize_weight_only
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DeQuantStub",
+    "MatchAllNode",
+    "Pattern",
     "QuantStub",
     "QuantType",
     "QuantWrapper",
@@ -55,10 +59,14 @@ __all__ = [
     "convert_pt2e",
     "fuse_conv_bn",
     "fuse_conv_bn_relu",
+    "fuse_convtranspose_bn",
+    "fuse_conv_bn_relu",
     "fuse_known_modules",
     "fuse_linear_bn",
     "fuse_modules",
     "fuse_modules_qat",
+    "default_eval_fn",
+    "get_combined_dict",
     "get_fuser_method",
     "get_fuser_method_new",
     "move_exported_model_to_eval",
@@ -73,6 +81,14 @@ __all__ = [
     *_qconfig_mapping_names,
     *_quantize_names,
 ]
+
+
+
+def default_eval_fn(model: Any, calib_data: Any) -> None:
+    """Runs a model on the first part of each batch, as `run_fn` of `quantize`."""
+    for batch in calib_data:
+        model(batch[0])
+
 
 _SUBMODULES = ("fx", "pt2e", "quantize_fx", "quantize_pt2e", "quantizer")
 _LAZY = {

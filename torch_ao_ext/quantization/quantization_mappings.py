@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from torch_ao_ext.nn import intrinsic, qat, quantized
+from torch_ao_ext.nn import intrinsic, qat, quantizable, quantized, sparse
 from torch_ao_ext.nn.quantized import dynamic
 from torch_ao_ext.quantization import stubs
 from torch_ao_ext.quantization.fake_quantize import (
@@ -16,17 +17,26 @@ from torch_ao_ext.quantization.fake_quantize import (
 
 __all__ = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
+    "DEFAULT_DYNAMIC_SPARSE_QUANT_MODULE_MAPPINGS",
+    "DEFAULT_FLOAT_TO_QUANTIZED_OPERATOR_MAPPINGS",
     "DEFAULT_MODULE_TO_ACT_POST_PROCESS",
     "DEFAULT_QAT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
+    "DEFAULT_STATIC_SPARSE_QUANT_MODULE_MAPPINGS",
+    "get_default_compare_output_module_list",
     "get_default_dynamic_quant_module_mappings",
+    "get_default_dynamic_sparse_quant_module_mappings",
+    "get_default_float_to_quantized_operator_mappings",
     "get_default_qat_module_mappings",
     "get_default_qconfig_propagation_list",
     "get_default_static_quant_module_mappings",
+    "get_default_static_sparse_quant_module_mappings",
     "get_dynamic_quant_module_class",
     "get_embedding_qat_module_mappings",
     "get_embedding_static_quant_module_mappings",
+    "get_quantized_operator",
     "get_static_quant_module_class",
+    "no_observer_set",
 ]
 
 # transformers' Conv1D is known by its name, see nn.quantized.dynamic.Linear.
@@ -126,6 +136,22 @@ DEFAULT_QAT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
     intrinsic.LinearReLU: _nniqat.LinearReLU,
 }
 
+DEFAULT_STATIC_SPARSE_QUANT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
+    nn.Linear: sparse.quantized.Linear
+}
+DEFAULT_DYNAMIC_SPARSE_QUANT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
+    nn.Linear: sparse.quantized.dynamic.Linear
+}
+DEFAULT_FLOAT_TO_QUANTIZED_OPERATOR_MAPPINGS: dict[Any, Callable[..., Any]] = {
+    F.elu: _nnq.functional.elu,
+    F.hardswish: _nnq.functional.hardswish,
+    F.leaky_relu: _nnq.functional.leaky_relu,
+    F.linear: _nnq.functional.linear,
+    F.conv1d: _nnq.functional.conv1d,
+    F.conv2d: _nnq.functional.conv2d,
+    F.conv3d: _nnq.functional.conv3d,
+}
+
 # Float modules whose output range is known: their fake-quantize module (in training; its observer
 # otherwise), whatever the qconfig says.
 DEFAULT_MODULE_TO_ACT_POST_PROCESS: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -158,6 +184,43 @@ def get_embedding_qat_module_mappings() -> dict[Callable[..., Any], Any]:
     return {
         **DEFAULT_QAT_MODULE_MAPPINGS, nn.Embedding: qat.Embedding, nn.EmbeddingBag: qat.EmbeddingBag,
     }  # fmt: skip
+
+
+def get_default_static_sparse_quant_module_mappings() -> dict[Callable[..., Any], Any]:
+    """Pruned float class -> int8 class with sparse blocks, between quantized tensors."""
+    return dict(DEFAULT_STATIC_SPARSE_QUANT_MODULE_MAPPINGS)
+
+
+def get_default_dynamic_sparse_quant_module_mappings() -> dict[Callable[..., Any], Any]:
+    """Pruned float class -> int8 class with sparse blocks, floats in and out."""
+    return dict(DEFAULT_DYNAMIC_SPARSE_QUANT_MODULE_MAPPINGS)
+
+
+def no_observer_set() -> set[Any]:
+    """Custom modules that observe inside: `prepare` puts no observer behind them."""
+    return {quantizable.LSTM, quantizable.MultiheadAttention}
+
+
+def get_default_compare_output_module_list() -> set[Any]:
+    """Float, trained and quantized classes whose results numeric comparisons record."""
+    static, trained = DEFAULT_STATIC_QUANT_MODULE_MAPPINGS, DEFAULT_QAT_MODULE_MAPPINGS
+    tables = (static, trained, DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS)
+    return {nn.Sequential}.union(*tables, *(table.values() for table in tables))
+
+
+def get_default_float_to_quantized_operator_mappings() -> dict[Any, Callable[..., Any]]:
+    """Float function -> the function on quantized tensors that takes the qparams of its result."""
+    return dict(DEFAULT_FLOAT_TO_QUANTIZED_OPERATOR_MAPPINGS)
+
+
+def get_quantized_operator(float_op: Any) -> Callable[..., Any]:
+    """The quantized function of a float one.
+
+    Raises:
+        ValueError: no entry.
+    """
+    table = DEFAULT_FLOAT_TO_QUANTIZED_OPERATOR_MAPPINGS
+    return _lookup("get_quantized_operator", float_op, table, "float_op")
 
 
 def get_embedding_static_quant_module_mappings() -> dict[Callable[..., Any], Any]:
@@ -223,11 +286,11 @@ def get_dynamic_quant_module_class(
     )
 
 
-def _lookup(op: str, float_module_class: Any, table: dict[Callable[..., Any], Any]) -> Any:
-    found = table.get(float_module_class)
+def _lookup(op: str, key: Any, table: dict[Any, Any], argument: str = "float_module_class") -> Any:
+    found = table.get(key)
     if found is None:
         raise ValueError(
-            f"{op}: argument 'float_module_class' must be one of "
-            f"{', '.join(sorted(c.__name__ for c in table))}, got {float_module_class}"
+            f"{op}: argument '{argument}' must be one of "
+            f"{', '.join(sorted(c.__name__ for c in table))}, got {key}"
         )
     return found

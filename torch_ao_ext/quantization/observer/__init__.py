@@ -14,6 +14,8 @@ from torch_ao_ext.quantization.observer._base import (
     UniformQuantizationObserverBase,
     _PartialWrapper,  # noqa: F401  (torch.ao users import it from here)
 )
+from torch_ao_ext.quantization.observer._granularity import *  # noqa: F403
+from torch_ao_ext.quantization.observer._granularity import __all__ as _granularity_names
 from torch_ao_ext.quantization.observer._histogram import HistogramObserver
 from torch_ao_ext.quantization.observer._min_max import (
     MinMaxObserver,
@@ -73,6 +75,7 @@ __all__ = [
     "mse_channel_weight_observer",
     "per_channel_weight_observer_range_neg_127_to_127",
     "weight_observer_range_neg_127_to_127",
+    *_granularity_names,
 ]
 
 # 7 bits, as torch.ao's x86 kernels need; this library's do not.
