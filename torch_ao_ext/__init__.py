@@ -20,6 +20,7 @@ from torch_ao_ext import ops  # noqa: E402  (fake kernels need the loaded schema
 
 if TYPE_CHECKING:
     from torch_ao_ext import nn, pruning, quantization
+    from torch_ao_ext._compare import compare, suggest_skip
     from torch_ao_ext._engines import prepack, repack, set_deterministic, set_engine
     from torch_ao_ext._lower import lower
     from torch_ao_ext._report import explain, report
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "compare",
     "explain",
     "load_quantized",
     "lower",
@@ -41,10 +43,13 @@ __all__ = [
     "save_quantized",
     "set_deterministic",
     "set_engine",
+    "suggest_skip",
 ]
 
 _SUBMODULES = ("nn", "pruning", "quantization", "info")
 _LAZY = {
+    "compare": "_compare",
+    "suggest_skip": "_compare",
     "explain": "_report",
     "report": "_report",
     "load_quantized": "_saved.load",

@@ -81,9 +81,12 @@ def test_environment_variables_are_documented():
 
 def test_the_code_of_the_eager_page_runs(capsys):
     page = (ROOT / "docs" / "eager.md").read_text()
-    exec(page.split("```python\n")[1].split("```")[0], {})  # noqa: S102
+    names = {}
+    for part in page.split("```python\n")[1:]:
+        exec(part.split("```")[0], names)  # noqa: S102
     printed = capsys.readouterr().out
     assert "torch.Size([2, 10])" in printed and "ConvReLU2d 1/1, Linear 1/1" in printed
+    assert "alone dB" in printed
 
 
 def test_the_code_of_the_fx_page_runs(capsys):

@@ -36,8 +36,8 @@ MODULES = [
 LATER = {
     "ObserverOrFakeQuantize", "QConfigDynamic", "convert_dynamic_jit", "convert_jit", "fuse_conv_bn_jit",
     "get_default_qat_qconfig_dict", "get_default_qconfig_dict",
-    "get_default_static_quant_reference_module_mappings", "prepare_dynamic_jit", "prepare_jit", "quantize_dynamic_jit", "quantize_jit", "script_qconfig",
-    "script_qconfig_dict",
+    "get_default_static_quant_reference_module_mappings", "prepare_dynamic_jit", "prepare_jit",
+    "quantize_dynamic_jit", "quantize_jit", "script_qconfig", "script_qconfig_dict",
 }  # fmt: skip
 
 
