@@ -300,7 +300,8 @@ def _refuse(function: Any, got: str) -> Any:
         remedy = f"use nn.quantized.FloatFunctional().{method} in the float model, it observes the result"
     else:
         remedy = "put a DeQuantStub before it and a QuantStub behind it"
-    raise _Refusal(f"{name}{_module_path()}: arguments must be float tensors, got {got}; {remedy}")
+    where = _module_path() if float_fallback.depth == 0 else ""
+    raise _Refusal(f"{name}{where}: arguments must be float tensors, got {got}; {remedy}")
 
 
 def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -310,15 +311,16 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
         TypeError: it has no int8 form; names the function, the module and what to do.
     """
     run = _TABLE.get(function)
-    try:
-        if run is None:
-            _refuse(function, "a QuantizedTensor")
+    if run is None and float_fallback.depth == 0:
+        _refuse(function, "a QuantizedTensor")
+    if run is not None:
         named = {("x" if key == "input" else key): value for key, value in kwargs.items()}
         named.pop("_stacklevel", None)
-        return run(*args, **named)
-    except _Refusal:
-        if float_fallback.depth == 0:
-            raise
+        try:
+            return run(*args, **named)
+        except _Refusal:
+            if float_fallback.depth == 0:
+                raise
     args, kwargs = tree_map(_float_of, (args, kwargs))
     return function(*args, **kwargs)
 

@@ -141,3 +141,12 @@ def test_hooks_of_the_user_see_the_model_as_before(pair):
     int8 = convert(observed)
     int8(torch.randn(1, 3, 16, 16))
     assert log == ["QuantizedTensor"] and len(int8.fc._forward_pre_hooks) == 1
+
+
+def test_compiled_whole():
+    net = nn.Sequential(nn.Linear(8, 8), nn.Tanhshrink(), nn.Linear(8, 4)).eval().requires_grad_(False)
+    net.qconfig = get_default_qconfig("onednn")
+    int8 = quantize(net, lambda m, v: m(v), [torch.randn(32, 8)], auto_edges=True)
+    x = torch.randn(4, 8)
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(int8, fullgraph=True, backend="aot_eager")(x), int8(x))

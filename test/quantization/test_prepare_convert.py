@@ -500,3 +500,57 @@ def test_stubs_pass_values():
     assert QuantStub()(x) is x and DeQuantStub()(x) is x
     assert QuantStub(default_qconfig).qconfig is default_qconfig
     assert isinstance(nnq.Quantize(0.1, 0)(x.abs()), QuantizedTensor)
+
+
+def test_a_sum_that_was_never_observed():
+    class Sums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.quant, self.dequant = QuantStub(), DeQuantStub()
+            self.used, self.numbers = nnq.FloatFunctional(), nnq.FloatFunctional()
+
+        def forward(self, x, more=False):
+            x = self.quant(x)
+            x = self.numbers.add_scalar(self.used.add(x, x), 0.5)
+            return self.dequant(self.numbers.add(x, x) if more else x)
+
+    model = Sums().eval()
+    model.qconfig = default_qconfig
+    observed = prepare(model)
+    x = torch.randn(8, 6)
+    observed(x)
+    int8 = convert(observed)
+    assert (int8(x) - model(x)).abs().max() < 0.1
+    other = convert(observed)
+    other.load_state_dict(int8.state_dict())
+    for converted in (int8, copy.deepcopy(int8), other):
+        with pytest.raises(
+            ValueError, match=r"QFunctional 'numbers': results must have been observed .*got none"
+        ):
+            converted(x, more=True)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_bad_qconfig_leaves_the_model_as_it_was(inplace):
+    model = small(nn.Linear(6, 6), nn.Linear(6, 6))
+    model.module[1].qconfig = tq.float16_static_qconfig
+    with pytest.raises(
+        ValueError, match=r"prepare: 'module\.1': qconfig.activation must be a static observer"
+    ):
+        prepare(model, inplace=inplace)
+    assert not any(hasattr(m, "activation_post_process") or m._forward_hooks for m in model.modules())
+
+
+def test_preparing_again_with_another_qconfig():
+    model = nn.Sequential(nn.Embedding(10, 8)).eval()
+    model.qconfig = default_qconfig
+    prepare(model, inplace=True)
+    assert type(convert(model)[0]) is nn.Embedding
+    model[0].qconfig = tq.float_qparams_weight_only_qconfig
+    assert type(convert(prepare(model))[0]) is nnq.Embedding
+
+
+def test_compiled_whole(int8_model):
+    x = images(1, seed=9)[0]
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(int8_model, fullgraph=True, backend="aot_eager")(x), int8_model(x))

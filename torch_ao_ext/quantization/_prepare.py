@@ -39,6 +39,9 @@ _WHOLE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.TransformerEncod
 _OBSERVE_THEMSELVES = (quantized.FloatFunctional, quantized.QFunctional, quantizable.LSTM)
 
 
+_NONE = nn.Identity()
+
+
 def check_model(op: str, model: Any) -> None:
     """Raises unless it is a Python module."""
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
@@ -164,6 +167,20 @@ class _Preparation:
             )
         return observer
 
+    def check(self, model: nn.Module) -> None:
+        """Raises what `visit` would, before anything is changed."""
+        known: set[tuple[int, Any]] = set()
+        for name, module in model.named_modules():
+            qconfig, kind = getattr(module, "qconfig", None), own_type(module)
+            if qconfig is None or (id(qconfig), kind) in known or isinstance(module, _EMBEDDINGS):
+                continue
+            known.add((id(qconfig), kind))
+            wanted = kind in self.allowed or is_fused(module) or issubclass(kind, _OBSERVE_THEMSELVES)
+            leaf = is_fused(module) or set(module._modules) <= {"parametrizations", "activation_post_process"}
+            idle = kind in (nn.Sequential, nn.Dropout) or issubclass(kind, DeQuantStub)
+            if wanted and leaf and not idle and stays_float(module) is None:
+                self._make_observer(module, name)
+
     def _insert(self, module: nn.Module, name: str) -> None:
         if isinstance(module, _EMBEDDINGS) or hasattr(module, "activation_post_process"):
             return  # rows need no activation; a module under two names has one observer
@@ -188,6 +205,7 @@ class _Preparation:
                 parent._modules[key] = self.observed[id(module)]
             return
         self.seen.add(id(module))
+        module.__dict__.pop(FLOAT_REASON, None)  # of an earlier attempt
         kind, asked = own_type(module), getattr(module, "qconfig", None) is not None
         if asked and parent is not None and kind in self.custom:
             self._replace(module, name, parent, key)
@@ -199,7 +217,7 @@ class _Preparation:
         if kind is nn.Dropout or issubclass(kind, DeQuantStub):
             return
         if issubclass(kind, _OBSERVE_THEMSELVES):
-            if asked:
+            if asked and isinstance(module._modules.get("activation_post_process", _NONE), nn.Identity):
                 module.activation_post_process = self._make_observer(module, name)
                 if kind is quantizable.LSTM:
                     self._insert(module.quant_hidden, name)
@@ -271,7 +289,9 @@ def prepare(
             stacklevel=2,
         )
     non_leaf = tuple(observer_non_leaf_module_list or ())
-    _Preparation(allowed, non_leaf, custom, auto_edges).visit(model, "", None, "")
+    preparation = _Preparation(allowed, non_leaf, custom, auto_edges)
+    preparation.check(model)
+    preparation.visit(model, "", None, "")
     return model
 
 

@@ -5,9 +5,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from torch_ao_ext._describe import MODULE_PATH
 from torch_ao_ext._quantized_functions import quantize_per_tensor
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
+from torch_ao_ext.nn.quantized._static import (
+    QuantizedOutput,
+    integers,
+    observer_of,
+    output_qparams,
+    saw_data,
+)
 
 __all__ = ["FXFloatFunctional", "FloatFunctional", "QFunctional"]
 
@@ -115,13 +122,40 @@ class QFunctional(QuantizedOutput):
     def __init__(self) -> None:
         super().__init__()
         self.set_output(1.0, 0, torch.uint8)
+        self._set_observed(True)
+
+    def _set_observed(self, observed: bool) -> None:
+        # A Python bool for the methods, a buffer for files.
+        self.is_observed = observed
+        with torch.device("cpu"):
+            self.register_buffer("observed", torch.tensor(int(observed)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        value = state_dict.get(prefix + "observed")
+        if value is not None and value.numel() == 1:
+            self._set_observed(bool(value))
+
+    def _result(self) -> tuple[float, int, torch.dtype]:
+        """Qparams of results.
+
+        Raises:
+            ValueError: no result was observed.
+        """
+        if not self.is_observed:
+            name = self.__dict__.get(MODULE_PATH)
+            raise ValueError(
+                f"nn.quantized.QFunctional{f' {name!r}' if name else ''}: results must have been observed "
+                "between prepare and convert, got none (only add_scalar and mul_scalar work)"
+            )
+        return self.qparams
 
     def forward(self, x: Any) -> Any:
         """Refused: call one of the methods."""
         raise RuntimeError("QFunctional: forward must not be called, call add, mul, cat or another method")
 
     def _binary(self, op: Any, x: Any, y: Any, post_ops: str = "") -> QuantizedTensor:
-        scale, point, dtype = self.qparams
+        scale, point, dtype = self._result()
         data = op(*integers(self, x), *integers(self, y), scale, point, dtype, post_ops)
         return QuantizedTensor(data, scale, point)
 
@@ -140,11 +174,11 @@ class QFunctional(QuantizedOutput):
     def matmul(self, x: QuantizedTensor, y: QuantizedTensor) -> QuantizedTensor:
         """X @ y, computed in float32."""
         a, b = (QuantizedTensor(*integers(self, operand)).dequantize() for operand in (x, y))
-        return quantize_per_tensor(torch.matmul(a, b), *self.qparams)
+        return quantize_per_tensor(torch.matmul(a, b), *self._result())
 
     def cat(self, x: list[QuantizedTensor], dim: int = 0) -> QuantizedTensor:
         """Joins along dim; a tensor of other qparams is requantized."""
-        scale, point, dtype = self.qparams
+        scale, point, dtype = self._result()
         parts = []
         for part in x:
             data, in_scale, in_point = integers(self, part)
@@ -194,7 +228,9 @@ class QFunctional(QuantizedOutput):
         """Of a FloatFunctional that has observed (add_scalar and mul_scalar need no observer)."""
         new = cls()
         observer = observer_of(mod, "QFunctional")
-        if not isinstance(observer, nn.Identity):
+        if isinstance(observer, nn.Identity) or not saw_data(observer):
+            new._set_observed(False)
+        else:
             new.set_output(*output_qparams(observer, "QFunctional"))
         return new
 
