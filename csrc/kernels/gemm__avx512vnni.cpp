@@ -169,6 +169,10 @@ void tile(const GemmBlock& g, int64_t r, Lines weights, Lines input) {
   multiply_steps<kRows, true>(t, a, g.a_stride, b, weights.count, weights.data);
   multiply_steps<kRows, true>(t, a, g.a_stride, b, input.count, input.data);
   multiply_steps<kRows, false>(t, a, g.a_stride, b, g.quads - weights.count - input.count, nullptr);
+  for (int64_t line = 1; line < g.lines; ++line) {
+    a += g.line_stride - 4 * g.quads;
+    multiply_steps<kRows, false>(t, a, g.a_stride, b, g.quads, nullptr);
+  }
   int32_t* c = g.c + r * g.c_stride;
   if (g.accumulate) add_sums<kRows>(t, c, g.c_stride);
   if (g.finish != nullptr) return finish_tile<kRows>(*g.finish, t, r);
@@ -242,6 +246,7 @@ const GemmKernels kGemmAvx512Vnni = {.name = "6x64",
                                      .k_block = 1024,
                                      .finishes_float = true,
                                      .fetches_input = true,
+                                     .takes_lines = true,
                                      .block = block,
                                      .gemv = gemv};
 

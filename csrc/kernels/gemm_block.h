@@ -35,13 +35,17 @@ struct FloatFinish {
   int64_t cols = kPanelColumns;
 };
 
-// c[r][j] (+)= sum over 4 * quads values of k of a[r][k] * b[k][j], for one
+// c[r][j] (+)= sum over lines * 4 * quads values of k of a[r][k] * b[k][j], for one
 // panel and a range of k. The values of `a` behind the real k meet zero weights.
 struct GemmBlock {
-  const uint8_t* a = nullptr;        // [rows][4 * quads], elements contiguous
-  int64_t a_stride = 0;              // bytes
-  const int8_t* b = nullptr;         // inside a panel, at the first k of the range
-  int64_t quads = 0;                 // multiple of GemmKernels::quad_multiple
+  const uint8_t* a = nullptr;  // [rows][4 * quads], elements contiguous
+  int64_t a_stride = 0;        // bytes
+  const int8_t* b = nullptr;   // inside a panel, at the first k of the range
+  int64_t quads = 0;           // multiple of GemmKernels::quad_multiple
+  // So many ranges of k one after the other, of `quads` each: those of `b` lie together,
+  // those of `a` line_stride bytes apart. More than 1 only if GemmKernels::takes_lines.
+  int64_t lines = 1;
+  int64_t line_stride = 0;
   int32_t* c = nullptr;              // [rows][64]; see GemmKernels::row_multiple
   int64_t c_stride = kPanelColumns;  // elements
   int64_t rows = 0;
@@ -92,6 +96,7 @@ struct GemmKernels {
   int64_t k_block = 0;
   bool finishes_float = false;  // `block` takes GemmBlock::finish
   bool fetches_input = false;   // and GemmBlock::input
+  bool takes_lines = false;     // and GemmBlock::lines
   void (*block)(const GemmBlock& g) = nullptr;
   void (*gemv)(const GemvRange& g) = nullptr;
   // Called by each thread around its calls of `block`; may be null.

@@ -60,7 +60,6 @@ __all__ = [
     "fuse_conv_bn",
     "fuse_conv_bn_relu",
     "fuse_convtranspose_bn",
-    "fuse_conv_bn_relu",
     "fuse_known_modules",
     "fuse_linear_bn",
     "fuse_modules",

@@ -171,6 +171,17 @@ void DirectConv::multiply_line(const ConvArgs& args, const Image& image, int64_t
         for (int64_t j = 0; j < g.kernel[1]; ++j) {
           const int64_t z = (n * image.size[0] + d * g.stride[0] + i * g.dilation[0]) * image.size[1];
           const int64_t row = (z + h * g.stride[1] + j * g.dilation[1]) * image.size[2] + w * g.stride[2];
+          if (gemm_.takes_lines && taps_ == g.kernel[2]) {
+            // The sums stay in registers from one line of the kernel to the next.
+            b.a = image.data + row * channels_;
+            b.quads = quads;
+            b.lines = g.kernel[1];
+            b.line_stride = g.dilation[1] * image.size[2] * channels_;
+            gemm_.block(b);
+            b.accumulate = true;
+            b.b += b.lines * b.quads * kernels::kQuadBytes;
+            break;
+          }
           for (int64_t t = 0; t < g.kernel[2]; t += taps_) {
             const uint8_t* const a = image.data + (row + t * g.dilation[2]) * channels_;
             for (int64_t q = 0; q < quads; q += gemm_.k_block / 4) {

@@ -60,6 +60,41 @@ struct Case {
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+// The same with k in two or more lines that lie apart in memory, the kernel going through them.
+int64_t mismatches_in_lines(const GemmKernels& gemm, const Case& c, const PackedWeight& packed,
+                            std::vector<int32_t>* tile) {
+  const int64_t quads = round_up(round_up(c.k, 4) / 4, gemm.quad_multiple);
+  int64_t wrong = 0;
+  for (const int64_t lines : {2, 3, 7}) {
+    if (!gemm.takes_lines || quads == 0 || quads % lines != 0) continue;
+    const int64_t part = quads / lines, gap = 4 * part + 36;
+    std::vector<uint8_t> apart(static_cast<size_t>(c.m * lines * gap + 64), 99);
+    for (int64_t r = 0; r < c.m; ++r)
+      for (int64_t i = 0; i < 4 * quads; ++i)
+        apart[static_cast<size_t>((i / (4 * part)) * c.m * gap + r * gap + i % (4 * part))] =
+            c.a[static_cast<size_t>(r * c.stride + i)];
+    for (int64_t p = 0; p < packed.panels(); ++p) {
+      GemmBlock g;
+      g.a = apart.data();
+      g.a_stride = gap;
+      g.b = packed.panel(p);
+      g.quads = part;
+      g.lines = lines;
+      g.line_stride = c.m * gap;
+      g.c = tile->data();
+      g.rows = c.m;
+      gemm.block(g);
+      for (int64_t r = 0; r < c.m; ++r)
+        for (int64_t j = 0; j < kPanelColumns; ++j) {
+          const int64_t column = p * kPanelColumns + j;
+          const int64_t want = column < c.n ? c.expected(r, column) : 0;
+          wrong += (*tile)[static_cast<size_t>(r * kPanelColumns + j)] != want;
+        }
+    }
+  }
+  return wrong;
+}
+
 // Number of wrong accumulators when the case runs in blocks of k_block.
 int64_t mismatches(const GemmKernels& gemm, const Case& c, int64_t k_block) {
   const PackedWeight packed(c.w.data(), c.n, c.k);
@@ -88,6 +123,7 @@ int64_t mismatches(const GemmKernels& gemm, const Case& c, int64_t k_block) {
         wrong += tile[static_cast<size_t>(r * kPanelColumns + j)] != want;
       }
   }
+  wrong += mismatches_in_lines(gemm, c, packed, &tile);
   if (gemm.gemv != nullptr && c.m > 0) {
     std::vector<int32_t> row(static_cast<size_t>(packed.panels() * kPanelColumns), 12345);
     gemm.gemv({.a = c.a.data(),

@@ -110,8 +110,9 @@ def test_names_of_the_package():
     assert quantization.move_exported_model_to_eval is move_exported_model_to_eval
     assert quantization.quantizer.X86InductorQuantizer.__module__.endswith("x86_inductor_quantizer")
     assert all(getattr(quantization, name) is not None for name in quantization.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'prepare_qat_pt2e'"):
-        _ = quantization.prepare_qat_pt2e
+    assert quantization.prepare_qat_pt2e is quantization.quantize_pt2e.prepare_qat_pt2e
+    with pytest.raises(AttributeError, match="no attribute 'prepare_nothing'"):
+        _ = quantization.prepare_nothing
 
 
 def test_published_name_of_lower():
