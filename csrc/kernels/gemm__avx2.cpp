@@ -59,6 +59,6 @@ void block(const GemmBlock& g) { block_of_tiles<16>(g, kTiles); }
 
 extern const GemmKernels kGemmAvx2;
 const GemmKernels kGemmAvx2 = {
-    .name = "4x16", .row_unit = 4, .row_block = 12, .k_block = 256, .block = block};
+    .name = "4x16", .row_unit = 4, .row_block = 12, .k_block = 256, .takes_lines = true, .block = block};
 
 }  // namespace tae::kernels

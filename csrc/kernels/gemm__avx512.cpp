@@ -70,6 +70,6 @@ void block(const GemmBlock& g) { block_of_tiles<64>(g, kTiles); }
 
 extern const GemmKernels kGemmAvx512;
 const GemmKernels kGemmAvx512 = {
-    .name = "4x64", .row_unit = 4, .row_block = 12, .k_block = 1024, .block = block};
+    .name = "4x64", .row_unit = 4, .row_block = 12, .k_block = 1024, .takes_lines = true, .block = block};
 
 }  // namespace tae::kernels

@@ -39,27 +39,30 @@ inline __attribute__((always_inline)) void store(const Row& row, int32_t* c, boo
 }
 
 template <int kRows>
-void tile(const uint8_t* a, int64_t a_stride, const int8_t* b, int64_t quads, int32_t* c, int64_t c_stride,
-          bool accumulate) {
+void tile(TileRows rows, const int8_t* b, int32_t* c, int64_t c_stride, bool accumulate) {
   const __m256i zero = _mm256_setzero_si256();
   const Row zeros = {zero, zero, zero, zero};
   Row r0 = zeros, r1 = zeros, r2 = zeros;
   // Rows that the tile lacks repeat row 0 and are optimized away.
-  const int64_t second = kRows > 1 ? a_stride : 0;
-  const int64_t third = kRows > 2 ? 2 * a_stride : 0;
-  for (int64_t q = 0; q < quads; ++q) {
-    const __m256i x0 = broadcast(a), x1 = broadcast(a + second), x2 = broadcast(a + third);
-    const auto column = [&](__m256i& s0, __m256i& s1, __m256i& s2, __m256i w) __attribute__((always_inline)) {
-      dot(s0, x0, w);
-      if constexpr (kRows > 1) dot(s1, x1, w);
-      if constexpr (kRows > 2) dot(s2, x2, w);
-    };
-    column(r0.c0, r1.c0, r2.c0, load(b));
-    column(r0.c1, r1.c1, r2.c1, load(b + 32));
-    column(r0.c2, r1.c2, r2.c2, load(b + 64));
-    column(r0.c3, r1.c3, r2.c3, load(b + 96));
-    a += 4;
-    b += kQuadBytes;
+  const int64_t second = kRows > 1 ? rows.a_stride : 0;
+  const int64_t third = kRows > 2 ? 2 * rows.a_stride : 0;
+  for (int64_t line = 0; line < rows.lines; ++line) {
+    const uint8_t* a = rows.a + line * rows.line_stride;
+    for (int64_t q = 0; q < rows.quads; ++q) {
+      const __m256i x0 = broadcast(a), x1 = broadcast(a + second), x2 = broadcast(a + third);
+      const auto column = [&](__m256i& s0, __m256i& s1, __m256i& s2, __m256i w)
+                              __attribute__((always_inline)) {
+                                dot(s0, x0, w);
+                                if constexpr (kRows > 1) dot(s1, x1, w);
+                                if constexpr (kRows > 2) dot(s2, x2, w);
+                              };
+      column(r0.c0, r1.c0, r2.c0, load(b));
+      column(r0.c1, r1.c1, r2.c1, load(b + 32));
+      column(r0.c2, r1.c2, r2.c2, load(b + 64));
+      column(r0.c3, r1.c3, r2.c3, load(b + 96));
+      a += 4;
+      b += kQuadBytes;
+    }
   }
   store(r0, c, accumulate);
   if constexpr (kRows > 1) store(r1, c + c_stride, accumulate);
@@ -74,6 +77,6 @@ void block(const GemmBlock& g) { block_of_tiles<32>(g, kTiles); }
 
 extern const GemmKernels kGemmAvxVnni;
 const GemmKernels kGemmAvxVnni = {
-    .name = "3x32", .row_unit = 3, .row_block = 12, .k_block = 512, .block = block};
+    .name = "3x32", .row_unit = 3, .row_block = 12, .k_block = 512, .takes_lines = true, .block = block};
 
 }  // namespace tae::kernels

@@ -27,6 +27,7 @@ using kernels::PackedWeight;
 // A block of rows ends with the line: shorter lines leave register tiles half empty.
 constexpr int64_t kShortestLine = 24;
 constexpr int64_t kMostCopiedBytes = 64 << 20;
+constexpr int64_t kMostLineBlocks = 4;
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -160,6 +161,9 @@ void DirectConv::multiply_line(const ConvArgs& args, const Image& image, int64_t
   const int64_t n = line / (args.output_size[1] * args.output_size[0]);
   const EpilogueParams epilogue = output_.params(*weight_, args);
   const int64_t quads = taps_ * channels_ / 4;
+  // More k than this would be read from L2 by every tile of a block.
+  const bool in_lines =
+      gemm_.takes_lines && taps_ == g.kernel[2] && g.kernel[1] * quads <= kMostLineBlocks * gemm_.k_block / 4;
   for (int64_t panel = first_panel; panel < last_panel; ++panel)
     for (int64_t w = 0; w < width; w += gemm_.row_block) {
       GemmBlock b;
@@ -171,7 +175,7 @@ void DirectConv::multiply_line(const ConvArgs& args, const Image& image, int64_t
         for (int64_t j = 0; j < g.kernel[1]; ++j) {
           const int64_t z = (n * image.size[0] + d * g.stride[0] + i * g.dilation[0]) * image.size[1];
           const int64_t row = (z + h * g.stride[1] + j * g.dilation[1]) * image.size[2] + w * g.stride[2];
-          if (gemm_.takes_lines && taps_ == g.kernel[2]) {
+          if (in_lines) {
             // The sums stay in registers from one line of the kernel to the next.
             b.a = image.data + row * channels_;
             b.quads = quads;
