@@ -33,6 +33,12 @@ constexpr int64_t kMostDepthwiseColumns = 8;
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t value, int64_t multiple) { return ceil_div(value, multiple) * multiple; }
 
+// Whether threads that take whole blocks have shares that differ by more than a tenth.
+bool uneven(int64_t count, int64_t block, int64_t team) {
+  const int64_t most = std::min(count, ceil_div(ceil_div(count, block), team) * block);
+  return most * team * 10 > count * 11;
+}
+
 class GatherConv final : public NativeConv {
  public:
   GatherConv(const ConvProblem& p, Isa isa, PackedWeightPtr whole)
@@ -187,10 +193,18 @@ void GatherConv::run(const ConvArgs& args) const {
   const int64_t most =
       std::max(gemm_.row_block, kGatherBytes / row_bytes() / gemm_.row_unit * gemm_.row_unit);
   const int64_t share = round_up(ceil_div(args.m, team), gemm_.row_unit);
-  const int64_t block = std::min(share, most);
-  const int64_t blocks = ceil_div(args.m, block);
+  int64_t block = std::min(share, most);
+  int64_t blocks = ceil_div(args.m, block);
   // Fewer rows than threads have use for: the columns are shared too.
-  const int64_t column_tasks = blocks * geometry_.groups < team ? std::min<int64_t>(panels, team) : 1;
+  int64_t column_tasks = blocks * geometry_.groups < team ? std::min<int64_t>(panels, team) : 1;
+  // Blocks of rows that keep one thread longer than the others, as 30 and 19 of 49 rows do:
+  // the columns are shared instead, and each thread gathers all rows.
+  if (column_tasks == 1 && geometry_.groups == 1 && args.m <= most && uneven(args.m, block, team) &&
+      !uneven(panels, 1, team)) {
+    block = args.m;
+    blocks = 1;
+    column_tasks = team;
+  }
   const int64_t tile_bytes = round_up(gemm_.row_block, gemm_.row_multiple) * kPanelColumns * 4;
   const int64_t param_bytes = round_up(block * static_cast<int64_t>(sizeof(RowParams)), 64);
   const int64_t rows_bytes = round_up(block, std::max(gemm_.row_multiple, gemm_.row_block)) * row_bytes();
