@@ -431,6 +431,11 @@ def test_an_error_leaves_the_model_as_it_was():
     with pytest.raises(ValueError, match=r"convert: 'module\.1': weight must be finite, got an infinity"):
         convert(observed, inplace=True)
     assert type(observed.module[0]) is nn.Linear and type(observed.quant) is QuantStub
+    counts = [len(m._forward_hooks) for m in (observed.quant, *observed.module)]
+    assert counts == [1, 1, 1]  # they observe as before
+    observed.module[1].weight.data[0, 0] = 0.0
+    observed(torch.randn(4, 6) * 10)
+    assert convert(observed).module[0].scale > 0
 
 
 DYNAMIC = tq.default_dynamic_qconfig

@@ -18,7 +18,11 @@ from torch_ao_ext.quantization._edges import (
     has_edges,
     join_edges,
 )
-from torch_ao_ext.quantization._hooks import move_hooks, settle_weight_hooks
+from torch_ao_ext.quantization._hooks import (
+    hooks_restored_on_error,
+    move_hooks,
+    settle_weight_hooks,
+)
 from torch_ao_ext.quantization._own_types import is_fused, own_type
 from torch_ao_ext.quantization._prepare import (
     _observe,
@@ -233,11 +237,12 @@ def convert(
     model = module if inplace else copied("convert", module)
     conversion = _Conversion(table, custom, use_precomputed_fake_quant)
     edges = has_edges(model)
-    result = conversion.visit(model, "")
-    if conversion.silent:
+    with hooks_restored_on_error(list(model.modules())):
+        result = conversion.visit(model, "")
         names = ", ".join(repr(name) for name in conversion.silent[:10])
-        if conversion.heard == 0:
+        if conversion.silent and conversion.heard == 0:
             raise ValueError(f"convert: no observer saw data; run batches after prepare (modules {names})")
+    if conversion.silent:
         warnings.warn(f"convert: stay float, no data came to them: {names}", UserWarning, stacklevel=2)
     for parent, key, new in conversion.places:
         parent._modules[key] = new

@@ -1,11 +1,13 @@
 """Hooks of modules that are replaced by others."""
 
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-__all__ = ["POST_HOOKS", "PRE_HOOKS", "move_hooks", "settle_weight_hooks"]
+__all__ = ["POST_HOOKS", "PRE_HOOKS", "hooks_restored_on_error", "move_hooks", "settle_weight_hooks"]
 
 PRE_HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
 POST_HOOKS = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called")
@@ -41,6 +43,24 @@ def move_hooks(
         moved.update(getattr(target, kind))
         target.__dict__[kind] = moved
         source.__dict__[kind] = OrderedDict()
+
+
+@contextmanager
+def hooks_restored_on_error(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """What was moved inside is back in its place when an error leaves the block."""
+    before = [
+        (module, kind, hooks := getattr(module, kind), list(hooks.items()))
+        for module in modules
+        for kind in PRE_HOOKS + POST_HOOKS
+    ]
+    try:
+        yield
+    except BaseException:
+        for module, kind, hooks, items in before:
+            hooks.clear()
+            hooks.update(items)
+            module.__dict__[kind] = hooks
+        raise
 
 
 def settle_weight_hooks(module: nn.Module) -> set[int]:

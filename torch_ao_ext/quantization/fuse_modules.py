@@ -1,14 +1,18 @@
 """Fuses named layers of a model, in the order in which the data passes them."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from torch_ao_ext.quantization._copy import copied
-from torch_ao_ext.quantization._hooks import POST_HOOKS, PRE_HOOKS, move_hooks
+from torch_ao_ext.quantization._hooks import (
+    POST_HOOKS,
+    PRE_HOOKS,
+    hooks_restored_on_error,
+    move_hooks,
+)
 from torch_ao_ext.quantization.fuser_method_mappings import get_fuser_method
 
 __all__ = ["fuse_known_modules", "fuse_modules", "fuse_modules_qat"]
@@ -28,17 +32,6 @@ def _refuse_inner_hooks(layers: list[nn.Module]) -> None:
                     f"last one forward hooks, got {kind.strip('_')} on layer {i} "
                     f"({type(layer).__name__})"
                 )
-
-
-@contextmanager
-def _hooks_restored_on_error(layers: list[nn.Module]) -> Iterator[None]:
-    before = [{kind: getattr(layer, kind) for kind in PRE_HOOKS + POST_HOOKS} for layer in layers]
-    try:
-        yield
-    except BaseException:
-        for layer, hooks in zip(layers, before, strict=True):
-            layer.__dict__.update(hooks)
-        raise
 
 
 def fuse_known_modules(
@@ -125,7 +118,7 @@ def _fuse(
     layers = [_layers(model, names, op) for names in groups]
     # All are fused before the first one takes its place: the model is whole after an error.
     places: list[tuple[str, nn.Module]] = []
-    with _hooks_restored_on_error([layer for group in layers for layer in group]):
+    with hooks_restored_on_error([layer for group in layers for layer in group]):
         for names, group in zip(groups, layers, strict=True):
             try:
                 fused = fuser_func(group, is_qat, config.get("additional_fuser_method_mapping"))
