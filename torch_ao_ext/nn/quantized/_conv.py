@@ -4,13 +4,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.modules.utils import _pair, _single, _triple
 
 from torch_ao_ext.nn.quantized._observed import QuantizedWeight
 from torch_ao_ext.nn.quantized._padding import explicit_padding
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
 
-__all__ = ["ConvBase", "as_tuple"]
+__all__ = ["ConvBase", "Transposed", "as_tuple"]
 
 _TUPLE = {1: _single, 2: _pair, 3: _triple}
 _MODES = ("zeros", "reflect", "replicate", "circular")
@@ -106,3 +107,34 @@ class ConvBase(WeightedModule):
             if getattr(self, name, usual) != usual:
                 text += f", {name}={getattr(self, name)}"
         return f"{text}, bias={self.qbias is not None}"
+
+
+class Transposed:
+    """Put before a `ConvBase` in the bases: arguments in torch's order for transposed layers."""
+
+    _TRANSPOSED = True
+    _CHANNEL_AXIS = 1
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+        output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1,
+        padding_mode: str = "zeros",
+    ) -> None:  # fmt: skip
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        )
+        self.output_padding = as_tuple(output_padding, self._RANK)
+
+    def _set_padding(self) -> None:
+        self._op_padding, self._before = list(self.padding), None
+
+    @classmethod
+    def _arguments(cls, conv: Any) -> dict[str, Any]:
+        return {**super()._arguments(conv), "output_padding": conv.output_padding}
+
+    def _extra_lines(self, x: torch.Tensor, output_size: Any) -> Any:
+        """`output_padding` that gives the wanted spatial sizes."""
+        if output_size is None:
+            return self.output_padding
+        sizes = (self.stride, self.padding, self.kernel_size, self._RANK, self.dilation)
+        return _ConvTransposeNd._output_padding(self, x, output_size, *sizes)

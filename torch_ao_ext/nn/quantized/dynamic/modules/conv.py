@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvTransposeNd
 
-from torch_ao_ext.nn.quantized._conv import ConvBase, as_tuple
+from torch_ao_ext.nn.quantized._conv import ConvBase, Transposed
 from torch_ao_ext.nn.quantized._observed import quantize_weight
 from torch_ao_ext.nn.quantized._padding import pad
 
@@ -131,27 +130,7 @@ class Conv3d(_Conv):
     _OP = ao.conv3d.default
 
 
-class _ConvTranspose(_Conv):
-    _TRANSPOSED = True
-    _CHANNEL_AXIS = 1
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-        output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1,
-        padding_mode: str = "zeros",
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
-        )
-        self.output_padding = as_tuple(output_padding, self._RANK)
-
-    def _set_padding(self) -> None:
-        self._op_padding, self._before = list(self.padding), None
-
-    @classmethod
-    def _arguments(cls, conv: Any) -> dict[str, Any]:
-        return {**super()._arguments(conv), "output_padding": conv.output_padding}
-
+class _ConvTranspose(Transposed, _Conv):
     def forward(self, x: torch.Tensor, output_size: Any = None) -> torch.Tensor:
         """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, same dtype.
 
@@ -160,10 +139,7 @@ class _ConvTranspose(_Conv):
             output_size: wanted spatial sizes, as in torch.
         """
         data, scale, single = self._quantized(x)
-        extra = self.output_padding
-        if output_size is not None:
-            sizes = (self.stride, self.padding, self.kernel_size, self._RANK, self.dilation)
-            extra = _ConvTransposeNd._output_padding(self, data, output_size, *sizes)
+        extra = self._extra_lines(data, output_size)
         b = self._buffers
         y = self._OP(
             data, 1.0, 0, b["qweight"], b["weight_scale"], b["weight_zero_point"], None, 1.0, 0,
