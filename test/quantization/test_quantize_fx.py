@@ -20,7 +20,13 @@ from torch_ao_ext.quantization.fx.custom_config import (
     FuseCustomConfig,
     PrepareCustomConfig,
 )
-from torch_ao_ext.quantization.quantize_fx import convert_fx, fuse_fx, prepare_fx, prepare_qat_fx
+from torch_ao_ext.quantization.quantize_fx import (
+    convert_fx,
+    convert_to_reference_fx,
+    fuse_fx,
+    prepare_fx,
+    prepare_qat_fx,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -395,3 +401,23 @@ def test_training_refusals():
         prepare_qat_fx(nn.Linear(2, 2).eval(), MAPPING, X)
     with pytest.raises(ValueError, match=r"must have a config for training"):
         prepare_qat_fx(nn.Linear(2, 2).train(), MAPPING, X)
+
+
+def test_reference_graph_is_what_convert_fx_starts_from(float_model):
+    observed = prepare_fx(float_model, get_default_qconfig_mapping("onednn"), (images(1)[0],))
+    for batch in images():
+        observed(batch)
+    observed.note = "kept"
+    custom = ConvertCustomConfig().set_preserved_attributes(["note"])
+    graph = convert_to_reference_fx(observed, custom)
+    x = images(1, seed=9)[0]
+    assert graph.note == "kept"
+    assert torch.equal(torch_ao_ext.lower(graph)(x), convert_fx(observed)(x))
+    targets = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    spaces = {target.namespace for target in targets if isinstance(target, torch._ops.OpOverload)}
+    assert "aten" in spaces and torch.ops.aten.conv2d.default in targets
+    int8 = [value for value in graph.state_dict().values() if value.dtype == torch.int8]
+    assert int8 and all(value.dim() in (2, 4) for value in int8)
+    torch.testing.assert_close(torch.export.export(graph, (x,)).module()(x), graph(x))
+    with pytest.raises(ValueError, match="convert_to_reference_fx: argument 'backend_config'"):
+        convert_to_reference_fx(observed, backend_config={})

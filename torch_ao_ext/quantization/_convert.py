@@ -225,7 +225,10 @@ def convert(
     """
     check_model("convert", module)
     if is_reference:
-        raise ValueError("convert: argument 'is_reference' must be False (no such modules), got True")
+        raise ValueError(
+            "convert: argument 'is_reference' must be False, got True; "
+            "quantize_fx.convert_to_reference_fx and convert_pt2e give graphs of float operators"
+        )
     key = "observed_to_quantized_custom_module_class"
     custom = custom_classes("convert", convert_custom_config_dict, key)
     table = get_default_static_quant_module_mappings() if mapping is None else mapping

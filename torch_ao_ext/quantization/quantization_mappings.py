@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULT_FLOAT_TO_QUANTIZED_OPERATOR_MAPPINGS",
     "DEFAULT_MODULE_TO_ACT_POST_PROCESS",
     "DEFAULT_QAT_MODULE_MAPPINGS",
+    "DEFAULT_REFERENCE_STATIC_QUANT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_SPARSE_QUANT_MODULE_MAPPINGS",
     "get_default_compare_output_module_list",
@@ -30,6 +31,7 @@ __all__ = [
     "get_default_qat_module_mappings",
     "get_default_qconfig_propagation_list",
     "get_default_static_quant_module_mappings",
+    "get_default_static_quant_reference_module_mappings",
     "get_default_static_sparse_quant_module_mappings",
     "get_dynamic_quant_module_class",
     "get_embedding_qat_module_mappings",
@@ -117,6 +119,26 @@ DEFAULT_STATIC_QUANT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
     _nniqat.LinearReLU: _nniq.LinearReLU,
 }
 
+_reference = _nnq.reference
+
+DEFAULT_REFERENCE_STATIC_QUANT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
+    stubs.QuantStub: _nnq.Quantize,
+    stubs.DeQuantStub: _nnq.DeQuantize,
+    nn.Linear: _reference.Linear,
+    nn.Conv1d: _reference.Conv1d,
+    nn.Conv2d: _reference.Conv2d,
+    nn.Conv3d: _reference.Conv3d,
+    nn.ConvTranspose1d: _reference.ConvTranspose1d,
+    nn.ConvTranspose2d: _reference.ConvTranspose2d,
+    nn.ConvTranspose3d: _reference.ConvTranspose3d,
+    nn.Embedding: _reference.Embedding,
+    nn.EmbeddingBag: _reference.EmbeddingBag,
+    nn.GRUCell: _reference.GRUCell,
+    nn.LSTMCell: _reference.LSTMCell,
+    nn.RNNCell: _reference.RNNCell,
+    nn.LSTM: _reference.LSTM,
+}
+
 DEFAULT_QAT_MODULE_MAPPINGS: dict[Callable[..., Any], Any] = {
     nn.Conv1d: qat.Conv1d,
     nn.Conv2d: qat.Conv2d,
@@ -172,6 +194,11 @@ def get_default_static_quant_module_mappings() -> dict[Callable[..., Any], Any]:
         'Conv2d'
     """
     return dict(DEFAULT_STATIC_QUANT_MODULE_MAPPINGS)
+
+
+def get_default_static_quant_reference_module_mappings() -> dict[Callable[..., Any], Any]:
+    """A copy of the table of reference modules: float class -> `nn.quantized.reference` class."""
+    return dict(DEFAULT_REFERENCE_STATIC_QUANT_MODULE_MAPPINGS)
 
 
 def get_default_qat_module_mappings() -> dict[Callable[..., Any], Any]:
@@ -231,20 +258,25 @@ def get_embedding_static_quant_module_mappings() -> dict[Callable[..., Any], Any
 def get_static_quant_module_class(
     float_module_class: Callable[..., Any],
     additional_static_quant_mapping: dict[Callable[..., Any], Any] | None = None,
+    is_reference: bool = False,
 ) -> Any:
     """The statically quantized class of a float class.
 
     Args:
         float_module_class: key of the table.
         additional_static_quant_mapping: entries that are looked at first.
+        is_reference: the class in `nn.quantized.reference` instead.
 
     Raises:
         ValueError: no entry.
     """
+    table = DEFAULT_STATIC_QUANT_MODULE_MAPPINGS
+    if is_reference:
+        table = DEFAULT_REFERENCE_STATIC_QUANT_MODULE_MAPPINGS
     return _lookup(
         "get_static_quant_module_class",
         float_module_class,
-        {**DEFAULT_STATIC_QUANT_MODULE_MAPPINGS, **(additional_static_quant_mapping or {})},
+        {**table, **(additional_static_quant_mapping or {})},
     )
 
 

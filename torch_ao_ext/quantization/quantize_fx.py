@@ -5,6 +5,7 @@ values raise with torch.export's own explanation.
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from torch_ao_ext.quantization.quantize_pt2e import (
     prepare_qat_pt2e,
 )
 
-__all__ = ["convert_fx", "fuse_fx", "prepare_fx", "prepare_qat_fx"]
+__all__ = ["convert_fx", "convert_to_reference_fx", "fuse_fx", "prepare_fx", "prepare_qat_fx"]
 
 # Meta of a prepared graph module: its preserved attributes.
 _PRESERVED = "_torch_ao_ext_preserved"
@@ -209,15 +210,61 @@ def convert_fx(
         TypeError: not a graph module.
         ValueError: an observer without data, an argument that is not available.
     """
-    _check_none("convert_fx", "qconfig_mapping", qconfig_mapping)
-    _check_none("convert_fx", "backend_config", backend_config)
-    custom = _config("convert_fx", "convert_custom_config", convert_custom_config, ConvertCustomConfig)
-    lowered = lower(convert_pt2e(graph_module))
+    arguments = (graph_module, convert_custom_config, qconfig_mapping, backend_config)
+    return _convert("convert_fx", *arguments, make=lower)
+
+
+def convert_to_reference_fx(
+    graph_module: fx.GraphModule,
+    convert_custom_config: Any = None,
+    _remove_qconfig: bool = True,
+    qconfig_mapping: Any = None,
+    backend_config: Any = None,
+) -> fx.GraphModule:
+    """Makes the graph that says what the int8 model computes, for other backends.
+
+    Float operators between quantize and dequantize operators, int8 weights as constants. It runs
+    (slower than the float model) and exports; `lower` makes the graph of `convert_fx` of it.
+
+    Args:
+        graph_module: see `convert_fx`, as the arguments that follow.
+        convert_custom_config: see `convert_fx`.
+        _remove_qconfig: see `convert_fx`.
+        qconfig_mapping: see `convert_fx`.
+        backend_config: see `convert_fx`.
+
+    Raises:
+        TypeError: not a graph module.
+        ValueError: as `convert_fx`.
+
+    Example:
+        >>> import torch
+        >>> from torch_ao_ext.quantization import get_default_qconfig_mapping
+        >>> from torch_ao_ext.quantization.quantize_fx import convert_to_reference_fx, prepare_fx
+        >>> x, model = torch.randn(2, 8), torch.nn.Linear(8, 4).eval()
+        >>> observed = prepare_fx(model, get_default_qconfig_mapping("onednn"), (x,))
+        >>> _ = observed(x)
+        >>> graph = convert_to_reference_fx(observed)
+        >>> [n.target.overloadpacket._qualified_op_name for n in graph.graph.nodes if "linear" in n.name]
+        ['aten::linear']
+    """
+    arguments = (graph_module, convert_custom_config, qconfig_mapping, backend_config)
+    return _convert("convert_to_reference_fx", *arguments, make=lambda graph: graph)
+
+
+def _convert(
+    op: str, graph_module: Any, convert_custom_config: Any, qconfig_mapping: Any, backend_config: Any,
+    make: Callable[[fx.GraphModule], fx.GraphModule],
+) -> fx.GraphModule:  # fmt: skip
+    _check_none(op, "qconfig_mapping", qconfig_mapping)
+    _check_none(op, "backend_config", backend_config)
+    custom = _config(op, "convert_custom_config", convert_custom_config, ConvertCustomConfig)
+    result = make(convert_pt2e(graph_module))
     kept = {**graph_module.meta.get(_PRESERVED, {})}
-    kept |= _attributes("convert_fx", graph_module, custom.preserved_attributes)
+    kept |= _attributes(op, graph_module, custom.preserved_attributes)
     for name, value in kept.items():
-        setattr(lowered, name, value)
-    return lowered
+        setattr(result, name, value)
+    return result
 
 
 def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: Any = None) -> fx.GraphModule:

@@ -8,6 +8,7 @@ from torch import nn
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._conv import ConvBase, Transposed
 from torch_ao_ext.nn.quantized._padding import pad
+from torch_ao_ext.nn.quantized._reference import reference_layer, reference_weight
 from torch_ao_ext.nn.quantized._static import (
     QuantizedOutput,
     integers,
@@ -100,6 +101,26 @@ class _Conv(QuantizedOutput, ConvBase):
         new._set_weight(conv, weight)
         new.set_output(scale, point, dtype)
         return new.train(mod.training)
+
+    @classmethod
+    def from_reference(cls, ref: nn.Module, output_scale: float, output_zero_point: int) -> "_Conv":
+        """Quantized copy of a reference layer.
+
+        Args:
+            ref: layer of `nn.quantized.reference` with a qint8 weight; for a class with an
+                activation, its container in `nn.intrinsic`.
+            output_scale: real units per step of the output, which is quint8.
+            output_zero_point: the integer of real 0.
+
+        Raises:
+            ValueError: another type, a weight of another dtype or axis.
+        """
+        conv = reference_layer(cls.__name__, ref, cls._FLOAT, held=bool(cls._POST_OPS))
+        new = cls(**cls._arguments(conv))
+        weight = reference_weight(cls.__name__, conv, cls._CHANNEL_AXIS)
+        new._set_state(weight, conv.bias)
+        new.set_output(output_scale, output_zero_point, torch.uint8)
+        return new.train(ref.training)
 
     def _get_name(self) -> str:
         return f"Quantized{type(self).__name__}"

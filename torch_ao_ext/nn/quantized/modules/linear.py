@@ -5,6 +5,7 @@ from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._observed import INT8
+from torch_ao_ext.nn.quantized._reference import reference_layer, reference_weight
 from torch_ao_ext.nn.quantized._static import (
     QuantizedOutput,
     integers,
@@ -99,6 +100,27 @@ class Linear(QuantizedOutput, WeightedModule):
         new.set_output(scale, point, dtype)
         new._read_activation(mod)
         return new.train(mod.training)
+
+    @classmethod
+    def from_reference(cls, ref: nn.Module, output_scale: float, output_zero_point: int) -> "Linear":
+        """Quantized copy of a reference layer.
+
+        Args:
+            ref: layer of `nn.quantized.reference` with a qint8 weight; for a class with an
+                activation, its container in `nn.intrinsic`.
+            output_scale: real units per step of the output, which is quint8.
+            output_zero_point: the integer of real 0.
+
+        Raises:
+            ValueError: another type, a weight of another dtype or axis.
+        """
+        linear = reference_layer(cls.__name__, ref, nn.Linear, held=bool(cls._POST_OPS))
+        new = cls._make(linear)
+        weight = reference_weight(cls.__name__, linear, cls._CHANNEL_AXIS)
+        new._set_state(weight, linear.bias)
+        new.set_output(output_scale, output_zero_point, torch.uint8)
+        new._read_activation(ref)
+        return new.train(ref.training)
 
     @classmethod
     def _make(cls, linear: nn.Linear) -> "Linear":

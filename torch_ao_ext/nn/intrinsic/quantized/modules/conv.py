@@ -51,19 +51,33 @@ class ConvAdd2d(Conv2d):
         return self._run(x, extra)
 
     @classmethod
+    def _check_container(cls, converter: str, mod: nn.Module) -> None:
+        for name, rule in (("add", _is_add), ("relu", _is_relu)):
+            if hasattr(mod, name) and not rule(getattr(mod, name)):
+                raise ValueError(
+                    f"{cls.__name__}.{converter}: '{name}' of argument 'mod' must be torch's {name}, got "
+                    f"{getattr(mod, name)!r}"
+                )
+
+    @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
         """Of a container of this name whose `add` is a sum.
 
         Raises:
             ValueError: `add` or `relu` is something else; or as `Conv2d.from_float`.
         """
-        for name, rule in (("add", _is_add), ("relu", _is_relu)):
-            if hasattr(mod, name) and not rule(getattr(mod, name)):
-                raise ValueError(
-                    f"{cls.__name__}.from_float: '{name}' of argument 'mod' must be torch's {name}, got "
-                    f"{getattr(mod, name)!r}"
-                )
+        cls._check_container("from_float", mod)
         return super().from_float(mod, use_precomputed_fake_quant)
+
+    @classmethod
+    def from_reference(cls, ref: nn.Module, output_scale: float, output_zero_point: int) -> Any:
+        """Of a container of this name that holds a reference layer and whose `add` is a sum.
+
+        Raises:
+            ValueError: `add` or `relu` is something else; or as `Conv2d.from_reference`.
+        """
+        cls._check_container("from_reference", ref)
+        return super().from_reference(ref, output_scale, output_zero_point)
 
 
 class ConvAddReLU2d(ConvAdd2d):

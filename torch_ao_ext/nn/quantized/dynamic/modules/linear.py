@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext.nn.quantized._observed import INT8, QuantizedWeight, quantize_weight
+from torch_ao_ext.nn.quantized._reference import reference_layer, reference_weight
 from torch_ao_ext.nn.quantized._weighted import FORMAT_VERSION, WeightedModule
 
 __all__ = ["DynamicQuant", "Linear"]
@@ -189,6 +190,21 @@ class Linear(WeightedModule):
         return cls._from_parts(
             quantize_weight(weight, qconfig), mod.bias, _dynamic_quant_of(qconfig)
         )
+
+    @classmethod
+    def from_reference(cls, ref: nn.Module) -> "Linear":
+        """Quantized copy of a reference layer; the input is quantized by the default rule.
+
+        Args:
+            ref: `nn.quantized.reference.Linear` with a qint8 weight; for a class with an
+                activation, its container in `nn.intrinsic`.
+
+        Raises:
+            ValueError: another type, a weight of another dtype or axis.
+        """
+        linear = reference_layer(cls.__name__, ref, nn.Linear, held=bool(cls._POST_OP))
+        weight = reference_weight(cls.__name__, linear, cls._CHANNEL_AXIS)
+        return cls._from_parts(weight, linear.bias, DynamicQuant())
 
     @classmethod
     def _from_parts(
