@@ -32,14 +32,6 @@ MODULES = [
     "quantization.quantize", "quantization.stubs", "pruning",
 ]  # fmt: skip
 
-# TorchScript mode, deprecated dict forms, reference modules, a type alias.
-LATER = {
-    "ObserverOrFakeQuantize", "QConfigDynamic", "convert_dynamic_jit", "convert_jit", "fuse_conv_bn_jit",
-    "get_default_qat_qconfig_dict", "get_default_qconfig_dict",
-    "get_default_static_quant_reference_module_mappings", "prepare_dynamic_jit", "prepare_jit",
-    "quantize_dynamic_jit", "quantize_jit", "script_qconfig", "script_qconfig_dict",
-}  # fmt: skip
-
 
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_have_the_public_names_of_torch_ao(name):
@@ -47,11 +39,6 @@ def test_modules_have_the_public_names_of_torch_ao(name):
     mine = importlib.import_module(f"torch_ao_ext.{name}")
     names = getattr(theirs, "__all__", None) or [n for n in vars(theirs) if n[0].isalpha() and n[0].isupper()]
     assert [n for n in names if not hasattr(mine, n)] == []
-
-
-def test_names_of_the_package():
-    theirs = importlib.import_module("torch.ao.quantization")
-    assert {n for n in theirs.__all__ if not hasattr(tq, n)} == LATER
 
 
 def test_granularities_against_torch_ao():

@@ -124,3 +124,34 @@ def test_mappings_pickle():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("backend", ["x86", "onednn", "fbgemm", "qnnpack"])
+@pytest.mark.parametrize("name", ["get_default_qconfig_dict", "get_default_qat_qconfig_dict"])
+def test_older_dicts(name, backend):
+    mine = getattr(q, name)(backend)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = getattr(peer(), name)(backend)
+    assert_same_qconfig(mine[""], theirs[""])
+    assert {key: len(value) for key, value in mine.items() if key} == {
+        key: len(value) for key, value in theirs.items() if key
+    }
+    make = qconfig_mapping.get_default_qat_qconfig_mapping
+    if "qat" not in name:
+        make = qconfig_mapping.get_default_qconfig_mapping
+    again = q.QConfigMapping.from_dict(mine)
+    assert q.qconfig_equals(again.global_qconfig, make(backend).global_qconfig)
+
+
+def test_older_dynamic_qconfig():
+    observer = q.default_dynamic_quant_observer
+    config = q.QConfigDynamic(activation=observer, weight=q.default_weight_observer)
+    model = nn.Sequential(nn.Linear(8, 4)).eval()
+    plain = q.quantize_dynamic(model, {nn.Linear: q.default_dynamic_qconfig})
+    x = torch.randn(3, 8)
+    assert torch.equal(q.quantize_dynamic(model, {nn.Linear: config})(x), plain(x))
+    assert q.QConfigDynamic().weight is nn.Identity
+    assert q.qconfig_equals(pickle.loads(pickle.dumps(config)), config)
+    with pytest.raises(ValueError, match="QConfigDynamic: argument 'weight'"):
+        q.QConfigDynamic(weight=q.MinMaxObserver())

@@ -36,6 +36,8 @@ from torch_ao_ext.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
 from torch_ao_ext.quantization.utils import MatchAllNode, Pattern, get_combined_dict
 from torch_ao_ext.quantization.weight_only import quantize_weight_only
 
+ObserverOrFakeQuantize = ObserverBase | FakeQuantizeBase  # noqa: F405
+
 if TYPE_CHECKING:
     from torch_ao_ext.quantization.pt2e import (
         allow_exported_model_train_eval,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DeQuantStub",
     "MatchAllNode",
+    "ObserverOrFakeQuantize",
     "Pattern",
     "QuantStub",
     "QuantType",
@@ -80,7 +83,6 @@ __all__ = [
     *_qconfig_mapping_names,
     *_quantize_names,
 ]
-
 
 
 def default_eval_fn(model: Any, calib_data: Any) -> None:

@@ -55,6 +55,7 @@ from torch_ao_ext.quantization.observer._base import _QINT8, _QUINT8
 __all__ = [
     "QConfig",
     "QConfigAny",
+    "QConfigDynamic",
     "default_activation_only_qconfig",
     "default_debug_qconfig",
     "default_dynamic_qat_qconfig",
@@ -78,7 +79,9 @@ __all__ = [
     "float_qparams_weight_only_qconfig",
     "float_qparams_weight_only_qconfig_4bit",
     "get_default_qat_qconfig",
+    "get_default_qat_qconfig_dict",
     "get_default_qconfig",
+    "get_default_qconfig_dict",
     "mse_row_dynamic_qconfig",
     "per_channel_dynamic_qconfig",
     "qconfig_equals",
@@ -111,9 +114,19 @@ class QConfig(namedtuple("QConfig", ["activation", "weight"])):
         for name, value in (("activation", activation), ("weight", weight)):
             if isinstance(value, nn.Module):
                 raise ValueError(
-                    f"QConfig: argument '{name}' must be an observer class or factory, got an "
+                    f"{cls.__name__}: argument '{name}' must be an observer class or factory, got an "
                     f"instance of {type(value).__name__}; use its with_args()"
                 )
+        return super().__new__(cls, activation, weight)
+
+
+class QConfigDynamic(QConfig):
+    """torch.ao's older class for dynamic quantization: a QConfig in which both parts are optional."""
+
+    __slots__ = ()
+
+    def __new__(cls, activation: Any = nn.Identity, weight: Any = nn.Identity) -> "QConfigDynamic":
+        """Refuses observer instances."""
         return super().__new__(cls, activation, weight)
 
 
@@ -283,3 +296,17 @@ def qconfig_equals(q1: QConfigAny, q2: QConfigAny) -> bool:
     if q1 is None or q2 is None:
         return q1 is q2
     return all(_factory_key(a) == _factory_key(b) for a, b in zip(q1, q2, strict=True))
+
+
+def get_default_qconfig_dict(backend: str = "x86", version: int = 0) -> dict[str, Any]:
+    """`get_default_qconfig_mapping(backend, version).to_dict()`, torch.ao's older form of a mapping."""
+    from torch_ao_ext.quantization.qconfig_mapping import get_default_qconfig_mapping  # it imports us
+
+    return get_default_qconfig_mapping(backend, version).to_dict()
+
+
+def get_default_qat_qconfig_dict(backend: str = "x86", version: int = 1) -> dict[str, Any]:
+    """`get_default_qat_qconfig_mapping(backend, version).to_dict()`."""
+    from torch_ao_ext.quantization.qconfig_mapping import get_default_qat_qconfig_mapping  # it imports us
+
+    return get_default_qat_qconfig_mapping(backend, version).to_dict()

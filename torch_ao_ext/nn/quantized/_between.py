@@ -9,7 +9,7 @@ from torch_ao_ext._quantized_functions import quantize_per_tensor
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
 
-__all__ = ["ThroughFloat"]
+__all__ = ["ByFeatures", "ThroughFloat"]
 
 
 class ThroughFloat(QuantizedOutput):
@@ -64,3 +64,22 @@ class ThroughFloat(QuantizedOutput):
         """Of the float module, and the output qparams."""
         own = super().extra_repr()
         return f"{own}, {self._output_repr()}" if own else self._output_repr()
+
+
+class ByFeatures(ThroughFloat):
+    """Instance and batch norms: the same arguments, statistics in buffers."""
+
+    def __init__(
+        self, num_features: int, scale: float = 1.0, zero_point: int = 0, eps: float = 1e-5,
+        momentum: float | None = 0.1, affine: bool = True, track_running_stats: bool = True,
+        dtype: torch.dtype = torch.uint8,
+    ) -> None:  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+        self.set_output(scale, zero_point, dtype)
+        self.eval()
+
+    @classmethod
+    def _arguments(cls, mod: Any) -> dict[str, Any]:
+        mod = mod[0] if isinstance(mod, nn.Sequential) else mod
+        names = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+        return {name: getattr(mod, name) for name in names}

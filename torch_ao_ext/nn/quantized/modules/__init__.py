@@ -10,6 +10,7 @@ from torch_ao_ext.nn.quantized.modules.activation import (
     Softmax,
 )
 from torch_ao_ext.nn.quantized.modules.attention import MultiheadAttention
+from torch_ao_ext.nn.quantized.modules.batchnorm import BatchNorm2d, BatchNorm3d
 from torch_ao_ext.nn.quantized.modules.conv import (
     Conv1d,
     Conv2d,
@@ -28,8 +29,6 @@ from torch_ao_ext.nn.quantized.modules.functional_modules import (
 from torch_ao_ext.nn.quantized.modules.linear import Linear
 from torch_ao_ext.nn.quantized.modules.linear_weight_only import LinearWeightOnly
 from torch_ao_ext.nn.quantized.modules.normalization import (
-    BatchNorm2d,
-    BatchNorm3d,
     GroupNorm,
     InstanceNorm1d,
     InstanceNorm2d,

@@ -8,8 +8,9 @@ from torch import nn
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._between import ThroughFloat
 from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
+from torch_ao_ext.nn.quantized.modules.attention import MultiheadAttention
 
-__all__ = ["ELU", "Hardswish", "LeakyReLU", "PReLU", "ReLU6", "Sigmoid", "Softmax"]
+__all__ = ["ELU", "Hardswish", "LeakyReLU", "MultiheadAttention", "PReLU", "ReLU6", "Sigmoid", "Softmax"]
 
 _requantize = torch.ops.torch_ao.requantize.default
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from torch_ao_ext.nn import intrinsic, qat
-from torch_ao_ext.nn.intrinsic.qat.modules._bn import BatchNormInside
+from torch_ao_ext.nn.intrinsic.qat.modules._bn import BatchNormInside, freeze_bn_stats, update_bn_stats
 from torch_ao_ext.nn.qat.modules.conv import CONV_ARGUMENTS
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "ConvReLU1d",
     "ConvReLU2d",
     "ConvReLU3d",
+    "freeze_bn_stats",
+    "update_bn_stats",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Linear layers with batch norm or ReLU, with a fake-quantized weight."""
+"""Linear layer with batch norm, with a fake-quantized weight."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torch_ao_ext.nn import intrinsic, qat
+from torch_ao_ext.nn import intrinsic
 from torch_ao_ext.nn.intrinsic.qat.modules._bn import BatchNormInside
 
-__all__ = ["LinearBn1d", "LinearReLU"]
+__all__ = ["LinearBn1d"]
 
 
 class LinearBn1d(BatchNormInside, nn.Linear):
@@ -53,17 +53,3 @@ class LinearBn1d(BatchNormInside, nn.Linear):
     def to_float(self) -> nn.Module:
         """The linear layer with the batch norm folded in by running statistics."""
         return self._folded()
-
-
-class LinearReLU(qat.Linear):
-    """Linear layer with a fake-quantized weight, and ReLU; arguments of `nn.qat.Linear`."""
-
-    _FLOAT_MODULE = intrinsic.LinearReLU
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[*, K]` -> `[*, N]`."""
-        return F.relu(super().forward(x))
-
-    def to_float(self) -> nn.Module:
-        """The container of float layers."""
-        return intrinsic.LinearReLU(self._float_product(), nn.ReLU())

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from torch_ao_ext.nn.quantized.modules.normalization import BatchNorm2d, BatchNorm3d
+from torch_ao_ext.nn.quantized.modules.batchnorm import BatchNorm2d, BatchNorm3d
 
 __all__ = ["BNReLU2d", "BNReLU3d"]
 

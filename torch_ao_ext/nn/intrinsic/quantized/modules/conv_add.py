@@ -1,4 +1,4 @@
-"""Convolutions with a ReLU or a residual sum inside the operator."""
+"""Convolutions with a residual sum inside the operator."""
 
 from typing import Any
 
@@ -6,27 +6,9 @@ import torch
 from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized.modules.conv import Conv1d, Conv2d, Conv3d
+from torch_ao_ext.nn.quantized.modules.conv import Conv2d
 
-__all__ = ["ConvAdd2d", "ConvAddReLU2d", "ConvReLU1d", "ConvReLU2d", "ConvReLU3d"]
-
-
-class ConvReLU1d(Conv1d):
-    """y = quantize(max(0, conv1d(x, W) + b)); see `nn.quantized.Conv1d`."""
-
-    _POST_OPS = "relu"
-
-
-class ConvReLU2d(Conv2d):
-    """y = quantize(max(0, conv2d(x, W) + b)); see `nn.quantized.Conv2d`."""
-
-    _POST_OPS = "relu"
-
-
-class ConvReLU3d(Conv3d):
-    """y = quantize(max(0, conv3d(x, W) + b)); see `nn.quantized.Conv3d`."""
-
-    _POST_OPS = "relu"
+__all__ = ["ConvAdd2d", "ConvAddReLU2d"]
 
 
 class ConvAdd2d(Conv2d):
