@@ -243,6 +243,19 @@ def test_dynamic_layer_of_reference_layer():
     assert (int8(x) - ref(x)).norm() < 0.01 * ref(x).norm()
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_table_of_reference_layer(kind, bits):
+    layer = kind(10, 8, **({"mode": "sum"} if kind is nn.EmbeddingBag else {}))
+    name = "float_qparams_weight_only_qconfig" + ("_4bit" if bits == 4 else "")
+    layer.qconfig = getattr(tq, name)
+    ref = getattr(reference, kind.__name__).from_float(layer)
+    table = getattr(quantized, kind.__name__).from_reference(ref)
+    assert table.bits == bits
+    # Scales below 8 bits are float16.
+    torch.testing.assert_close(table(TOKENS), ref(TOKENS), rtol=2e-3, atol=1e-6 if bits == 8 else 5e-3)
+
+
 def test_tables():
     table = tq.get_default_static_quant_reference_module_mappings()
     import torch.ao.quantization.quantization_mappings as other

@@ -10,9 +10,32 @@ from torch_ao_ext.nn.quantized._observed import QuantizedWeight
 from torch_ao_ext.nn.quantized._state import keep_dtypes, state_refusal
 from torch_ao_ext.nn.quantized._weight import check_finite
 
-__all__ = ["FORMAT_VERSION", "WeightedModule"]
+__all__ = ["FORMAT_VERSION", "WeightedModule", "weight_of_tensor"]
 
 FORMAT_VERSION = 1
+
+
+def weight_of_tensor(w: Any, axis: int) -> QuantizedWeight:
+    """Integers and qparams of a quantized tensor, ours or torch's own.
+
+    Args:
+        w: has `int_repr()` and `qscheme()`.
+        axis: of the output channels; 0 is right, too.
+
+    Raises:
+        ValueError: quantized along another axis.
+    """
+    if w.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        scale = torch.tensor([w.q_scale()], dtype=torch.float32)
+        point = torch.tensor([w.q_zero_point()], dtype=torch.int32)
+    else:
+        if w.q_per_channel_axis() not in (0, axis):
+            raise ValueError(
+                f"must be quantized along axis {axis}, got axis {w.q_per_channel_axis()}"
+            )
+        scale = w.q_per_channel_scales().to(torch.float32)
+        point = w.q_per_channel_zero_points().to(torch.int32)
+    return QuantizedWeight(w.int_repr(), scale, point if bool(point.any()) else None)
 
 
 class WeightedModule(nn.Module):
@@ -61,19 +84,11 @@ class WeightedModule(nn.Module):
         Raises:
             ValueError: wrong shape or dtype.
         """
-        data = w.int_repr()
-        if w.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-            scale = torch.tensor([w.q_scale()], dtype=torch.float32)
-            point = torch.tensor([w.q_zero_point()], dtype=torch.int32)
-        else:
-            if w.q_per_channel_axis() not in (0, self._CHANNEL_AXIS):
-                raise ValueError(
-                    f"{type(self).__name__}.set_weight_bias: argument 'w' must be quantized along "
-                    f"axis {self._CHANNEL_AXIS}, got axis {w.q_per_channel_axis()}"
-                )
-            scale = w.q_per_channel_scales().to(torch.float32)
-            point = w.q_per_channel_zero_points().to(torch.int32)
-        self._set_state(QuantizedWeight(data, scale, point if bool(point.any()) else None), b)
+        try:
+            weight = weight_of_tensor(w, self._CHANNEL_AXIS)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}.set_weight_bias: argument 'w' {error}") from error
+        self._set_state(weight, b)
 
     def _set_state(self, weight: QuantizedWeight, bias: torch.Tensor | None) -> None:
         shape, channels = tuple(self.qweight.shape), self._channels

@@ -54,6 +54,16 @@ def _clipped(mod: nn.Module) -> torch.Tensor:
     return (weight.float() * factor).to(weight.dtype)
 
 
+def _reference_weight(ref: Any) -> Any:
+    """Ours give plain integers, torch.ao's a quantized tensor."""
+    weight = ref.get_quantized_weight()
+    if not isinstance(weight, torch.Tensor) or weight.is_quantized or weight.dtype != torch.uint8:
+        return weight
+    qparams = (ref.weight_scale.detach(), ref.weight_zero_point.detach())
+    rows = (weight.shape[0],)
+    return QuantizedTensor(weight, *(part.to(torch.float32).reshape(-1).expand(rows) for part in qparams))
+
+
 class Embedding(nn.Module):
     r"""y[i] = scale[r] * code[r] + bias[r] with r = indices[i].
 
@@ -227,12 +237,12 @@ class Embedding(nn.Module):
 
     @classmethod
     def from_reference(cls, ref_embedding: Any) -> "Embedding":
-        """From a reference module (a float module with `get_quantized_weight()`)."""
+        """From a layer of `nn.quantized.reference` (torch.ao's, too) with quint8 or quint4x2 rows."""
         return cls(
             ref_embedding.num_embeddings,
             ref_embedding.embedding_dim,
             ref_embedding.padding_idx,
-            _weight=ref_embedding.get_quantized_weight(),
+            _weight=_reference_weight(ref_embedding),
             dtype=ref_embedding.weight_dtype,
         )
 
@@ -404,12 +414,12 @@ class EmbeddingBag(Embedding):
 
     @classmethod
     def from_reference(cls, ref_embedding: Any) -> "EmbeddingBag":
-        """From a reference module (a float module with `get_quantized_weight()`)."""
+        """From a layer of `nn.quantized.reference` (torch.ao's, too) with quint8 or quint4x2 rows."""
         return cls(
             ref_embedding.num_embeddings,
             ref_embedding.embedding_dim,
             mode=ref_embedding.mode,
-            _weight=ref_embedding.get_quantized_weight(),
+            _weight=_reference_weight(ref_embedding),
             include_last_offset=ref_embedding.include_last_offset,
             dtype=ref_embedding.weight_dtype,
             padding_idx=getattr(ref_embedding, "padding_idx", None),

@@ -1,0 +1,184 @@
+"""Reads what torch.ao has saved: state_dicts of its quantized modules, of any engine.
+
+torch.ao's packed weights unpack to quantized tensors when they are saved; only their integers and qparams
+are read here.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from torch_ao_ext.nn.quantized import Sigmoid, Softmax, _rows
+from torch_ao_ext.nn.quantized._static import QuantizedOutput
+from torch_ao_ext.nn.quantized._weighted import WeightedModule, weight_of_tensor
+from torch_ao_ext.nn.quantized.dynamic.modules.rnn import RNNBase
+from torch_ao_ext.nn.quantized.dynamic.modules.rnn_cells import RNNCellBase
+from torch_ao_ext.nn.quantized.modules.embedding_ops import Embedding
+
+__all__ = ["load_state_dict"]
+
+_PACKED = "_packed_params."
+# Not in torch.ao's state: how an input is quantized, the stored dtype of a result, our format.
+_OWN = ("format_version", "act_quant", "output_dtype", "observed")
+# torch.ao saves no qparams of these: they are fixed.
+_FIXED = (Sigmoid, Softmax)
+
+
+class _Reader:
+    """What is left of a state_dict of torch.ao, and its translation so far."""
+
+    def __init__(self, state_dict: dict[str, Any]) -> None:
+        self.rest = dict(state_dict)
+        self.state: dict[str, Any] = {}
+
+    def take(self, key: str) -> Any:
+        return self.rest.pop(key, None)
+
+    def _put(self, prefix: str, **values: Any) -> None:
+        self.state.update({prefix + key: value for key, value in values.items() if value is not None})
+
+    def _weight_and_bias(self, prefix: str) -> tuple[Any, Any]:
+        self.take(prefix + _PACKED + "dtype")
+        pair = self.take(prefix + _PACKED + "_packed_params")  # version 3 of Linear
+        if pair is not None:
+            return pair
+        for start in (_PACKED, ""):  # version 2; version 1 and convolutions
+            if prefix + start + "weight" in self.rest:
+                return self.take(f"{prefix}{start}weight"), self.take(f"{prefix}{start}bias")
+        return None, None
+
+    def _weighted(self, prefix: str, module: WeightedModule) -> None:
+        weight, bias = self._weight_and_bias(prefix)
+        if weight is None:
+            return
+        _check_quantized(prefix + "weight", weight, torch.qint8)
+        try:
+            found = weight_of_tensor(weight, module._CHANNEL_AXIS)
+        except ValueError as error:
+            raise ValueError(f"load_state_dict: '{prefix}weight' {error}") from error
+        self._put(prefix, qweight=found.data, weight_scale=found.scale, weight_zero_point=found.zero_point)
+        self._put(prefix, qbias=None if bias is None else bias.detach().to(torch.float32))
+
+    def _output(self, prefix: str, module: QuantizedOutput) -> None:
+        scale, point = self.take(prefix + "scale"), self.take(prefix + "zero_point")
+        if scale is None and isinstance(module, _FIXED):
+            scale, point = module._buffers["output_scale"], module._buffers["output_zero_point"]
+        if scale is not None and point is not None:
+            scale, point = torch.as_tensor(scale).reshape(()), torch.as_tensor(point).reshape(())
+            self._put(prefix, output_scale=scale.to(torch.float64), output_zero_point=point.to(torch.int64))
+
+    def _table(self, prefix: str, module: Embedding) -> None:
+        self.take(prefix + _PACKED + "dtype")
+        weight = self.take(prefix + _PACKED + "_packed_weight")
+        if weight is None:
+            return
+        name = f"{prefix}{_PACKED}_packed_weight"
+        _check_quantized(name, weight, *_rows.BITS)
+        bits = _rows.BITS[weight.dtype]
+        try:
+            rows = _rows.rows_of_weight(weight, bits, (module.num_embeddings, module.embedding_dim))
+            table = _rows.fuse_rows(rows, bits)
+        except ValueError as error:
+            raise ValueError(f"load_state_dict: '{name}': {error}") from error
+        self._put(prefix, qweight=table, row_format=torch.tensor([bits, module.embedding_dim, 0]))
+
+    def _recurrent_weight(self, prefix: str, name: str, packed: Any) -> None:
+        weight = packed.unpack()[0]
+        _check_quantized(prefix + name, weight, torch.qint8)
+        found = weight_of_tensor(weight, 0)
+        if found.zero_point is not None:
+            raise ValueError(f"load_state_dict: '{prefix}{name}' must have zero point 0")
+        scale = found.scale.expand(found.data.shape[0]).contiguous()
+        self._put(prefix, **{name: found.data, f"{name}_scale": scale})
+
+    def _layers(self, prefix: str, module: RNNBase) -> None:
+        ends = [end for layer in range(module.num_layers) for end in module._ends(layer)]
+        for k, end in enumerate(ends):
+            key = f"{prefix}_all_weight_values.{k}.param"
+            cell = self.take(key)
+            if cell is None:
+                continue
+            kind, tensors, _, _, packed = cell.__getstate__()[0]
+            if kind != "quantized_dynamic":
+                raise ValueError(f"load_state_dict: '{key}' must have int8 weights, got {kind}")
+            for name, weight in zip(("weight_ih", "weight_hh"), packed, strict=True):
+                self._recurrent_weight(prefix, name + end, weight)
+            if module.bias:
+                b_ih, b_hh = (bias.detach() for bias in tensors)
+                self._put(prefix, **{f"bias_ih{end}": b_ih, f"bias_hh{end}": b_hh})
+
+    def _cell(self, prefix: str) -> None:
+        for side in ("ih", "hh"):
+            packed = self.take(f"{prefix}_packed_weight_{side}")
+            if packed is not None:
+                self._recurrent_weight(prefix, f"weight_{side}", packed)
+                bias = packed.unpack()[1]
+                self._put(prefix, **{f"bias_{side}": None if bias is None else bias.detach()})
+
+    def read(self, name: str, module: nn.Module) -> None:
+        """Translates what belongs to one module."""
+        prefix = f"{name}." if name else ""
+        if isinstance(module, QuantizedOutput):
+            self._output(prefix, module)
+        if isinstance(module, WeightedModule):
+            if not isinstance(module, QuantizedOutput):  # torch.ao derives it from the static layer
+                self.take(prefix + "scale")
+                self.take(prefix + "zero_point")
+            self._weighted(prefix, module)
+        elif isinstance(module, Embedding):
+            self._table(prefix, module)
+        elif isinstance(module, RNNBase):
+            self._layers(prefix, module)
+        elif isinstance(module, RNNCellBase):
+            self._cell(prefix)
+        self._put(prefix, **{key: module._buffers.get(key) for key in _OWN})
+
+
+def _check_quantized(name: str, weight: Any, *dtypes: torch.dtype) -> None:
+    if not isinstance(weight, torch.Tensor) or not weight.is_quantized:
+        got = weight.dtype if isinstance(weight, torch.Tensor) else type(weight).__name__
+        raise ValueError(f"load_state_dict: '{name}' must be a quantized tensor, got {got}")
+    if weight.dtype not in dtypes:
+        wanted = " or ".join(str(dtype) for dtype in dtypes)
+        raise ValueError(f"load_state_dict: '{name}' must be {wanted}, got {weight.dtype}")
+
+
+def load_state_dict(model: nn.Module, state_dict: dict[str, Any], strict: bool = True) -> Any:
+    """Loads a state_dict of a model quantized by torch.ao into the same model quantized here.
+
+    Weights and qparams become those of the file, to the last bit. Read are static, dynamic and embedding
+    modules of eager mode, recurrent ones with int8 weights. How dynamic layers quantize their input stays
+    as in `model`.
+
+    Args:
+        model: made by `quantize_dynamic`, or by `prepare`, any example data and `convert`.
+        state_dict: from `state_dict()` of torch.ao's model, saved under any engine.
+        strict: every entry must have its place, as in `nn.Module.load_state_dict`.
+
+    Returns:
+        What `nn.Module.load_state_dict` returns.
+
+    Raises:
+        ValueError: a weight that is not int8 (named).
+        RuntimeError: keys or shapes that do not match.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> from torch_ao_ext.quantization import legacy, quantize_dynamic
+        >>> weight = torch.quantize_per_tensor(torch.randn(2, 4), 0.02, 0, torch.qint8)
+        >>> state = {"0._packed_params.dtype": torch.qint8, "0.scale": torch.tensor(1.0),
+        ...          "0.zero_point": torch.tensor(0), "0._packed_params._packed_params": (weight, None)}
+        >>> model = quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(4, 2, bias=False)))
+        >>> legacy.load_state_dict(model, state)
+        <All keys matched successfully>
+        >>> torch.equal(model[0].weight().int_repr(), weight.int_repr())
+        True
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"load_state_dict: argument 'model' must be a module, got {type(model).__name__}")
+    reader = _Reader(state_dict)
+    for name, module in model.named_modules(remove_duplicate=False):
+        if type(module).__module__.startswith("torch_ao_ext."):
+            reader.read(name, module)
+    return model.load_state_dict({**reader.rest, **reader.state}, strict)
