@@ -18,7 +18,7 @@ def module_names():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = [m.name for m in pkgutil.walk_packages(torch.ao.__path__, "torch.ao.")]
-    return ["torch.ao", *(name for name in found if "experimental" not in name)]
+    return ["torch.ao", *found]
 
 
 def loaded(name):

@@ -1,4 +1,4 @@
-"""Reads what torch.ao has saved: state_dicts of its quantized modules, of any engine.
+"""For programs and files of torch.ao: its module names, and state_dicts of its quantized modules.
 
 torch.ao's packed weights unpack to quantized tensors when they are saved; only their integers and qparams
 are read here.
@@ -15,8 +15,9 @@ from torch_ao_ext.nn.quantized._weighted import WeightedModule, weight_of_tensor
 from torch_ao_ext.nn.quantized.dynamic.modules.rnn import RNNBase
 from torch_ao_ext.nn.quantized.dynamic.modules.rnn_cells import RNNCellBase
 from torch_ao_ext.nn.quantized.modules.embedding_ops import Embedding
+from torch_ao_ext.quantization._redirect import redirect_imports
 
-__all__ = ["load_state_dict"]
+__all__ = ["load_state_dict", "redirect_imports"]
 
 _PACKED = "_packed_params."
 # Not in torch.ao's state: how an input is quantized, the stored dtype of a result, our format.

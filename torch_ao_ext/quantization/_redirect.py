@@ -1,0 +1,76 @@
+"""The old imports for programs that cannot be edited: torch.ao's module names mean this library's modules."""
+
+import contextlib
+import importlib
+import pkgutil
+import sys
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+
+__all__ = ["redirect_imports"]
+
+_OURS = "torch_ao_ext"
+# Names under which torch.ao.nn and torch.ao.quantization were known before.
+_OLDER = {
+    "torch.quantization": "torch_ao_ext.quantization",
+    "torch.nn.quantized": "torch_ao_ext.nn.quantized",
+    "torch.nn.intrinsic": "torch_ao_ext.nn.intrinsic",
+    "torch.nn.qat": "torch_ao_ext.nn.qat",
+    "torch.nn.quantizable": "torch_ao_ext.nn.quantizable",
+}
+_PARTS = ("nn", "pruning", "quantization")
+_stayed: list[str] | None = None
+
+
+def _modules(package: str) -> Iterator[str]:
+    """Importable modules in a package, itself first; what fails to import is left out."""
+    yield package
+    path = getattr(importlib.import_module(package), "__path__", [])
+    for found in pkgutil.walk_packages(path, f"{package}.", onerror=lambda name: None):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(found.name)
+            yield found.name
+
+
+def _place(name: str, module: ModuleType) -> None:
+    sys.modules[name] = module
+    parent, _, last = name.rpartition(".")
+    # A parent of ours has the attribute already, and keeps what it is.
+    if not sys.modules[parent].__name__.startswith(_OURS):
+        setattr(sys.modules[parent], last, module)
+
+
+def redirect_imports() -> list[str]:
+    """Makes `torch.ao.quantization`, `torch.ao.nn`, `torch.ao.pruning` and the older names mean this library.
+
+    For this process, from now on; what a program has imported before keeps its meaning, so call it first
+    (before threads that import).
+    Names that torch has deleted (`torch.ao.quantization.quantize_pt2e`) are there again.
+
+    Returns:
+        Modules of torch.ao that have no counterpart here and stay torch.ao's (`backend_config`, `ns`,
+        TorchScript mode): what they make does not fit this library.
+
+    Example:
+        >>> from torch_ao_ext.quantization import legacy
+        >>> "torch.ao.ns" in legacy.redirect_imports()          # doctest: +SKIP
+        True
+        >>> from torch.ao.quantization.quantize_pt2e import prepare_pt2e    # doctest: +SKIP
+    """
+    global _stayed
+    if _stayed is not None:
+        return list(_stayed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about the names that it will delete
+        # torch's own compiler imports some: they must be there before their package changes.
+        theirs = set(_modules("torch.ao"))
+        pairs = {f"torch.ao.{part}": f"{_OURS}.{part}" for part in _PARTS} | _OLDER
+        for old in _OLDER:
+            set(_modules(old))
+        ours = [(old, new, name) for old, new in pairs.items() for name in _modules(new)]
+    for old, new, name in ours:
+        _place(old + name.removeprefix(new), sys.modules[name])
+    others = theirs - {"torch.ao"}
+    _stayed = sorted(name for name in others if not sys.modules[name].__name__.startswith(_OURS))
+    return list(_stayed)
