@@ -1,0 +1,117 @@
+"""python -m torch_ao_ext.codemod."""
+
+import ast
+
+import pytest
+
+from torch_ao_ext.codemod import main, rewrite
+
+CASES = {
+    "import": (
+        "import torch\nimport torch.ao.quantization\n",
+        "import torch\nimport torch_ao_ext.quantization\n",
+    ),
+    "import binds torch": (
+        "import torch.quantization\nx = torch.randn(2)\n",
+        "import torch, torch_ao_ext.quantization\nx = torch.randn(2)\n",
+    ),
+    "alias": ("import torch.ao.nn.quantized as nnq\n", "import torch_ao_ext.nn.quantized as nnq\n"),
+    "from": (
+        "from torch.ao.quantization.quantize_fx import prepare_fx as p\n",
+        "from torch_ao_ext.quantization.quantize_fx import prepare_fx as p\n",
+    ),
+    "deleted by torch": (
+        "from torch.ao.quantization.quantize_pt2e import prepare_pt2e\n",
+        "from torch_ao_ext.quantization.quantize_pt2e import prepare_pt2e\n",
+    ),
+    "lines and comments stay": (
+        "from torch.ao.quantization import (  # why\n    QuantStub,  # in\n    DeQuantStub,\n)\n",
+        "from torch_ao_ext.quantization import (  # why\n    QuantStub,  # in\n    DeQuantStub,\n)\n",
+    ),
+    "split": (
+        "if 1:\n    from torch import nn, quantization as tq\n",
+        "if 1:\n    from torch import nn\n    from torch_ao_ext import quantization as tq\n",
+    ),
+    "split in one line": (
+        "x = 1; from torch.nn import Linear, quantized\n",
+        "x = 1; from torch.nn import Linear; from torch_ao_ext.nn import quantized\n",
+    ),
+    "package": ("from torch.ao import nn, pruning\n", "from torch_ao_ext import nn, pruning\n"),
+    "star": ("from torch.ao.quantization import *\n", "from torch_ao_ext.quantization import *\n"),
+    "attributes": (
+        "import torch\né = torch.quantization.prepare(m); b = torch.nn.quantized.FloatFunctional().add\n",
+        "import torch\nimport torch_ao_ext.nn.quantized\nimport torch_ao_ext.quantization\n"
+        "é = torch_ao_ext.quantization.prepare(m); b = torch_ao_ext.nn.quantized.FloatFunctional().add\n",
+    ),
+    "windows": (
+        "import torch\r\nx = torch.ao.quantization.default_qconfig\r\n",
+        "import torch\r\nimport torch_ao_ext.quantization\r\n"
+        "x = torch_ao_ext.quantization.default_qconfig\r\n",
+    ),
+    "others stay": (
+        'from torch import nn\nfrom . import quantization\n"torch.ao.quantization"\n'
+        'torch.backends.quantized.engine = "x86"  # torch.quantization\nself.torch.quantization.prepare\n',
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rewritten(name):
+    source, expected = CASES[name]
+    new, notes = rewrite(source)
+    assert new == (source if expected is None else expected)
+    assert notes == []
+    ast.parse(new)
+    assert rewrite(new) == (new, [])
+
+
+def test_what_stays_is_listed():
+    source = (
+        "import torch.ao.ns._numeric_suite\n"
+        "from torch.ao.quantization import convert, quantize_jit\n"
+        "import torch\n"
+        "x = torch.ao.quantization.backend_config.get_native_backend_config()\n"
+    )
+    new, notes = rewrite(source)
+    assert new.splitlines()[1:3] == [
+        "from torch.ao.quantization import quantize_jit",
+        "from torch_ao_ext.quantization import convert",
+    ]
+    assert [line for line, _ in notes] == [1, 2, 4]
+    assert notes[1][1] == "torch.ao.quantization.quantize_jit has no counterpart"
+
+
+def test_import_to_add_by_hand():
+    new, notes = rewrite("from x import torch\ny = torch.quantization.prepare\n")
+    assert new.endswith("y = torch_ao_ext.quantization.prepare\n")
+    assert notes == [(1, "add: import torch_ao_ext.quantization")]
+
+
+def test_rewritten_program_runs():
+    source = (
+        "import torch\n"
+        "from torch.ao.quantization import quantize_dynamic\n"
+        "model = quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(4, 2)))\n"
+        "kind = torch.ao.nn.quantized.dynamic.Linear\n"
+    )
+    space = {}
+    exec(rewrite(source)[0], space)
+    assert type(space["model"][0]) is space["kind"]
+    assert space["kind"].__module__.startswith("torch_ao_ext.")
+
+
+def test_command(tmp_path, capsys):
+    (tmp_path / "inner").mkdir()
+    good, other, broken = tmp_path / "inner" / "a.py", tmp_path / "b.py", tmp_path / "c.py"
+    good.write_bytes(b"import torch.quantization as q\r\n")
+    other.write_text("import torch.ao.ns\nfrom torch.ao.quantization import quantize_jit\n")
+    assert main(["--check", str(tmp_path)]) == 1
+    assert good.read_bytes() == b"import torch.quantization as q\r\n"
+    assert main([str(tmp_path)]) == 0
+    assert good.read_bytes() == b"import torch_ao_ext.quantization as q\r\n"
+    assert "b.py:2: torch.ao.quantization.quantize_jit has no counterpart" in capsys.readouterr().out
+    broken.write_text("def :\n")
+    assert main([str(broken), str(tmp_path / "none.py")]) == 1
+    error = capsys.readouterr().err
+    assert "c.py: not rewritten" in error and "none.py: not rewritten" in error
