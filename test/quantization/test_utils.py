@@ -151,7 +151,46 @@ def test_models_and_tables():
         utils.activation_dtype(None)
 
 
-def test_names_are_those_of_torch_ao():
-    missing = set(peer.__all__) - set(utils.__all__)
-    # Parts of torch.ao's own graph passes and of its observers.
-    assert missing == {"check_node", "calculate_qmin_qmax", "determine_qparams", "DEPRECATION_WARNING"}
+SCHEMES = {
+    "affine": (torch.per_tensor_affine, torch.uint8, 0, 255, False),
+    "symmetric int8": (torch.per_tensor_symmetric, torch.int8, -128, 127, False),
+    "symmetric uint8": (torch.per_tensor_symmetric, torch.uint8, 0, 255, False),
+    "custom middle": (torch.per_tensor_symmetric, torch.uint8, 0, 100, True),
+    "channels": (torch.per_channel_symmetric, torch.int8, -127, 127, True),
+    "rows": (torch.per_channel_affine_float_qparams, torch.uint8, 0, 255, False),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_qparams_of_ranges_against_torch_ao(name):
+    import torch.ao.quantization.utils as theirs
+
+    qscheme, dtype, least, most, custom = SCHEMES[name]
+    eps = torch.tensor([2.0**-12])
+    ends = [(torch.tensor(-1.5), torch.tensor(2.0)), (torch.tensor(0.5), torch.tensor(0.75))]
+    ends += [(torch.tensor([-1.0, 0.0, -2.0]), torch.tensor([0.5, 0.0, 9.0]))]
+    for low, high in ends:
+        mine = utils.determine_qparams(low, high, least, most, dtype, eps, custom, qscheme)
+        other = theirs.determine_qparams(low, high, least, most, dtype, eps, custom, qscheme)
+        for a, b in zip(mine, other, strict=True):
+            assert torch.equal(a, b) and a.dtype == b.dtype
+    rest = (least, most, dtype, eps, custom, qscheme)
+    with pytest.raises(ValueError, match="min_val"):
+        utils.determine_qparams(torch.tensor(2.0), torch.tensor(1.0), *rest)
+    with pytest.warns(UserWarning, match="no range was observed"):
+        scale, point = utils.determine_qparams(torch.zeros(0), torch.zeros(0), *rest)
+    assert (float(scale), int(point)) == (1.0, 0)
+
+
+@pytest.mark.parametrize("reduce_range", [False, True])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.quint4x2])
+def test_integer_ranges_against_torch_ao(dtype, reduce_range):
+    import torch.ao.quantization.utils as theirs
+
+    wide = dtype == torch.int32
+    arguments = (None, None, False, dtype, reduce_range)
+    assert utils.calculate_qmin_qmax(*arguments) == theirs.calculate_qmin_qmax(*arguments)
+    arguments = (-1000 if wide else 0, 1001 if wide else 11, True, dtype, reduce_range)
+    assert utils.calculate_qmin_qmax(*arguments) == theirs.calculate_qmin_qmax(*arguments)
+    with pytest.raises(ValueError, match="quant_min"):
+        utils.calculate_qmin_qmax(3, 7, True, dtype, reduce_range)

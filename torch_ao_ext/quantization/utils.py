@@ -8,6 +8,12 @@ from torch import nn
 
 from torch_ao_ext.nn.quantized._static import STORAGE
 from torch_ao_ext.quantization._own_types import own_type
+from torch_ao_ext.quantization._ranges import (
+    calculate_qmin_qmax,
+    check_min_max_valid,
+    determine_qparams,
+    validate_qmin_qmax,
+)
 from torch_ao_ext.quantization.observer import PlaceholderObserver
 from torch_ao_ext.quantization.quant_type import QuantType
 
@@ -20,7 +26,9 @@ __all__ = [
     "activation_is_int32_quantized",
     "activation_is_int8_quantized",
     "activation_is_statically_quantized",
+    "calculate_qmin_qmax",
     "check_min_max_valid",
+    "determine_qparams",
     "get_combined_dict",
     "get_fqn_to_example_inputs",
     "get_qconfig_dtypes",
@@ -242,40 +250,6 @@ def get_qparam_dict(observer_or_fake_quant: Any) -> dict[str, Any]:
         if hasattr(observer, name):
             found[name] = getattr(observer, name)
     return found
-
-
-def check_min_max_valid(min_val: torch.Tensor, max_val: torch.Tensor) -> bool:
-    """Whether observed bounds are of data: not empty, not the initial infinities.
-
-    Raises:
-        ValueError: a minimum above its maximum.
-    """
-    if min_val.numel() == 0 or max_val.numel() == 0:
-        return False
-    if bool((min_val == float("inf")).all()) and bool((max_val == float("-inf")).all()):
-        return False
-    if bool((min_val > max_val).any()):
-        raise ValueError(
-            f"check_min_max_valid: argument 'min_val' must be at most max_val {max_val}, got {min_val}"
-        )
-    return True
-
-
-def validate_qmin_qmax(quant_min: int, quant_max: int) -> None:
-    """Raises unless the range is not empty and holds 0.
-
-    Raises:
-        ValueError: it is empty, or 0 is outside.
-    """
-    if not quant_min <= 0 <= quant_max:
-        raise ValueError(
-            "validate_qmin_qmax: quant_min and quant_max must have 0 between them, "
-            f"got {quant_min} and {quant_max}"
-        )
-    if quant_min >= quant_max:
-        raise ValueError(
-            f"validate_qmin_qmax: argument 'quant_min' must be below quant_max ({quant_max}), got {quant_min}"
-        )
 
 
 def get_fqn_to_example_inputs(

@@ -127,6 +127,31 @@ def _quant_range(
     return (0, 127) if reduce_range else (0, 255)
 
 
+def qparams_of_range(
+    min_val: torch.Tensor, max_val: torch.Tensor, quant_min: int, quant_max: int, dtype: torch.dtype,
+    eps: torch.Tensor, has_customized_qrange: bool, qscheme: torch.qscheme,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Scale and zero point, 1-D; the rule is `UniformQuantizationObserverBase`'s."""
+    width = float(quant_max - quant_min)
+    if qscheme == torch.per_channel_affine_float_qparams:
+        scale = (max_val - min_val) / width
+        scale = torch.where(scale > eps, scale, torch.ones_like(scale))
+        return scale.reshape(-1), (-1 * min_val / scale).reshape(-1)
+    low = torch.clamp(min_val, max=0)
+    high = torch.clamp(max_val, min=0)
+    if qscheme in _SYMMETRIC:
+        scale = torch.max(torch.max(-low, high) / (width / 2), eps)
+        middle = 0
+        if dtype in _UNSIGNED:
+            middle = (quant_min + quant_max) // 2 if has_customized_qrange else 128
+        zero_point = torch.full(scale.shape, middle, dtype=torch.int64, device=scale.device)
+    else:
+        scale = torch.max((high - low) / width, eps)
+        zero_point = quant_min - torch.round(low / scale).to(torch.int)
+        zero_point = torch.clamp(zero_point, quant_min, quant_max)
+    return scale.reshape(-1), zero_point.reshape(-1)
+
+
 class UniformQuantizationObserverBase(ObserverBase):
     """Scale and zero point from a minimum and a maximum.
 
@@ -207,25 +232,10 @@ class UniformQuantizationObserverBase(ObserverBase):
                 stacklevel=3,
             )
             return torch.tensor([1.0], device=device), torch.tensor([0], device=device)
-        if self.qscheme == torch.per_channel_affine_float_qparams:
-            scale = (max_val - min_val) / float(self.quant_max - self.quant_min)
-            scale = torch.where(scale > self.eps, scale, torch.ones_like(scale))
-            return scale.reshape(-1), (-1 * min_val / scale).reshape(-1)
-        low = torch.clamp(min_val, max=0)
-        high = torch.clamp(max_val, min=0)
-        width = float(self.quant_max - self.quant_min)
-        if self.qscheme in _SYMMETRIC:
-            scale = torch.max(torch.max(-low, high) / (width / 2), self.eps)
-            middle = 0
-            if self.dtype in _UNSIGNED:
-                custom = self.has_customized_qrange
-                middle = (self.quant_min + self.quant_max) // 2 if custom else 128
-            zero_point = torch.full(scale.shape, middle, dtype=torch.int64, device=device)
-        else:
-            scale = torch.max((high - low) / width, self.eps)
-            zero_point = self.quant_min - torch.round(low / scale).to(torch.int)
-            zero_point = torch.clamp(zero_point, self.quant_min, self.quant_max)
-        return scale.reshape(-1), zero_point.reshape(-1)
+        return qparams_of_range(
+            min_val, max_val, self.quant_min, self.quant_max, self.dtype, self.eps,
+            self.has_customized_qrange, self.qscheme,
+        )  # fmt: skip
 
 
 def _finite_values(observer: nn.Module, x: torch.Tensor) -> torch.Tensor:
