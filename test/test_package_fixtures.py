@@ -1,4 +1,4 @@
-"""fixtures.csv: what is easily forgotten of torch.ao, with the tests that hold it here or why it is missing."""
+"""fixtures.csv: what is easily forgotten of torch.ao, with the tests that hold it or why it is missing."""
 
 import ast
 import csv
