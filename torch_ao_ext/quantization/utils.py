@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from torch_ao_ext.nn.quantized._observed import qparams_found
 from torch_ao_ext.nn.quantized._static import STORAGE
 from torch_ao_ext.quantization._own_types import own_type
 from torch_ao_ext.quantization._ranges import (
@@ -14,7 +15,6 @@ from torch_ao_ext.quantization._ranges import (
     determine_qparams,
     validate_qmin_qmax,
 )
-from torch_ao_ext.quantization.observer import PlaceholderObserver
 from torch_ao_ext.quantization.quant_type import QuantType
 
 __all__ = [
@@ -234,22 +234,7 @@ def get_qparam_dict(observer_or_fake_quant: Any) -> dict[str, Any]:
         qscheme (affine for symmetric ones too), dtype, and unless qscheme is None scale, zero_point,
         axis of a per-channel scheme, quant_min, quant_max.
     """
-    observer = observer_or_fake_quant
-    qscheme = getattr(observer, "qscheme", None)
-    if qscheme is None or isinstance(observer, PlaceholderObserver):
-        return {"qscheme": None, "dtype": observer.dtype}
-    found: dict[str, Any] = {"dtype": observer.dtype}
-    if is_per_tensor(qscheme):
-        found["qscheme"] = torch.per_tensor_affine
-    else:
-        symmetric = qscheme == torch.per_channel_symmetric
-        found["qscheme"] = torch.per_channel_affine if symmetric else qscheme
-        found["axis"] = observer.ch_axis
-    found["scale"], found["zero_point"] = observer.calculate_qparams()
-    for name in ("quant_min", "quant_max"):
-        if hasattr(observer, name):
-            found[name] = getattr(observer, name)
-    return found
+    return qparams_found(observer_or_fake_quant)
 
 
 def get_fqn_to_example_inputs(

@@ -1,4 +1,4 @@
-"""int8 weights by the rule of a qconfig."""
+"""int8 weights by the rule of a qconfig, and what observers found."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import torch
 
 from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
 
-__all__ = ["INT8", "QuantizedWeight", "quantize_weight", "weight_observer"]
+__all__ = ["INT8", "QuantizedWeight", "qparams_found", "quantize_weight", "weight_observer"]
 
 INT8 = (torch.int8, getattr(torch, "qint8", torch.int8))
 
@@ -63,3 +63,23 @@ def quantize_weight(weight: torch.Tensor, qconfig: Any, observer: Any = None) ->
     points = zero_point if bool(zero_point.any()) else None
     # torch.ao rounds weights into all of [-128, 127] whatever the observer's range.
     return QuantizedWeight(quantize_rows(weight, scale, points), scale, points)
+
+
+def qparams_found(observer: Any) -> dict[str, Any]:
+    """What an observer found, by name; see `quantization.utils.get_qparam_dict`."""
+    qscheme = getattr(observer, "qscheme", None)
+    kinds = [kind.__name__ for kind in type(observer).__mro__]
+    if qscheme is None or "PlaceholderObserver" in kinds:
+        return {"qscheme": None, "dtype": observer.dtype}
+    found: dict[str, Any] = {"dtype": observer.dtype}
+    if qscheme in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        found["qscheme"] = torch.per_tensor_affine
+    else:
+        symmetric = qscheme == torch.per_channel_symmetric
+        found["qscheme"] = torch.per_channel_affine if symmetric else qscheme
+        found["axis"] = observer.ch_axis
+    found["scale"], found["zero_point"] = observer.calculate_qparams()
+    for name in ("quant_min", "quant_max"):
+        if hasattr(observer, name):
+            found[name] = getattr(observer, name)
+    return found

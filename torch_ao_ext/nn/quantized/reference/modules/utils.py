@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from torch_ao_ext.nn.quantized._observed import qparams_found
 from torch_ao_ext.nn.quantized._weight import check_finite
 
 __all__ = ["ReferenceQuantizedModule", "ReferenceWeights"]
@@ -254,11 +255,9 @@ def observed_qparams(who: str, mod: nn.Module, name: str) -> dict[str, Any]:
     Raises:
         ValueError: the module has no qconfig with one.
     """
-    from torch_ao_ext.quantization.utils import get_qparam_dict  # it imports the modules
-
     qconfig = getattr(mod, "qconfig", None)
     if qconfig is None or qconfig.weight is None:
         raise ValueError(f"{who}.from_float: argument 'mod' must have a qconfig with a weight observer")
     observer = qconfig.weight()
     observer(getattr(mod, name).detach())
-    return get_qparam_dict(observer)
+    return qparams_found(observer)
