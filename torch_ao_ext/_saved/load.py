@@ -11,9 +11,10 @@ from torch import nn
 from torch_ao_ext._describe import FLOAT_REASON, MODULE_PATH
 from torch_ao_ext._saved import container, registry, tree
 from torch_ao_ext._saved.fill import Fill
-from torch_ao_ext._saved.manifest import FileError
+from torch_ao_ext._saved.manifest import FileError, Manifest
 from torch_ao_ext._saved.pages import release
 from torch_ao_ext.nn.quantized.dynamic.modules.transformer import disable_fused_path
+from torch_ao_ext.quantization._edges import set_edges
 
 __all__ = ["load_quantized"]
 
@@ -50,6 +51,13 @@ def _pack(fill: Fill, dtype: torch.dtype) -> None:
                 release(buffer)
 
 
+def _check_edges(manifest: Manifest) -> None:
+    for name in manifest.edges:
+        if manifest.modules[name][0] not in registry.QUANTIZED:
+            kind = manifest.modules[name][0]
+            raise FileError(f"manifest 'edges' must name int8 modules, got '{name}' of {kind}")
+
+
 def _load(
     file: Path,
     model_fn: Callable[[], nn.Module] | None,
@@ -69,6 +77,7 @@ def _load(
     fill.prepare(model)
     if into is None:
         tree.check_nothing_left(model)
+    _check_edges(manifest)
     if dtype is not None:
         _pack(fill, dtype)
     fill.commit()
@@ -82,6 +91,8 @@ def _load(
         # Not model.eval(), which walks a module again under each of its names.
         for module in model.modules():
             module.training = False
+    if manifest.edges:
+        set_edges(model, manifest.edges)
     return model
 
 

@@ -12,6 +12,9 @@ __all__ = ["FORMAT_VERSION", "FileError", "Manifest", "crc32_text", "crc32_tenso
 
 FORMAT_VERSION = 1
 
+# Ranges of zero points by the name of a dtype.
+EDGE_RANGE = {"uint8": (0, 255), "int8": (-128, 127)}
+
 # Longest text shown in an error.
 _SHOWN = 80
 
@@ -32,6 +35,8 @@ class Manifest:
         tensors: key -> crc32 of dtype, shape and bytes, eight hex digits.
         tied: other key of a tensor -> the key in `tensors`.
         reasons: fqn -> why a layer stayed float, for `report`.
+        edges: fqn -> [scale, zero point, dtype] for floats that come to a module of a model
+            prepared with auto_edges; the text has the key only when there are some.
     """
 
     writer: str
@@ -40,10 +45,14 @@ class Manifest:
     tensors: dict[str, str] = field(default_factory=dict)
     tied: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    edges: dict[str, list[Any]] = field(default_factory=dict)
 
     def dumps(self) -> str:
         """The JSON text."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        parts = asdict(self)
+        if not self.edges:
+            del parts["edges"]
+        return json.dumps(parts, separators=(",", ":"))
 
     @staticmethod
     def loads(text: str) -> "Manifest":
@@ -53,23 +62,26 @@ class Manifest:
             FileError: not a manifest; says what is wrong.
         """
         parts = loads_unique(text)
-        wanted = Manifest.__dataclass_fields__.keys()
-        if not isinstance(parts, dict) or parts.keys() != wanted:
+        wanted = Manifest.__dataclass_fields__.keys() - {"edges"}
+        if not isinstance(parts, dict) or parts.keys() - {"edges"} != wanted:
             found = sorted(parts) if isinstance(parts, dict) else type(parts).__name__
             raise FileError(f"manifest must have the keys {sorted(wanted)}, got {str(found)[:_SHOWN]}")
         if not isinstance(parts["writer"], str):
             raise FileError("manifest 'writer' must be a string")
-        for name in ("shared", "tensors", "tied", "reasons", "modules"):
-            if not isinstance(parts[name], dict):
+        rules = {"modules": _is_module, "edges": _is_edge}
+        for name in ("shared", "tensors", "tied", "reasons", "modules", "edges"):
+            if not isinstance(parts.get(name, {}), dict):
                 raise FileError(f"manifest '{name}' must be an object")
-            for key, value in parts[name].items():
-                good = _is_module(value) if name == "modules" else isinstance(value, str)
-                if not good:
+            for key, value in parts.get(name, {}).items():
+                if not rules.get(name, _is_text)(value):
                     raise FileError(
                         f"manifest '{name}' has a malformed entry '{key[:_SHOWN]}': "
                         f"{str(value)[:_SHOWN]}"
                     )
         manifest = Manifest(**parts)
+        lost = [name for name in manifest.edges if name not in manifest.modules]
+        if lost:
+            raise FileError(f"manifest 'edges' has a malformed entry '{lost[0][:_SHOWN]}': no such module")
         for name, table in (("shared", "modules"), ("tied", "tensors")):
             targets = getattr(manifest, table)
             for alias, target in getattr(manifest, name).items():
@@ -89,6 +101,18 @@ def _is_module(value: Any) -> bool:
         return False
     args = value[1]
     return args is None or (isinstance(args, dict) and all(map(_is_plain, args.values())))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_edge(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 3 or not _is_text(value[2]) or value[2] not in EDGE_RANGE:
+        return False
+    scale, point, (low, high) = value[0], value[1], EDGE_RANGE[value[2]]
+    good = type(scale) is float and torch.finfo(torch.float32).tiny <= scale < float("inf")
+    return good and type(point) is int and low <= point <= high
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

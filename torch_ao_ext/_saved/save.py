@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch_ao_ext._describe import FLOAT_REASON
 from torch_ao_ext._saved import container, registry
 from torch_ao_ext._saved.manifest import FORMAT_VERSION, FileError, Manifest, crc32_tensor, crc32_text
+from torch_ao_ext.nn.quantized._static import QuantizedOutput
 from torch_ao_ext.version import __version__
 
 __all__ = ["save_quantized"]
@@ -64,6 +65,9 @@ def _collect(model: nn.Module) -> tuple[Manifest, dict[str, torch.Tensor]]:
         reason = module.__dict__.get(FLOAT_REASON)
         if reason is not None:
             manifest.reasons[name] = str(reason)
+        edge = module.__dict__.get("edge")
+        if edge is not None and isinstance(module, QuantizedOutput):
+            manifest.edges[name] = [*edge[:2], str(edge[2]).removeprefix("torch.")]
         # Buffers that state_dict leaves out are stored, too: a model built on the meta
         # device has no other source for them.
         for own, tensor in (*module._parameters.items(), *module._buffers.items()):
@@ -84,7 +88,8 @@ def save_quantized(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Stored are all parameters and buffers (also non-persistent ones) as plain tensors,
     tied ones once, a crc32 of each, and which modules are int8. No code and no packed
-    form is stored, so the file loads on every CPU. Forward hooks are not stored. The file
+    form is stored, so the file loads on every CPU. Forward hooks are not stored, but for
+    those of auto_edges. The file
     replaces an old one at once when it is complete: processes that have the old one
     mapped keep it.
 

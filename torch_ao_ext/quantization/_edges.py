@@ -16,7 +16,7 @@ from torch_ao_ext._quantized_functions import float_fallback
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._static import QuantizedOutput, output_qparams, saw_data
 
-__all__ = ["EDGE", "carry_edge", "edge_hooks", "has_edges", "join_edges", "observe_input"]
+__all__ = ["EDGE", "carry_edge", "edge_hooks", "has_edges", "join_edges", "observe_input", "set_edges"]
 
 # Child of an observed module: the observer of its first input.
 EDGE = "input_post_process"
@@ -78,3 +78,11 @@ def join_edges(model: nn.Module) -> None:
     for module in model.modules():
         if FLOAT_REASON in module.__dict__:
             module.register_forward_pre_hook(_float_inputs, prepend=True, with_kwargs=True)
+
+
+def set_edges(model: nn.Module, edges: dict[str, list[Any]]) -> None:
+    """Edges of a file: fqn -> scale, zero point and name of the dtype; and the hooks."""
+    for name, (scale, point, dtype) in edges.items():
+        model.get_submodule(name).edge = (scale, point, getattr(torch, dtype))
+    if _enter not in model._forward_pre_hooks.values():
+        join_edges(model)
