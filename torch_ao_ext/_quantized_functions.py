@@ -19,11 +19,12 @@ from torch.utils._pytree import tree_map
 from torch_ao_ext._describe import MODULE_PATH
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 
-__all__ = ["dispatch", "float_fallback", "quantize_per_tensor"]
+__all__ = ["RANGE", "dispatch", "float_fallback", "quantize_per_tensor"]
 
 ao = torch.ops.torch_ao
 
-_RANGE = {torch.int8: (-128, 127), torch.uint8: (0, 255)}
+# Integers of what a QuantizedTensor stores.
+RANGE = {torch.int8: (-128, 127), torch.uint8: (0, 255)}
 
 _MOVES = (
     "chunk", "clone", "contiguous", "detach", "expand", "flatten", "flip", "index_select", "movedim",
@@ -58,7 +59,7 @@ def quantize_per_tensor(
     x: torch.Tensor, scale: float, zero_point: int, dtype: torch.dtype
 ) -> QuantizedTensor:
     """clamp(round(x / scale) + zero_point) over the whole range of dtype."""
-    low, high = _RANGE[dtype]
+    low, high = RANGE[dtype]
     return QuantizedTensor(
         ao.quantize_per_tensor.default(x, scale, zero_point, low, high, dtype), scale, zero_point
     )
@@ -84,7 +85,7 @@ def _view(x: QuantizedTensor, *shape: Any) -> QuantizedTensor:
 
 
 def _bounded(x: QuantizedTensor, low: float | None, high: float | None, inplace: bool) -> QuantizedTensor:
-    first, last = _RANGE[x.dtype]
+    first, last = RANGE[x.dtype]
 
     def step(value: float | None) -> int | None:
         if value is None:

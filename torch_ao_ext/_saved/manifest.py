@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from torch_ao_ext._quantized_functions import RANGE
+
 __all__ = ["FORMAT_VERSION", "FileError", "Manifest", "crc32_text", "crc32_tensor", "loads_unique"]
 
 FORMAT_VERSION = 1
 
 # Ranges of zero points by the name of a dtype.
-EDGE_RANGE = {"uint8": (0, 255), "int8": (-128, 127)}
+EDGE_RANGE = {str(dtype).removeprefix("torch."): limits for dtype, limits in RANGE.items()}
 
 # Longest text shown in an error.
 _SHOWN = 80

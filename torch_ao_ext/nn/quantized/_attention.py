@@ -25,6 +25,25 @@ def _float_mask(mask: torch.Tensor | None, name: str, dtype: torch.dtype) -> tor
 class Attention(nn.Module):
     """Methods of modules with the sizes and options of nn.MultiheadAttention, and `head_dim`."""
 
+    def _set_sizes(
+        self, embed_dim: int, num_heads: int, dropout: float, add_zero_attn: bool, kdim: int | None,
+        vdim: int | None, batch_first: bool,
+    ) -> None:  # fmt: skip
+        """What constructors keep of torch's arguments."""
+        if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads != 0:
+            raise ValueError(
+                "MultiheadAttention: argument 'embed_dim' must be a multiple of num_heads, "
+                f"got embed_dim={embed_dim}, num_heads={num_heads}"
+            )
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.kdim = kdim if kdim is not None else embed_dim
+        self.vdim = vdim if vdim is not None else embed_dim
+        self.dropout = dropout
+        self.batch_first = batch_first
+        self.add_zero_attn = add_zero_attn
+
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         """[B, L, E] -> [B, H, L, E / H], a view."""
         return x.unflatten(-1, [self.num_heads, self.head_dim]).transpose(1, 2)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext._describe import MODULE_PATH
-from torch_ao_ext._quantized_functions import quantize_per_tensor
+from torch_ao_ext._quantized_functions import RANGE, quantize_per_tensor
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._observed import QuantizedWeight, quantize_weight
 from torch_ao_ext.nn.quantized._state import keep_dtypes
@@ -29,7 +29,6 @@ STORAGE = {
     getattr(torch, "quint8", torch.uint8): torch.uint8,
     getattr(torch, "qint8", torch.int8): torch.int8,
 }
-_RANGE = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
 _CODES = (torch.uint8, torch.int8)
 
 
@@ -141,7 +140,7 @@ class QuantizedOutput(nn.Module):
         scale, zero_point = float(scale), int(zero_point)
         if stored is None:
             raise ValueError(f"{name}: argument 'dtype' must be torch.quint8 or torch.qint8, got {dtype}")
-        low, high = _RANGE[stored]
+        low, high = RANGE[stored]
         if not torch.finfo(torch.float32).tiny <= scale < float("inf"):
             raise ValueError(f"{name}: argument 'scale' must be a positive normal number, got {scale}")
         if not low <= zero_point <= high:

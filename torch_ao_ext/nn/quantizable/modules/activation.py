@@ -52,19 +52,7 @@ class MultiheadAttention(Attention):
         batch_first: bool = False,
     ) -> None:
         super().__init__()
-        if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads != 0:
-            raise ValueError(
-                "MultiheadAttention: argument 'embed_dim' must be a multiple of num_heads, "
-                f"got embed_dim={embed_dim}, num_heads={num_heads}"
-            )
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
-        self.kdim = kdim if kdim is not None else embed_dim
-        self.vdim = vdim if vdim is not None else embed_dim
-        self.dropout = dropout
-        self.batch_first = batch_first
-        self.add_zero_attn = add_zero_attn
+        self._set_sizes(embed_dim, num_heads, dropout, add_zero_attn, kdim, vdim, batch_first)
         self._make_layers(bias)
         self.bias_k = nn.Parameter(torch.zeros(1, 1, embed_dim)) if add_bias_kv else None
         self.bias_v = nn.Parameter(torch.zeros(1, 1, embed_dim)) if add_bias_kv else None

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext._describe import MODULE_PATH
-from torch_ao_ext._quantized_functions import quantize_per_tensor
+from torch_ao_ext._quantized_functions import RANGE, quantize_per_tensor
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._static import (
     QuantizedOutput,
@@ -20,7 +20,6 @@ __all__ = ["FXFloatFunctional", "FloatFunctional", "QFunctional"]
 
 ao = torch.ops.torch_ao
 
-_RANGE = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
 
 
 class FXFloatFunctional(nn.Module):
@@ -194,7 +193,7 @@ class QFunctional(QuantizedOutput):
         inside and the integers are requantized, as torch.ao does.
         """
         data, scale, point = integers(self, x)
-        low, high = _RANGE[data.dtype]
+        low, high = RANGE[data.dtype]
         moved = point - round(float(y) / scale)
         if low <= moved <= high:
             return QuantizedTensor(data, scale, moved)
@@ -211,7 +210,7 @@ class QFunctional(QuantizedOutput):
             ValueError: the scale becomes no positive normal number (y = 0 gives zeros).
         """
         data, scale, point = integers(self, x)
-        low, high = _RANGE[data.dtype]
+        low, high = RANGE[data.dtype]
         y = float(y)
         if y == 0:
             return QuantizedTensor(torch.full_like(data, point), scale, point)
