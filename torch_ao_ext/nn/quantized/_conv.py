@@ -77,11 +77,10 @@ class ConvBase(WeightedModule):
         return {**values, "bias": conv.bias is not None, "padding_mode": conv.padding_mode}
 
     @classmethod
-    def _rows(cls, weight: torch.Tensor, groups: int) -> torch.Tensor:
-        """`[N, K]`: each row is what makes one output channel."""
+    def _rows_of(cls, weight: torch.Tensor, product: Any) -> torch.Tensor:
         if not cls._TRANSPOSED:
             return weight.reshape(weight.shape[0], -1)
-        split = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
+        split = weight.reshape(product.groups, -1, *weight.shape[1:]).transpose(1, 2)
         return split.reshape(split.shape[0] * split.shape[1], -1)
 
     @classmethod
@@ -92,7 +91,6 @@ class ConvBase(WeightedModule):
         return split.reshape(shape).contiguous()
 
     def _set_weight(self, conv: Any, weight: QuantizedWeight) -> None:
-        """Rows `[N, K]` in the layout of the float weight, and the bias."""
         data = self._unrows(weight.data, conv.weight.shape, conv.groups)
         self._set_state(weight._replace(data=data), conv.bias)
 

@@ -90,6 +90,15 @@ class WeightedModule(nn.Module):
             raise ValueError(f"{type(self).__name__}.set_weight_bias: argument 'w' {error}") from error
         self._set_state(weight, b)
 
+    @classmethod
+    def _rows_of(cls, weight: torch.Tensor, product: nn.Module) -> torch.Tensor:
+        """`[N, K]`: each row is what makes one output channel of the float layer."""
+        return weight
+
+    def _set_weight(self, product: Any, weight: QuantizedWeight) -> None:
+        """Rows `[N, K]` in the layout of the float weight, and the bias."""
+        self._set_state(weight, product.bias)
+
     def _set_state(self, weight: QuantizedWeight, bias: torch.Tensor | None) -> None:
         shape, channels = tuple(self.qweight.shape), self._channels
         if weight.data.dtype != torch.int8 or tuple(weight.data.shape) != shape:

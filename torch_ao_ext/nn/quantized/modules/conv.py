@@ -8,26 +8,16 @@ from torch import nn
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._conv import ConvBase, Transposed
 from torch_ao_ext.nn.quantized._padding import pad
-from torch_ao_ext.nn.quantized._reference import reference_layer, reference_weight
-from torch_ao_ext.nn.quantized._static import (
-    QuantizedOutput,
-    integers,
-    observer_of,
-    output_qparams,
-    product_of,
-    static_weight,
-)
+from torch_ao_ext.nn.quantized._product import StaticProduct
+from torch_ao_ext.nn.quantized._static import integers
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
 ao = torch.ops.torch_ao
 
 
-class _Conv(QuantizedOutput, ConvBase):
+class _Conv(StaticProduct, ConvBase):
     """Between quantized tensors."""
-
-    _CONVERTER = "convert"
-    _POST_OPS = ""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,52 +65,8 @@ class _Conv(QuantizedOutput, ConvBase):
         return QuantizedTensor(y, scale, point)
 
     @classmethod
-    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "_Conv":
-        """Quantized copy of a float layer with qconfig and observed output.
-
-        Args:
-            mod: the float class of this name, or the container of this layer's name in
-                `nn.intrinsic`. Transposed convolutions take per-channel qconfigs, too.
-            use_precomputed_fake_quant: see `Linear.from_float`.
-
-        Raises:
-            ValueError: another type, no qconfig or observer, a weight that is not finite, a
-                qconfig that is not for int8.
-        """
-        conv = product_of(mod)
-        if not isinstance(conv, cls._FLOAT):
-            raise ValueError(
-                f"{cls.__name__}.from_float: argument 'mod' must be nn.{cls._FLOAT.__name__} or hold one, "
-                f"got {type(mod).__name__}"
-            )
-        scale, point, dtype = output_qparams(observer_of(mod, cls.__name__), cls.__name__)
-        new = cls(**cls._arguments(conv))
-        weight = static_weight(
-            mod, conv, use_precomputed_fake_quant, lambda w: cls._rows(w, conv.groups)
-        )
-        new._set_weight(conv, weight)
-        new.set_output(scale, point, dtype)
-        return new.train(mod.training)
-
-    @classmethod
-    def from_reference(cls, ref: nn.Module, output_scale: float, output_zero_point: int) -> "_Conv":
-        """Quantized copy of a reference layer.
-
-        Args:
-            ref: layer of `nn.quantized.reference` with a qint8 weight; for a class with an
-                activation, its container in `nn.intrinsic`.
-            output_scale: real units per step of the output, which is quint8.
-            output_zero_point: the integer of real 0.
-
-        Raises:
-            ValueError: another type, a weight of another dtype or axis.
-        """
-        conv = reference_layer(cls.__name__, ref, cls._FLOAT, held=bool(cls._POST_OPS))
-        new = cls(**cls._arguments(conv))
-        weight = reference_weight(cls.__name__, conv, cls._CHANNEL_AXIS)
-        new._set_state(weight, conv.bias)
-        new.set_output(output_scale, output_zero_point, torch.uint8)
-        return new.train(ref.training)
+    def _make(cls, product: nn.Module) -> "_Conv":
+        return cls(**cls._arguments(product))
 
     def _get_name(self) -> str:
         return f"Quantized{type(self).__name__}"

@@ -86,7 +86,7 @@ class _Conv(ConvBase):
         if qconfig is None:
             raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
         new = cls(**cls._arguments(mod))
-        new._set_weight(mod, quantize_weight(cls._rows(mod.weight.detach(), mod.groups), qconfig))
+        new._set_weight(mod, quantize_weight(cls._rows_of(mod.weight.detach(), mod), qconfig))
         return new.eval()
 
     def _get_name(self) -> str:
