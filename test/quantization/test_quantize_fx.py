@@ -244,7 +244,8 @@ def test_attributes_survive():
     custom = PrepareCustomConfig().set_preserved_attributes(["classes"])
     int8 = quantized(model, QConfigMapping().set_global(default_qconfig), (torch.randn(4, 6),),
                      prepare_custom_config=custom)  # fmt: skip
-    assert int8.classes == ["cat", "dog"]
+    for graph in (int8, copy.deepcopy(int8), pickle.loads(pickle.dumps(int8))):
+        assert graph.classes == ["cat", "dog"]
     observed = prepare_fx(
         model,
         QConfigMapping().set_global(default_qconfig),
@@ -262,7 +263,7 @@ def test_attributes_survive():
     with pytest.raises(
         ValueError, match="keys must be among preserved_attributes, got 'standalone_module_name'"
     ):
-        PrepareCustomConfig.from_dict({"standalone_module_name": []})
+        FuseCustomConfig.from_dict({"standalone_module_name": []})
 
 
 def test_fuse_finds_what_the_names_say(float_model):

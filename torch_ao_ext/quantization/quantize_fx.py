@@ -5,6 +5,7 @@ values raise with torch.export's own explanation.
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,23 +15,29 @@ from torch import fx, nn
 from torch_ao_ext._lower import lower
 from torch_ao_ext.quantization.fuse_modules import fuse_modules
 from torch_ao_ext.quantization.fuser_method_mappings import _DEFAULT_OP_LIST_TO_FUSER_METHOD
+from torch_ao_ext.quantization.fx._borders import check_borders, integer_inputs, integer_outputs
+from torch_ao_ext.quantization.fx._capture import export_whole, kept_calls
+from torch_ao_ext.quantization.fx._fates import Custom, convert_kept, fates_of, prepare_kept
 from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer
 from torch_ao_ext.quantization.fx.custom_config import (
     ConvertCustomConfig,
     FuseCustomConfig,
     PrepareCustomConfig,
 )
+from torch_ao_ext.quantization.pt2e._graph import check_graph_module
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 from torch_ao_ext.quantization.quantize_pt2e import (
     convert_pt2e,
-    prepare_pt2e,
-    prepare_qat_pt2e,
+    prepare_graph,
+    prepare_qat_graph,
 )
 
 __all__ = ["convert_fx", "convert_to_reference_fx", "fuse_fx", "prepare_fx", "prepare_qat_fx"]
 
-# Meta of a prepared graph module: its preserved attributes.
-_PRESERVED = "_torch_ao_ext_preserved"
+# Meta of a graph module: its preserved attributes, by the key that fx copies them by.
+_PRESERVED = "_user_preserved_attributes"
+# Meta of a prepared one: inputs and outputs that become integers.
+_BORDERS = "_torch_ao_ext_borders"
 
 
 def _check_model(op: str, model: Any, training: bool = False) -> None:
@@ -56,22 +63,6 @@ def _config(op: str, name: str, value: Any, kind: type) -> Any:
         got = type(value).__name__
         raise ValueError(f"{op}: argument '{name}' must be a {kind.__name__} or a dict, got {got}")
     return value
-
-
-def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> fx.GraphModule:
-    """The graph, with the first dimension of every tensor free where the model allows it."""
-    batched = all(isinstance(x, torch.Tensor) and x.dim() > 0 for x in inputs)
-    sizes = {x.shape[0] for x in inputs} if batched else set()
-    if len(sizes) == 1 and inputs:
-        # torch.export takes a size of 1 for a constant.
-        doubled = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in inputs)
-        auto = torch.export.Dim.AUTO
-        try:
-            shapes = tuple({0: auto} for _ in inputs)
-            return torch.export.export(model, doubled, dynamic_shapes=shapes).module()
-        except Exception:  # the model needs this batch; the export below says what is wrong otherwise
-            pass
-    return torch.export.export(model, inputs).module()
 
 
 def prepare_fx(
@@ -172,14 +163,32 @@ def _prepare(
         )
     custom = _config(op, "prepare_custom_config", prepare_custom_config, PrepareCustomConfig)
     kept = _attributes(op, model, custom.preserved_attributes)
+    inputs = tuple(example_inputs)
+
+    def standalone(module: nn.Module, mapping: Any, inputs: Any, config: Any, backend: Any) -> Any:
+        return _prepare(op, module, mapping, inputs, config, backend, training)
+
+    fates = fates_of(op, model, qconfig_mapping, custom, inputs, standalone)
+    if training and any(isinstance(fate, Custom) for fate in fates.values()):
+        raise ValueError(f"{op}: float_to_observed_mapping must be empty in training")
     with torch.no_grad():
-        graph = _exported(model, tuple(example_inputs))
+        graph = export_whole(model, inputs, list(fates))
+    prepare_kept(graph, model, fates)
     quantizer = QConfigMappingQuantizer(qconfig_mapping)
-    prepared = (prepare_qat_pt2e if training else prepare_pt2e)(graph, quantizer)
-    prepared.meta[_PRESERVED] = kept
-    for name, value in kept.items():
-        setattr(prepared, name, value)
-    return prepared
+    required = not any(fate.quantizes for fate in fates.values())
+    prepared = (prepare_qat_graph if training else prepare_graph)(op, graph, quantizer, required)
+    borders = (custom.input_quantized_indexes, custom.output_quantized_indexes)
+    check_borders(op, prepared, *borders)
+    prepared.meta[_BORDERS] = borders
+    return _keep(prepared, kept)
+
+
+def _keep(graph: fx.GraphModule, attributes: dict[str, Any]) -> fx.GraphModule:
+    """Sets attributes that copies of the graph have as well."""
+    graph.meta[_PRESERVED] = {**graph.meta.get(_PRESERVED, {}), **attributes}
+    for name, value in graph.meta[_PRESERVED].items():
+        setattr(graph, name, value)
+    return graph
 
 
 def _attributes(op: str, model: nn.Module, names: list[str]) -> dict[str, Any]:
@@ -259,12 +268,28 @@ def _convert(
     _check_none(op, "qconfig_mapping", qconfig_mapping)
     _check_none(op, "backend_config", backend_config)
     custom = _config(op, "convert_custom_config", convert_custom_config, ConvertCustomConfig)
-    result = make(convert_pt2e(graph_module))
-    kept = {**graph_module.meta.get(_PRESERVED, {})}
-    kept |= _attributes(op, graph_module, custom.preserved_attributes)
-    for name, value in kept.items():
-        setattr(result, name, value)
-    return result
+    check_graph_module(op, graph_module)
+    kept = _attributes(op, graph_module, custom.preserved_attributes)
+    return _keep(_converted(graph_module, custom, make), kept)
+
+
+def _converted(
+    graph_module: fx.GraphModule,
+    custom: ConvertCustomConfig,
+    make: Callable[[fx.GraphModule], fx.GraphModule],
+) -> fx.GraphModule:
+    with warnings.catch_warnings():
+        if any(call.fate.quantizes for call in kept_calls(graph_module).values()):
+            # What is quantized may be in them alone.
+            warnings.filterwarnings("ignore", message=".*must hold (observers|an operator) of")
+        graph = convert_pt2e(graph_module)
+        inputs, outputs = graph_module.meta.get(_BORDERS, ([], []))
+        borders = {
+            "input_qparams": integer_inputs(graph, inputs),
+            "output_qparams": integer_outputs(graph, outputs),
+        }
+        convert_kept(graph, custom, lambda child: _converted(child, custom, make))
+        return _keep(make(graph), borders)
 
 
 def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: Any = None) -> fx.GraphModule:

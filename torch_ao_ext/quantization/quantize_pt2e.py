@@ -40,11 +40,14 @@ def _check_prepare(function: str, model: fx.GraphModule, quantizer: Quantizer) -
         raise ValueError(f"{function}: argument 'model' must not be prepared yet, got a model with observers")
 
 
-def _annotate(function: str, model: fx.GraphModule, quantizer: Quantizer) -> fx.GraphModule:
+def _annotate(
+    function: str, model: fx.GraphModule, quantizer: Quantizer, required: bool
+) -> fx.GraphModule:
     model = quantizer.transform_for_annotation(model)
     quantizer.annotate(model)
     quantizer.validate(model)
-    if not any(is_valid_annotation(node.meta.get(Q_ANNOTATION_KEY)) for node in model.graph.nodes):
+    annotations = [node.meta.get(Q_ANNOTATION_KEY) for node in model.graph.nodes]
+    if required and not any(map(is_valid_annotation, annotations)):
         raise ValueError(
             f"{function}: argument 'quantizer' must annotate a node of the model, got none from "
             f"{type(quantizer).__name__}; set its config (set_global), and check that the model has "
@@ -81,10 +84,24 @@ def prepare_pt2e(model: fx.GraphModule, quantizer: Quantizer) -> fx.GraphModule:
         torch.Size([2, 4])
     """
     _check_prepare("prepare_pt2e", model, quantizer)
+    return prepare_graph("prepare_pt2e", model, quantizer)
+
+
+def prepare_graph(
+    function: str, model: fx.GraphModule, quantizer: Quantizer, required: bool = True
+) -> fx.GraphModule:
+    """As `prepare_pt2e`.
+
+    Args:
+        function: its name, for messages.
+        model: exported, not prepared yet.
+        quantizer: annotates.
+        required: whether it must annotate something.
+    """
     training = training_nodes(model)
     if training:
         raise ValueError(
-            "prepare_pt2e: argument 'model' must be exported in evaluation mode (model.eval() before "
+            f"{function}: argument 'model' must be exported in evaluation mode (model.eval() before "
             f"export), got training mode at {where(training[0])}"
         )
     model = copy_graph_module(model)
@@ -92,7 +109,7 @@ def prepare_pt2e(model: fx.GraphModule, quantizer: Quantizer) -> fx.GraphModule:
     drop_dropouts(model)
     fold_batch_norms(model)
     fold_pads(model)
-    model = _annotate("prepare_pt2e", model, quantizer)
+    model = _annotate(function, model, quantizer, required)
     model = prepare(model, is_qat=False, obs_or_fq_callback=quantizer.prepare_obs_or_fq_callback)
     remove_unused(model)
     return disallow_train_eval(model)
@@ -132,15 +149,22 @@ def prepare_qat_pt2e(model: fx.GraphModule, quantizer: Quantizer) -> fx.GraphMod
         torch.Size([3, 4, 5])
     """
     _check_prepare("prepare_qat_pt2e", model, quantizer)
+    return prepare_qat_graph("prepare_qat_pt2e", model, quantizer)
+
+
+def prepare_qat_graph(
+    function: str, model: fx.GraphModule, quantizer: Quantizer, required: bool = True
+) -> fx.GraphModule:
+    """As `prepare_qat_pt2e`; arguments as `prepare_graph`."""
     model = copy_graph_module(model)
     drop_in_place(model)
     fold_pads(model)
     norms = detach_batch_norms(model)
-    model = _annotate("prepare_qat_pt2e", model, quantizer)
+    model = _annotate(function, model, quantizer, required)
     model = prepare(model, is_qat=True, obs_or_fq_callback=quantizer.prepare_obs_or_fq_callback)
-    if not any(isinstance(module, FakeQuantizeBase) for module in model.modules()):
+    if required and not any(isinstance(module, FakeQuantizeBase) for module in model.modules()):
         raise ValueError(
-            "prepare_qat_pt2e: argument 'quantizer' must have a config for training (is_qat=True), got one "
+            f"{function}: argument 'quantizer' must have a config for training (is_qat=True), got one "
             "with observers only"
         )
     attach_batch_norms(model, norms)
