@@ -1,10 +1,12 @@
 """Checks that inputs have the sizes that a graph was exported for."""
 
+import warnings
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from torch_ao_ext._lower._sizes import TracerWarning, trace_warning
 from torch_ao_ext.quantization.pt2e._graph import HOOKS
 
 # The module of such checks that torch.export adds; it works on Python numbers only, so that
@@ -17,17 +19,23 @@ class InputCheck(nn.Module):
 
     Args:
         expected: for each input its name, sizes (None: free) and dtype; None: no tensor.
+        constant: nodes that make constants of sizes in a trace.
     """
 
     _is_impure = True  # nobody reads what it returns
 
-    def __init__(self, expected: list[tuple[str, list[int | None], torch.dtype] | None]) -> None:
+    def __init__(
+        self, expected: list[tuple[str, list[int | None], torch.dtype] | None], constant: list[str]
+    ) -> None:
         super().__init__()
         self.expected = expected
+        self.constant = constant
 
     def forward(self, *inputs: torch.Tensor) -> None:
         """Compares; a trace has its own sizes and is not checked."""
         if torch.jit.is_tracing():
+            if self.constant:
+                warnings.warn(trace_warning(self.constant), TracerWarning, stacklevel=2)
             return
         for value, known in zip(inputs, self.expected, strict=True):
             if known is None or not isinstance(value, torch.Tensor):
@@ -46,6 +54,20 @@ class InputCheck(nn.Module):
                 )
 
 
+def check_input(x: torch.Tensor, name: str, sizes: list[int], dtype: torch.dtype) -> None:
+    """InputCheck of one input in TorchScript; a size of -1 is free."""
+    if x.dtype != dtype:
+        raise TypeError(
+            f"lowered model: input '{name}' must have c10::ScalarType {dtype}, got {x.dtype}"
+        )
+    fits = x.dim() == len(sizes)
+    if fits:
+        for have, want in zip(x.shape, sizes):  # noqa: B905 (TorchScript knows no strict)
+            fits = fits and (want == -1 or have == want)
+    if not fits:
+        raise ValueError(f"lowered model: input '{name}' must have sizes {sizes} (-1: any), got {x.shape}")
+
+
 def _expected(node: fx.Node) -> tuple[str, list[int | None], torch.dtype] | None:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
@@ -58,8 +80,13 @@ def _fixed_size(size: Any) -> int | None:
     return size if isinstance(size, int) else size.node.maybe_as_int()
 
 
-def check_inputs(model: fx.GraphModule) -> None:
-    """Puts an InputCheck in the place of torch.export's checks; in place."""
+def check_inputs(model: fx.GraphModule, constant: list[str]) -> None:
+    """Puts an InputCheck in the place of torch.export's checks; in place.
+
+    Args:
+        model: lowered.
+        constant: what `sizes_by_method` returned.
+    """
     for hooks in HOOKS:
         getattr(model, hooks).clear()
     for node in list(model.graph.nodes):
@@ -69,6 +96,6 @@ def check_inputs(model: fx.GraphModule) -> None:
     expected = [_expected(node) for node in placeholders]
     if not any(expected):
         return
-    model.add_module("input_check", InputCheck(expected))
+    model.add_module("input_check", InputCheck(expected, constant))
     with model.graph.inserting_after(placeholders[-1]):
         model.graph.call_module("input_check", tuple(placeholders))

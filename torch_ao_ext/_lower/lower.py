@@ -21,6 +21,8 @@ from torch_ao_ext._lower._moves import (
 )
 from torch_ao_ext._lower._products import PRODUCTS, lower_product
 from torch_ao_ext._lower._rest import lower_rest
+from torch_ao_ext._lower._script import LoweredModule
+from torch_ao_ext._lower._sizes import sizes_by_method
 from torch_ao_ext._lower._weights import Constants, NotLowered
 from torch_ao_ext.ops import service
 from torch_ao_ext.quantization.pt2e._graph import (
@@ -133,7 +135,7 @@ def lower(
         1
     """
     _check(model, example_inputs, backend, strict)
-    model = copy_graph_module(model)
+    model = copy_graph_module(model, LoweredModule)
     views_become_reshapes(model)
     drop_dropouts(model)
     fold_constants(model)
@@ -143,7 +145,7 @@ def lower(
     _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, lower_between)
     lower_rest(model)
     contiguous_outputs(model)
-    check_inputs(model)
+    check_inputs(model, sizes_by_method(model))
     remove_unused(model)
     model.graph.lint()
     model.recompile()

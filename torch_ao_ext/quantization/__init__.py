@@ -32,6 +32,8 @@ from torch_ao_ext.quantization.quantization_mappings import *  # noqa: F403
 from torch_ao_ext.quantization.quantization_mappings import __all__ as _mapping_names
 from torch_ao_ext.quantization.quantize import *  # noqa: F403
 from torch_ao_ext.quantization.quantize import __all__ as _quantize_names
+from torch_ao_ext.quantization.quantize_jit import *  # noqa: F403
+from torch_ao_ext.quantization.quantize_jit import __all__ as _quantize_jit_names
 from torch_ao_ext.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
 from torch_ao_ext.quantization.utils import MatchAllNode, Pattern, get_combined_dict
 from torch_ao_ext.quantization.weight_only import quantize_weight_only
@@ -82,6 +84,7 @@ __all__ = [
     *_qconfig_names,
     *_qconfig_mapping_names,
     *_quantize_names,
+    *_quantize_jit_names,
 ]
 
 

@@ -21,17 +21,20 @@ def check_graph_module(function: str, model: Any) -> None:
         )
 
 
-def copy_graph_module(model: fx.GraphModule) -> fx.GraphModule:
+def copy_graph_module(
+    model: fx.GraphModule, kind: type[fx.GraphModule] = fx.GraphModule
+) -> fx.GraphModule:
     """A module with its own graph and attributes; tensors and child modules are shared.
 
     Args:
         model: left as it is, whatever is done to the copy.
+        kind: class of the copy.
     """
     graph = fx.Graph()  # torch.export's own tracer cannot be built again, as pickle does
     value, old = graph.graph_copy(model.graph, {}, return_output_node=True)
     graph.output(value).meta = copy.copy(old.meta)
     graph._codegen = model.graph._codegen  # how inputs are unpacked; never changed
-    result = fx.GraphModule(model, graph)
+    result = kind(model, graph)
     result.meta = copy.copy(getattr(model, "meta", {}))
     for name in HOOKS:
         getattr(result, name).update(getattr(model, name))

@@ -9,7 +9,7 @@ from torch_ao_ext.nn.quantized._attention import Attention
 from torch_ao_ext.nn.quantized._observed import QuantizedWeight, quantize_weight
 from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST
 from torch_ao_ext.nn.quantized.dynamic.modules import _in_proj_state
-from torch_ao_ext.nn.quantized.dynamic.modules.linear import Linear, _dynamic_quant_of
+from torch_ao_ext.nn.quantized.dynamic.modules.linear import Linear, dynamic_quant_of
 
 __all__ = ["MultiheadAttention"]
 
@@ -133,7 +133,7 @@ class MultiheadAttention(Attention):
         else:
             weights = (mod.q_proj_weight, mod.k_proj_weight, mod.v_proj_weight)
         biases = mod.in_proj_bias.detach().chunk(3) if has_bias else (None, None, None)
-        rule = _dynamic_quant_of(qconfig)
+        rule = dynamic_quant_of(qconfig)
         parts = [quantize_weight(weight, qconfig) for weight in weights]
         if packed_in_proj:
             new.in_proj = Linear._from_parts(_concatenate(parts), mod.in_proj_bias, rule)

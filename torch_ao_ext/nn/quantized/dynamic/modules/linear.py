@@ -33,7 +33,7 @@ class DynamicQuant(NamedTuple):
 TORCH_AO_DYNAMIC_QUANT = DynamicQuant(per_row=False, symmetric=False, reduce_range=True)
 
 
-def _dynamic_quant_of(qconfig: Any) -> DynamicQuant:
+def dynamic_quant_of(qconfig: Any) -> DynamicQuant:
     """Input rule of a qconfig: ours when its activation observer names one."""
     activation = qconfig.activation() if qconfig.activation is not None else None
     return getattr(activation, "dynamic_quant", None) or TORCH_AO_DYNAMIC_QUANT
@@ -188,7 +188,7 @@ class Linear(WeightedModule):
         if _is_conv1d(mod):
             weight = weight.t()
         return cls._from_parts(
-            quantize_weight(weight, qconfig), mod.bias, _dynamic_quant_of(qconfig)
+            quantize_weight(weight, qconfig), mod.bias, dynamic_quant_of(qconfig)
         )
 
     @classmethod

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from torch_ao_ext.nn.quantized.dynamic.modules.linear import DynamicQuant, _dynamic_quant_of
+from torch_ao_ext.nn.quantized.dynamic.modules.linear import DynamicQuant, dynamic_quant_of
 from torch_ao_ext.nn.sparse.quantized._base import SparseLinearBase
 
 __all__ = ["Linear"]
@@ -73,7 +73,7 @@ class Linear(SparseLinearBase):
         new = cls(mod.in_features, mod.out_features, bias=mod.bias is not None)
         new._set_from(mod)
         if getattr(mod, "qconfig", None) is not None:
-            new._set_dynamic_quant(_dynamic_quant_of(mod.qconfig))
+            new._set_dynamic_quant(dynamic_quant_of(mod.qconfig))
         return new.train(mod.training)
 
     from_dense = from_float

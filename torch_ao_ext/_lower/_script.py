@@ -1,0 +1,71 @@
+"""Lowered graphs for TorchScript: torch.jit.script takes them, with their free sizes."""
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.graph_module import reduce_graph_module
+from torch.utils import _pytree as pytree
+
+from torch_ao_ext._lower._inputs import InputCheck, check_input
+from torch_ao_ext.quantization.pt2e._graph import copy_graph_module
+
+__all__ = ["LoweredModule"]
+
+
+class LoweredModule(fx.GraphModule):
+    """The graph that `lower` makes."""
+
+    def __prepare_scriptable__(self) -> fx.GraphModule:
+        return _scriptable(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        _, arguments = super().__reduce__()
+        return _restored, arguments
+
+
+class _Scriptable(fx.GraphModule):
+    """TorchScript reads the source of __init__ and complains of what it finds in that of fx."""
+
+    def __init__(self, root: Any, graph: fx.Graph) -> None:
+        super().__init__(root, graph)
+
+
+def _restored(body: dict[str, Any], import_block: str) -> fx.GraphModule:
+    return copy_graph_module(reduce_graph_module(body, import_block), LoweredModule)
+
+
+def _checks(graph: fx.Graph, node: fx.Node, check: InputCheck) -> None:
+    """The checks of inputs as calls of a function that TorchScript compiles."""
+    with graph.inserting_before(node):
+        for value, known in zip(node.args, check.expected, strict=True):
+            if known is not None:
+                name, sizes, dtype = known
+                free = [-1 if size is None else size for size in sizes]
+                graph.call_function(check_input, (value, name, free, dtype))
+    graph.erase_node(node)
+
+
+def _scriptable(model: fx.GraphModule) -> fx.GraphModule:
+    """A copy in the Python subset that TorchScript reads."""
+    result = copy_graph_module(model, _Scriptable)
+    graph = result.graph
+    spec = getattr(graph._codegen, "pytree_info", None)
+    graph._codegen = fx.graph.CodeGen()  # torch.export's flattens its inputs by Python code
+    for node in list(graph.nodes):
+        if node.op == "call_module":
+            module = result.get_submodule(node.target)
+            if not isinstance(module, InputCheck):
+                raise RuntimeError(
+                    f"torch.jit.script: module '{node.target}' must be traced: it is called whole"
+                )
+            _checks(graph, node, module)
+        elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            node.target = node.target.overloadpacket
+    output = next(node for node in reversed(graph.nodes) if node.op == "output")
+    if spec is not None and spec.out_spec is not None:
+        leaves = pytree.tree_leaves(output.args[0])
+        output.args = (pytree.tree_unflatten(leaves, spec.out_spec),)
+    result.delete_all_unused_submodules()
+    result.recompile()
+    return result
