@@ -68,18 +68,18 @@ def test_rewritten(name):
 
 def test_what_stays_is_listed():
     source = (
-        "import torch.ao.ns._numeric_suite\n"
-        "from torch.ao.quantization import convert, quantize_jit\n"
+        "import torch.ao.ns.fx.graph_passes\n"
+        "from torch.ao.quantization.utils import DEPRECATION_WARNING, get_combined_dict\n"
         "import torch\n"
         "x = torch.ao.quantization.backend_config.get_native_backend_config()\n"
     )
     new, notes = rewrite(source)
     assert new.splitlines()[1:3] == [
-        "from torch.ao.quantization import quantize_jit",
-        "from torch_ao_ext.quantization import convert",
+        "from torch.ao.quantization.utils import DEPRECATION_WARNING",
+        "from torch_ao_ext.quantization.utils import get_combined_dict",
     ]
     assert [line for line, _ in notes] == [1, 2, 4]
-    assert notes[1][1] == "torch.ao.quantization.quantize_jit has no counterpart"
+    assert notes[1][1] == "torch.ao.quantization.utils.DEPRECATION_WARNING has no counterpart"
 
 
 def test_import_to_add_by_hand():
@@ -105,12 +105,12 @@ def test_command(tmp_path, capsys):
     (tmp_path / "inner").mkdir()
     good, other, broken = tmp_path / "inner" / "a.py", tmp_path / "b.py", tmp_path / "c.py"
     good.write_bytes(b"import torch.quantization as q\r\n")
-    other.write_text("import torch.ao.ns\nfrom torch.ao.quantization import quantize_jit\n")
+    other.write_text("import torch.ao.ns\nfrom torch.ao.quantization.utils import check_node\n")
     assert main(["--check", str(tmp_path)]) == 1
     assert good.read_bytes() == b"import torch.quantization as q\r\n"
     assert main([str(tmp_path)]) == 0
     assert good.read_bytes() == b"import torch_ao_ext.quantization as q\r\n"
-    assert "b.py:2: torch.ao.quantization.quantize_jit has no counterpart" in capsys.readouterr().out
+    assert "b.py:2: torch.ao.quantization.utils.check_node has no counterpart" in capsys.readouterr().out
     broken.write_text("def :\n")
     assert main([str(broken), str(tmp_path / "none.py")]) == 1
     error = capsys.readouterr().err

@@ -19,7 +19,7 @@ _loader.load()
 from torch_ao_ext import ops  # noqa: E402  (fake kernels need the loaded schemas)
 
 if TYPE_CHECKING:
-    from torch_ao_ext import nn, pruning, quantization
+    from torch_ao_ext import nn, ns, pruning, quantization
     from torch_ao_ext._compare import compare, suggest_skip
     from torch_ao_ext._engines import prepack, repack, set_deterministic, set_engine
     from torch_ao_ext._lower import lower
@@ -34,6 +34,7 @@ __all__ = [
     "load_quantized",
     "lower",
     "nn",
+    "ns",
     "ops",
     "prepack",
     "pruning",
@@ -46,7 +47,7 @@ __all__ = [
     "suggest_skip",
 ]
 
-_SUBMODULES = ("nn", "pruning", "quantization", "info")
+_SUBMODULES = ("nn", "ns", "pruning", "quantization", "info")
 _LAZY = {
     "compare": "_compare",
     "suggest_skip": "_compare",

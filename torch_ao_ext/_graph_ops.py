@@ -7,10 +7,25 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-__all__ = ["REASON", "FloatOp", "GraphOp", "float_ops", "graph_ops"]
+__all__ = ["FUSED", "REASON", "FloatOp", "Fused", "GraphOp", "float_ops", "graph_ops"]
 
 # Key in a node's meta: why `lower` left the operator float.
 REASON = "torch_ao_reason"
+# Key in the meta of an operator that `lower` made: a Fused.
+FUSED = "torch_ao_fused"
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Where an operator of a lowered graph comes from.
+
+    Args:
+        nodes: names of the float operators in the converted (and prepared) graph, first to last.
+        output: (scale, zero_point) of an integer result, None for floats.
+    """
+
+    nodes: tuple[str, ...]
+    output: tuple[float, int] | None
 
 
 @dataclass(frozen=True)

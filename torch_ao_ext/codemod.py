@@ -16,7 +16,7 @@ from typing import NamedTuple
 __all__ = ["main", "rewrite"]
 
 _NAMES = {
-    **{f"torch.ao.{part}": f"torch_ao_ext.{part}" for part in ("quantization", "nn", "pruning")},
+    **{f"torch.ao.{part}": f"torch_ao_ext.{part}" for part in ("quantization", "nn", "ns", "pruning")},
     "torch.quantization": "torch_ao_ext.quantization",
     **{f"torch.nn.{p}": f"torch_ao_ext.nn.{p}" for p in ("quantized", "qat", "intrinsic", "quantizable")},
 }

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from torch_ao_ext._graph_ops import FUSED, Fused
 from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail, unary
 from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
 from torch_ao_ext.quantization.pt2e._graph import inherit_meta
@@ -87,7 +88,7 @@ def _stride(node: fx.Node, rank: int) -> list[Any]:
     return _numbers(argument(node, 2) or node.args[1], rank)
 
 
-def _pool_integers(model: fx.GraphModule, node: fx.Node, source: fx.Node) -> fx.Node:
+def _pool_integers(model: fx.GraphModule, node: fx.Node, source: fx.Node, qparams: QParams) -> fx.Node:
     """The pooling of 8-bit values that node does on their real values."""
     rank, target = _MAX_POOL[node.target]
     arguments = (
@@ -97,6 +98,7 @@ def _pool_integers(model: fx.GraphModule, node: fx.Node, source: fx.Node) -> fx.
     pooled = model.graph.call_function(target, arguments)
     inherit_meta(pooled, node)
     pooled.meta.pop("val", None)
+    pooled.meta[FUSED] = Fused((node.name,), (qparams.scale, qparams.zero_point))
     return pooled
 
 
@@ -106,7 +108,7 @@ def _max_pool(model: fx.GraphModule, node: fx.Node) -> bool:
     if found is None or not _batched(node, _MAX_POOL[node.target][0]):
         return False
     with model.graph.inserting_before(node):
-        pooled = _pool_integers(model, node, found[0])
+        pooled = _pool_integers(model, node, *found)
         back = model.graph.call_function(node.args[0].target, (pooled, *node.args[0].args[1:]))
     inherit_meta(back, node)
     node.replace_all_uses_with(back)
@@ -132,7 +134,7 @@ def quantize_before_max_pool(model: fx.GraphModule, node: fx.Node) -> bool:
         if isinstance(quantize.meta.get("val"), torch.Tensor):
             quantize.meta["val"] = quantize.meta["val"].to(output.dtype)
             quantize.meta.pop("tensor_meta", None)
-        pooled = _pool_integers(model, pool, quantize)
+        pooled = _pool_integers(model, pool, quantize, output)
     node.replace_all_uses_with(pooled)
     model.graph.erase_node(node)
     model.graph.erase_node(pool)
@@ -212,6 +214,7 @@ def _cat(model: fx.GraphModule, node: fx.Node) -> bool:
             joined.append(source)
         result = model.graph.call_function(node.target, (joined, *node.args[1:]))
     inherit_meta(result, node)
+    result.meta[FUSED] = Fused((node.name,), (output.scale, output.zero_point))
     if "val" in after.meta:
         result.meta["val"] = after.meta["val"]
     after.replace_all_uses_with(result)

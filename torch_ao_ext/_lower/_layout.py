@@ -3,6 +3,7 @@
 import torch
 from torch import fx
 
+from torch_ao_ext._graph_ops import FUSED
 from torch_ao_ext.quantization.quantizer._targets import aten, is_call
 
 _VIEWS = {aten.view.default, aten._unsafe_view.default}
@@ -35,5 +36,5 @@ def contiguous_outputs(model: fx.GraphModule) -> None:
             continue
         with model.graph.inserting_after(node):
             copy = model.graph.call_function(aten.contiguous.default, (node,))
-        copy.meta = dict(node.meta)
+        copy.meta = {key: known for key, known in node.meta.items() if key != FUSED}
         output.replace_input_with(node, copy)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from torch_ao_ext._graph_ops import FUSED, Fused
 from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
 from torch_ao_ext.quantization.pt2e._graph import inherit_meta
 from torch_ao_ext.quantization.quantizer._targets import argument, aten, only_user, plain_add
@@ -163,6 +164,9 @@ def replace_tail(model: fx.GraphModule, tail: Tail, target: Any, arguments: tupl
         call.meta.pop(key, None)
         if key in last.meta:
             call.meta[key] = last.meta[key]
+    output = None if tail.output is None else (tail.output.scale, tail.output.zero_point)
+    names = [n.name for n in tail.nodes if quantize_qparams(n) is None]
+    call.meta[FUSED] = Fused(tuple(names), output)
     last.replace_all_uses_with(call)
     for node in reversed(tail.nodes):
         model.graph.erase_node(node)

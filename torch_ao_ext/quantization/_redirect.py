@@ -19,7 +19,7 @@ _OLDER = {
     "torch.nn.qat": "torch_ao_ext.nn.qat",
     "torch.nn.quantizable": "torch_ao_ext.nn.quantizable",
 }
-_PARTS = ("nn", "pruning", "quantization")
+_PARTS = ("nn", "ns", "pruning", "quantization")
 _stayed: list[str] | None = None
 
 
@@ -42,19 +42,19 @@ def _place(name: str, module: ModuleType) -> None:
 
 
 def redirect_imports() -> list[str]:
-    """Makes `torch.ao.quantization`, `torch.ao.nn`, `torch.ao.pruning` and the older names mean this library.
+    """Makes `torch.ao.quantization`, `.nn`, `.ns`, `.pruning` and the older names mean this library.
 
     For this process, from now on; what a program has imported before keeps its meaning, so call it first
     (before threads that import).
     Names that torch has deleted (`torch.ao.quantization.quantize_pt2e`) are there again.
 
     Returns:
-        Modules of torch.ao that have no counterpart here and stay torch.ao's (`backend_config`, `ns`,
-        TorchScript mode): what they make does not fit this library.
+        Modules of torch.ao that have no counterpart here and stay torch.ao's (`backend_config`,
+        internals of `fx`): what they make does not fit this library.
 
     Example:
         >>> from torch_ao_ext.quantization import legacy
-        >>> "torch.ao.ns" in legacy.redirect_imports()          # doctest: +SKIP
+        >>> "torch.ao.quantization.backend_config" in legacy.redirect_imports()          # doctest: +SKIP
         True
         >>> from torch.ao.quantization.quantize_pt2e import prepare_pt2e    # doctest: +SKIP
     """

@@ -4,6 +4,7 @@ torch.ao's packed weights unpack to quantized tensors when they are saved; only 
 are read here.
 """
 
+import importlib
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch_ao_ext.nn.quantized.dynamic.modules.rnn_cells import RNNCellBase
 from torch_ao_ext.nn.quantized.modules.embedding_ops import Embedding
 from torch_ao_ext.quantization._redirect import redirect_imports
 
-__all__ = ["load_state_dict", "redirect_imports"]
+__all__ = ["convert_fx", "load_state_dict", "redirect_imports"]
 
 _PACKED = "_packed_params."
 # Not in torch.ao's state: how an input is quantized, the stored dtype of a result, our format.
@@ -178,3 +179,29 @@ def load_state_dict(model: nn.Module, state_dict: dict[str, Any], strict: bool =
         if type(module).__module__.startswith("torch_ao_ext."):
             reader.read(name, module)
     return model.load_state_dict({**reader.rest, **reader.state}, strict)
+
+
+def convert_fx(graph_module: Any, state_dict: dict[str, Any], **options: Any) -> Any:
+    """`quantize_fx.convert_fx` with weights and qparams of a graph that torch.ao has converted.
+
+    Integers and qparams are those of the file. Read are layers (convolutions, linear) and functions
+    with qparams; a model whose functions torch.ao quantizes elsewhere is refused, by name.
+
+    Args:
+        graph_module: from `quantize_fx.prepare_fx` of the float model with the QConfigMapping that
+            torch.ao had; needs no data, and is left as it is.
+        state_dict: of torch.ao's converted graph, saved under any engine.
+        options: of `quantize_fx.convert_fx`.
+
+    Raises:
+        TypeError: not a graph module.
+        ValueError: an observed value without qparams in the file, an entry without a place.
+
+    Example:
+        >>> from torch_ao_ext.quantization import legacy
+        >>> int8 = legacy.convert_fx(prepared, torch.load("torch_ao_fx.pt"))    # doctest: +SKIP
+    """
+    # It loads what works on graphs.
+    return importlib.import_module("torch_ao_ext.quantization._legacy_fx").convert_fx(
+        graph_module, state_dict, **options
+    )

@@ -1,0 +1,131 @@
+"""State_dicts of graphs that torch.ao's FX graph mode has converted."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from eager_models import images, resnet
+from torch import nn
+from torch_ao_peer import peer
+
+from torch_ao_ext import quantization as tq
+from torch_ao_ext.nn import quantized as nnq
+from torch_ao_ext.quantization import legacy
+from torch_ao_ext.quantization.quantize_fx import prepare_fx
+
+
+@pytest.fixture(autouse=True)
+def _quiet(_warnings_are_errors):
+    warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor")
+    warnings.filterwarnings("ignore", message=r"torch\.ao\.quantization is deprecated")
+    warnings.filterwarnings("ignore", message="Please use quant_min and quant_max")
+    warnings.filterwarnings("ignore", message="must run observer before")
+
+
+def theirs(model, backend, batches, mapping=None):
+    """torch.ao's converted graph."""
+    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = backend
+    try:
+        mapping = mapping or peer().get_default_qconfig_mapping(backend)
+        observed = prepare_fx(model, mapping, (batches[0],))
+        for batch in batches:
+            observed(batch)
+        return convert_fx(observed)
+    finally:
+        torch.backends.quantized.engine = before
+
+
+def steps(want, have, scale):
+    return float((want - have).abs().max() / scale)
+
+
+@pytest.mark.parametrize("backend", ["x86", "onednn", "qnnpack"])
+def test_residual_network(backend):
+    from torch.ao.nn.quantized import FXFloatFunctional
+
+    model = resnet(tq, nnq.FloatFunctional).requires_grad_(False)
+    other = theirs(resnet(peer(), FXFloatFunctional, model), backend, images())
+    observed = prepare_fx(model, tq.get_default_qconfig_mapping(backend), (images(1)[0],))
+    before = copy.deepcopy(observed.state_dict())
+    mine = legacy.convert_fx(observed, other.state_dict())
+    x = images(1, seed=9)[0]
+    scale = float(other.state_dict()["fc.scale"])
+    want = other(x)
+    assert steps(want, mine(x), scale) <= 3  # seven layers, each within a step
+    assert 10 * torch.log10(want.pow(2).sum() / (want - mine(x)).pow(2).sum()) > 35
+    state = mine.state_dict()
+    weights = {k: v for k, v in state.items() if k.endswith("qweight")}
+    assert len(weights) == 7
+    for key, value in weights.items():
+        name = key.removesuffix("_qweight")
+        theirs_of = {k.replace(".", "_"): v for k, v in other.state_dict().items()}
+        known = theirs_of.get(f"{name}_weight")
+        if known is None:
+            known = theirs_of[f"{name}__packed_params__packed_params"][0]
+        assert torch.equal(value, known.int_repr()), key
+    after = observed.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
+
+
+class Functions(nn.Module):
+    """Two sums; layers with and without relu."""
+
+    def __init__(self, relu=torch.relu):
+        super().__init__()
+        torch.manual_seed(0)
+        self.relu = relu
+        self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        y = self.relu(self.a(x))
+        z = self.b(y) + y
+        return self.c(self.relu(z + y))
+
+
+# torch.ao does not fuse torch.relu with a layer: it rounds between them, this library does not.
+@pytest.mark.parametrize("relu, most", [(nn.functional.relu, 1.01), (torch.relu, 3)])
+def test_functions_follow_their_order(relu, most):
+    model = Functions(relu).eval().requires_grad_(False)
+    torch.manual_seed(1)
+    batches = [torch.randn(16, 8) for _ in range(3)]
+    other = theirs(copy.deepcopy(model), "onednn", batches)
+    mine = legacy.convert_fx(
+        prepare_fx(model, tq.get_default_qconfig_mapping("onednn"), (batches[0],)), other.state_dict()
+    )
+    x = torch.randn(32, 8)
+    assert steps(other(x), mine(x), float(other.state_dict()["c.scale"])) <= most
+
+
+def test_a_float_layer_keeps_its_values():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)).eval().requires_grad_(False)
+    batches = [torch.randn(16, 8)]
+    mapping = peer().get_default_qconfig_mapping("onednn").set_module_name("1", None)
+    other = theirs(copy.deepcopy(model), "onednn", batches, mapping)
+    fresh = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)).eval().requires_grad_(False)
+    mapping = tq.get_default_qconfig_mapping("onednn").set_module_name("1", None)
+    mine = legacy.convert_fx(prepare_fx(fresh, mapping, (batches[0],)), other.state_dict())
+    x = torch.randn(4, 8)
+    assert (other(x) - mine(x)).abs().max() < 0.02
+
+
+def test_what_does_not_fit_is_refused():
+    model = Functions().eval().requires_grad_(False)
+    batches = [torch.randn(16, 8)]
+    state = theirs(copy.deepcopy(model), "onednn", batches).state_dict()
+    observed = prepare_fx(model, tq.get_default_qconfig_mapping("onednn"), (batches[0],))
+    with pytest.raises(ValueError, match=r"must have its place in the graph for each entry, got \['more'\]"):
+        legacy.convert_fx(observed, {**state, "more": torch.ones(1)})
+    less = {k: v for k, v in state.items() if not k.startswith("b.scale")}
+    with pytest.raises(ValueError, match="must have qparams for|must have its place"):
+        legacy.convert_fx(observed, less)
+    with pytest.raises(ValueError, match="must have qparams for 'x' of module ''"):
+        legacy.convert_fx(observed, {k: v for k, v in state.items() if "input" not in k})
+    wrong = {**state, "a._packed_params._packed_params": (torch.ones(8, 8), None)}
+    with pytest.raises(ValueError, match="must hold 'a.weight' in qint8, got torch.float32"):
+        legacy.convert_fx(observed, wrong)
+    with pytest.raises(TypeError, match="must be a graph of prepare_fx, got Functions"):
+        legacy.convert_fx(model, state)
