@@ -25,6 +25,7 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   elementwise elementwise__avx2 elementwise__avx512
   embedding embedding__avx2 embedding__avx512
   epilogue epilogue__avx2 epilogue__avx512
+  fake_quantize fake_quantize__avx2 fake_quantize__avx512
   gemm gemm_pack gemm_portable gemm__avx2 gemm__avxvnni gemm__avx512 gemm__avx512vnni gemm__amx
   histogram histogram__avx2
   post_ops
@@ -45,6 +46,7 @@ tae_sources(TAE_TORCH_SOURCES ops
   conv conv_common
   elementwise elementwise_common
   embedding embedding_bag embedding_common embedding_prepack
+  fake_quantize
   histogram
   linear linear_common linear_dynamic linear_weight_only
   pool pool_common

@@ -325,6 +325,17 @@ def histogram(args):
     return torch.from_numpy(np.bincount(index, minlength=bins).astype(F))
 
 
+def min_max(args):
+    x, per_row = args
+    low, high = torch.aminmax(x.flatten(1) if x.dim() > 1 else x[:, None], dim=1) if per_row else x.aminmax()
+    return torch.stack([low, high], -1)
+
+
+def fake_quantize(args):
+    x, scale, point, low, high = args
+    return torch.fake_quantize_per_tensor_affine(x, scale, point.int(), low, high)
+
+
 # name -> the exact result for these arguments, or None where the rule has a tolerance. Values
 # must be finite.
 FORMULAS = {
@@ -338,6 +349,8 @@ FORMULAS = {
     "linear_relu_dynamic": dynamic_formula("relu"),
     "linear_weight_only": lambda args: linear_weight_only(*args),
     "_histogram": histogram,
+    "_min_max": min_max,
+    "_fake_quantize": fake_quantize,
     "choose_qparams": choose_qparams,
     "choose_qparams_per_token": choose_qparams_per_token,
     **INT8_FORMULAS,

@@ -326,6 +326,29 @@ def _histograms():
     return [torch.randint(0, 50, (n,)).float() for n in (1, 2, 17, 256, 300)]
 
 
+def _fake_quantize_calls():
+    """(values, scale, zero point, bounds)."""
+    shapes = ((40,), (3, 7), (0,), (), (2, 3, 4))
+    calls = [
+        (torch.randn(shape), torch.tensor([0.02]), torch.tensor([3], dtype=torch.int32), 0, 255)
+        for shape in shapes
+    ]
+    images = torch.randn(2, 6, 4, 5).to(memory_format=torch.channels_last)
+    return [*calls, (images, torch.tensor([0.03]), torch.tensor([0]), -127, 127)]
+
+
+def _weight_fake_quantize_calls():
+    calls = []
+    for i, shape in enumerate(((6, 4, 3, 3), (5, 12), (3,), (4, 0), (0, 3))):
+        n = shape[0]
+        scale, point = torch.rand(n) * 0.02 + 0.01, torch.randint(-3, 4, (n,), dtype=torch.int32)
+        if i == 1:
+            scale, point = scale[:1], point[:1].long()
+        factor = torch.rand(n) + 0.5
+        calls.append((torch.randn(shape), -factor if i == 0 else factor, scale, point, -127, 127))
+    return calls
+
+
 def samples():
     static = _linear_calls()
     plain = [c[:10] for c in static]
@@ -371,6 +394,14 @@ def samples():
         "_histogram": _histogram_calls(),
         "_histogram_widen": [(h, -2.0, 2.0, -2.0 - i, 3.0) for i, h in enumerate(_histograms())],
         "_histogram_search": [(h, -2.0, 2.0, 256 >> i) for i, h in enumerate(_histograms())],
+        "_min_max": [(x, False) for x, *_ in _fake_quantize_calls() if x.numel()]
+        + [(w, True) for w, *_ in _weight_fake_quantize_calls() if w.numel()],
+        "_fake_quantize": _fake_quantize_calls(),
+        "_fake_quantize_backward": [(torch.randn(c[0].shape), *c) for c in _fake_quantize_calls()],
+        "_weight_fake_quantize": _weight_fake_quantize_calls(),
+        "_weight_fake_quantize_backward": [
+            (torch.randn(c[0].shape), *c) for c in _weight_fake_quantize_calls()
+        ],
         "choose_qparams": _choose(False),
         "choose_qparams_per_token": _choose(True),
         **int8_samples(),

@@ -1,6 +1,6 @@
 """The operators torch.ops.torch_ao.* as documented functions, and their fake kernels."""
 
-from torch_ao_ext.ops import _histogram  # noqa: F401  (fake kernels)
+from torch_ao_ext.ops import _fake_quantize, _histogram  # noqa: F401  (fake kernels)
 from torch_ao_ext.ops.choose_qparams import choose_qparams, choose_qparams_per_token
 from torch_ao_ext.ops.conv import (
     conv1d,

@@ -14,6 +14,7 @@ from torch_ao_ext.quantization.observer._base import (
     _finite_values,
     _require_scheme,
 )
+from torch_ao_ext.quantization.observer._extremes import extremes
 
 _ops = torch.ops.torch_ao
 
@@ -91,12 +92,12 @@ class HistogramObserver(UniformQuantizationObserverBase):
         values = x.detach().to(self.histogram.dtype)
         if values.numel() == 0:
             return x
-        low, high = (v.item() for v in torch.aminmax(values))
+        low, high = (v.item() for v in extremes(values))
         if not abs(low) + abs(high) < float("inf"):
             values = _finite_values(self, values)
             if values.numel() == 0:
                 return x
-            low, high = (v.item() for v in torch.aminmax(values))
+            low, high = (v.item() for v in extremes(values))
         if self._observed(self.min_val):
             old_low, old_high = self.min_val.item(), self.max_val.item()
             low, high = min(low, old_low), max(high, old_high)

@@ -13,6 +13,7 @@ from torch_ao_ext.quantization.observer._base import (
     _finite_values,
     _require_scheme,
 )
+from torch_ao_ext.quantization.observer._extremes import extremes, row_extremes
 
 
 class MinMaxObserver(UniformQuantizationObserverBase):
@@ -55,12 +56,12 @@ class MinMaxObserver(UniformQuantizationObserverBase):
         values = x.detach().to(self.min_val.dtype)
         if values.numel() == 0:
             return None
-        low, high = torch.aminmax(values)
+        low, high = extremes(values)
         if not (math.isfinite(low.item()) and math.isfinite(high.item())):
             values = _finite_values(self, values)
             if values.numel() == 0:
                 return None
-            low, high = torch.aminmax(values)
+            low, high = extremes(values)
         return low, high
 
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,7 +153,7 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
 
     def _ranges_of(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y = x.detach().transpose(0, self.ch_axis).to(self.min_val.dtype).flatten(1)
-        low, high = torch.aminmax(y, dim=1)
+        low, high = row_extremes(y)
         bad = ~(low.isfinite() & high.isfinite())
         if bool(bad.any()):
             raise ValueError(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from torch_ao_ext.nn._fold import norm_affine, scale_channels
+from torch_ao_ext.nn.intrinsic.qat.modules._bn import scaled_fake_quant
 from torch_ao_ext.quantization.pt2e._graph import (
     add_constant,
     free_name,
@@ -75,12 +76,14 @@ class ProductBatchNorm(nn.Module):
         self.transposed = target in CONV_TRANSPOSE
         self.groups = (rest[3] if len(rest) > 3 else 1) if self.transposed else 1
 
-    def _scaled(self, factor: torch.Tensor) -> torch.Tensor:
-        rest = [1] * (self.weight.dim() - 2)
+    def _rounded(self, factor: torch.Tensor) -> torch.Tensor:
+        """fq(W s) / s: the product is linear, so its result needs no division."""
         if not self.transposed:
-            return self.weight * factor.reshape(-1, 1, *rest)
-        split = self.weight.reshape(self.groups, -1, *self.weight.shape[1:])
-        return (split * factor.reshape(self.groups, 1, -1, *rest)).reshape(self.weight.shape)
+            return scaled_fake_quant(self.weight_fake_quant, self.weight, factor)
+        split = (self.groups, -1, *self.weight.shape[1:])  # channels are axis 1, in groups
+        factor = factor.reshape(self.groups, 1, -1, *[1] * (self.weight.dim() - 2))
+        scaled = (self.weight.reshape(split) * factor).reshape(self.weight.shape)
+        return (self.weight_fake_quant(scaled).reshape(split) / factor).reshape(self.weight.shape)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As product and batch norm; the mode of the module is that of the batch norm."""
@@ -88,11 +91,9 @@ class ProductBatchNorm(nn.Module):
         factor = gamma / torch.sqrt(self.running_var + self.eps)
         # Channels that training has switched off: 0 / 0 would spread NaN.
         factor = torch.where(factor == 0, torch.ones_like(factor), factor)
-        y = self.target(x, self.weight_fake_quant(self._scaled(factor)), None, *self.rest)
-        channels = [1, -1] + [1] * (y.dim() - 2)
-        y = y * factor.reciprocal().reshape(channels)
+        y = self.target(x, self._rounded(factor), None, *self.rest)
         if self.bias is not None:
-            y = y + self.bias.reshape(channels)
+            y = y + self.bias.reshape([1, -1] + [1] * (y.dim() - 2))
         statistics = (self.running_mean, self.running_var)
         return F.batch_norm(y, *statistics, self.gamma, self.beta, self.training, self.momentum, self.eps)
 

@@ -17,6 +17,15 @@ _MOVED = {
 }  # fmt: skip
 
 
+def scaled_fake_quant(fake_quant: nn.Module, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """fq(W f) / f for f `[N]` on axis 0; a module of another library may have no faster way."""
+    method = getattr(fake_quant, "of_scaled_weight", None)
+    if method is not None:
+        return method(weight, factor)
+    factor = factor.reshape([-1] + [1] * (weight.dim() - 1))
+    return fake_quant(weight * factor) / factor
+
+
 class BatchNormInside(QATModule):
     """Weight, bias, `bn` and `weight_fake_quant`; `freeze_bn` tells whether statistics stay."""
 
@@ -39,17 +48,15 @@ class BatchNormInside(QATModule):
         factor = bn.weight / torch.sqrt(bn.running_var + bn.eps)
         # Channels that training has switched off: 0 / 0 would spread NaN.
         factor = torch.where(factor == 0, torch.ones_like(factor), factor)
-        rows = [-1] + [1] * (self.weight.dim() - 1)
         if x.dim() != self.weight.dim():
             raise ValueError(
                 f"{type(self).__name__}: argument 'x' must have {self.weight.dim()} dimensions, "
                 f"got {list(x.shape)}"
             )
-        y = self._product(x, self.weight_fake_quant(self.weight * factor.reshape(rows)))
-        channels = [1, -1] + [1] * (x.dim() - 2)
-        y = y * factor.reciprocal().reshape(channels)  # a division has a dearer gradient
+        # The product is linear: dividing the weight spares passes over the result and its gradient.
+        y = self._product(x, scaled_fake_quant(self.weight_fake_quant, self.weight, factor))
         if self.bias is not None:
-            y = y + self.bias.reshape(channels)
+            y = y + self.bias.reshape([1, -1] + [1] * (x.dim() - 2))
         return bn(y)
 
     def update_bn_stats(self) -> Any:

@@ -1,8 +1,8 @@
 """Convolutions with batch norm and ReLU, trained with the weight that will be quantized.
 
 After conversion the batch norm is part of the weight, so training quantizes W g / sqrt(v + eps)
-with the running variance v, and divides its result by the same factor before the batch norm:
-y = bn(conv(x, fq(W s)) / s + b), s = g / sqrt(v + eps) (Jacob et al. 2018, section 3.2).
+with the running variance v, and divides by the same factor before the batch norm:
+y = bn(conv(x, fq(W s) / s) + b), s = g / sqrt(v + eps) (Jacob et al. 2018, section 3.2).
 """
 
 from typing import Any, ClassVar
