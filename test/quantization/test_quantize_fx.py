@@ -89,8 +89,7 @@ def test_residual_network_against_torch_ao(float_model, backend):
 
 
 def test_same_layers_and_numbers_as_eager_mode(float_model):
-    # Ranges without histograms: graphs observe before and behind a pooling, eager mode before it.
-    qconfig = tq.QConfig(tq.MinMaxObserver, tq.default_per_channel_weight_observer)
+    qconfig = tq.get_default_qconfig("x86")
     int8_model = quantized(float_model, QConfigMapping().set_global(qconfig), *[(x,) for x in images()])
     eager = tq.fuse_modules(float_model, RESNET_GROUPS)
     eager.qconfig = qconfig

@@ -8,9 +8,10 @@ from torch import fx, nn
 from torch_ao_ext._lower import lower
 from torch_ao_ext.quantization._jit_capture import captured
 from torch_ao_ext.quantization._jit_dynamic import linear_layers_to_int8
-from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer
+from torch_ao_ext.quantization.fx._reduced_range import widen_reduced_ranges
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
-from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_graph
+from torch_ao_ext.quantization.quantize_fx import prepare_by_mapping
+from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e
 
 __all__ = ["DynamicProgram", "ObservedProgram", "convert_dynamic", "convert_observed"]
 
@@ -45,7 +46,7 @@ class ObservedProgram(_Prepared):
         """
         if self.graph_module is None:
             graph = captured("prepare_jit", self.program, inputs)
-            self.graph_module = prepare_graph("prepare_jit", graph, QConfigMappingQuantizer(self.mapping))
+            self.graph_module = prepare_by_mapping("prepare_jit", graph, self.mapping)
         return self.graph_module(*inputs)
 
 
@@ -67,7 +68,9 @@ def convert_observed(model: nn.Module, preserved: list[str]) -> torch.jit.Script
     _check_kind("convert_jit", model, ObservedProgram, "prepare_jit")
     if model.graph_module is None:
         raise ValueError("convert_jit: argument 'model' must have run on example data, got no call")
-    graph = lower(convert_pt2e(model.graph_module))
+    converted = convert_pt2e(model.graph_module)
+    widen_reduced_ranges(converted)
+    graph = lower(converted)
     for name in preserved:
         value = getattr(model.program, name, None)
         if value is None or callable(value) and not isinstance(value, nn.Module):

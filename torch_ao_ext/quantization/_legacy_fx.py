@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
+from torch_ao_ext.quantization.fx._following import FollowingObserver
 from torch_ao_ext.quantization.observer import FixedQParamsObserver, ObserverBase
 from torch_ao_ext.quantization.pt2e._graph import add_constant, copy_graph_module, tensor_of
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
@@ -219,8 +220,9 @@ class _Loader:
         found = []
         for node in self.model.graph.nodes:
             observer = self._observer(node)
-            constant = observer is None or node.args[0].op == "get_attr"
-            if not constant and not getattr(observer, "is_dynamic", False):
+            if observer is None or isinstance(observer, FollowingObserver):
+                continue
+            if node.args[0].op != "get_attr" and not getattr(observer, "is_dynamic", False):
                 found.append(node)
         return found
 
@@ -234,6 +236,10 @@ class _Loader:
         for node in nodes:
             self.activation(node, planned.get(node))
         for node in self.model.graph.nodes:
+            follower = self._observer(node)
+            if isinstance(follower, FollowingObserver):
+                known = self.done[id(follower.source)]
+                self._replace(node, lambda source=known: FollowingObserver(source))
             if node.op == "get_attr" and node.target in self.rest:
                 self._set(node, self.rest.pop(node.target))
         if self.rest:

@@ -202,6 +202,10 @@ class FakeQuantize(FakeQuantizeBase):
                 scale, zero_point = self.calculate_qparams()
                 self.scale.resize_(scale.shape).copy_(scale)
                 self.zero_point.resize_(zero_point.shape).copy_(zero_point)
+        return self.rounded(x)
+
+    def rounded(self, x: torch.Tensor) -> torch.Tensor:
+        """X on the grid, without a look at it; x itself while rounding is disabled."""
         if self.fake_quant_enabled[0] != 1:
             return x
         if self.is_per_channel:
@@ -307,7 +311,7 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         if self.fake_quant_enabled[0] == 1 and takes_values(self, x):
             if self.observer_enabled[0] == 1:
                 self._fused(extremes(x))  # all that it reads of x for its qparams
-            return rounded(self, x)
+            return self.rounded(x)
         return self._fused(x)
 
     def _fused(self, x: torch.Tensor) -> torch.Tensor:

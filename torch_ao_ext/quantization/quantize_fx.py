@@ -18,7 +18,12 @@ from torch_ao_ext.quantization.fuser_method_mappings import _DEFAULT_OP_LIST_TO_
 from torch_ao_ext.quantization.fx._borders import check_borders, integer_inputs, integer_outputs
 from torch_ao_ext.quantization.fx._capture import export_whole, kept_calls
 from torch_ao_ext.quantization.fx._fates import Custom, convert_kept, fates_of, prepare_kept
-from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer
+from torch_ao_ext.quantization.fx._following import follow
+from torch_ao_ext.quantization.fx._qconfig_quantizer import (
+    KEEP_QPARAMS,
+    QConfigMappingQuantizer,
+)
+from torch_ao_ext.quantization.fx._reduced_range import widen_reduced_ranges
 from torch_ao_ext.quantization.fx.custom_config import (
     ConvertCustomConfig,
     FuseCustomConfig,
@@ -174,13 +179,30 @@ def _prepare(
     with torch.no_grad():
         graph = export_whole(model, inputs, list(fates))
     prepare_kept(graph, model, fates)
-    quantizer = QConfigMappingQuantizer(qconfig_mapping)
     required = not any(fate.quantizes for fate in fates.values())
-    prepared = (prepare_qat_graph if training else prepare_graph)(op, graph, quantizer, required)
+    prepared = prepare_by_mapping(op, graph, qconfig_mapping, training, required)
     borders = (custom.input_quantized_indexes, custom.output_quantized_indexes)
     check_borders(op, prepared, *borders)
     prepared.meta[_BORDERS] = borders
     return _keep(prepared, kept)
+
+
+def prepare_by_mapping(
+    op: str, graph: fx.GraphModule, mapping: QConfigMapping, training: bool = False, required: bool = True
+) -> fx.GraphModule:
+    """Puts observers into an exported graph where the QConfigs of a mapping say.
+
+    Args:
+        op: for messages.
+        graph: left as it is.
+        mapping: QConfigs.
+        training: fake quantization.
+        required: whether something must be quantized.
+    """
+    quantizer = QConfigMappingQuantizer(mapping)
+    prepared = (prepare_qat_graph if training else prepare_graph)(op, graph, quantizer, required)
+    follow(prepared, KEEP_QPARAMS)
+    return prepared
 
 
 def _keep(graph: fx.GraphModule, attributes: dict[str, Any]) -> fx.GraphModule:
@@ -283,6 +305,7 @@ def _converted(
             # What is quantized may be in them alone.
             warnings.filterwarnings("ignore", message=".*must hold (observers|an operator) of")
         graph = convert_pt2e(graph_module)
+        widen_reduced_ranges(graph)
         inputs, outputs = graph_module.meta.get(_BORDERS, ([], []))
         borders = {
             "input_qparams": integer_inputs(graph, inputs),

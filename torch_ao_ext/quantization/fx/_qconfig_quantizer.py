@@ -12,6 +12,7 @@ from torch import fx
 from torch_ao_ext.nn.quantized._static import STORAGE
 from torch_ao_ext.quantization.observer import FixedQParamsObserver, ReuseInputObserver
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
+from torch_ao_ext.quantization.quantizer import xnnpack_quantizer_utils
 from torch_ao_ext.quantization.quantizer._targets import aten, float_value, is_call
 from torch_ao_ext.quantization.quantizer.quantizer import (
     Q_ANNOTATION_KEY,
@@ -33,7 +34,7 @@ from torch_ao_ext.quantization.quantizer.xnnpack_quantizer_utils import (
     propagate_annotation,
 )
 
-__all__ = ["QConfigMappingQuantizer"]
+__all__ = ["KEEP_QPARAMS", "QConfigMappingQuantizer"]
 
 # ATen operator -> functions and methods that a mapping names it by.
 _FUNCTIONS: dict[Any, tuple[Any, ...]] = {
@@ -65,8 +66,8 @@ _STATIC = (
 )  # fmt: skip
 _ACTIVATIONS = {aten.hardswish.default, aten.leaky_relu.default, aten.gelu.default}
 _FIXED = {aten.sigmoid.default, aten.hardsigmoid.default, aten.tanh.default}
-# Beside those that every quantizer knows.
-_KEEP_QPARAMS = {
+# Their values lie within those of their first argument.
+KEEP_QPARAMS = xnnpack_quantizer_utils.KEEP_QPARAMS | {
     aten.max_pool1d.default, aten.max_pool3d.default, aten.avg_pool1d.default, aten.avg_pool2d.default,
     aten.avg_pool3d.default, aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool3d.default,
     aten.unflatten.int, aten.select.int, aten.clone.default,
@@ -278,7 +279,7 @@ def _output_spec(node: Any) -> Any:
 
 
 def _keep_qparams(node: fx.Node) -> None:
-    if not is_call(node, _KEEP_QPARAMS) or is_annotated(node) or not float_value(node):
+    if not is_call(node, KEEP_QPARAMS) or is_annotated(node) or not float_value(node):
         return
     before = node.args[0]
     if _output_spec(before) is not None:

@@ -47,7 +47,7 @@ Annotator = Callable[[fx.GraphModule, QuantizationConfig | None, Filter | None],
 _LARGE_SCALAR = torch.finfo(torch.float32).max
 
 # Operators that keep the qparams of what they read, once it is quantized.
-_KEEP_QPARAMS = RELU | HARDTANH | {
+KEEP_QPARAMS = RELU | HARDTANH | {
     aten.max_pool2d.default, aten.mean.default, aten.mean.dim, aten.permute.default,
     aten.transpose.int, aten.squeeze.dim, aten.unsqueeze.default, aten.view.default,
     aten.reshape.default, aten.slice.Tensor, aten.flatten.using_ints, aten.adaptive_avg_pool2d.default,
@@ -216,7 +216,7 @@ OP_TO_ANNOTATOR: dict[str, Annotator] = {
 def propagate_annotation(model: fx.GraphModule) -> None:
     """Operators that keep qparams take those of the quantized node before them."""
     for node in model.graph.nodes:
-        if not is_call(node, _KEEP_QPARAMS) or is_annotated(node):
+        if not is_call(node, KEEP_QPARAMS) or is_annotated(node):
             continue
         before = node.args[0]
         annotation = before.meta.get(Q_ANNOTATION_KEY) if isinstance(before, fx.Node) else None
