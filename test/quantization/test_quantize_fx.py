@@ -310,7 +310,7 @@ REFUSED = {
     ),
     "backend": (
         lambda: prepare_fx(nn.Linear(2, 2).eval(), MAPPING, X, backend_config=1),
-        "'backend_config' must be None in this version, got 1",
+        "'backend_config' must be a BackendConfig or a dict, got int",
     ),
     "equalization": (
         lambda: prepare_fx(nn.Linear(2, 2).eval(), MAPPING, X, _equalization_config=1),
@@ -420,4 +420,4 @@ def test_reference_graph_is_what_convert_fx_starts_from(float_model):
     assert int8 and all(value.dim() in (2, 4) for value in int8)
     torch.testing.assert_close(torch.export.export(graph, (x,)).module()(x), graph(x))
     with pytest.raises(ValueError, match="convert_to_reference_fx: argument 'backend_config'"):
-        convert_to_reference_fx(observed, backend_config={})
+        convert_to_reference_fx(observed, backend_config=1)

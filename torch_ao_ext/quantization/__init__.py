@@ -94,7 +94,7 @@ def default_eval_fn(model: Any, calib_data: Any) -> None:
         model(batch[0])
 
 
-_SUBMODULES = ("fx", "pt2e", "quantize_fx", "quantize_pt2e", "quantizer")
+_SUBMODULES = ("backend_config", "fx", "pt2e", "quantize_fx", "quantize_pt2e", "quantizer")
 _LAZY = {
     "allow_exported_model_train_eval": "pt2e",
     "convert_pt2e": "quantize_pt2e",

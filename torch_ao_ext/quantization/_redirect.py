@@ -49,12 +49,12 @@ def redirect_imports() -> list[str]:
     Names that torch has deleted (`torch.ao.quantization.quantize_pt2e`) are there again.
 
     Returns:
-        Modules of torch.ao that have no counterpart here and stay torch.ao's (`backend_config`,
-        internals of `fx`): what they make does not fit this library.
+        Modules of torch.ao that have no counterpart here and stay torch.ao's (configs of
+        other backends, internals of `fx`): what they make does not fit this library.
 
     Example:
         >>> from torch_ao_ext.quantization import legacy
-        >>> "torch.ao.quantization.backend_config" in legacy.redirect_imports()          # doctest: +SKIP
+        >>> "torch.ao.ns.fx.graph_passes" in legacy.redirect_imports()          # doctest: +SKIP
         True
         >>> from torch.ao.quantization.quantize_pt2e import prepare_pt2e    # doctest: +SKIP
     """

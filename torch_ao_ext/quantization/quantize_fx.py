@@ -15,6 +15,7 @@ from torch import fx, nn
 from torch_ao_ext._lower import lower
 from torch_ao_ext.quantization.fuse_modules import fuse_modules
 from torch_ao_ext.quantization.fuser_method_mappings import _DEFAULT_OP_LIST_TO_FUSER_METHOD
+from torch_ao_ext.quantization.fx._backend import backend_of
 from torch_ao_ext.quantization.fx._borders import check_borders, integer_inputs, integer_outputs
 from torch_ao_ext.quantization.fx._capture import export_whole, kept_calls
 from torch_ao_ext.quantization.fx._fates import Custom, convert_kept, fates_of, prepare_kept
@@ -89,7 +90,8 @@ def prepare_fx(
         example_inputs: positional inputs, a tuple.
         prepare_custom_config: PrepareCustomConfig or a dict.
         _equalization_config: not available.
-        backend_config: not available: what runs in int8 is this library's table.
+        backend_config: BackendConfig or a dict: operators outside of its patterns and dtypes stay
+            float; None: all that this library runs in int8.
 
     Returns:
         A graph module to run on example data, then for `convert_fx`.
@@ -154,7 +156,7 @@ def _prepare(
     backend_config: Any, training: bool = False,
 ) -> fx.GraphModule:  # fmt: skip
     _check_model(op, model, training)
-    _check_none(op, "backend_config", backend_config)
+    backend = backend_of(op, backend_config)
     if isinstance(qconfig_mapping, dict):
         qconfig_mapping = QConfigMapping.from_dict(qconfig_mapping)
     if not isinstance(qconfig_mapping, QConfigMapping):
@@ -171,6 +173,7 @@ def _prepare(
     inputs = tuple(example_inputs)
 
     def standalone(module: nn.Module, mapping: Any, inputs: Any, config: Any, backend: Any) -> Any:
+        backend = backend_config if backend is None else backend
         return _prepare(op, module, mapping, inputs, config, backend, training)
 
     fates = fates_of(op, model, qconfig_mapping, custom, inputs, standalone)
@@ -180,7 +183,7 @@ def _prepare(
         graph = export_whole(model, inputs, list(fates))
     prepare_kept(graph, model, fates)
     required = not any(fate.quantizes for fate in fates.values())
-    prepared = prepare_by_mapping(op, graph, qconfig_mapping, training, required)
+    prepared = prepare_by_mapping(op, graph, qconfig_mapping, training, required, backend)
     borders = (custom.input_quantized_indexes, custom.output_quantized_indexes)
     check_borders(op, prepared, *borders)
     prepared.meta[_BORDERS] = borders
@@ -188,8 +191,9 @@ def _prepare(
 
 
 def prepare_by_mapping(
-    op: str, graph: fx.GraphModule, mapping: QConfigMapping, training: bool = False, required: bool = True
-) -> fx.GraphModule:
+    op: str, graph: fx.GraphModule, mapping: QConfigMapping, training: bool = False, required: bool = True,
+    backend: Any = None,
+) -> fx.GraphModule:  # fmt: skip
     """Puts observers into an exported graph where the QConfigs of a mapping say.
 
     Args:
@@ -198,8 +202,9 @@ def prepare_by_mapping(
         mapping: QConfigs.
         training: fake quantization.
         required: whether something must be quantized.
+        backend: a Backend that limits what is quantized, or None.
     """
-    quantizer = QConfigMappingQuantizer(mapping)
+    quantizer = QConfigMappingQuantizer(mapping, backend)
     prepared = (prepare_qat_graph if training else prepare_graph)(op, graph, quantizer, required)
     follow(prepared, KEEP_QPARAMS)
     return prepared
@@ -235,7 +240,7 @@ def convert_fx(
         convert_custom_config: ConvertCustomConfig or a dict.
         _remove_qconfig: torch.ao's flag; graphs have no qconfigs.
         qconfig_mapping: must be None: what is quantized was said to `prepare_fx`.
-        backend_config: not available.
+        backend_config: checked only: what is quantized was said to `prepare_fx`.
 
     Raises:
         TypeError: not a graph module.
@@ -288,7 +293,7 @@ def _convert(
     make: Callable[[fx.GraphModule], fx.GraphModule],
 ) -> fx.GraphModule:  # fmt: skip
     _check_none(op, "qconfig_mapping", qconfig_mapping)
-    _check_none(op, "backend_config", backend_config)
+    backend_of(op, backend_config)
     custom = _config(op, "convert_custom_config", convert_custom_config, ConvertCustomConfig)
     check_graph_module(op, graph_module)
     kept = _attributes(op, graph_module, custom.preserved_attributes)
@@ -321,7 +326,7 @@ def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: An
     Args:
         model: float model in evaluation mode that torch.fx can trace; left as it is.
         fuse_custom_config: FuseCustomConfig or a dict.
-        backend_config: not available.
+        backend_config: checked only.
 
     Returns:
         A graph module of the fused model.
@@ -337,7 +342,7 @@ def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: An
         'ConvReLU2d'
     """
     _check_model("fuse_fx", model)
-    _check_none("fuse_fx", "backend_config", backend_config)
+    backend_of("fuse_fx", backend_config)
     custom = _config("fuse_fx", "fuse_custom_config", fuse_custom_config, FuseCustomConfig)
     kept = _attributes("fuse_fx", model, custom.preserved_attributes)
     graph = fx.Tracer().trace(model)

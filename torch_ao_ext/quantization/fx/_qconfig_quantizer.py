@@ -1,5 +1,6 @@
 """Annotates an exported graph as a QConfigMapping says."""
 
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,11 +60,20 @@ _FUNCTIONS: dict[Any, tuple[Any, ...]] = {
     aten.gelu.default: (F.gelu,),
 }
 
+# Names in a BackendConfig besides.
+_OPERATORS = {
+    aten.add.Tensor: (operator.add,), aten.add_.Tensor: (operator.add,), aten.mul.Tensor: (operator.mul,),
+    aten.mul_.Tensor: (operator.mul,),
+}  # fmt: skip
 # Products and arithmetic, fusions before their parts.
 _STATIC = (
     "linear_relu", "linear", "conv_relu", "conv", "conv_transpose_relu", "conv_transpose", "add_relu", "add",
     "mul_relu", "mul", "cat",
 )  # fmt: skip
+_WITHOUT_WEIGHT = set(_OPERATORS) | {
+    aten.cat.default, aten.sigmoid.default, aten.hardsigmoid.default, aten.tanh.default,
+    aten.hardswish.default, aten.leaky_relu.default, aten.gelu.default,
+}  # fmt: skip
 _ACTIVATIONS = {aten.hardswish.default, aten.leaky_relu.default, aten.gelu.default}
 _FIXED = {aten.sigmoid.default, aten.hardsigmoid.default, aten.tanh.default}
 # Their values lie within those of their first argument.
@@ -142,11 +152,13 @@ class QConfigMappingQuantizer(Quantizer):
     Args:
         mapping: its object types are classes of the modules that operators lie in, and torch
             functions.
+        backend: a `fx._backend.Backend`, None for all that this library has.
     """
 
-    def __init__(self, mapping: QConfigMapping) -> None:
+    def __init__(self, mapping: QConfigMapping, backend: Any = None) -> None:
         super().__init__()
         self.mapping = mapping
+        self.backend = backend
         self._configs: dict[int, QuantizationConfig | None] = {}
         self._uses: dict[tuple[str, Any], int] = {}
         self._found: dict[fx.Node, Any] = {}
@@ -191,8 +203,17 @@ class QConfigMappingQuantizer(Quantizer):
         if node not in self._found:
             names = module_names(node)
             rule = self._by_order(node, names) or self._by_name(names) or self._by_type(node)
-            self._found[node] = self.mapping.global_qconfig if rule is None else rule.qconfig
+            qconfig = self.mapping.global_qconfig if rule is None else rule.qconfig
+            self._found[node] = qconfig if self._backend_takes(node, qconfig) else None
         return self._found[node]
+
+    def _backend_takes(self, node: fx.Node, qconfig: Any) -> bool:
+        if self.backend is None or qconfig is None or node.target not in _FUNCTIONS:
+            return True
+        kinds = module_types(node)
+        layer = [kinds[-1]] if kinds and _is_layer(kinds[-1]) else []
+        keys = layer or [*_FUNCTIONS[node.target], *_OPERATORS.get(node.target, ())]
+        return self.backend.takes(keys, qconfig, node.target not in _WITHOUT_WEIGHT)
 
     def _config(self, node: fx.Node) -> QuantizationConfig | None:
         qconfig = self.qconfig_of(node)
