@@ -8,6 +8,7 @@ from torch import fx, nn
 
 from torch_ao_ext._lower._sizes import TracerWarning, trace_warning
 from torch_ao_ext.quantization.pt2e._graph import HOOKS
+from torch_ao_ext.quantization.pt2e._portable import FREE_SIZES
 
 # The module of such checks that torch.export adds; it works on Python numbers only, so that
 # neither torch.jit.trace nor pickle takes it.
@@ -72,7 +73,9 @@ def _expected(node: fx.Node) -> tuple[str, list[int | None], torch.dtype] | None
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return None
-    return node.name, [_fixed_size(s) for s in value.shape], value.dtype
+    free = node.meta.get(FREE_SIZES, ())
+    sizes = [None if d in free else _fixed_size(s) for d, s in enumerate(value.shape)]
+    return node.name, sizes, value.dtype
 
 
 def _fixed_size(size: Any) -> int | None:

@@ -4,24 +4,20 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.graph_module import reduce_graph_module
 from torch.utils import _pytree as pytree
 
 from torch_ao_ext._lower._inputs import InputCheck, check_input
 from torch_ao_ext.quantization.pt2e._graph import copy_graph_module
+from torch_ao_ext.quantization.pt2e._portable import PortableGraphModule
 
 __all__ = ["LoweredModule"]
 
 
-class LoweredModule(fx.GraphModule):
+class LoweredModule(PortableGraphModule):
     """The graph that `lower` makes."""
 
     def __prepare_scriptable__(self) -> fx.GraphModule:
         return _scriptable(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        _, arguments = super().__reduce__()
-        return _restored, arguments
 
 
 class _Scriptable(fx.GraphModule):
@@ -29,10 +25,6 @@ class _Scriptable(fx.GraphModule):
 
     def __init__(self, root: Any, graph: fx.Graph) -> None:
         super().__init__(root, graph)
-
-
-def _restored(body: dict[str, Any], import_block: str) -> fx.GraphModule:
-    return copy_graph_module(reduce_graph_module(body, import_block), LoweredModule)
 
 
 def _checks(graph: fx.Graph, node: fx.Node, check: InputCheck) -> None:

@@ -112,6 +112,10 @@ class WeightedModule(nn.Module):
                     f"{type(self).__name__}: argument 'bias' must be [{channels}], "
                     f"got {list(bias.shape)}"
                 )
+            if not bias.is_floating_point():
+                raise ValueError(
+                    f"{type(self).__name__}: argument 'bias' must be a float tensor, got {bias.dtype}"
+                )
             check_finite(bias, "bias")
             bias = bias.detach().to(torch.float32, copy=True).contiguous()
         self.qweight = weight.data.contiguous()

@@ -6,10 +6,16 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from torch_ao_ext.quantization.pt2e._portable import TRAIN_EVAL, PortableGraphModule
+
 # What a copy of a graph module takes along besides tensors and modules.
 HOOKS = (
     "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs",
 )  # fmt: skip
+
+
+# Attributes that each graph module has for itself.
+_OWN_EACH = ("train", "eval", TRAIN_EVAL, "_tracer_cls", "_tracer_extras")
 
 
 def check_graph_module(function: str, model: Any) -> None:
@@ -22,7 +28,7 @@ def check_graph_module(function: str, model: Any) -> None:
 
 
 def copy_graph_module(
-    model: fx.GraphModule, kind: type[fx.GraphModule] = fx.GraphModule
+    model: fx.GraphModule, kind: type[fx.GraphModule] = PortableGraphModule
 ) -> fx.GraphModule:
     """A module with its own graph and attributes; tensors and child modules are shared.
 
@@ -39,7 +45,7 @@ def copy_graph_module(
     for name in HOOKS:
         getattr(result, name).update(getattr(model, name))
     for name, value in model.__dict__.items():
-        if name not in result.__dict__ and name not in ("train", "eval", "_tracer_cls", "_tracer_extras"):
+        if name not in result.__dict__ and name not in _OWN_EACH:
             result.__dict__[name] = value
     result.training = model.training
     return result

@@ -21,6 +21,7 @@ from torch_ao_ext.quantization.pt2e._graph import (
     remove_unused,
     tensor_of,
 )
+from torch_ao_ext.quantization.pt2e._portable import target_of, target_state
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
 from torch_ao_ext.quantization.quantizer._targets import (
     ADD,
@@ -96,6 +97,12 @@ class ProductBatchNorm(nn.Module):
             y = y + self.bias.reshape([1, -1] + [1] * (y.dim() - 2))
         statistics = (self.running_mean, self.running_var)
         return F.batch_norm(y, *statistics, self.gamma, self.beta, self.training, self.momentum, self.eps)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "target": target_state(self.target)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "target": target_of(state["target"])})
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight and bias of the product that computes the same by running statistics."""

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from torch_ao_ext.quantization.pt2e._graph import check_graph_module
+from torch_ao_ext.quantization.pt2e._portable import TRAIN_EVAL
 
 __all__ = [
     "allow_exported_model_train_eval",
@@ -97,6 +98,7 @@ def allow_exported_model_train_eval(model: fx.GraphModule) -> fx.GraphModule:
 
     model.train = types.MethodType(train, model)  # type: ignore[method-assign]
     model.eval = types.MethodType(evaluate, model)  # type: ignore[method-assign]
+    model.__dict__[TRAIN_EVAL] = allow_exported_model_train_eval
     return model
 
 
@@ -114,4 +116,5 @@ def disallow_train_eval(model: fx.GraphModule) -> fx.GraphModule:
 
     model.train = types.MethodType(refuse("train"), model)  # type: ignore[method-assign]
     model.eval = types.MethodType(refuse("eval"), model)  # type: ignore[method-assign]
+    model.__dict__[TRAIN_EVAL] = disallow_train_eval
     return model
