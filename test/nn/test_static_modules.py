@@ -223,7 +223,7 @@ def test_default_ranges_of_sigmoid_and_softmax():
 
 
 def test_report_names_what_is_computed_in_float():
-    model = nn.Sequential(nnq.LayerNorm(4, 0.1, 10), nnq.Linear(4, 4))
+    model = nn.Sequential(nnq.LayerNorm(4, None, None, 0.1, 10), nnq.Linear(4, 4))
     rows = torch_ao_ext.report(model).rows
     assert [(r.op, r.status, r.reason) for r in rows] == [
         ("LayerNorm", "float", "int8 in and out, computed in float32"),

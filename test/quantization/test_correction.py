@@ -252,3 +252,32 @@ def test_learnable_phases_and_refusals():
         _LearnableFakeQuantize(MinMaxObserver, -1, 200)
     with pytest.raises(ValueError, match="'channel_len' must be -1 or positive, got 0"):
         _LearnableFakeQuantize(MinMaxObserver, channel_len=0)
+
+
+def test_bias_correction_moves_as_torch_aos():
+    """Static layers: torch.ao's leaves the biases of dynamic ones as they are."""
+    warnings.simplefilter("ignore")
+    import torch.ao.quantization as theirs
+    from torch.ao.quantization._correct_bias import bias_correction as their_correction
+
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval().requires_grad_(False)
+    batches = [torch.rand(8, 3, 8, 8) for _ in range(3)]
+
+    def calibrate(model, data):
+        for batch in data:
+            model(batch)
+
+    moved = []
+    for package, correct in ((tq, bias_correction), (theirs, their_correction)):
+        model = package.QuantWrapper(copy.deepcopy(body)).eval()
+        model.qconfig = package.get_default_qconfig("x86")
+        int8 = package.quantize(copy.deepcopy(model), calibrate, [batches])
+        layers = [int8.module[0], int8.module[2]]
+        before = [layer.bias().clone() for layer in layers]
+        correct(model, int8, [(b, 0) for b in batches], neval_batches=3)
+        layers = [getattr(m, "orig_module", m) for m in (int8.module[0], int8.module[2])]
+        moved.append([layer.bias() - old for layer, old in zip(layers, before, strict=True)])
+    for mine, other in zip(*moved, strict=True):
+        assert mine.norm() > 0 and other.norm() > 0
+        assert torch.nn.functional.cosine_similarity(mine, other, 0) > 0.9

@@ -9,7 +9,7 @@ from torch_ao_ext._quantized_functions import quantize_per_tensor
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
 
-__all__ = ["ByFeatures", "ThroughFloat"]
+__all__ = ["Norm", "ThroughFloat"]
 
 
 class ThroughFloat(QuantizedOutput):
@@ -38,7 +38,9 @@ class ThroughFloat(QuantizedOutput):
 
     @classmethod
     def _make(cls, scale: float, zero_point: int, dtype: torch.dtype, mod: Any) -> Any:
-        return cls(**cls._arguments(mod), scale=scale, zero_point=zero_point, dtype=dtype)
+        new = cls(**cls._arguments(mod))
+        new.set_output(scale, zero_point, dtype)
+        return new
 
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
@@ -66,20 +68,31 @@ class ThroughFloat(QuantizedOutput):
         return f"{own}, {self._output_repr()}" if own else self._output_repr()
 
 
-class ByFeatures(ThroughFloat):
-    """Instance and batch norms: the same arguments, statistics in buffers."""
+class Norm(ThroughFloat):
+    """A normalization whose float class comes after it in the bases."""
 
-    def __init__(
-        self, num_features: int, scale: float = 1.0, zero_point: int = 0, eps: float = 1e-5,
-        momentum: float | None = 0.1, affine: bool = True, track_running_stats: bool = True,
-        dtype: torch.dtype = torch.uint8,
-    ) -> None:  # fmt: skip
-        super().__init__(num_features, eps, momentum, affine, track_running_stats)
-        self.set_output(scale, zero_point, dtype)
+    def _finish(
+        self, weight: Any, bias: Any, scale: float, zero_point: int, output_dtype: torch.dtype
+    ) -> None:
+        """Affine tensors and output qparams of the constructor."""
+        for name, value in (("weight", weight), ("bias", bias)):
+            if isinstance(value, torch.Tensor):
+                known = self._parameters.get(name)
+                if known is not None and value.shape != known.shape:
+                    raise ValueError(
+                        f"{type(self).__name__}: argument '{name}' must be {list(known.shape)}, got "
+                        f"{list(value.shape)}"
+                    )
+                like = value if known is None else known
+                copied = value.detach().to(like.device, like.dtype, copy=True)
+                self.register_parameter(name, nn.Parameter(copied, requires_grad=False))
+        if bias is False:
+            self.register_parameter("bias", None)
+        self.set_output(scale, zero_point, output_dtype)
         self.eval()
 
     @classmethod
-    def _arguments(cls, mod: Any) -> dict[str, Any]:
+    def _features(cls, mod: Any) -> dict[str, Any]:
         mod = mod[0] if isinstance(mod, nn.Sequential) else mod
         names = ("num_features", "eps", "momentum", "affine", "track_running_stats")
         return {name: getattr(mod, name) for name in names}

@@ -195,6 +195,19 @@ class PReLU(ThroughFloat, nn.PReLU):
         super().__init__(num_parameters)
         self.set_output(output_scale, output_zero_point, dtype)
 
+    def set_weight(self, w: Any) -> None:
+        """Slopes `[1]` or `[num_parameters]`: a QuantizedTensor (torch.ao keeps them in 8 bits) or floats.
+
+        Raises:
+            ValueError: another shape.
+        """
+        value = w.dequantize() if hasattr(w, "dequantize") else w
+        if tuple(value.shape) != tuple(self.weight.shape):
+            raise ValueError(
+                f"PReLU.set_weight: argument 'w' must be {list(self.weight.shape)}, got {list(value.shape)}"
+            )
+        self.weight = nn.Parameter(value.detach().to(torch.float32).clone(), requires_grad=False)
+
     @classmethod
     def _make(cls, scale: float, zero_point: int, dtype: torch.dtype, mod: Any) -> "PReLU":
         return cls(scale, zero_point, mod.num_parameters, dtype)

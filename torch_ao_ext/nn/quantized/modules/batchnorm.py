@@ -1,19 +1,34 @@
-"""Batch norms between quantized tensors, computed in float32 by running statistics.
+"""Batch norms between quantized tensors, computed in float32 by running statistics."""
 
-Arguments: those of the torch.nn class of the same name, then `scale`, `zero_point` and `dtype`
-of the output.
-"""
+from typing import Any
 
+import torch
 from torch import nn
 
-from torch_ao_ext.nn.quantized._between import ByFeatures
+from torch_ao_ext.nn.quantized._between import Norm
 
 __all__ = ["BatchNorm2d", "BatchNorm3d"]
 
 
-class BatchNorm2d(ByFeatures, nn.BatchNorm2d):
+class _BatchNorm(Norm):
+    """Arguments as torch.ao's; the output's qparams and what else torch.nn takes by keyword."""
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, device: Any = None,
+        dtype: torch.dtype | None = None, *, affine: bool = True, track_running_stats: bool = True,
+        scale: float = 1.0, zero_point: int = 0, output_dtype: torch.dtype = torch.uint8,
+    ) -> None:  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        self._finish(None, None, scale, zero_point, output_dtype)
+
+    @classmethod
+    def _arguments(cls, mod: Any) -> dict[str, Any]:
+        return cls._features(mod)
+
+
+class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
     """Batch normalization of `[N, C, H, W]` by running statistics; qparams of the output."""
 
 
-class BatchNorm3d(ByFeatures, nn.BatchNorm3d):
+class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
     """Batch normalization of `[N, C, D, H, W]` by running statistics; qparams of the output."""

@@ -1,7 +1,7 @@
 """Normalizations between quantized tensors, computed in float32 with float parameters.
 
-Arguments: those of the torch.nn class of the same name, then `scale`, `zero_point` and `dtype`
-of the output.
+Arguments as torch.ao's: those of the torch.nn class of the same name, the affine tensors and the
+output's qparams between them. `dtype` is that of the parameters, `output_dtype` that of the result.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_ao_ext.nn.quantized._between import ByFeatures, ThroughFloat
+from torch_ao_ext.nn.quantized._between import Norm
 
 __all__ = [
     "GroupNorm",
@@ -20,16 +20,30 @@ __all__ = [
 ]
 
 
-class LayerNorm(ThroughFloat, nn.LayerNorm):
-    """Layer normalization; arguments of torch.nn.LayerNorm and the output's qparams."""
+class LayerNorm(Norm, nn.LayerNorm):
+    """Layer normalization.
+
+    Args:
+        normalized_shape: see torch.nn.LayerNorm.
+        weight: of that shape, or None for ones.
+        bias: of that shape, None for zeros, False for none.
+        scale: of the output.
+        zero_point: of the output.
+        eps: see torch.nn.LayerNorm.
+        elementwise_affine: see torch.nn.LayerNorm.
+        device: of the parameters.
+        dtype: of the parameters.
+        output_dtype: torch.uint8 or torch.int8.
+    """
 
     def __init__(
-        self, normalized_shape: Any, scale: float = 1.0, zero_point: int = 0, eps: float = 1e-5,
-        elementwise_affine: bool = True, bias: bool = True, dtype: torch.dtype = torch.uint8,
+        self, normalized_shape: Any, weight: torch.Tensor | None = None,
+        bias: torch.Tensor | bool | None = None, scale: float = 1.0, zero_point: int = 0, eps: float = 1e-5,
+        elementwise_affine: bool = True, device: Any = None, dtype: torch.dtype | None = None, *,
+        output_dtype: torch.dtype = torch.uint8,
     ) -> None:  # fmt: skip
-        super().__init__(normalized_shape, eps, elementwise_affine, bias)
-        self.set_output(scale, zero_point, dtype)
-        self.eval()
+        super().__init__(normalized_shape, eps, elementwise_affine, device=device, dtype=dtype)
+        self._finish(weight, bias, scale, zero_point, output_dtype)
 
     @classmethod
     def _arguments(cls, mod: Any) -> dict[str, Any]:
@@ -37,29 +51,48 @@ class LayerNorm(ThroughFloat, nn.LayerNorm):
         return {**{name: getattr(mod, name) for name in names}, "bias": mod.bias is not None}
 
 
-class GroupNorm(ThroughFloat, nn.GroupNorm):
-    """Group normalization; arguments of torch.nn.GroupNorm and the output's qparams."""
+class GroupNorm(Norm, nn.GroupNorm):
+    """Group normalization; arguments as LayerNorm, torch.nn.GroupNorm's in the place of its own."""
 
     def __init__(
-        self, num_groups: int, num_channels: int, scale: float = 1.0, zero_point: int = 0, eps: float = 1e-5,
-        affine: bool = True, dtype: torch.dtype = torch.uint8,
+        self, num_groups: int, num_channels: int, weight: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None, scale: float = 1.0, zero_point: int = 0, eps: float = 1e-5,
+        affine: bool = True, device: Any = None, dtype: torch.dtype | None = None, *,
+        output_dtype: torch.dtype = torch.uint8,
     ) -> None:  # fmt: skip
-        super().__init__(num_groups, num_channels, eps, affine)
-        self.set_output(scale, zero_point, dtype)
-        self.eval()
+        super().__init__(num_groups, num_channels, eps, affine, device, dtype)
+        self._finish(weight, bias, scale, zero_point, output_dtype)
 
     @classmethod
     def _arguments(cls, mod: Any) -> dict[str, Any]:
         return {name: getattr(mod, name) for name in ("num_groups", "num_channels", "eps", "affine")}
 
 
-class InstanceNorm1d(ByFeatures, nn.InstanceNorm1d):
-    """Instance normalization of `[N, C, L]`; qparams of the output."""
+class _InstanceNorm(Norm):
+    """Arguments as LayerNorm; affine is on unless it is False and no tensors are given."""
+
+    def __init__(
+        self, num_features: int, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None,
+        scale: float = 1.0, zero_point: int = 0, eps: float = 1e-5, momentum: float | None = 0.1,
+        affine: bool = True, track_running_stats: bool = False, device: Any = None,
+        dtype: torch.dtype | None = None, *, output_dtype: torch.dtype = torch.uint8,
+    ) -> None:  # fmt: skip
+        affine = affine or weight is not None
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        self._finish(weight, bias, scale, zero_point, output_dtype)
+
+    @classmethod
+    def _arguments(cls, mod: Any) -> dict[str, Any]:
+        return cls._features(mod)
 
 
-class InstanceNorm2d(ByFeatures, nn.InstanceNorm2d):
-    """Instance normalization of `[N, C, H, W]`; qparams of the output."""
+class InstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d):
+    """Instance normalization of `[N, C, L]`; arguments as torch.nn's and LayerNorm's tensors."""
 
 
-class InstanceNorm3d(ByFeatures, nn.InstanceNorm3d):
-    """Instance normalization of `[N, C, D, H, W]`; qparams of the output."""
+class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
+    """Instance normalization of `[N, C, H, W]`; arguments as InstanceNorm1d."""
+
+
+class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
+    """Instance normalization of `[N, C, D, H, W]`; arguments as InstanceNorm1d."""
