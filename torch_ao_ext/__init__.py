@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch_ao_ext import nn, ns, pruning, quantization
     from torch_ao_ext._compare import compare, suggest_skip
     from torch_ao_ext._engines import prepack, repack, set_deterministic, set_engine
+    from torch_ao_ext._loader import library_path
     from torch_ao_ext._lower import lower
     from torch_ao_ext._report import explain, report
     from torch_ao_ext._saved.load import load_quantized
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "compare",
     "explain",
+    "library_path",
     "load_quantized",
     "lower",
     "nn",
@@ -53,6 +55,7 @@ _LAZY = {
     "suggest_skip": "_compare",
     "explain": "_report",
     "report": "_report",
+    "library_path": "_loader",
     "load_quantized": "_saved.load",
     "lower": "_lower",
     "save_quantized": "_saved.save",
