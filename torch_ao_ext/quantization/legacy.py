@@ -18,7 +18,7 @@ from torch_ao_ext.nn.quantized.dynamic.modules.rnn_cells import RNNCellBase
 from torch_ao_ext.nn.quantized.modules.embedding_ops import Embedding
 from torch_ao_ext.quantization._redirect import redirect_imports
 
-__all__ = ["convert_fx", "load_state_dict", "redirect_imports"]
+__all__ = ["convert_fx", "load_archive", "load_state_dict", "redirect_imports"]
 
 _PACKED = "_packed_params."
 # Not in torch.ao's state: how an input is quantized, the stored dtype of a result, our format.
@@ -205,3 +205,27 @@ def convert_fx(graph_module: Any, state_dict: dict[str, Any], **options: Any) ->
     return importlib.import_module("torch_ao_ext.quantization._legacy_fx").convert_fx(
         graph_module, state_dict, **options
     )
+
+
+def load_archive(program: Any) -> Any:
+    """A TorchScript program of torch.ao's `quantized::` operators as a graph of this library's.
+
+    Static layers (convolutions, linear, sums, products, cat, pooling, activations) with constant
+    qparams, and dynamic linear layers; the rest of the program runs in float. Integers and qparams are
+    those of the program.
+
+    Args:
+        program: path or file of an archive, or a ScriptModule; saved under any engine.
+
+    Returns:
+        A graph module, which `torch.jit.script` takes again.
+
+    Raises:
+        ValueError: an operator without counterpart, control flow that depends on values, or no
+            quantized operator; with the line of the program.
+
+    Example:
+        >>> from torch_ao_ext.quantization import legacy
+        >>> int8 = legacy.load_archive("quantized_resnet.pt")    # doctest: +SKIP
+    """
+    return importlib.import_module("torch_ao_ext.quantization._legacy_archive").load_archive(program)
