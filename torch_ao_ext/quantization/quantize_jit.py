@@ -135,7 +135,7 @@ def quantize_jit(
     inplace: bool = False,
     debug: bool = False,
 ) -> torch.jit.ScriptModule:
-    """prepare_jit, run_fn(prepared, *run_args), convert_jit.
+    """`prepare_jit`, `run_fn(prepared, *run_args)`, `convert_jit`.
 
     Args:
         model: script or trace, in evaluation mode; left as it is.

@@ -2,7 +2,7 @@
 
 Pooling, bounds and interpolation keep the qparams of their input, as the torch functions of the same
 name do on a QuantizedTensor; the others take the scale and zero point of their result. Inputs are
-`QuantizedTensor`s (uint8 or int8, one scale); a float tensor raises TypeError.
+`QuantizedTensor` (uint8 or int8, one scale); a float tensor raises TypeError.
 """
 
 from typing import Any
@@ -309,7 +309,7 @@ def hardtanh(
 
 
 def clamp(input: QuantizedTensor, min_: float, max_: float) -> QuantizedTensor:
-    """min(max(min_, x), max_) on the integers."""
+    """`min(max(min_, x), max_)` on the integers."""
     return torch.clamp(_check("clamp", "input", input), min_, max_)
 
 

@@ -47,7 +47,7 @@ def _of_structures(measure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], A
 
 @_of_structures
 def compute_sqnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """20 log10(|x| / |x - y|), in dB; inf when they are equal.
+    """`20 log10(|x| / |x - y|)`, in dB; inf when they are equal.
 
     Args:
         x: reference: float tensor, QuantizedTensor, or a list of such.
@@ -73,5 +73,5 @@ def compute_normalized_l2_error(x: torch.Tensor, y: torch.Tensor) -> torch.Tenso
 
 @_of_structures
 def compute_cosine_similarity(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Cosine of the angle, x . y / (|x| |y|) over all values; arguments as `compute_sqnr`."""
+    """Cosine of the angle, `x . y / (|x| |y|)` over all values; arguments as `compute_sqnr`."""
     return torch.nn.functional.cosine_similarity(x.reshape(1, -1), y.reshape(1, -1))

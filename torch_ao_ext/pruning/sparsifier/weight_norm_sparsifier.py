@@ -33,7 +33,7 @@ class WeightNormSparsifier(BaseSparsifier):
         sparsity_level: Fraction of blocks, 0..1.
         sparse_block_shape: Rows and columns of a block.
         zeros_per_block: Zeros in a chosen block; None means the whole block.
-        norm: 1 for |w|, 2 for w^2 (default), or a function of the weight.
+        norm: 1 for `|w|`, 2 for `w^2` (default), or a function of the weight.
 
     Raises:
         ValueError: When `norm` is another number; from `step`, when the weight is

@@ -213,7 +213,7 @@ class BackendPatternConfig:
         return self._set("fused_module", fused_module)
 
     def set_fuser_method(self, fuser_method: Callable[..., Any]) -> "BackendPatternConfig":
-        """Makes the container: fuser_method(is_qat, *modules)."""
+        """Makes the container: `fuser_method(is_qat, *modules)`."""
         return self._set("fuser_method", fuser_method)
 
     def _set_root_node_getter(self, root_node_getter: Callable[..., Any]) -> "BackendPatternConfig":
