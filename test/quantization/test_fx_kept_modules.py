@@ -1,6 +1,7 @@
 """FX graph mode: modules that stay whole, and integers at the borders of graphs."""
 
 import copy
+import pickle
 import warnings
 
 import pytest
@@ -309,6 +310,28 @@ def test_custom_modules_of_users():
     graph = convert_fx(observed, convert_custom_config=to)
     (x,) = batches(3, 8)[-1]
     assert len(int8(graph)) == 3 and sqnr(model(x), graph(x)) > 25
+
+
+def test_copies_and_pickles():
+    """Prepared and converted graphs with parts of each kind."""
+    model = nn.Sequential(Model(Gate()), Model(Block()), Scaled(nn.Linear(4, 8)), Block()).eval()
+    config = PrepareCustomConfig().set_non_traceable_module_classes([Gate])
+    config.set_standalone_module_class(Block, None, (), None)
+    config.set_float_to_observed_mapping(Scaled, ObservedScaled)
+    model[1].first = nn.Linear(4, 8)
+    to = ConvertCustomConfig().set_observed_to_quantized_mapping(ObservedScaled, QuantizedScaled)
+    observed = calibrated(model, STATIC, *batches(5, 8), prepare_custom_config=config)
+    (x,) = batches(3, 8)[-1]
+    graph = convert_fx(observed, convert_custom_config=to)
+    want = graph(x)
+    assert sqnr(model(x), want) > 15
+    for copied in (copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))):
+        assert torch.equal(copied(graph)(x), want)
+        again = copied(observed)
+        assert torch.equal(convert_fx(again, convert_custom_config=to)(x), want)
+        again(x * 10)
+        assert not torch.equal(convert_fx(again, convert_custom_config=to)(x), want)
+    assert torch.equal(convert_fx(observed, convert_custom_config=to)(x), want)
 
 
 def test_one_module_called_twice():

@@ -3,6 +3,8 @@
 import copy
 import io
 import pickle
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -68,6 +70,28 @@ def test_prepared_and_converted_models_pickle(flow, how):
     int8 = convert(prepared)
     assert torch.equal(how(int8)(X), int8(X))
     assert not torch.equal(convert(again)(X), int8(X))  # it has seen more
+
+
+def test_pickles_load_in_another_process(tmp_path):
+    """Converted graphs hold operators that a fresh process has not defined yet."""
+    warnings.simplefilter("ignore")
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    graph = torch.export.export(nn.Conv2d(3, 4, 3).eval(), (X,)).module()
+    prepared = prepare_pt2e(graph, quantizer)
+    prepared(X)
+    converted = convert_pt2e(prepared)
+    torch.save((converted, torch_ao_ext.lower(converted), X, converted(X)), tmp_path / "graphs.pt")
+    code = (
+        "import sys, torch\n"
+        "converted, lowered, x, y = torch.load(sys.argv[1], weights_only=False)\n"
+        "assert torch.equal(converted(x), y) and (lowered(x) - y).abs().max() < 0.05\n"
+        "import torch_ao_ext\n"
+        "assert torch.equal(torch_ao_ext.lower(converted)(x), lowered(x))\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, tmp_path / "graphs.pt"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_models_in_training_pickle():

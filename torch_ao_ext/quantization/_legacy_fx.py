@@ -5,7 +5,6 @@ into it, `P_scale_N` of the functions in a module P, in the order of their calls
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -82,13 +81,11 @@ class _Loader:
         module = self.modules.get(node.target) if known else None
         return module if is_observer(module) else None
 
-    def _replace(self, node: fx.Node, make: Callable[[], nn.Module]) -> None:
-        """Another observer at a node; places that shared one share the new one."""
-        old = self.modules[node.target]
-        if id(old) not in self.done:
-            self.done[id(old)] = make()
+    def _replace(self, node: fx.Node, new: nn.Module) -> None:
+        """Another observer at a node; places that share the old one get the first new one."""
+        known = self.done.setdefault(id(self.modules[node.target]), new)
         owner, _, leaf = node.target.rpartition(".")
-        self.model.get_submodule(owner)._modules[leaf] = self.done[id(old)]
+        self.model.get_submodule(owner)._modules[leaf] = known
 
     def _set(self, node: fx.Node, value: torch.Tensor) -> None:
         """The value of a get_attr node."""
@@ -124,7 +121,7 @@ class _Loader:
         points = torch.zeros_like(found.scale, dtype=torch.int32)
         points = points if found.zero_point is None else found.zero_point
         self._set(observed.args[0], weight.dequantize())
-        self._replace(observed, lambda: _KnownWeight(found.scale, points, axis))
+        self._replace(observed, _KnownWeight(found.scale, points, axis))
         place = argument(node, 2)
         if bias is None:
             return
@@ -195,7 +192,7 @@ class _Loader:
         """Qparams of one observed value."""
         observer, source = self.modules[node.target], node.args[0]
         if id(observer) in self.done:
-            self._replace(node, nn.Identity)
+            self._replace(node, self.done[id(observer)])
             return
         layer = self._layer(source)
         found = None if layer is None else self._take(f"{_owner(layer)}.scale")
@@ -213,7 +210,7 @@ class _Loader:
         scale, point = (float(found[0]), int(found[1]))
         dtype = torch.uint8 if observer.dtype in (torch.uint8, torch.quint8) else torch.int8
         low, high = _BITS8[dtype]  # torch.ao's kernels do not cut what its observers cut
-        self._replace(node, lambda: FixedQParamsObserver(scale, point, dtype, quant_min=low, quant_max=high))
+        self._replace(node, FixedQParamsObserver(scale, point, dtype, quant_min=low, quant_max=high))
 
     def _activations(self) -> list[fx.Node]:
         """Where values that are no weights are observed."""
@@ -238,8 +235,7 @@ class _Loader:
         for node in self.model.graph.nodes:
             follower = self._observer(node)
             if isinstance(follower, FollowingObserver):
-                known = self.done[id(follower.source)]
-                self._replace(node, lambda source=known: FollowingObserver(source))
+                self._replace(node, FollowingObserver(self.done[id(follower.source)]))
             if node.op == "get_attr" and node.target in self.rest:
                 self._set(node, self.rest.pop(node.target))
         if self.rest:

@@ -10,6 +10,8 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import _PyTreeCodeGen
 
+from torch_ao_ext.quantization import _decomposed
+
 __all__ = ["FREE_SIZES", "TRAIN_EVAL", "PortableGraphModule", "target_of", "target_state"]
 
 # Key in the meta of a restored input: dimensions of any size.
@@ -47,6 +49,8 @@ def target_of(state: tuple[Any, ...]) -> Any:
     if state[0] != "op":
         return state[1]
     _, space, name, overload = state
+    if space == "quantized_decomposed":
+        _decomposed.operators()  # defined on first use
     return getattr(getattr(getattr(torch.ops, space), name), overload)
 
 
