@@ -151,14 +151,49 @@ def test_extremes(count):
     assert float(ops._min_max(positive)[0]) == float(positive.min())
 
 
-def test_training_on_the_compiler():
-    # torch's compiler makes an object of each autograd function, and warns of it.
-    warnings.filterwarnings("ignore", message=".*should not be instantiated")
+@pytest.mark.parametrize("how", ["trace", "export", "make_fx", "compile"])
+def test_what_records_operators_sees_those_of_torch(how):
+    """ONNX and other backends know torch.fake_quantize_per_tensor_affine; so do torch's compilers."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+    module = tq.default_fused_act_fake_quant().eval()
+    x = values((4, 8))
+    module(x)
+    module.disable_observer()
+    want = module(x)
+    if how == "trace":
+        made = torch.jit.trace(module, x)
+        text = str(made.inlined_graph)
+    elif how == "export":
+        made = torch.export.export(module, (x,)).module()
+        text = made.code
+    elif how == "make_fx":
+        made = torch.fx.experimental.proxy_tensor.make_fx(module)(x)
+        text = made.code
+    else:
+        seen = []
+
+        def backend(graph, inputs):
+            seen.append(graph.code)
+            return graph
+
+        made = torch.compile(module, backend=backend)
+        made(x)
+        text = "".join(seen)
+    assert "torch_ao::" not in text and "ops.torch_ao." not in text
+    assert how == "compile" or "fake_quant" in text or "fq_helper" in text
+    assert torch.equal(made(x), want)
+
+
+def test_function_transforms():
     module = tq.default_fused_act_fake_quant()
-    x = values((4, 8)).requires_grad_()
-    want = torch.compile(module, backend="aot_eager")(x)
-    want.sum().backward()
-    assert x.grad.abs().sum() > 0
+    x = values((4, 8))
+    module(x)
+    module.disable_observer()
+    grads = torch.func.grad(lambda values: module(values).square().sum())(x)
+    y = x.clone().requires_grad_()
+    module(y).square().sum().backward()
+    assert torch.allclose(grads, y.grad)
 
 
 @pytest.mark.parametrize("level", ["portable", "avx2", "avx512"])

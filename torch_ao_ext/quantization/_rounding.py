@@ -11,6 +11,7 @@ from torch_ao_ext.quantization.observer import (
     MovingAveragePerChannelMinMaxObserver,
     PerChannelMinMaxObserver,
 )
+from torch_ao_ext.quantization.observer._extremes import runs_now
 
 __all__ = ["extremes", "of_scaled_weight", "rounded", "takes_scaled_weights", "takes_values"]
 
@@ -63,10 +64,6 @@ class _RoundScaled(torch.autograd.Function):
         return *grads, None, None, None, None
 
 
-def _plain(x: torch.Tensor) -> bool:
-    return x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
-
-
 def takes_values(module: Any, x: torch.Tensor) -> bool:
     """Whether `rounded` does what torch's operator per tensor does for this module.
 
@@ -75,7 +72,7 @@ def takes_values(module: Any, x: torch.Tensor) -> bool:
         x: any shape.
     """
     bounds = -128 <= module.quant_min < module.quant_max <= 255
-    return not module.is_per_channel and bounds and _plain(x)
+    return not module.is_per_channel and bounds and runs_now(x)
 
 
 def rounded(module: Any, x: torch.Tensor) -> torch.Tensor:
@@ -101,7 +98,7 @@ def takes_scaled_weights(module: Any, weight: torch.Tensor) -> bool:
     channels = not module.is_per_channel or (
         module.ch_axis == 0 and module.qscheme != torch.per_channel_affine_float_qparams
     )
-    return _plain(weight) and fits and channels and not hooked and bool(module.fake_quant_enabled[0])
+    return runs_now(weight) and fits and channels and not hooked and bool(module.fake_quant_enabled[0])
 
 
 def of_scaled_weight(module: nn.Module, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:

@@ -308,7 +308,7 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         """Observes x while enabled, then rounds it; an empty x changes nothing."""
         if x.numel() == 0:
             return x
-        if self.fake_quant_enabled[0] == 1 and takes_values(self, x):
+        if takes_values(self, x) and self.fake_quant_enabled[0] == 1:
             if self.observer_enabled[0] == 1:
                 self._fused(extremes(x))  # all that it reads of x for its qparams
             return self.rounded(x)

@@ -1,17 +1,32 @@
 """Smallest and largest values, in one pass on all threads."""
 
 import torch
+from torch import nn
 
-__all__ = ["extremes", "row_extremes"]
+__all__ = ["extremes", "row_extremes", "runs_now"]
 
 
-def _own(x: torch.Tensor) -> bool:
-    return x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
+def runs_now(x: torch.Tensor) -> bool:
+    """Whether operators of this library may stand for torch's on x.
+
+    Float32 on a CPU, and nothing that records torch's operators: traces, exports (ONNX among them),
+    compilers and function transforms know those.
+    """
+    return (
+        type(x) in (torch.Tensor, nn.Parameter)
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and x.numel() > 0
+        and not torch.jit.is_tracing()
+        and not torch.compiler.is_compiling()
+        and torch._C._functorch.maybe_current_level() is None
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
 
 
 def extremes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """torch.aminmax(x); both NaN if any value is."""
-    if not _own(x):
+    if not runs_now(x):
         return torch.aminmax(x)
     low, high = torch.ops.torch_ao._min_max(x)
     return low, high
@@ -19,7 +34,7 @@ def extremes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def row_extremes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """torch.aminmax(x, dim=1) of `[N, K]`."""
-    if not _own(x):
+    if not runs_now(x):
         return torch.aminmax(x, dim=1)
     ends = torch.ops.torch_ao._min_max(x, True)
     return ends[:, 0].contiguous(), ends[:, 1].contiguous()
