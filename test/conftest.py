@@ -1,9 +1,13 @@
 """Fixtures of all Python tests: warnings are errors, one seed."""
 
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.append(str(Path(__file__).parent))  # torch_ao_modules.py
 
 
 @pytest.fixture(autouse=True)

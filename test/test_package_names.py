@@ -2,32 +2,12 @@
 
 import csv
 import fnmatch
-import importlib
-import pkgutil
-import warnings
 from pathlib import Path
 
 import pytest
+from torch_ao_modules import loaded, module_names
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "missing_names.csv").open()))
-
-
-def module_names():
-    import torch.ao
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = [m.name for m in pkgutil.walk_packages(torch.ao.__path__, "torch.ao.")]
-    return ["torch.ao", *found]
-
-
-def loaded(name):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError:
-            return None
 
 
 def missing(name):

@@ -114,7 +114,7 @@ def test_refusals():
     layer, int8, x = make("plain", 2)
     with pytest.raises(
         TypeError,
-        match="nn.quantized.dynamic.Conv2d: argument 'x' must be float32 or bfloat16, got torch.int8",
+        match="nn.quantized.dynamic.Conv2d: argument 'input' must be float32 or bfloat16, got torch.int8",
     ):
         int8(x.to(torch.int8))
     with pytest.raises(ValueError, match="Conv1d.from_float: argument 'mod' must be nn.Conv1d, got Conv2d"):

@@ -201,3 +201,76 @@ def test_convolution_with_a_sum(relu):
     finally:
         torch.backends.quantized.engine = before
     assert (want.int_repr().int() - have.int_repr().int()).abs().max() <= 1
+
+
+def lively(module):
+    """With parameters and statistics that are not the start values."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for value in (*module.parameters(), *module.buffers()):
+            if value.is_floating_point():
+                value.copy_(torch.rand(value.shape) + 0.5)
+    return module.eval()
+
+
+REFERENCES = {
+    "Hardswish": (nn.Hardswish, (4, 50)),
+    "ELU": (lambda: nn.ELU(0.7), (4, 50)),
+    "LeakyReLU": (lambda: nn.LeakyReLU(0.2), (4, 50)),
+    "Softmax": (lambda: nn.Softmax(-1), (4, 50)),
+    "Dropout": (lambda: nn.Dropout(0.4), (4, 50)),
+    "LayerNorm": (lambda: nn.LayerNorm([16]), (6, 16)),
+    "InstanceNorm2d": (lambda: nn.InstanceNorm2d(6, affine=True), (3, 6, 5, 4)),
+    "BatchNorm2d": (lambda: nn.BatchNorm2d(6), (3, 6, 5, 4)),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_from_reference(name):
+    make, shape = REFERENCES[name]
+    mod, x = lively(make()), values(*shape)
+    qparams = (1 / 256, 0) if name == "Softmax" else (SCALE, POINT)
+    if name == "BatchNorm2d":  # torch.ao's takes no plain numbers
+        qparams = tuple(map(torch.tensor, qparams))
+    want = getattr(peer().quantized, name).from_reference(mod, *qparams)
+    want = want(torch.quantize_per_tensor(x, 0.05, 100, torch.quint8))
+    mine = getattr(MINE, name).from_reference(mod, *qparams)
+    have = mine(input=MINE.Quantize(0.05, 100)(x))
+    assert have.q_scale() == pytest.approx(want.q_scale()) and have.q_zero_point() == want.q_zero_point()
+    assert (want.int_repr().int() - have.int_repr().int()).abs().max() <= 1
+    assert len(want.int_repr().unique()) > 10
+
+
+def test_constructor_arguments():
+    assert MINE.Conv2d(3, 4, 3, device="meta").qweight.is_meta
+    assert MINE.ConvTranspose1d(3, 4, 3, dtype=torch.float32, device="cpu").qbias.dtype == torch.float32
+    assert MINE.dynamic.Conv1d(3, 4, 3, reduce_range=False).qbias.device.type == "cpu"
+    fused = torch_ao_ext.nn.intrinsic.quantized
+    assert fused.LinearReLU(3, 4, bias=False).qbias is None
+    assert fused.LinearTanh(3, 4, bias=False).qbias is None
+    with pytest.raises(ValueError, match="Conv2d: argument 'dtype' must be None or torch.float32, got"):
+        MINE.Conv2d(3, 4, 3, dtype=torch.float16)
+    with pytest.raises(ValueError, match="GRUCell: argument 'dtype' must be torch.qint8 or int8, got"):
+        MINE.dynamic.GRUCell(3, 4, dtype=torch.float16)
+    with pytest.raises(TypeError, match="device"):
+        MINE.Hardswish(SCALE, POINT, torch.qint8)  # the third is the device, as in torch.ao
+
+
+def test_layers_are_called_by_the_names_of_the_float_ones():
+    """`layer(input=x)` goes on working in a quantized model."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.fc = nn.Conv1d(3, 4, 3), nn.InstanceNorm1d(4), nn.Linear(6, 5)
+
+        def forward(self, x):
+            return self.fc(input=self.norm(input=self.conv(input=x)))
+
+    tq, x = torch_ao_ext.quantization, values(2, 3, 8)
+    model = nn.Sequential(Model()).eval()
+    model.qconfig = tq.get_default_qconfig()
+    prepared = tq.prepare(tq.QuantWrapper(model))
+    want = prepared(x)
+    have = tq.convert(prepared)(x)
+    assert (have.dequantize() - want).abs().max() < 0.1 * want.abs().max()

@@ -233,6 +233,6 @@ def test_report_names_what_is_computed_in_float():
 
 def test_int8_activations():
     q = QuantizedTensor(torch.tensor([-128, 0, 127], dtype=torch.int8), 0.05, -10)
-    y = nnq.Hardswish(0.04, -3, torch.qint8)(q)
+    y = nnq.Hardswish(0.04, -3, dtype=torch.qint8)(q)
     real = (nn.Hardswish()(q.dequantize()) / 0.04 - 3).clamp(-128, 127)
     assert y.dtype == torch.int8 and (y.int_repr() - real).abs().max() <= 0.502

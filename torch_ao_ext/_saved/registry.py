@@ -35,6 +35,7 @@ class SavedType:
         finite: float buffers without NaN and infinity.
         check: raises ValueError about values that no other rule covers.
         packs: `prepack(dtype)` makes a packed copy, after which the plain bytes may go.
+        renamed: argument in files -> argument of the constructor, where they differ.
     """
 
     cls: type[nn.Module]
@@ -44,6 +45,7 @@ class SavedType:
     finite: tuple[str, ...] = ("qbias",)
     check: Callable[[Any], None] | None = None
     packs: bool = True
+    renamed: dict[str, str] = field(default_factory=dict)
 
     def args_of(self, module: nn.Module) -> dict[str, Any]:
         """Constructor arguments that make an empty module like this one."""
@@ -56,6 +58,7 @@ class SavedType:
         """The empty module; call it on the meta device."""
         if args.keys() != self.args.keys():
             raise ValueError(f"arguments must be {sorted(self.args)}, got {sorted(args)}")
+        args = {self.renamed.get(name, name): value for name, value in args.items()}
         make = getattr(self.cls, "_from_saved", None)
         return self.cls(**args) if make is None else make(args)
 
@@ -65,6 +68,7 @@ def _same(*names: str) -> dict[str, Any]:
 
 
 _LINEAR = {**_same("in_features", "out_features"), "bias_": lambda m: m.qbias is not None}
+_FUSED = {"bias_": "bias"}
 _ATTENTION = {
     **_same("embed_dim", "num_heads", "dropout", "kdim", "vdim"),
     **_same("batch_first", "add_zero_attn", "packed_in_proj"),
@@ -154,9 +158,9 @@ def _of_child(child: str, names: Any) -> dict[str, Any]:
     return {name: value_of(name) for name in names}
 
 
-def _static(cls: type[nn.Module], args: dict[str, Any]) -> SavedType:
+def _static(cls: type[nn.Module], args: dict[str, Any], renamed: Any = None) -> SavedType:
     """A product: packed at the first call, which knows the qparams of its input."""
-    return SavedType(cls, args, packs=False)
+    return SavedType(cls, args, packs=False, renamed=renamed or {})
 
 
 def _output_only(cls: type[nn.Module], *names: str, **more: Any) -> SavedType:
@@ -166,7 +170,7 @@ def _output_only(cls: type[nn.Module], *names: str, **more: Any) -> SavedType:
 
 QUANTIZED: dict[str, SavedType] = {
     "quantized.dynamic.Linear": SavedType(dynamic.Linear, _LINEAR),
-    "quantized.dynamic.LinearReLU": SavedType(LinearReLU, _LINEAR),
+    "quantized.dynamic.LinearReLU": SavedType(LinearReLU, _LINEAR, renamed=_FUSED),
     "quantized.dynamic.MultiheadAttention": SavedType(dynamic.MultiheadAttention, _ATTENTION),
     "quantized.dynamic.LSTM": _recurrent(dynamic.LSTM, "proj_size"),
     "quantized.dynamic.GRU": _recurrent(dynamic.GRU),
@@ -178,8 +182,8 @@ QUANTIZED: dict[str, SavedType] = {
     "quantized.Embedding": _table(Embedding),
     "quantized.EmbeddingBag": _table(EmbeddingBag, **_same("mode", "include_last_offset")),
     "quantized.Linear": _static(nnq.Linear, _LINEAR),
-    "quantized.LinearReLU": _static(nniq.LinearReLU, _LINEAR),
-    "quantized.LinearTanh": _static(nniq.LinearTanh, _LINEAR),
+    "quantized.LinearReLU": _static(nniq.LinearReLU, _LINEAR, _FUSED),
+    "quantized.LinearTanh": _static(nniq.LinearTanh, _LINEAR, _FUSED),
     "quantized.LinearLeakyReLU": _static(nniq.LinearLeakyReLU, _LEAKY),
     **{f"quantized.{c.__name__}": _static(c, _CONV) for c in (
         nnq.Conv1d, nnq.Conv2d, nnq.Conv3d, nniq.ConvReLU1d, nniq.ConvReLU2d, nniq.ConvReLU3d,

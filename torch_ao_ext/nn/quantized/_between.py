@@ -19,13 +19,13 @@ class ThroughFloat(QuantizedOutput):
     module plus two passes over the data. Float parameters keep their names.
     """
 
-    def forward(self, x: QuantizedTensor) -> QuantizedTensor:
+    def forward(self, input: QuantizedTensor) -> QuantizedTensor:
         """Sizes as the float module, with the module's output qparams.
 
         Raises:
             TypeError: a float tensor.
         """
-        x = QuantizedTensor(*integers(self, x)).dequantize()
+        x = QuantizedTensor(*integers(self, input)).dequantize()
         return quantize_per_tensor(self._float(x), *self.qparams)
 
     def _float(self, x: torch.Tensor) -> torch.Tensor:
@@ -45,7 +45,16 @@ class ThroughFloat(QuantizedOutput):
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
         """Of the float module of this name that has observed its output; parameters are copied."""
-        new = cls._make(*output_qparams(observer_of(mod, cls.__name__), cls.__name__), mod)
+        return cls._copied(mod, *output_qparams(observer_of(mod, cls.__name__), cls.__name__))
+
+    @classmethod
+    def from_reference(cls, mod: nn.Module, scale: float, zero_point: int) -> Any:
+        """Of the float module of this name and the qparams of its output, uint8; parameters are copied."""
+        return cls._copied(mod, float(scale), int(zero_point), torch.uint8)
+
+    @classmethod
+    def _copied(cls, mod: nn.Module, scale: float, zero_point: int, dtype: torch.dtype) -> Any:
+        new = cls._make(scale, zero_point, dtype, mod)
         source = mod[0] if isinstance(mod, nn.Sequential) else mod
         for name, value in (*source._parameters.items(), *source._buffers.items()):
             copy = None if value is None else value.detach().clone()

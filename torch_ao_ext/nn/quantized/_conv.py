@@ -1,5 +1,6 @@
 """Sizes, padding and weight layout that static and dynamic convolutions share."""
 
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -41,7 +42,13 @@ class ConvBase(WeightedModule):
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        if dtype not in (None, torch.float32):
+            raise ValueError(
+                f"{type(self).__name__}: argument 'dtype' must be None or torch.float32, got {dtype}"
+            )
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"{type(self).__name__}: argument 'groups' must divide in_channels ({in_channels}) and "
@@ -56,7 +63,8 @@ class ConvBase(WeightedModule):
         first, second = in_channels, out_channels
         if not self._TRANSPOSED:
             first, second = out_channels, in_channels
-        super().__init__((first, second // groups, *kernel), out_channels, bias)
+        with nullcontext() if device is None else torch.device(device):
+            super().__init__((first, second // groups, *kernel), out_channels, bias)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel
@@ -116,11 +124,12 @@ class Transposed:
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1,
-        padding_mode: str = "zeros",
+        padding_mode: str = "zeros", device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
-        )
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            device, dtype,
+        )  # fmt: skip
         self.output_padding = as_tuple(output_padding, self._RANK)
 
     def _set_padding(self) -> None:

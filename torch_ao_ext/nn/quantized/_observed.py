@@ -6,9 +6,30 @@ import torch
 
 from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
 
-__all__ = ["INT8", "QuantizedWeight", "qparams_found", "quantize_weight", "weight_observer"]
+__all__ = [
+    "INT8",
+    "QuantizedWeight",
+    "check_weight_dtype",
+    "qparams_found",
+    "quantize_weight",
+    "weight_observer",
+]
 
 INT8 = (torch.int8, getattr(torch, "qint8", torch.int8))
+
+
+def check_weight_dtype(owner: str, dtype: Any) -> None:
+    """Refuses what is not int8.
+
+    Args:
+        owner: module, for the message.
+        dtype: argument of a constructor.
+
+    Raises:
+        ValueError: another dtype.
+    """
+    if dtype not in INT8:
+        raise ValueError(f"{owner}: argument 'dtype' must be torch.qint8 or int8, got {dtype}")
 
 
 class QuantizedWeight(NamedTuple):

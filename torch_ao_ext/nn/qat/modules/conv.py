@@ -22,9 +22,9 @@ class _Conv(QATModule):
         super().__init__(*args, **kwargs)
         self._set_qconfig(qconfig)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As the float layer."""
-        return self._conv_forward(x, self.weight_fake_quant(self.weight), self.bias)
+        return self._conv_forward(input, self.weight_fake_quant(self.weight), self.bias)
 
 
 class Conv1d(_Conv, nn.Conv1d):

@@ -48,9 +48,9 @@ class Linear(QATModule, nn.Linear):
         super().__init__(in_features, out_features, bias, device, dtype)
         self._set_qconfig(qconfig)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`[*, K]` -> `[*, N]`."""
-        return F.linear(x, self.weight_fake_quant(self.weight), self.bias)
+        return F.linear(input, self.weight_fake_quant(self.weight), self.bias)
 
     @classmethod
     def _parts(cls, mod: nn.Module) -> tuple[nn.Module, ...]:

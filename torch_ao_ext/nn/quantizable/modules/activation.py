@@ -27,6 +27,8 @@ class MultiheadAttention(Attention):
         kdim: features of the key; default E.
         vdim: features of the value; default E.
         batch_first: `[B, L, E]` instead of `[L, B, E]`.
+        device: of the parameters.
+        dtype: of the float parameters.
 
     Raises:
         ValueError: num_heads does not divide embed_dim.
@@ -50,6 +52,8 @@ class MultiheadAttention(Attention):
         kdim: int | None = None,
         vdim: int | None = None,
         batch_first: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self._set_sizes(embed_dim, num_heads, dropout, add_zero_attn, kdim, vdim, batch_first)
@@ -59,6 +63,7 @@ class MultiheadAttention(Attention):
         if add_bias_kv:
             nn.init.xavier_normal_(self.bias_k)
             nn.init.xavier_normal_(self.bias_v)
+        self.to(device, dtype)
 
     def _make_layers(self, bias: bool) -> None:
         self.linear_Q = nn.Linear(self.embed_dim, self.embed_dim, bias)

@@ -37,15 +37,17 @@ class _Activation(QuantizedOutput):
     _POST_OP = ""
 
     def __init__(
-        self, scale: float = 1.0, zero_point: int = 0, dtype: torch.dtype = torch.uint8
+        self, scale: float = 1.0, zero_point: int = 0, device: Any = None, dtype: torch.dtype = torch.uint8
     ) -> None:
         super().__init__()
+        if device is not None:
+            torch.device(device)  # raises if it is none
         self.post_op_args: list[float] = []
         self.set_output(scale, zero_point, dtype)
 
-    def forward(self, x: QuantizedTensor) -> QuantizedTensor:
+    def forward(self, input: QuantizedTensor) -> QuantizedTensor:
         """Any shape -> the same shape with the module's output qparams."""
-        data, in_scale, in_point = integers(self, x)
+        data, in_scale, in_point = integers(self, input)
         scale, point, dtype = self.qparams
         y = _requantize(
             data, in_scale, in_point, scale, point, dtype, self._POST_OP, self.post_op_args
@@ -55,7 +57,16 @@ class _Activation(QuantizedOutput):
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
         """Of the float module of this name that has observed its output."""
-        return cls(*output_qparams(observer_of(mod, cls.__name__), cls.__name__))
+        return cls._like(mod, *output_qparams(observer_of(mod, cls.__name__), cls.__name__))
+
+    @classmethod
+    def from_reference(cls, mod: nn.Module, scale: float, zero_point: int) -> Any:
+        """Of the float module of this name and the qparams of its output, uint8."""
+        return cls._like(mod, float(scale), int(zero_point), torch.uint8)
+
+    @classmethod
+    def _like(cls, mod: nn.Module, scale: float, zero_point: int, dtype: torch.dtype) -> Any:
+        return cls(scale, zero_point, dtype=dtype)
 
     def _get_name(self) -> str:
         return f"Quantized{type(self).__name__}"
@@ -71,6 +82,7 @@ class Hardswish(_Activation):
     Args:
         scale: of the output, as zero_point and dtype.
         zero_point: integer of real 0.
+        device: accepted, has no effect: the module holds no tensor.
         dtype: torch.quint8 or torch.qint8.
     """
 
@@ -94,7 +106,11 @@ class Sigmoid(_Activation):
         output_zero_point: int = 0,
         dtype: torch.dtype = torch.uint8,
     ) -> None:
-        super().__init__(output_scale, output_zero_point, dtype)
+        super().__init__(output_scale, output_zero_point, dtype=dtype)
+
+    @classmethod
+    def _like(cls, mod: nn.Module, scale: float, zero_point: int, dtype: torch.dtype) -> "Sigmoid":
+        return cls(scale, zero_point, dtype)
 
 
 class LeakyReLU(_Activation):
@@ -105,6 +121,7 @@ class LeakyReLU(_Activation):
         zero_point: integer of real 0.
         negative_slope: factor below 0.
         inplace: accepted, has no effect: the output has qparams of its own.
+        device: accepted, has no effect: the module holds no tensor.
         dtype: torch.quint8 or torch.qint8.
     """
 
@@ -116,17 +133,16 @@ class LeakyReLU(_Activation):
         zero_point: int = 0,
         negative_slope: float = 1e-2,
         inplace: bool = False,
+        device: Any = None,
         dtype: torch.dtype = torch.uint8,
     ) -> None:
-        super().__init__(scale, zero_point, dtype)
+        super().__init__(scale, zero_point, device, dtype)
         self.negative_slope = negative_slope
         self.post_op_args = [float(negative_slope)]
 
     @classmethod
-    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "LeakyReLU":
-        """Of an nn.LeakyReLU that has observed its output."""
-        scale, point, dtype = output_qparams(observer_of(mod, "LeakyReLU"), "LeakyReLU")
-        return cls(scale, point, mod.negative_slope, dtype=dtype)
+    def _like(cls, mod: nn.Module, scale: float, zero_point: int, dtype: torch.dtype) -> "LeakyReLU":
+        return cls(scale, zero_point, mod.negative_slope, dtype=dtype)
 
 
 class ELU(ThroughFloat, nn.ELU):

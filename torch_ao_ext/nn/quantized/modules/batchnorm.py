@@ -22,6 +22,11 @@ class _BatchNorm(Norm):
         self._finish(None, None, scale, zero_point, output_dtype)
 
     @classmethod
+    def from_reference(cls, bn: nn.Module, output_scale: float, output_zero_point: int) -> Any:
+        """Of the float module of this name and the qparams of its output, uint8; parameters are copied."""
+        return super().from_reference(bn, output_scale, output_zero_point)
+
+    @classmethod
     def _arguments(cls, mod: Any) -> dict[str, Any]:
         return cls._features(mod)
 

@@ -21,7 +21,8 @@ class _Conv(StaticProduct, ConvBase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.set_output(1.0, 0, torch.uint8)
+        with self.qweight.device:
+            self.set_output(1.0, 0, torch.uint8)
 
     def _input(self, x: Any) -> tuple[torch.Tensor, float, int, bool]:
         """Integers `[N, C, *]`, scale, zero point, and whether N was added."""
@@ -45,22 +46,22 @@ class _Conv(StaticProduct, ConvBase):
         )  # fmt: skip
         return QuantizedTensor(y.squeeze(0) if single else y, scale, point)
 
-    def forward(self, x: QuantizedTensor) -> QuantizedTensor:
+    def forward(self, input: QuantizedTensor) -> QuantizedTensor:
         """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, with the layer's output qparams.
 
         Raises:
             TypeError: a float tensor.
         """
         # Between two convolutions Python runs with cold caches: no calls in the usual case.
-        usual = type(x) is QuantizedTensor and type(x._scale) is float and self._before is None
-        if not usual or x._data.dim() != self._RANK + 2:
-            return self._run(x)
+        usual = type(input) is QuantizedTensor and type(input._scale) is float and self._before is None
+        if not usual or input._data.dim() != self._RANK + 2:
+            return self._run(input)
         b = self._buffers
         scale, point, dtype = self.qparams
         y = self._OP(
-            x._data, x._scale, x._zero_point, b["qweight"], b["weight_scale"], b["weight_zero_point"],
-            b["qbias"], scale, point, dtype, self.stride, self._op_padding, self.dilation, self.groups,
-            self._POST_OPS,
+            input._data, input._scale, input._zero_point, b["qweight"], b["weight_scale"],
+            b["weight_zero_point"], b["qbias"], scale, point, dtype, self.stride, self._op_padding,
+            self.dilation, self.groups, self._POST_OPS,
         )  # fmt: skip
         return QuantizedTensor(y, scale, point)
 
@@ -100,6 +101,8 @@ class Conv2d(_Conv):
         groups: divides both channel counts.
         bias: with a bias.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
+        device: of the state.
+        dtype: None or torch.float32, that of the bias.
 
     Example:
         >>> import torch, torch_ao_ext
@@ -123,14 +126,14 @@ class Conv3d(_Conv):
 
 
 class _ConvTranspose(Transposed, _Conv):
-    def forward(self, x: QuantizedTensor, output_size: Any = None) -> QuantizedTensor:
+    def forward(self, input: QuantizedTensor, output_size: Any = None) -> QuantizedTensor:
         """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, with the layer's output qparams.
 
         Args:
-            x: quantized tensor.
+            input: quantized tensor.
             output_size: wanted spatial sizes, as in torch.
         """
-        data, in_scale, in_point, single = self._input(x)
+        data, in_scale, in_point, single = self._input(input)
         extra = self._extra_lines(data, output_size)
         b = self._buffers
         scale, point, dtype = self.qparams

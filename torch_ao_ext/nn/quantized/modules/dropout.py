@@ -13,13 +13,18 @@ class Dropout(nn.Dropout):
         inplace: kept for print.
     """
 
-    def forward(self, x):
+    def forward(self, input):
         """Any tensor -> itself."""
-        return x
+        return input
 
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "Dropout":
         """Of an nn.Dropout."""
+        return cls(mod.p, mod.inplace)
+
+    @classmethod
+    def from_reference(cls, mod: nn.Module, scale: float, zero_point: int) -> "Dropout":
+        """Of an nn.Dropout; the qparams are those of its input."""
         return cls(mod.p, mod.inplace)
 
     def _get_name(self) -> str:

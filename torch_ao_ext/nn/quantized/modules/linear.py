@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized._observed import INT8
+from torch_ao_ext.nn.quantized._observed import INT8, check_weight_dtype
 from torch_ao_ext.nn.quantized._product import StaticProduct
 from torch_ao_ext.nn.quantized._static import integers
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
@@ -43,21 +43,20 @@ class Linear(StaticProduct, WeightedModule):
     def __init__(
         self, in_features: int, out_features: int, bias_: bool = True, dtype: torch.dtype = INT8[-1]
     ) -> None:
-        if dtype not in INT8:
-            raise ValueError(f"Linear: argument 'dtype' must be torch.qint8 or int8, got {dtype}")
+        check_weight_dtype("Linear", dtype)
         super().__init__((out_features, in_features), out_features, bias_)
         self.in_features = in_features
         self.out_features = out_features
         self.post_op_args: list[float] = []
         self.set_output(1.0, 0, torch.uint8)
 
-    def forward(self, x: QuantizedTensor) -> QuantizedTensor:
+    def forward(self, input: QuantizedTensor) -> QuantizedTensor:
         """`[*, K]` -> `[*, N]` with the layer's output qparams.
 
         Raises:
             TypeError: a float tensor.
         """
-        data, in_scale, in_point = integers(self, x)
+        data, in_scale, in_point = integers(self, input)
         b = self._buffers
         scale, point, dtype = self.qparams
         y = _linear(

@@ -19,6 +19,7 @@ class Quantize(QuantizedOutput):
         scale: real units per step.
         zero_point: integer of real 0.
         dtype: torch.quint8 (uint8) or torch.qint8 (int8).
+        factory_kwargs: accepted, has no effect: the module holds no tensor.
 
     Example:
         >>> import torch, torch_ao_ext
@@ -27,7 +28,10 @@ class Quantize(QuantizedOutput):
         tensor([ 10,  12, 255], dtype=torch.uint8)
     """
 
-    def __init__(self, scale: float = 1.0, zero_point: int = 0, dtype: torch.dtype = torch.uint8) -> None:
+    def __init__(
+        self, scale: float = 1.0, zero_point: int = 0, dtype: torch.dtype = torch.uint8,
+        factory_kwargs: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.set_output(scale, zero_point, dtype)
 

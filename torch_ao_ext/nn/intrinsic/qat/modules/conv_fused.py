@@ -61,9 +61,9 @@ class _ConvBn(BatchNormInside):
     def _product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return self._conv_forward(x, weight, None)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As the float layers of the container."""
-        y = self._normalized(x)
+        y = self._normalized(input)
         return F.relu(y) if self._RELU else y
 
     def to_float(self) -> nn.Module:
@@ -146,9 +146,9 @@ class ConvReLU1d(qat.Conv1d):
 
     _FLOAT_MODULE = intrinsic.ConvReLU1d
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As the float layers of the container."""
-        return F.relu(super().forward(x))
+        return F.relu(super().forward(input))
 
     def to_float(self) -> nn.Module:
         """The container of float layers."""
@@ -160,9 +160,9 @@ class ConvReLU2d(qat.Conv2d):
 
     _FLOAT_MODULE = intrinsic.ConvReLU2d
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As the float layers of the container."""
-        return F.relu(super().forward(x))
+        return F.relu(super().forward(input))
 
     def to_float(self) -> nn.Module:
         """The container of float layers."""
@@ -174,9 +174,9 @@ class ConvReLU3d(qat.Conv3d):
 
     _FLOAT_MODULE = intrinsic.ConvReLU3d
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As the float layers of the container."""
-        return F.relu(super().forward(x))
+        return F.relu(super().forward(input))
 
     def to_float(self) -> nn.Module:
         """The container of float layers."""

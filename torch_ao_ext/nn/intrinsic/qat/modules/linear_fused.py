@@ -46,9 +46,9 @@ class LinearBn1d(BatchNormInside, nn.Linear):
     def _product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.linear(x, weight)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`[N, K]` -> `[N, out_features]`, as the float layers of the container."""
-        return self._normalized(x)
+        return self._normalized(input)
 
     def to_float(self) -> nn.Module:
         """The linear layer with the batch norm folded in by running statistics."""

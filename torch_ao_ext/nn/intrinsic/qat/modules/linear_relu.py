@@ -14,9 +14,9 @@ class LinearReLU(qat.Linear):
 
     _FLOAT_MODULE = intrinsic.LinearReLU
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`[*, K]` -> `[*, N]`."""
-        return F.relu(super().forward(x))
+        return F.relu(super().forward(input))
 
     def to_float(self) -> nn.Module:
         """The container of float layers."""

@@ -12,7 +12,7 @@ __all__ = ["ConvAdd2d", "ConvAddReLU2d"]
 
 
 class ConvAdd2d(Conv2d):
-    """y = quantize(conv2d(x, W) + b + extra), the end of a residual block in one pass.
+    """y = quantize(conv2d(x, W) + b + extra_input), the end of a residual block in one pass.
 
     Example:
         >>> import torch, torch_ao_ext
@@ -24,13 +24,13 @@ class ConvAdd2d(Conv2d):
 
     _POST_OPS = "add"
 
-    def forward(self, x: QuantizedTensor, extra: QuantizedTensor) -> QuantizedTensor:
-        """`x` `[N, C, H, W]`, `extra` of the result's sizes, with qparams of its own.
+    def forward(self, input: QuantizedTensor, extra_input: QuantizedTensor) -> QuantizedTensor:
+        """`input` `[N, C, H, W]`, `extra_input` of the result's sizes, with qparams of its own.
 
         Raises:
             TypeError: a float tensor.
         """
-        return self._run(x, extra)
+        return self._run(input, extra_input)
 
     @classmethod
     def _check_container(cls, converter: str, mod: nn.Module) -> None:
@@ -63,7 +63,7 @@ class ConvAdd2d(Conv2d):
 
 
 class ConvAddReLU2d(ConvAdd2d):
-    """y = quantize(max(0, conv2d(x, W) + b + extra)); see `ConvAdd2d`."""
+    """y = quantize(max(0, conv2d(x, W) + b + extra_input)); see `ConvAdd2d`."""
 
     _POST_OPS = "add,relu"
 

@@ -1,7 +1,9 @@
 """Linear layers with an activation inside the operator."""
 
+import torch
 from torch import nn
 
+from torch_ao_ext.nn.quantized._observed import INT8
 from torch_ao_ext.nn.quantized.modules.linear import Linear
 
 __all__ = ["LinearLeakyReLU", "LinearReLU", "LinearTanh"]
@@ -9,6 +11,12 @@ __all__ = ["LinearLeakyReLU", "LinearReLU", "LinearTanh"]
 
 class LinearReLU(Linear):
     """y = quantize(max(0, x W^T + b)); see `nn.quantized.Linear`.
+
+    Args:
+        in_features: K.
+        out_features: N.
+        bias: with a bias.
+        dtype: of the weight, torch.qint8 or torch.int8.
 
     Example:
         >>> import torch, torch_ao_ext
@@ -19,6 +27,11 @@ class LinearReLU(Linear):
     """
 
     _POST_OPS = "relu"
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, dtype: torch.dtype = INT8[-1]
+    ) -> None:
+        super().__init__(in_features, out_features, bias, dtype)
 
     def _get_name(self) -> str:
         return "QuantizedLinearReLU"
@@ -32,14 +45,16 @@ class LinearLeakyReLU(Linear):
         out_features: N.
         negative_slope: factor below 0.
         bias: with a bias.
+        dtype: of the weight, torch.qint8 or torch.int8.
     """
 
     _POST_OPS = "leaky_relu"
 
     def __init__(
-        self, in_features: int, out_features: int, negative_slope: float = 0.01, bias: bool = True
-    ) -> None:
-        super().__init__(in_features, out_features, bias)
+        self, in_features: int, out_features: int, negative_slope: float = 0.01, bias: bool = True,
+        dtype: torch.dtype = INT8[-1],
+    ) -> None:  # fmt: skip
+        super().__init__(in_features, out_features, bias, dtype)
         self._set_slope(negative_slope)
 
     def _set_slope(self, negative_slope: float) -> None:
@@ -62,9 +77,14 @@ class LinearLeakyReLU(Linear):
 
 
 class LinearTanh(Linear):
-    """y = quantize(tanh(x W^T + b)); see `nn.quantized.Linear`."""
+    """y = quantize(tanh(x W^T + b)); arguments as `LinearReLU`."""
 
     _POST_OPS = "tanh"
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, dtype: torch.dtype = INT8[-1]
+    ) -> None:
+        super().__init__(in_features, out_features, bias, dtype)
 
     def _get_name(self) -> str:
         return "QuantizedLinearTanh"

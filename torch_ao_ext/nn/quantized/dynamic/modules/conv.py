@@ -29,7 +29,7 @@ class _Conv(ConvBase):
         if not isinstance(x, torch.Tensor) or x.dtype not in (torch.float32, torch.bfloat16):
             got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
             raise TypeError(
-                f"nn.quantized.dynamic.{type(self).__name__}: argument 'x' must be float32 or bfloat16, "
+                f"nn.quantized.dynamic.{type(self).__name__}: argument 'input' must be float32 or bfloat16, "
                 f"got {got}"
             )
         single = x.dim() == self._RANK + 1
@@ -51,23 +51,23 @@ class _Conv(ConvBase):
             y = y + bias.reshape(-1, *[1] * self._RANK)
         return (y.squeeze(0) if single else y).to(dtype)
 
-    def forward(self, x: torch.Tensor, reduce_range: bool = True) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, reduce_range: bool = True) -> torch.Tensor:
         """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, same dtype.
 
         Args:
-            x: float32 or bfloat16, finite.
+            input: float32 or bfloat16, finite.
             reduce_range: torch.ao's flag for kernels that saturate; ours do not.
 
         Raises:
             TypeError: another dtype.
         """
-        data, scale, single = self._quantized(x)
+        data, scale, single = self._quantized(input)
         b = self._buffers
         y = self._OP(
             data, 1.0, 0, b["qweight"], b["weight_scale"], b["weight_zero_point"], None, 1.0, 0,
             torch.float32, self.stride, self._op_padding, self.dilation, self.groups,
         )  # fmt: skip
-        return self._real(y, scale, single, x.dtype)
+        return self._real(y, scale, single, input.dtype)
 
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
@@ -98,11 +98,20 @@ class _Conv(ConvBase):
 
 
 class Conv1d(_Conv):
-    """nn.Conv1d with an int8 weight; see `Conv2d`."""
+    """nn.Conv1d with an int8 weight; see `Conv2d`.
+
+    Args:
+        args: as `Conv2d`.
+        reduce_range: torch.ao's flag for kernels that saturate; ours do not.
+        kwargs: as `Conv2d`.
+    """
 
     _RANK = 1
     _FLOAT = nn.Conv1d
     _OP = ao.conv1d.default
+
+    def __init__(self, *args: Any, reduce_range: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
 
 class Conv2d(_Conv):
@@ -131,21 +140,24 @@ class Conv3d(_Conv):
 
 
 class _ConvTranspose(Transposed, _Conv):
-    def forward(self, x: torch.Tensor, output_size: Any = None) -> torch.Tensor:
+    def forward(
+        self, input: torch.Tensor, reduce_range: bool = True, output_size: Any = None
+    ) -> torch.Tensor:
         """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, same dtype.
 
         Args:
-            x: float32 or bfloat16, finite.
+            input: float32 or bfloat16, finite.
+            reduce_range: as in `Conv2d`.
             output_size: wanted spatial sizes, as in torch.
         """
-        data, scale, single = self._quantized(x)
+        data, scale, single = self._quantized(input)
         extra = self._extra_lines(data, output_size)
         b = self._buffers
         y = self._OP(
             data, 1.0, 0, b["qweight"], b["weight_scale"], b["weight_zero_point"], None, 1.0, 0,
             torch.float32, self.stride, self._op_padding, extra, self.groups, self.dilation,
         )  # fmt: skip
-        return self._real(y, scale, single, x.dtype)
+        return self._real(y, scale, single, input.dtype)
 
 
 class ConvTranspose1d(_ConvTranspose):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from torch_ao_ext.nn.quantized._observed import INT8, QuantizedWeight, quantize_weight
+from torch_ao_ext.nn.quantized._observed import INT8, QuantizedWeight, check_weight_dtype, quantize_weight
 from torch_ao_ext.nn.quantized._reference import reference_layer, reference_weight
 from torch_ao_ext.nn.quantized._weighted import FORMAT_VERSION, WeightedModule
 
@@ -96,18 +96,17 @@ class Linear(WeightedModule):
         bias_: bool = True,
         dtype: torch.dtype = INT8[-1],
     ) -> None:
-        if dtype not in INT8:
-            raise ValueError(f"Linear: argument 'dtype' must be torch.qint8 or int8, got {dtype}")
+        check_weight_dtype("Linear", dtype)
         super().__init__((out_features, in_features), out_features, bias_)
         self.in_features = in_features
         self.out_features = out_features
         self._set_dynamic_quant(DynamicQuant())
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`[*, K]` -> `[*, N]`, same dtype."""
         if torch.jit.is_scripting():
             y = torch.ops.torch_ao.linear_dynamic(
-                x,
+                input,
                 self.qweight,
                 self.weight_scale,
                 self.weight_zero_point,
@@ -121,11 +120,11 @@ class Linear(WeightedModule):
             b = self._buffers
             if self.is_default:
                 y = _linear_dynamic(
-                    x, b["qweight"], b["weight_scale"], b["weight_zero_point"], b["qbias"]
+                    input, b["qweight"], b["weight_scale"], b["weight_zero_point"], b["qbias"]
                 )
             else:
                 y = _linear_dynamic(
-                    x,
+                    input,
                     b["qweight"],
                     b["weight_scale"],
                     b["weight_zero_point"],

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from torch_ao_ext.nn.quantized._observed import quantize_weight
+from torch_ao_ext.nn.quantized._observed import INT8, check_weight_dtype, quantize_weight
 from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, keep_dtypes, version_refusal
 
 __all__ = ["GRU", "LSTM", "RNN"]
@@ -89,6 +89,7 @@ class RNNBase(_Recurrent):
         dropout: kept for the repr; inference only.
         bidirectional: two directions.
         proj_size: R of an LSTM's projection, 0 for none.
+        dtype: of the weights, torch.qint8 or torch.int8.
     """
 
     _GATES = 4
@@ -105,8 +106,10 @@ class RNNBase(_Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
+        dtype: torch.dtype = INT8[-1],
     ) -> None:
         super().__init__()
+        check_weight_dtype(type(self).__name__, dtype)
         self.mode, self.input_size, self.hidden_size = mode, input_size, hidden_size
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
         self.dropout, self.bidirectional, self.proj_size = float(dropout), bidirectional, proj_size

@@ -2,6 +2,7 @@
 
 import torch
 
+from torch_ao_ext.nn.quantized._observed import INT8, check_weight_dtype
 from torch_ao_ext.nn.quantized.dynamic.modules.rnn import (
     _FORMAT_VERSION,
     _Recurrent,
@@ -18,12 +19,16 @@ class RNNCellBase(_Recurrent):
         input_size: K.
         hidden_size: H.
         bias: with biases.
+        dtype: of the weights, torch.qint8 or torch.int8.
     """
 
     _GATES = 1
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, dtype: torch.dtype = INT8[-1]
+    ) -> None:
         super().__init__()
+        check_weight_dtype(type(self).__name__, dtype)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         rows = self._GATES * hidden_size
         for name, columns in (("weight_ih", input_size), ("weight_hh", hidden_size)):
@@ -117,15 +122,17 @@ class RNNCell(RNNCellBase):
         hidden_size: H.
         bias: with biases.
         nonlinearity: "tanh" or "relu".
+        dtype: of the weights, torch.qint8 or torch.int8.
     """
 
     _MORE = ("nonlinearity",)
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh"
-    ) -> None:
+        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh",
+        dtype: torch.dtype = INT8[-1],
+    ) -> None:  # fmt: skip
         check_nonlinearity("RNNCell", nonlinearity)
-        super().__init__(input_size, hidden_size, bias)
+        super().__init__(input_size, hidden_size, bias, dtype)
         self.nonlinearity = nonlinearity
 
     def _kind(self) -> str:

@@ -37,13 +37,19 @@ class _Recurrent(ReferenceWeights):
             self._set_qparams(name, given[name])
 
     @classmethod
-    def from_float(cls, mod: nn.Module, weight_qparams_dict: dict[str, Any] | None = None) -> Any:
+    def from_float(
+        cls,
+        mod: nn.Module,
+        weight_qparams_dict: dict[str, Any] | None = None,
+        use_precomputed_fake_quant: bool = False,
+    ) -> Any:
         """Reference copy of a float layer; the weights' memory is shared.
 
         Args:
             mod: layer of the float class.
             weight_qparams_dict: see the class; default what the weight observer of `mod.qconfig`
                 finds, one observer per weight.
+            use_precomputed_fake_quant: accepted, has no effect.
 
         Raises:
             ValueError: another type, weights that are not finite, qparams that do not fit.

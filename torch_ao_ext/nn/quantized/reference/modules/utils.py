@@ -232,12 +232,18 @@ class ReferenceQuantizedModule(ReferenceWeights):
         return self._quantized("weight")
 
     @classmethod
-    def from_float(cls, mod: nn.Module, weight_qparams: dict[str, Any] | None = None) -> Any:
+    def from_float(
+        cls,
+        mod: nn.Module,
+        weight_qparams: dict[str, Any] | None = None,
+        use_precomputed_fake_quant: bool = False,
+    ) -> Any:
         """Reference copy of a float layer; the weight's memory is shared.
 
         Args:
             mod: layer of the float class.
             weight_qparams: see the class; default what the weight observer of `mod.qconfig` finds.
+            use_precomputed_fake_quant: accepted, has no effect.
 
         Raises:
             ValueError: another type, a weight that is not finite, qparams that do not fit.

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from torch_ao_ext.nn.quantized._observed import INT8
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import Linear
 
 __all__ = ["LinearReLU"]
@@ -13,6 +14,12 @@ _linear_relu_dynamic = torch.ops.torch_ao.linear_relu_dynamic.default
 class LinearReLU(Linear):
     """`nn.quantized.dynamic.Linear` with the ReLU inside the operator.
 
+    Args:
+        in_features: K.
+        out_features: N.
+        bias: with a bias.
+        dtype: of the weight, torch.qint8 or torch.int8.
+
     Example:
         >>> import torch, torch_ao_ext
         >>> layer = torch_ao_ext.nn.intrinsic.quantized.dynamic.LinearReLU(20, 30)
@@ -22,11 +29,16 @@ class LinearReLU(Linear):
 
     _POST_OP = "relu"
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, dtype: torch.dtype = INT8[-1]
+    ) -> None:
+        super().__init__(in_features, out_features, bias, dtype)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`[*, K]` -> `[*, N]`, same dtype."""
         if torch.jit.is_scripting():
             y = torch.ops.torch_ao.linear_relu_dynamic(
-                x,
+                input,
                 self.qweight,
                 self.weight_scale,
                 self.weight_zero_point,
@@ -38,7 +50,7 @@ class LinearReLU(Linear):
         else:
             b = self._buffers
             y = _linear_relu_dynamic(
-                x,
+                input,
                 b["qweight"],
                 b["weight_scale"],
                 b["weight_zero_point"],
