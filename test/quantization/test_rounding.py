@@ -1,12 +1,16 @@
 """Fake quantization in one pass: values and gradients of torch's operators, at every ISA level."""
 
+import io
 import os
 import subprocess
 import sys
 import warnings
 
+import onnx
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
+from torch import nn
 
 from torch_ao_ext import quantization as tq
 from torch_ao_ext.quantization import _rounding
@@ -183,6 +187,27 @@ def test_what_records_operators_sees_those_of_torch(how):
     assert "torch_ao::" not in text and "ops.torch_ao." not in text
     assert how == "compile" or "fake_quant" in text or "fq_helper" in text
     assert torch.equal(made(x), want)
+
+
+def test_onnx():
+    """torch.ao's fused modules do not export: the exporter does not know their operator."""
+    warnings.simplefilter("ignore")
+    model = tq.QuantWrapper(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1))).train()
+    model.qconfig = tq.get_default_qat_qconfig()
+    prepared = tq.prepare_qat(model)
+    x = values((2, 3, 8, 8))
+    prepared(x)
+    prepared.eval().apply(tq.disable_observer)
+    want = prepared(x)
+    before = {name: value.clone() for name, value in prepared.state_dict().items()}
+    file = io.BytesIO()
+    torch.onnx.export(prepared, (x,), file, dynamo=False, opset_version=19)
+    assert all(torch.equal(value, before[name]) for name, value in prepared.state_dict().items())
+    made = onnx.load_from_string(file.getvalue())
+    assert [node.op_type for node in made.graph.node].count("QuantizeLinear") == 5
+    (have,) = ReferenceEvaluator(made).run(None, {made.graph.input[0].name: x.numpy()})
+    away = (torch.from_numpy(have) - want).abs() / prepared.module[1].activation_post_process.scale
+    assert away.max() < 1.01 and (away > 0.5).float().mean() < 0.02
 
 
 def test_function_transforms():

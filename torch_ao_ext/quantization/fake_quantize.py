@@ -308,6 +308,8 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         """Observes x while enabled, then rounds it; an empty x changes nothing."""
         if x.numel() == 0:
             return x
+        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+            return self.rounded(x)  # ONNX has no operator that observes
         if takes_values(self, x) and self.fake_quant_enabled[0] == 1:
             if self.observer_enabled[0] == 1:
                 self._fused(extremes(x))  # all that it reads of x for its qparams
