@@ -112,5 +112,6 @@ def test_memory(how):
     peak_extra, kept = map(float, done.stdout.split())
     assert kept <= 2.1 * 32 + 3, "plain and packed weights, and nothing else"
     # In place: one plain layer, one packed layer, one block of rows. A copy holds the
-    # plain and packed layers beside the float model, but no second float model.
-    assert peak_extra <= (12 if how == "inplace" else 2.1 * 32 + 12)
+    # plain and packed layers beside the float model and one layer in float32 on the way, but no
+    # second float model (128 MB).
+    assert peak_extra <= (12 if how == "inplace" else 2.1 * 32 + 16 + 3)
