@@ -64,6 +64,11 @@ class _RoundScaled(torch.autograd.Function):
         return *grads, None, None, None, None
 
 
+def _in_range(module: Any) -> bool:
+    """Whether the kernels take the module's bounds."""
+    return -128 <= module.quant_min < module.quant_max <= 255
+
+
 def takes_values(module: Any, x: torch.Tensor) -> bool:
     """Whether `rounded` does what torch's operator per tensor does for this module.
 
@@ -71,8 +76,7 @@ def takes_values(module: Any, x: torch.Tensor) -> bool:
         module: a FakeQuantize.
         x: any shape.
     """
-    bounds = -128 <= module.quant_min < module.quant_max <= 255
-    return not module.is_per_channel and bounds and runs_now(x)
+    return not module.is_per_channel and _in_range(module) and runs_now(x)
 
 
 def rounded(module: Any, x: torch.Tensor) -> torch.Tensor:
@@ -94,7 +98,7 @@ def takes_scaled_weights(module: Any, weight: torch.Tensor) -> bool:
     """
     observer = module.activation_post_process
     hooked = any(getattr(m, name) for m in (module, observer) for name in _HOOKS)
-    fits = type(observer) in _OBSERVERS and -128 <= module.quant_min < module.quant_max <= 255
+    fits = type(observer) in _OBSERVERS and _in_range(module)
     channels = not module.is_per_channel or (
         module.ch_axis == 0 and module.qscheme != torch.per_channel_affine_float_qparams
     )

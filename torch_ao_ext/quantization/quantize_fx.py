@@ -20,6 +20,7 @@ from torch_ao_ext.quantization.fx._borders import check_borders, integer_inputs,
 from torch_ao_ext.quantization.fx._capture import export_whole, kept_calls
 from torch_ao_ext.quantization.fx._fates import Custom, convert_kept, fates_of, prepare_kept
 from torch_ao_ext.quantization.fx._following import follow
+from torch_ao_ext.quantization.fx._given import config_of
 from torch_ao_ext.quantization.fx._qconfig_quantizer import (
     KEEP_QPARAMS,
     QConfigMappingQuantizer,
@@ -63,12 +64,7 @@ def _config(op: str, name: str, value: Any, kind: type) -> Any:
     """A custom config, given as such, as a dict or not at all."""
     if value is None:
         return kind()
-    if isinstance(value, dict):
-        return kind.from_dict(value)
-    if not isinstance(value, kind):
-        got = type(value).__name__
-        raise ValueError(f"{op}: argument '{name}' must be a {kind.__name__} or a dict, got {got}")
-    return value
+    return config_of(op, name, value, kind)
 
 
 def prepare_fx(
@@ -157,13 +153,7 @@ def _prepare(
 ) -> fx.GraphModule:  # fmt: skip
     _check_model(op, model, training)
     backend = backend_of(op, backend_config)
-    if isinstance(qconfig_mapping, dict):
-        qconfig_mapping = QConfigMapping.from_dict(qconfig_mapping)
-    if not isinstance(qconfig_mapping, QConfigMapping):
-        raise ValueError(
-            f"{op}: argument 'qconfig_mapping' must be a QConfigMapping or a dict, got "
-            f"{type(qconfig_mapping).__name__}"
-        )
+    qconfig_mapping = config_of(op, "qconfig_mapping", qconfig_mapping, QConfigMapping)
     if not isinstance(example_inputs, (tuple, list)):
         raise ValueError(
             f"{op}: argument 'example_inputs' must be a tuple of inputs, got {type(example_inputs).__name__}"

@@ -1,4 +1,4 @@
-"""Modules that compute in float32 between quantized tensors: no int8 kernel gains anything yet."""
+"""Modules between quantized tensors without an int8 weight; most compute in float32 for now."""
 
 from typing import Any
 
@@ -9,10 +9,31 @@ from torch_ao_ext._quantized_functions import quantize_per_tensor
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
 
-__all__ = ["Norm", "ThroughFloat"]
+__all__ = ["Between", "Norm", "ThroughFloat"]
 
 
-class ThroughFloat(QuantizedOutput):
+class Between(QuantizedOutput):
+    """Made of the float module of its name; a subclass says how in `_like`."""
+
+    @classmethod
+    def _like(cls, mod: nn.Module, scale: float, zero_point: int, dtype: torch.dtype) -> Any:
+        return cls(scale, zero_point, dtype=dtype)
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
+        """Of the float module of this name that has observed its output; parameters are copied."""
+        return cls._like(mod, *output_qparams(observer_of(mod, cls.__name__), cls.__name__))
+
+    @classmethod
+    def from_reference(cls, mod: nn.Module, scale: float, zero_point: int) -> Any:
+        """Of the float module of this name and the qparams of its output, uint8; parameters are copied."""
+        return cls._like(mod, float(scale), int(zero_point), torch.uint8)
+
+    def _get_name(self) -> str:
+        return f"Quantized{type(self).__name__}"
+
+
+class ThroughFloat(Between):
     """y = quantize(f(dequantize(x))) with f the float module that a subclass derives from too.
 
     The rounding is that of an int8 kernel that is exact inside; the time is that of the float
@@ -43,17 +64,7 @@ class ThroughFloat(QuantizedOutput):
         return new
 
     @classmethod
-    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
-        """Of the float module of this name that has observed its output; parameters are copied."""
-        return cls._copied(mod, *output_qparams(observer_of(mod, cls.__name__), cls.__name__))
-
-    @classmethod
-    def from_reference(cls, mod: nn.Module, scale: float, zero_point: int) -> Any:
-        """Of the float module of this name and the qparams of its output, uint8; parameters are copied."""
-        return cls._copied(mod, float(scale), int(zero_point), torch.uint8)
-
-    @classmethod
-    def _copied(cls, mod: nn.Module, scale: float, zero_point: int, dtype: torch.dtype) -> Any:
+    def _like(cls, mod: nn.Module, scale: float, zero_point: int, dtype: torch.dtype) -> Any:
         new = cls._make(scale, zero_point, dtype, mod)
         source = mod[0] if isinstance(mod, nn.Sequential) else mod
         for name, value in (*source._parameters.items(), *source._buffers.items()):
@@ -67,9 +78,6 @@ class ThroughFloat(QuantizedOutput):
     def train(self, mode: bool = True) -> Any:
         """Stays in evaluation mode: statistics are those of the float model."""
         return super().train(False)
-
-    def _get_name(self) -> str:
-        return f"Quantized{type(self).__name__}"
 
     def extra_repr(self) -> str:
         """Of the float module, and the output qparams."""

@@ -7,6 +7,7 @@ import torch
 
 from torch_ao_ext.nn.quantized._static import STORAGE
 from torch_ao_ext.quantization.backend_config import BackendConfig, DTypeConfig, DTypeWithConstraints
+from torch_ao_ext.quantization.fx._given import config_of
 from torch_ao_ext.quantization.observer import FixedQParamsObserver
 
 __all__ = ["Backend", "backend_of"]
@@ -20,14 +21,7 @@ def backend_of(op: str, backend_config: Any) -> "Backend | None":
     """
     if backend_config is None:
         return None
-    if isinstance(backend_config, dict):
-        backend_config = BackendConfig.from_dict(backend_config)
-    if not isinstance(backend_config, BackendConfig):
-        raise ValueError(
-            f"{op}: argument 'backend_config' must be a BackendConfig or a dict, got "
-            f"{type(backend_config).__name__}"
-        )
-    return Backend(backend_config)
+    return Backend(config_of(op, "backend_config", backend_config, BackendConfig))
 
 
 def _core(observer: Any) -> Any:

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized._between import ThroughFloat
-from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
+from torch_ao_ext.nn.quantized._between import Between, ThroughFloat
+from torch_ao_ext.nn.quantized._static import integers
 from torch_ao_ext.nn.quantized.modules.attention import MultiheadAttention
 
 __all__ = ["ELU", "Hardswish", "LeakyReLU", "MultiheadAttention", "PReLU", "ReLU6", "Sigmoid", "Softmax"]
@@ -31,7 +31,7 @@ class ReLU6(nn.ReLU6):
         return "QuantizedReLU6"
 
 
-class _Activation(QuantizedOutput):
+class _Activation(Between):
     """One post-op of `ops.requantize`: int8 in, int8 out, one pass."""
 
     _POST_OP = ""
@@ -53,23 +53,6 @@ class _Activation(QuantizedOutput):
             data, in_scale, in_point, scale, point, dtype, self._POST_OP, self.post_op_args
         )
         return QuantizedTensor(y, scale, point)
-
-    @classmethod
-    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
-        """Of the float module of this name that has observed its output."""
-        return cls._like(mod, *output_qparams(observer_of(mod, cls.__name__), cls.__name__))
-
-    @classmethod
-    def from_reference(cls, mod: nn.Module, scale: float, zero_point: int) -> Any:
-        """Of the float module of this name and the qparams of its output, uint8."""
-        return cls._like(mod, float(scale), int(zero_point), torch.uint8)
-
-    @classmethod
-    def _like(cls, mod: nn.Module, scale: float, zero_point: int, dtype: torch.dtype) -> Any:
-        return cls(scale, zero_point, dtype=dtype)
-
-    def _get_name(self) -> str:
-        return f"Quantized{type(self).__name__}"
 
     def extra_repr(self) -> str:
         """Output qparams."""
@@ -107,10 +90,6 @@ class Sigmoid(_Activation):
         dtype: torch.dtype = torch.uint8,
     ) -> None:
         super().__init__(output_scale, output_zero_point, dtype=dtype)
-
-    @classmethod
-    def _like(cls, mod: nn.Module, scale: float, zero_point: int, dtype: torch.dtype) -> "Sigmoid":
-        return cls(scale, zero_point, dtype)
 
 
 class LeakyReLU(_Activation):
