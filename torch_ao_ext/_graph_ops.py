@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-__all__ = ["FUSED", "REASON", "FloatOp", "Fused", "GraphOp", "float_ops", "graph_ops"]
+__all__ = ["FUSED", "REASON", "FloatOp", "Fused", "GraphOp", "arguments_of", "float_ops", "graph_ops"]
 
 # Key in a node's meta: why `lower` left the operator float.
 REASON = "torch_ao_reason"
@@ -93,7 +93,8 @@ def _attribute(module: nn.Module, node: Any) -> torch.Tensor | None:
     return value if isinstance(value, torch.Tensor) else None
 
 
-def _arguments(node: fx.Node) -> dict[str, Any]:
+def arguments_of(node: fx.Node) -> dict[str, Any]:
+    """Arguments of an operator by name."""
     names = [argument.name for argument in node.target._schema.arguments]
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
@@ -108,7 +109,7 @@ def _owner(node: fx.Node) -> str:
 
 
 def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
-    arguments = _arguments(node)
+    arguments = arguments_of(node)
     source = arguments.get("weight")
     weight = _attribute(module, source)
     # Weights of lowered graphs lie at the root: there the node knows its module.

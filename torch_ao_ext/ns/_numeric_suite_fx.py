@@ -13,7 +13,6 @@ from torch_ao_ext.ns.fx._loggers import add_logger, as_float, copy_float_nodes
 from torch_ao_ext.ns.fx._match import (
     check_graph,
     float_inputs,
-    fqn_of,
     integer_inputs,
     matches,
     target_name,
@@ -28,6 +27,7 @@ from torch_ao_ext.ns.fx._n_shadows import (
 from torch_ao_ext.ns.fx.loggers import OutputComparisonLogger, OutputLogger
 from torch_ao_ext.ns.fx.ns_types import NSResultsType, NSSingleResultValuesType
 from torch_ao_ext.quantization.pt2e._graph import copy_graph_module
+from torch_ao_ext.quantization.quantizer.utils import innermost_module
 
 __all__ = [
     "OutputComparisonLogger",
@@ -71,7 +71,7 @@ def _result(kind: str, node: fx.Node, values: list[Any], index: int = 0) -> dict
         "ref_node_target_type": target_name(node),
         "index_within_arg": 0,
         "index_of_arg": index,
-        "fqn": fqn_of(node),
+        "fqn": innermost_module(node),
         "qconfig_str": "",
     }
 

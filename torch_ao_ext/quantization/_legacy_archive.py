@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from torch_ao_ext._lower._script import LoweredModule
+from torch_ao_ext._quantized_functions import RANGE
 from torch_ao_ext.nn.quantized._static import STORAGE
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
 
@@ -19,7 +20,6 @@ __all__ = ["load_archive"]
 
 ao = torch.ops.torch_ao
 _QParams = tuple[float, int, torch.dtype]
-_RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
 
 # (scale, zero point) of results with a known range.
 _FIXED = {"sigmoid": (1 / 256, 0), "hardsigmoid": (1 / 256, 0), "tanh": (2 / 256, 128)}
@@ -105,7 +105,7 @@ class _Reader:
         scale, point, stored = float(scale), int(point), STORAGE.get(_dtype(dtype))
         if stored is None:
             raise self._fail(node, f"dtype {_dtype(dtype)}")
-        result = self._call(ao.quantize_per_tensor.default, x, scale, point, *_RANGES[stored], stored)
+        result = self._call(ao.quantize_per_tensor.default, x, scale, point, *RANGE[stored], stored)
         self._put(node, result, (scale, point, stored))
 
     def dequantize(self, node: Any) -> None:
@@ -239,7 +239,7 @@ class _Reader:
             return self.other(node)
         scale, point, dtype = self.qparams[x]
         values = (0.0, 6.0) if node.kind().endswith("relu6") else bounds[:2]
-        whole = _RANGES[dtype]
+        whole = RANGE[dtype]
         cut = [
             end if v is None else min(max(round(v / scale) + point, whole[0]), whole[1])
             for v, end in zip(values, whole, strict=True)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from torch_ao_ext._quantized_functions import RANGE
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
 from torch_ao_ext.quantization.fx._following import FollowingObserver
 from torch_ao_ext.quantization.observer import FixedQParamsObserver, ObserverBase
@@ -17,12 +18,12 @@ from torch_ao_ext.quantization.pt2e._graph import add_constant, copy_graph_modul
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
 from torch_ao_ext.quantization.quantize_fx import convert_fx as _convert_fx
 from torch_ao_ext.quantization.quantizer._targets import CONV, CONV_TRANSPOSE, LINEAR, argument, is_call
+from torch_ao_ext.quantization.quantizer.utils import innermost_module, module_types
 
 __all__ = ["convert_fx"]
 
 _PRODUCTS = CONV | CONV_TRANSPOSE | LINEAR
 _LINEAR = "_packed_params._packed_params"
-_BITS8 = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
 
 
 class _KnownWeight(ObserverBase):
@@ -36,7 +37,7 @@ class _KnownWeight(ObserverBase):
 
     def __init__(self, scale: torch.Tensor, zero_point: torch.Tensor, axis: int) -> None:
         super().__init__(dtype=torch.qint8)
-        self.quant_min, self.quant_max = _BITS8[torch.int8]
+        self.quant_min, self.quant_max = RANGE[torch.int8]
         per_tensor = scale.numel() == 1
         self.qscheme = torch.per_tensor_affine if per_tensor else torch.per_channel_affine
         self.ch_axis = axis
@@ -52,17 +53,9 @@ class _KnownWeight(ObserverBase):
         return self.scale, self.zero_point
 
 
-def _stack(node: fx.Node) -> list[Any]:
-    return list(node.meta.get("nn_module_stack", {}).values())
-
-
-def _owner(node: fx.Node) -> str:
-    return _stack(node)[-1][0] if _stack(node) else ""
-
-
 def _is_layer(node: fx.Node) -> bool:
     """Whether a node is what a layer of torch.nn computes."""
-    kind = str(_stack(node)[-1][1]) if _stack(node) else ""
+    kind = (module_types(node) or [""])[-1]
     return kind.startswith("torch.nn.modules.") and ".container." not in kind
 
 
@@ -102,7 +95,7 @@ class _Loader:
 
     def product(self, node: fx.Node) -> None:
         """Weight and bias of a layer."""
-        name, observed = _owner(node), node.args[1]
+        name, observed = innermost_module(node), node.args[1]
         if self._observer(observed) is None:
             return
         self.rest.pop(f"{name}._packed_params.dtype", None)
@@ -149,7 +142,8 @@ class _Loader:
 
     def _input(self, node: fx.Node) -> tuple[torch.Tensor, torch.Tensor] | None:
         for reader in node.users:
-            keys = self._keys(_owner(reader), "_input_scale_") if reader.op == "call_function" else []
+            called = reader.op == "call_function"
+            keys = self._keys(innermost_module(reader), "_input_scale_") if called else []
             if keys:
                 return self._take(keys[0])
         return None
@@ -177,7 +171,7 @@ class _Loader:
             layer = self._layer(source)
             if source.op != "call_function" or layer is source or _is_layer(source):
                 continue
-            keys = tuple(self._keys(_owner(source), "_scale_"))
+            keys = tuple(self._keys(innermost_module(source), "_scale_"))
             functions.setdefault(keys, [])
             (functions if layer is None else behind).setdefault(keys, []).append(node)
         planned: dict[fx.Node, str] = {}
@@ -195,21 +189,21 @@ class _Loader:
             self._replace(node, self.done[id(observer)])
             return
         layer = self._layer(source)
-        found = None if layer is None else self._take(f"{_owner(layer)}.scale")
+        found = None if layer is None else self._take(f"{innermost_module(layer)}.scale")
         if source.op == "placeholder" or not source.all_input_nodes:
             found = self._input(node)
         elif key is not None:
             found = self._take(key)
         elif found is None:
-            found = self._take(f"{_owner(source)}.scale")
+            found = self._take(f"{innermost_module(source)}.scale")
         if found is None:
             raise self._fail(
-                f"have qparams for '{source.name}' of module '{_owner(source)}'",
+                f"have qparams for '{source.name}' of module '{innermost_module(source)}'",
                 "none; prepare the model with the QConfigs that it was quantized with",
             )
         scale, point = (float(found[0]), int(found[1]))
         dtype = torch.uint8 if observer.dtype in (torch.uint8, torch.quint8) else torch.int8
-        low, high = _BITS8[dtype]  # torch.ao's kernels do not cut what its observers cut
+        low, high = RANGE[dtype]  # torch.ao's kernels do not cut what its observers cut
         self._replace(node, FixedQParamsObserver(scale, point, dtype, quant_min=low, quant_max=high))
 
     def _activations(self) -> list[fx.Node]:

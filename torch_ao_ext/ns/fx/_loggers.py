@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from torch_ao_ext.ns.fx._match import fqn_of, seen_through, target_name
+from torch_ao_ext.ns.fx._match import seen_through, target_name
 from torch_ao_ext.quantization.pt2e._graph import add_constant, free_name, tensor_of
+from torch_ao_ext.quantization.quantizer.utils import innermost_module
 
 __all__ = ["add_logger", "as_float", "copy_float_nodes"]
 
@@ -41,7 +42,7 @@ def add_logger(
     """
     logger = logger_cls(
         ref.name, value.name, model_name, ref_name, target_name(value), target_name(ref), kind, 0, index,
-        fqn_of(ref),
+        innermost_module(ref),
     )  # fmt: skip
     name = free_name(model, f"{ref.name}_logger_0")
     model.add_module(name, logger)

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from torch_ao_ext._graph_ops import FUSED
+from torch_ao_ext._graph_ops import FUSED, arguments_of
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.quantization.pt2e._graph import tensor_of
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
 
-__all__ = ["GraphMatchingException", "Match", "check_graph", "fqn_of", "matches", "target_name"]
+__all__ = ["GraphMatchingException", "Match", "check_graph", "matches", "target_name"]
 
 
 class GraphMatchingException(Exception):
@@ -67,12 +67,6 @@ def matches(op: str, first: fx.GraphModule, second: fx.GraphModule) -> list[Matc
     return found
 
 
-def fqn_of(node: fx.Node) -> str:
-    """Name of the module that a node lies in."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return stack[-1][0].removeprefix("L['self'].") if stack else ""
-
-
 def target_name(node: fx.Node) -> str:
     """Operator of a node, as aten.conv2d.default."""
     return str(node.target)
@@ -87,15 +81,9 @@ def seen_through(model: fx.GraphModule, node: Any) -> Any:
     return node
 
 
-def arguments(node: fx.Node) -> dict[str, Any]:
-    """Arguments of an operator by name."""
-    names = [argument.name for argument in node.target._schema.arguments]
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-
-
 def weight_of(model: fx.GraphModule, node: fx.Node) -> Any:
     """The constant weight of a product: tensor or QuantizedTensor; None without one."""
-    known = arguments(node)
+    known = arguments_of(node)
     weight = tensor_of(model, seen_through(model, known.get("weight")))
     if weight is None or "weight_scale" not in known:
         return weight
@@ -122,7 +110,7 @@ def integer_inputs(match: Match) -> list[tuple[fx.Node, tuple[float, int] | None
     node = match.node
     if not str(node.target).startswith("torch_ao."):  # cat, of integers with the output's qparams
         return [(source, match.output) for source in node.args[0]]
-    known = arguments(node)
+    known = arguments_of(node)
     found = []
     for name in ("input", "other"):
         source = known.get(name)

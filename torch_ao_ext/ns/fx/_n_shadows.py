@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from torch_ao_ext._lower import lower
 from torch_ao_ext.ns.fx._loggers import copy_float_nodes
-from torch_ao_ext.ns.fx._match import fqn_of, target_name
+from torch_ao_ext.ns.fx._match import target_name
 from torch_ao_ext.ns.fx.loggers import OutputComparisonLogger, OutputLogger
 from torch_ao_ext.ns.fx.ns_types import NSResultsType, NSSingleResultValuesType
 from torch_ao_ext.ns.fx.qconfig_multi_mapping import QConfigMultiMapping
@@ -27,6 +27,7 @@ from torch_ao_ext.quantization.quantizer._targets import (
     is_call,
     only_user,
 )
+from torch_ao_ext.quantization.quantizer.utils import innermost_module
 
 __all__ = [
     "convert_n_shadows_model",
@@ -66,7 +67,7 @@ def _logger(cls: Any, nodes: tuple[fx.Node, ...], index: int, candidate: int, qc
     first, last = nodes[0], nodes[-1]
     return cls(
         first.name, last.name, f"subgraph_{index}_{candidate}", "model", target_name(last),
-        target_name(first), _OUTPUT, 0, 0, fqn_of(first), "" if qconfig is None else str(qconfig),
+        target_name(first), _OUTPUT, 0, 0, innermost_module(first), "" if qconfig is None else str(qconfig),
     )  # fmt: skip
 
 

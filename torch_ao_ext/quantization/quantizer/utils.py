@@ -144,6 +144,11 @@ def module_names(node: fx.Node) -> list[str]:
     return names
 
 
+def innermost_module(node: fx.Node) -> str:
+    """The last of `module_names`; "" outside of all."""
+    return (module_names(node) or [""])[-1]
+
+
 def module_types(node: fx.Node) -> list[str]:
     """Qualified class names of the modules that a node lies in, the outermost first."""
     kinds = [kind for _, kind in node.meta.get("nn_module_stack", {}).values()]
