@@ -16,11 +16,8 @@ struct RowVectors {
         low(set1(r.low)),
         high(set1(r.high)) {}
   // round(w * factor / scale), cut one step outside of the bounds; low - 1 for NaN.
-  TAE_VEC VF steps(VF w) const {
-    const VF v = mul(mul(w, factor), inverse);
-    const VF one = set1(1.f);
-    return to_float(to_int(max(min(add(high, one), v), sub(low, one))));
-  }
+  TAE_VEC VF steps(VF w) const { return plain_steps(mul(w, factor)); }
+  // The same for factor 1.
   TAE_VEC VF plain_steps(VF x) const {
     const VF one = set1(1.f);
     return to_float(to_int(max(min(add(high, one), mul(x, inverse)), sub(low, one))));
