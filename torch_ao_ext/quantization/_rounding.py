@@ -13,7 +13,7 @@ from torch_ao_ext.quantization.observer import (
 )
 from torch_ao_ext.quantization.observer._extremes import runs_now
 
-__all__ = ["extremes", "of_scaled_weight", "rounded", "takes_scaled_weights", "takes_values"]
+__all__ = ["ends_of", "of_scaled_weight", "rounded", "takes_scaled_weights", "takes_values"]
 
 # They read no more of a weight than the extremes of its rows.
 _OBSERVERS = (
@@ -84,7 +84,7 @@ def rounded(module: Any, x: torch.Tensor) -> torch.Tensor:
     return _Round.apply(x, module.scale, module.zero_point, module.quant_min, module.quant_max)
 
 
-def extremes(x: torch.Tensor) -> torch.Tensor:
+def ends_of(x: torch.Tensor) -> torch.Tensor:
     """`[smallest, largest]` of what `takes_values`."""
     return torch.ops.torch_ao._min_max(x.detach())
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext.quantization._rounding import (
-    extremes,
+    ends_of,
     of_scaled_weight,
     rounded,
     takes_scaled_weights,
@@ -312,7 +312,7 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
             return self.rounded(x)  # ONNX has no operator that observes
         if takes_values(self, x) and self.fake_quant_enabled[0] == 1:
             if self.observer_enabled[0] == 1:
-                self._fused(extremes(x))  # all that it reads of x for its qparams
+                self._fused(ends_of(x))  # all that it reads of x for its qparams
             return self.rounded(x)
         return self._fused(x)
 
