@@ -90,8 +90,7 @@ def test_source_names_no_torch_ao_and_no_quantized_tensor(path):
             found.add(ast.unparse(node))
     hits = {f for f in found if any(f == b or f.startswith(b + ".") for b in banned)}
     # Programs of torch.ao hold its packed weights; its own operators unpack them.
-    reader = {"torch.ops.quantized", "torch.ops.quantized.linear_unpack"}
-    assert not hits - (reader if path.name == "_legacy_archive.py" else set())
+    assert not hits - ({"torch.ops.quantized"} if path.name == "_packed.py" else set())
 
 
 def test_import_prints_nothing_starts_no_thread_and_is_quick():

@@ -166,13 +166,18 @@ class Branch(nn.Module):
         return x
 
 
+class Threshold(nn.Module):
+    def forward(self, x):
+        x = torch.quantize_per_tensor(x, 0.1, 0, torch.quint8)
+        return torch.ops.quantized.threshold(x, 0.5, 0.0).dequantize()
+
+
 def test_refusals():
     q = peer()
     with engine("x86"):
-        lstm = torch.jit.script(q.quantize_dynamic(nn.Sequential(nn.LSTM(4, 4)).eval()))
         fc = q.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)).eval())[0]
-    with pytest.raises(ValueError, match="must hold operators that this library has, got "):
-        legacy.load_archive(lstm)
+    with pytest.raises(ValueError, match="operators that this library has, got quantized::threshold: "):
+        legacy.load_archive(torch.jit.script(Threshold().eval()))
     with pytest.raises(ValueError, match="got prim::If: control flow that depends on values"):
         legacy.load_archive(torch.jit.script(Branch(fc).eval()))
     with pytest.raises(ValueError, match="must hold quantized:: operators, got none"):

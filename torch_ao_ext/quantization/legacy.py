@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_ao_ext.nn.quantized import Sigmoid, Softmax, _rows
+from torch_ao_ext.nn.quantized import Sigmoid, Softmax
 from torch_ao_ext.nn.quantized._static import QuantizedOutput
-from torch_ao_ext.nn.quantized._weighted import WeightedModule, weight_of_tensor
+from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic.modules.rnn import RNNBase
 from torch_ao_ext.nn.quantized.dynamic.modules.rnn_cells import RNNCellBase
 from torch_ao_ext.nn.quantized.modules.embedding_ops import Embedding
+from torch_ao_ext.quantization import _packed
 from torch_ao_ext.quantization._redirect import redirect_imports
 
 __all__ = ["convert_fx", "load_archive", "load_state_dict", "redirect_imports"]
@@ -54,11 +55,7 @@ class _Reader:
         weight, bias = self._weight_and_bias(prefix)
         if weight is None:
             return
-        _check_quantized(prefix + "weight", weight, torch.qint8)
-        try:
-            found = weight_of_tensor(weight, module._CHANNEL_AXIS)
-        except ValueError as error:
-            raise ValueError(f"load_state_dict: '{prefix}weight' {error}") from error
+        found = _named(f"{prefix}weight", _packed.weight_of, weight, module._CHANNEL_AXIS)
         self._put(prefix, qweight=found.data, weight_scale=found.scale, weight_zero_point=found.zero_point)
         self._put(prefix, qbias=None if bias is None else bias.detach().to(torch.float32))
 
@@ -75,24 +72,13 @@ class _Reader:
         weight = self.take(prefix + _PACKED + "_packed_weight")
         if weight is None:
             return
-        name = f"{prefix}{_PACKED}_packed_weight"
-        _check_quantized(name, weight, *_rows.BITS)
-        bits = _rows.BITS[weight.dtype]
-        try:
-            rows = _rows.rows_of_weight(weight, bits, (module.num_embeddings, module.embedding_dim))
-            table = _rows.fuse_rows(rows, bits)
-        except ValueError as error:
-            raise ValueError(f"load_state_dict: '{name}': {error}") from error
+        shape = (module.num_embeddings, module.embedding_dim)
+        table, bits = _named(f"{prefix}{_PACKED}_packed_weight", _packed.table_of, weight, shape)
         self._put(prefix, qweight=table, row_format=torch.tensor([bits, module.embedding_dim, 0]))
 
     def _recurrent_weight(self, prefix: str, name: str, packed: Any) -> None:
-        weight = packed.unpack()[0]
-        _check_quantized(prefix + name, weight, torch.qint8)
-        found = weight_of_tensor(weight, 0)
-        if found.zero_point is not None:
-            raise ValueError(f"load_state_dict: '{prefix}{name}' must have zero point 0")
-        scale = found.scale.expand(found.data.shape[0]).contiguous()
-        self._put(prefix, **{name: found.data, f"{name}_scale": scale})
+        data, scale = _named(prefix + name, _packed.recurrent_weight, packed)
+        self._put(prefix, **{name: data, f"{name}_scale": scale})
 
     def _layers(self, prefix: str, module: RNNBase) -> None:
         ends = [end for layer in range(module.num_layers) for end in module._ends(layer)]
@@ -101,13 +87,13 @@ class _Reader:
             cell = self.take(key)
             if cell is None:
                 continue
-            kind, tensors, _, _, packed = cell.__getstate__()[0]
-            if kind != "quantized_dynamic":
-                raise ValueError(f"load_state_dict: '{key}' must have int8 weights, got {kind}")
-            for name, weight in zip(("weight_ih", "weight_hh"), packed, strict=True):
-                self._recurrent_weight(prefix, name + end, weight)
+            found = _named(key, _packed.cell_of, cell)
+            for name, weight, scale in zip(
+                ("weight_ih", "weight_hh"), found.weights, found.scales, strict=True
+            ):
+                self._put(prefix, **{name + end: weight, f"{name}{end}_scale": scale})
             if module.bias:
-                b_ih, b_hh = (bias.detach() for bias in tensors)
+                b_ih, b_hh = found.biases
                 self._put(prefix, **{f"bias_ih{end}": b_ih, f"bias_hh{end}": b_hh})
 
     def _cell(self, prefix: str) -> None:
@@ -137,13 +123,12 @@ class _Reader:
         self._put(prefix, **{key: module._buffers.get(key) for key in _OWN})
 
 
-def _check_quantized(name: str, weight: Any, *dtypes: torch.dtype) -> None:
-    if not isinstance(weight, torch.Tensor) or not weight.is_quantized:
-        got = weight.dtype if isinstance(weight, torch.Tensor) else type(weight).__name__
-        raise ValueError(f"load_state_dict: '{name}' must be a quantized tensor, got {got}")
-    if weight.dtype not in dtypes:
-        wanted = " or ".join(str(dtype) for dtype in dtypes)
-        raise ValueError(f"load_state_dict: '{name}' must be {wanted}, got {weight.dtype}")
+def _named(key: str, read: Any, *args: Any) -> Any:
+    """What `read` makes of an entry; its refusal names the entry."""
+    try:
+        return read(*args)
+    except ValueError as error:
+        raise ValueError(f"load_state_dict: '{key}' {error}") from error
 
 
 def load_state_dict(model: nn.Module, state_dict: dict[str, Any], strict: bool = True) -> Any:
@@ -210,9 +195,9 @@ def convert_fx(graph_module: Any, state_dict: dict[str, Any], **options: Any) ->
 def load_archive(program: Any) -> Any:
     """A TorchScript program of torch.ao's `quantized::` operators as a graph of this library's.
 
-    Static layers (convolutions, linear, sums, products, cat, pooling, activations) with constant
-    qparams, and dynamic linear layers; the rest of the program runs in float. Integers and qparams are
-    those of the program.
+    Static layers (convolutions, linear and sparse linear, sums, products, cat, pooling, norms,
+    activations) with constant qparams, dynamic and recurrent layers, embedding tables; the rest of the
+    program runs in float. Integers and qparams are those of the program.
 
     Args:
         program: path or file of an archive, or a ScriptModule; saved under any engine.
@@ -221,11 +206,12 @@ def load_archive(program: Any) -> Any:
         A graph module, which `torch.jit.script` takes again.
 
     Raises:
-        ValueError: an operator without counterpart, control flow that depends on values, or no
-            quantized operator; with the line of the program.
+        ValueError: an operator without counterpart, weights in float16, control flow that depends on
+            values, or no quantized operator; with the line of the program.
+        RuntimeError: torch cannot load the file.
 
     Example:
         >>> from torch_ao_ext.quantization import legacy
         >>> int8 = legacy.load_archive("quantized_resnet.pt")    # doctest: +SKIP
     """
-    return importlib.import_module("torch_ao_ext.quantization._legacy_archive").load_archive(program)
+    return importlib.import_module("torch_ao_ext.quantization._archive").load_archive(program)
