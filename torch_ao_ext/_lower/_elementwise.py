@@ -9,7 +9,7 @@ from torch import fx
 from torch_ao_ext._graph_ops import FUSED, Fused
 from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail, unary
 from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
-from torch_ao_ext.quantization.pt2e._graph import inherit_meta
+from torch_ao_ext.quantization.pt2e._graph import inherit_meta, retype
 from torch_ao_ext.quantization.quantizer._targets import (
     ADD,
     MUL,
@@ -97,7 +97,7 @@ def _pool_integers(model: fx.GraphModule, node: fx.Node, source: fx.Node, qparam
     )  # fmt: skip
     pooled = model.graph.call_function(target, arguments)
     inherit_meta(pooled, node)
-    pooled.meta.pop("val", None)
+    retype(pooled, qparams.dtype)
     pooled.meta[FUSED] = Fused((node.name,), (qparams.scale, qparams.zero_point))
     return pooled
 
@@ -131,9 +131,7 @@ def quantize_before_max_pool(model: fx.GraphModule, node: fx.Node) -> bool:
     with model.graph.inserting_before(node):
         quantize = model.graph.call_function(node.target, (pool.args[0], *node.args[1:]))
         inherit_meta(quantize, pool.args[0])
-        if isinstance(quantize.meta.get("val"), torch.Tensor):
-            quantize.meta["val"] = quantize.meta["val"].to(output.dtype)
-            quantize.meta.pop("tensor_meta", None)
+        retype(quantize, output.dtype)
         pooled = _pool_integers(model, pool, quantize, output)
     node.replace_all_uses_with(pooled)
     model.graph.erase_node(node)
@@ -209,8 +207,8 @@ def _cat(model: fx.GraphModule, node: fx.Node) -> bool:
                 source = model.graph.call_function(
                     ao.requantize.default, (source, qparams.scale, qparams.zero_point, *_output(output))
                 )
-                inherit_meta(source, node)
-                source.meta.pop("val", None)
+                inherit_meta(source, found[0])
+                retype(source, output.dtype)
             joined.append(source)
         result = model.graph.call_function(node.target, (joined, *node.args[1:]))
     inherit_meta(result, node)

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
-from torch_ao_ext.quantization.pt2e._graph import inherit_meta
+from torch_ao_ext.quantization.pt2e._graph import inherit_meta, retype
 from torch_ao_ext.quantization.pt2e._simplify import PAD, pad_value
 from torch_ao_ext.quantization.quantizer._targets import aten, is_call, only_user
 
@@ -26,12 +26,6 @@ _MOVES = {
 # Behind these the tensor is larger: what needs floats reads them before.
 _GROWS = {aten.expand.default, aten.repeat.default, aten.upsample_nearest2d.vec}
 _RELU = {aten.relu.default, aten.relu_.default}
-
-
-def _retype(node: fx.Node, dtype: torch.dtype) -> None:
-    if isinstance(node.meta.get("val"), torch.Tensor):
-        node.meta["val"] = node.meta["val"].to(dtype)
-        node.meta.pop("tensor_meta", None)
 
 
 def _moved(node: fx.Node, qparams: QParams) -> Callable[[fx.Node], tuple[Any, ...]] | None:
@@ -71,7 +65,7 @@ def lift_quantize(model: fx.GraphModule, node: fx.Node) -> bool:
     inherit_meta(quantize, move.args[0])
     inherit_meta(result, move)
     for made in (quantize, result):
-        _retype(made, output.dtype)
+        retype(made, output.dtype)
     node.replace_all_uses_with(result)
     model.graph.erase_node(node)
     model.graph.erase_node(move)
@@ -96,7 +90,7 @@ def sink_dequantize(model: fx.GraphModule, node: fx.Node) -> bool:
         back = model.graph.call_function(node.args[0].target, (result, *node.args[0].args[1:]))
     inherit_meta(result, node)
     inherit_meta(back, node)
-    _retype(result, qparams.dtype)
+    retype(result, qparams.dtype)
     node.replace_all_uses_with(back)
     model.graph.erase_node(node)
     return True
@@ -117,7 +111,7 @@ def relu_of_integers(model: fx.GraphModule, node: fx.Node) -> bool:
     with model.graph.inserting_before(after):
         result = model.graph.call_function(aten.clamp.default, (found[0], low, output.high))
     inherit_meta(result, node)
-    _retype(result, output.dtype)
+    retype(result, output.dtype)
     after.replace_all_uses_with(result)
     model.graph.erase_node(after)
     model.graph.erase_node(node)

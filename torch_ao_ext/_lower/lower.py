@@ -93,6 +93,21 @@ def _check(model: Any, example_inputs: Any, backend: Any, strict: Any) -> None:
         )
 
 
+def integer_graph(model: fx.GraphModule) -> fx.GraphModule:
+    """A copy of a converted graph with int8 operators."""
+    model = copy_graph_module(model, LoweredModule)
+    views_become_reshapes(model)
+    drop_dropouts(model)
+    fold_constants(model)
+    fold_pads(model)
+    _sweep(model, lift_quantize, quantize_before_max_pool, sink_dequantize)
+    _lower_products(model)
+    _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, lower_between)
+    lower_rest(model)
+    contiguous_outputs(model)
+    return model
+
+
 def lower(
     model: fx.GraphModule,
     example_inputs: tuple[Any, ...] | None = None,
@@ -135,16 +150,7 @@ def lower(
         1
     """
     _check(model, example_inputs, backend, strict)
-    model = copy_graph_module(model, LoweredModule)
-    views_become_reshapes(model)
-    drop_dropouts(model)
-    fold_constants(model)
-    fold_pads(model)
-    _sweep(model, lift_quantize, quantize_before_max_pool, sink_dequantize)
-    _lower_products(model)
-    _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, lower_between)
-    lower_rest(model)
-    contiguous_outputs(model)
+    model = integer_graph(model)
     check_inputs(model, sizes_by_method(model))
     remove_unused(model)
     model.graph.lint()

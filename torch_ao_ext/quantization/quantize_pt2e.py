@@ -23,6 +23,7 @@ from torch_ao_ext.quantization.pt2e.duplicate_dq_pass import DuplicateDQPass
 from torch_ao_ext.quantization.pt2e.export_utils import disallow_train_eval, switch, training_nodes
 from torch_ao_ext.quantization.pt2e.port_metadata_pass import PortNodeMetaForQDQ
 from torch_ao_ext.quantization.pt2e.prepare import is_observer, prepare
+from torch_ao_ext.quantization.pt2e.representation.rewrite import reference_representation_rewrite
 from torch_ao_ext.quantization.quantizer.quantizer import Q_ANNOTATION_KEY, Quantizer
 from torch_ao_ext.quantization.quantizer.utils import is_valid_annotation
 
@@ -184,7 +185,8 @@ def convert_pt2e(
 
     Args:
         model: from prepare_pt2e, calibrated, or from prepare_qat_pt2e, trained; left as it is.
-        use_reference_representation: integer arithmetic in ATen operators; not available.
+        use_reference_representation: write the model in integer arithmetic of ATen operators alone
+            (pt2e.representation.reference_representation_rewrite): a slow definition, not for lower.
         fold_quantize: store weights as integers; False keeps them float behind a quantize.
         strict: raise when nothing is quantized, instead of a warning.
 
@@ -194,16 +196,16 @@ def convert_pt2e(
     Raises:
         TypeError: not a graph module.
         ValueError: an observer without data, by node and line; an unsupported dtype;
-            use_reference_representation.
+            with use_reference_representation, an operator without such a form.
     """
     check_graph_module("convert_pt2e", model)
-    for name, value in (("fold_quantize", fold_quantize), ("strict", strict)):
+    for name, value in (
+        ("use_reference_representation", use_reference_representation),
+        ("fold_quantize", fold_quantize),
+        ("strict", strict),
+    ):
         if not isinstance(value, bool):
             raise TypeError(f"convert_pt2e: argument '{name}' must be a bool, got {value!r}")
-    if use_reference_representation:
-        raise ValueError(
-            "convert_pt2e: argument 'use_reference_representation' must be False in this version, got True"
-        )
     model = copy_graph_module(model)
     fold_trained(model)
     if training_nodes(model):
@@ -218,4 +220,6 @@ def convert_pt2e(
     DuplicateDQPass()(model)
     PortNodeMetaForQDQ()(model)
     model.recompile()
+    if use_reference_representation:
+        model = reference_representation_rewrite(model)
     return disallow_train_eval(model)

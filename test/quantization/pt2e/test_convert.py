@@ -100,8 +100,6 @@ def test_what_is_refused():
     _, _, ready = prepared("Reused")
     with pytest.raises(TypeError, match="'model' must be an exported graph module"):
         convert_pt2e(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="'use_reference_representation' must be False"):
-        convert_pt2e(ready, use_reference_representation=True)
     with pytest.raises(TypeError, match="'fold_quantize' must be a bool, got 1"):
         convert_pt2e(ready, fold_quantize=1)
     quantized = convert_pt2e(ready)

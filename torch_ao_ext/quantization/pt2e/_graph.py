@@ -129,6 +129,13 @@ def inherit_meta(node: fx.Node, source: fx.Node) -> None:
             node.meta[key] = source.meta[key]
 
 
+def retype(node: fx.Node, dtype: torch.dtype) -> None:
+    """Notes that a node's values are of this dtype now."""
+    if isinstance(node.meta.get("val"), torch.Tensor):
+        node.meta["val"] = node.meta["val"].to(dtype)
+        node.meta.pop("tensor_meta", None)
+
+
 def reads_sizes_only(node: fx.Node) -> bool:
     """Whether a user of a tensor looks at its shape and not at its values."""
     if node.op == "call_module" and node.target == "_guards_fn":

@@ -1,0 +1,150 @@
+"""linear, convolutions and embedding in ATen operators."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from torch_ao_ext.quantization.pt2e.representation._dynamic import row_qparams, tensor_qparams
+from torch_ao_ext.quantization.pt2e.representation._values import (
+    NoFormula,
+    Value,
+    aten,
+    finish_product,
+    integers,
+    known,
+    post_ops,
+    quantize,
+    real,
+    to,
+)
+
+
+def _along(values: Value, rank: int) -> Value:
+    """Per-channel values against [N, C, *S] of rank spatial dimensions."""
+    return values if rank == 0 else aten.reshape.default(values, [-1] + [1] * rank)
+
+
+def _weight(weight: Value, zero_point: Value) -> Value:
+    """Integers of a weight whose first dimension is the output channel."""
+    if zero_point is None:
+        return to(weight, torch.int64)
+    return integers(weight, _along(zero_point, known(weight).dim() - 1))
+
+
+def _transposed_weight(weight: Value, zero_point: Value, groups: int) -> Value:
+    """Integers of a weight [in, out / groups, *kernel]."""
+    if zero_point is None:
+        return to(weight, torch.int64)
+    rank = known(weight).dim() - 2
+    if known(zero_point).numel() == 1:
+        return integers(weight, zero_point)
+    split = aten.unflatten.int(weight, 0, [groups, -1])
+    points = aten.reshape.default(zero_point, [groups, 1, -1] + [1] * rank)
+    return aten.flatten.using_ints(integers(split, points), 0, 1)
+
+
+def _other(other: Value, scale: float, zero_point: int) -> Value:
+    if other is None:
+        return None
+    if known(other).dtype.is_floating_point:
+        return to(other, torch.float32)
+    return real(other, scale, zero_point)
+
+
+def _product(sums: Value, scale: Value, bias: Value, rank: int) -> Value:
+    """f32(sums) * scale + bias."""
+    r = aten.mul.Tensor(to(sums, torch.float32), scale)
+    return r if bias is None else aten.add.Tensor(r, _along(bias, rank))
+
+
+def linear(
+    input: Value, input_scale: float, input_zero_point: int, weight: Value, weight_scale: Value,
+    weight_zero_point: Value, bias: Value, output_scale: float, output_zero_point: int,
+    output_dtype: torch.dtype | None, names: str, numbers: Sequence[float], other: Value,
+    other_scale: float, other_zero_point: int,
+) -> Value:  # fmt: skip
+    sums = aten.linear.default(integers(input, input_zero_point), _weight(weight, weight_zero_point))
+    r = _product(sums, aten.mul.Tensor(weight_scale, input_scale), bias, 0)
+    r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point))
+    return finish_product(r, output_scale, output_zero_point, output_dtype or known(input).dtype)
+
+
+def linear_dynamic(
+    input: Value, weight: Value, weight_scale: Value, weight_zero_point: Value, bias: Value, per_row: bool,
+    symmetric: bool, reduce_range: bool, output_dtype: torch.dtype | None, names: str,
+    numbers: Sequence[float], other: Value,
+) -> Value:  # fmt: skip
+    high = 127 if symmetric or reduce_range else 255
+    high = 63 if symmetric and reduce_range else high
+    low = -high if symmetric else 0
+    x = to(input, torch.float32)
+    choose = row_qparams if per_row else tensor_qparams
+    scale, zero_point = choose(x, symmetric, low, high)
+    q = quantize(x, scale, zero_point, low, high, torch.int64)
+    sums = aten.linear.default(integers(q, zero_point), _weight(weight, weight_zero_point))
+    r = _product(sums, aten.mul.Tensor(scale, weight_scale), bias, 0)
+    r = post_ops(r, names, numbers, _other(other, 1.0, 0))
+    return to(r, output_dtype or known(input).dtype)
+
+
+def _conv(rank: int) -> Any:
+    operator = getattr(aten, f"conv{rank}d").default
+
+    def conv(
+        input: Value, input_scale: float, input_zero_point: int, weight: Value, weight_scale: Value,
+        weight_zero_point: Value, bias: Value, output_scale: float, output_zero_point: int,
+        output_dtype: torch.dtype | None, stride: list[int], padding: list[int], dilation: list[int],
+        groups: int, names: str, numbers: Sequence[float], other: Value, other_scale: float,
+        other_zero_point: int,
+    ) -> Value:  # fmt: skip
+        x, w = integers(input, input_zero_point), _weight(weight, weight_zero_point)
+        sums = operator(x, w, None, stride, padding, dilation, groups)
+        r = _product(sums, _along(aten.mul.Tensor(weight_scale, input_scale), rank), bias, rank)
+        r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point))
+        return finish_product(r, output_scale, output_zero_point, output_dtype or known(input).dtype)
+
+    return conv
+
+
+def _conv_transpose(rank: int) -> Any:
+    packet = getattr(aten, f"conv_transpose{rank}d")
+    operator = packet.default if rank == 1 else packet.input
+
+    def conv_transpose(
+        input: Value, input_scale: float, input_zero_point: int, weight: Value, weight_scale: Value,
+        weight_zero_point: Value, bias: Value, output_scale: float, output_zero_point: int,
+        output_dtype: torch.dtype | None, stride: list[int], padding: list[int], output_padding: list[int],
+        groups: int, dilation: list[int], names: str, numbers: Sequence[float], other: Value,
+        other_scale: float, other_zero_point: int,
+    ) -> Value:  # fmt: skip
+        x = integers(input, input_zero_point)
+        w = _transposed_weight(weight, weight_zero_point, groups)
+        sums = operator(x, w, None, stride, padding, output_padding, groups, dilation)
+        r = _product(sums, _along(aten.mul.Tensor(weight_scale, input_scale), rank), bias, rank)
+        r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point))
+        return finish_product(r, output_scale, output_zero_point, output_dtype or known(input).dtype)
+
+    return conv_transpose
+
+
+def embedding(
+    weight: Value, indices: Value, bits: int, dim: int | None, mapping: Value, dtype: torch.dtype | None
+) -> Value:
+    """A row of 8-bit codes ends in its scale and offset, two float32."""
+    if bits != 8 or mapping is not None:
+        raise NoFormula("only tables of 8 bits without a mapping have a form in ATen operators")
+    rows = aten.embedding.default(weight, indices)
+    codes = to(aten.slice.Tensor(rows, -1, 0, -8), torch.float32)
+    numbers = aten.view.dtype(aten.contiguous.default(aten.slice.Tensor(rows, -1, -8)), torch.float32)
+    scale, offset = (aten.slice.Tensor(numbers, -1, i, i + 1) for i in range(2))
+    return to(aten.add.Tensor(aten.mul.Tensor(codes, scale), offset), dtype or torch.float32)
+
+
+PRODUCTS: dict[str, Any] = {
+    "linear": linear,
+    "linear_dynamic": linear_dynamic,
+    "embedding": embedding,
+    **{f"conv{rank}d": _conv(rank) for rank in (1, 2, 3)},
+    **{f"conv_transpose{rank}d": _conv_transpose(rank) for rank in (1, 2, 3)},
+}
