@@ -16,6 +16,7 @@ __all__ = [
     "linear_of",
     "recurrent_weight",
     "sparse_of",
+    "symmetric_weight",
     "table_of",
     "table_weight",
     "weight_of",
@@ -53,6 +54,18 @@ def weight_of(weight: Any, axis: int) -> QuantizedWeight:
     """
     check_quantized(weight, torch.qint8)
     return weight_of_tensor(weight, axis)
+
+
+def symmetric_weight(weight: Any) -> QuantizedWeight:
+    """An int8 weight with zero point 0.
+
+    Raises:
+        ValueError: not int8, or with a zero point.
+    """
+    found = weight_of(weight, 0)
+    if found.zero_point is not None:
+        raise ValueError("must have zero point 0")
+    return found
 
 
 def linear_of(packed: Any) -> tuple[QuantizedWeight, torch.Tensor | None]:
@@ -104,9 +117,7 @@ def recurrent_weight(packed: Any) -> tuple[torch.Tensor, torch.Tensor]:
     Raises:
         ValueError: not int8, or with a zero point.
     """
-    found = weight_of(packed.unpack()[0], 0)
-    if found.zero_point is not None:
-        raise ValueError("must have zero point 0")
+    found = symmetric_weight(packed.unpack()[0])
     return found.data, found.scale.expand(found.data.shape[0]).contiguous()
 
 
@@ -151,7 +162,4 @@ def sparse_of(packed: Any) -> tuple[QuantizedWeight, torch.Tensor | None, tuple[
         ValueError: not int8, or with a zero point.
     """
     weight, bias, block = torch.ops.sparse.qlinear_unpack(packed)
-    found = weight_of(weight, 0)
-    if found.zero_point is not None:
-        raise ValueError("must have zero point 0")
-    return found, bias, (int(block[0]), int(block[1]))
+    return symmetric_weight(weight), bias, (int(block[0]), int(block[1]))

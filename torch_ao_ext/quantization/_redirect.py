@@ -46,7 +46,8 @@ def redirect_imports() -> list[str]:
 
     For this process, from now on; what a program has imported before keeps its meaning, so call it first
     (before threads that import).
-    Names that torch has deleted (`torch.ao.quantization.quantize_pt2e`) are there again.
+    Names that torch has deleted (`torch.ao.quantization.quantize_pt2e`) are there again, and
+    `torch.load(..., weights_only=False)` makes this library's modules of torch.ao's pickled ones.
 
     Returns:
         Modules of torch.ao that have no counterpart here and stay torch.ao's (configs of
@@ -71,6 +72,7 @@ def redirect_imports() -> list[str]:
         ours = [(old, new, name) for old, new in pairs.items() for name in _modules(new)]
     for old, new, name in ours:
         _place(old + name.removeprefix(new), sys.modules[name])
+    importlib.import_module(f"{_OURS}.quantization._legacy_pickle").install()
     others = theirs - {"torch.ao"}
     _stayed = sorted(name for name in others if not sys.modules[name].__name__.startswith(_OURS))
     return list(_stayed)

@@ -16,6 +16,8 @@ from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic.modules.rnn import RNNBase
 from torch_ao_ext.nn.quantized.dynamic.modules.rnn_cells import RNNCellBase
 from torch_ao_ext.nn.quantized.modules.embedding_ops import Embedding
+from torch_ao_ext.nn.sparse.quantized._base import SparseLinearBase
+from torch_ao_ext.ops.sparse_linear import to_block_sparse
 from torch_ao_ext.quantization import _packed
 from torch_ao_ext.quantization._redirect import redirect_imports
 
@@ -76,6 +78,19 @@ class _Reader:
         table, bits = _named(f"{prefix}{_PACKED}_packed_weight", _packed.table_of, weight, shape)
         self._put(prefix, qweight=table, row_format=torch.tensor([bits, module.embedding_dim, 0]))
 
+    def _sparse(self, prefix: str) -> None:
+        key = f"{prefix}{_PACKED}_packed_params"
+        parts = self.take(key)
+        self.take(prefix + _PACKED + "dtype")
+        self.take(prefix + "op_type")
+        if parts is None:
+            return
+        weight, bias, *block = parts
+        found = _named(key, _packed.symmetric_weight, weight)
+        blocks = _named(key, to_block_sparse, found.data, tuple(block))
+        names = ("qweight", "row_offsets", "column_indices")
+        self._put(prefix, **dict(zip(names, blocks, strict=False)), weight_scale=found.scale, qbias=bias)
+
     def _recurrent_weight(self, prefix: str, name: str, packed: Any) -> None:
         data, scale = _named(prefix + name, _packed.recurrent_weight, packed)
         self._put(prefix, **{name: data, f"{name}_scale": scale})
@@ -116,6 +131,8 @@ class _Reader:
             self._weighted(prefix, module)
         elif isinstance(module, Embedding):
             self._table(prefix, module)
+        elif isinstance(module, SparseLinearBase):
+            self._sparse(prefix)
         elif isinstance(module, RNNBase):
             self._layers(prefix, module)
         elif isinstance(module, RNNCellBase):
@@ -135,8 +152,8 @@ def load_state_dict(model: nn.Module, state_dict: dict[str, Any], strict: bool =
     """Loads a state_dict of a model quantized by torch.ao into the same model quantized here.
 
     Weights and qparams become those of the file, to the last bit. Read are static, dynamic and embedding
-    modules of eager mode, recurrent ones with int8 weights. How dynamic layers quantize their input stays
-    as in `model`.
+    modules of eager mode, sparse ones, recurrent ones with int8 weights. How dynamic layers quantize
+    their input stays as in `model`.
 
     Args:
         model: made by `quantize_dynamic`, or by `prepare`, any example data and `convert`.
