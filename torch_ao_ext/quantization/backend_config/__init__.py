@@ -8,6 +8,7 @@ from torch_ao_ext.quantization.backend_config.backend_config import (
     DTypeWithConstraints,
     ObservationType,
 )
+from torch_ao_ext.quantization.backend_config.executorch import get_executorch_backend_config
 from torch_ao_ext.quantization.backend_config.fbgemm import get_fbgemm_backend_config
 from torch_ao_ext.quantization.backend_config.native import (
     get_native_backend_config,
@@ -15,6 +16,10 @@ from torch_ao_ext.quantization.backend_config.native import (
 )
 from torch_ao_ext.quantization.backend_config.onednn import get_onednn_backend_config
 from torch_ao_ext.quantization.backend_config.qnnpack import get_qnnpack_backend_config
+from torch_ao_ext.quantization.backend_config.tensorrt import (
+    get_tensorrt_backend_config,
+    get_tensorrt_backend_config_dict,
+)
 from torch_ao_ext.quantization.backend_config.x86 import get_x86_backend_config
 
 __all__ = [
@@ -23,11 +28,14 @@ __all__ = [
     "DTypeConfig",
     "DTypeWithConstraints",
     "ObservationType",
+    "get_executorch_backend_config",
     "get_fbgemm_backend_config",
     "get_native_backend_config",
     "get_native_backend_config_dict",
     "get_onednn_backend_config",
     "get_qnnpack_backend_config",
+    "get_tensorrt_backend_config",
+    "get_tensorrt_backend_config_dict",
     "get_x86_backend_config",
     "utils",
 ]
