@@ -314,7 +314,7 @@ REFUSED = {
     ),
     "equalization": (
         lambda: prepare_fx(nn.Linear(2, 2).eval(), MAPPING, X, _equalization_config=1),
-        "'_equalization_config' must be None",
+        "'_equalization_config' must be a QConfigMapping",
     ),
     "custom": (
         lambda: prepare_fx(nn.Linear(2, 2).eval(), MAPPING, X, 5),

@@ -18,6 +18,7 @@ from torch_ao_ext.quantization.fuser_method_mappings import _DEFAULT_OP_LIST_TO_
 from torch_ao_ext.quantization.fx._backend import backend_of
 from torch_ao_ext.quantization.fx._borders import check_borders, integer_inputs, integer_outputs
 from torch_ao_ext.quantization.fx._capture import export_whole, kept_calls
+from torch_ao_ext.quantization.fx._equalized import equalized, observe_channels
 from torch_ao_ext.quantization.fx._fates import Custom, convert_kept, fates_of, prepare_kept
 from torch_ao_ext.quantization.fx._following import follow
 from torch_ao_ext.quantization.fx._given import config_of
@@ -85,7 +86,8 @@ def prepare_fx(
         qconfig_mapping: QConfigMapping, or its dict form.
         example_inputs: positional inputs, a tuple.
         prepare_custom_config: PrepareCustomConfig or a dict.
-        _equalization_config: not available.
+        _equalization_config: QConfigMapping of EqualizationQConfigs (`fx._equalize`) or a dict: layers
+            whose input channels are scaled to the ranges of their weights.
         backend_config: BackendConfig or a dict: operators outside of its patterns and dtypes stay
             float; None: all that this library runs in int8.
 
@@ -93,8 +95,8 @@ def prepare_fx(
         A graph module to run on example data, then for `convert_fx`.
 
     Raises:
-        ValueError: training mode, no QConfigMapping, nothing to quantize, an argument that is
-            not available.
+        ValueError: training mode, no QConfigMapping, nothing to quantize, or another config in
+            _equalization_config.
 
     Example:
         >>> import torch
@@ -106,9 +108,13 @@ def prepare_fx(
         >>> convert_fx(observed)(torch.randn(5, 8)).shape
         torch.Size([5, 4])
     """
-    _check_none("prepare_fx", "_equalization_config", _equalization_config)
     arguments = (model, qconfig_mapping, example_inputs, prepare_custom_config, backend_config)
-    return _prepare("prepare_fx", *arguments)
+    if _equalization_config is None:
+        return _prepare("prepare_fx", *arguments)
+    equalization = config_of("prepare_fx", "_equalization_config", _equalization_config, QConfigMapping)
+    prepared = _prepare("prepare_fx", *arguments)
+    observe_channels("prepare_fx", prepared, equalization)
+    return prepared
 
 
 def prepare_qat_fx(
@@ -299,9 +305,9 @@ def _converted(
         if any(call.fate.quantizes for call in kept_calls(graph_module).values()):
             # What is quantized may be in them alone.
             warnings.filterwarnings("ignore", message=".*must hold (observers|an operator) of")
-        graph = convert_pt2e(graph_module)
-        widen_reduced_ranges(graph)
         inputs, outputs = graph_module.meta.get(_BORDERS, ([], []))
+        graph = convert_pt2e(equalized(graph_module, inputs))
+        widen_reduced_ranges(graph)
         borders = {
             "input_qparams": integer_inputs(graph, inputs),
             "output_qparams": integer_outputs(graph, outputs),

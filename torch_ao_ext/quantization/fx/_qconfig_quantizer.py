@@ -12,6 +12,7 @@ from torch import fx
 
 from torch_ao_ext.nn.quantized._static import STORAGE
 from torch_ao_ext.quantization.observer import FixedQParamsObserver, ReuseInputObserver
+from torch_ao_ext.quantization.observer._base import _PER_CHANNEL
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 from torch_ao_ext.quantization.quantizer import xnnpack_quantizer_utils
 from torch_ao_ext.quantization.quantizer._targets import aten, float_value, is_call
@@ -121,7 +122,9 @@ def _spec(observer: Any, dtype: torch.dtype, factory: Any, is_weight: bool) -> Q
         quant_min=observer.quant_min,
         quant_max=observer.quant_max,
         qscheme=observer.qscheme,
-        ch_axis=getattr(observer, "ch_axis", None) if is_weight and hasattr(observer, "ch_axis") else None,
+        ch_axis=getattr(observer, "ch_axis", None)
+        if is_weight and observer.qscheme in _PER_CHANNEL
+        else None,
         is_dynamic=getattr(observer, "is_dynamic", False),
     )
 
@@ -306,5 +309,3 @@ def _keep_qparams(node: fx.Node) -> None:
     if _output_spec(before) is not None:
         shared = SharedQuantizationSpec(before)
         node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation({before: shared}, shared, _annotated=True)
-
-
