@@ -171,9 +171,7 @@ class FakeQuantize(FakeQuantizeBase):
         self.is_per_channel = made.qscheme in _PER_CHANNEL
         is_float = made.qscheme == torch.per_channel_affine_float_qparams
         self.register_buffer("scale", torch.tensor([1.0]))
-        self.register_buffer(
-            "zero_point", torch.tensor([0], dtype=torch.float if is_float else torch.int)
-        )
+        self.register_buffer("zero_point", torch.tensor([0], dtype=torch.float if is_float else torch.int))
 
     def _check_range(self, observer: Any, quant_min: int, quant_max: int, kwargs: Any) -> None:
         name = type(self).__name__
@@ -186,8 +184,7 @@ class FakeQuantize(FakeQuantizeBase):
         for argument, value in (("quant_min", quant_min), ("quant_max", quant_max)):
             if not limits.min <= value <= limits.max:
                 raise ValueError(
-                    f"{name}: argument '{argument}' must be in [{limits.min}, {limits.max}], "
-                    f"got {value}"
+                    f"{name}: argument '{argument}' must be in [{limits.min}, {limits.max}], got {value}"
                 )
 
     def calculate_qparams(self) -> Any:
@@ -371,9 +368,7 @@ default_per_channel_weight_fake_quant = FakeQuantize.with_args(
     reduce_range=False, ch_axis=0, **_CHANNEL, **_WEIGHT
 )
 default_embedding_fake_quant = FakeQuantize.with_args(**_ROWS, **_ACTIVATION)
-default_embedding_fake_quant_4bit = FakeQuantize.with_args(
-    dtype=getattr(torch, "quint4x2", None), **_ROWS
-)
+default_embedding_fake_quant_4bit = FakeQuantize.with_args(dtype=getattr(torch, "quint4x2", None), **_ROWS)
 default_fixed_qparams_range_neg1to1_fake_quant = FixedQParamsFakeQuantize.with_args(
     observer=default_fixed_qparams_range_neg1to1_observer
 )
@@ -386,9 +381,7 @@ default_fused_act_fake_quant = FusedMovingAvgObsFakeQuantize.with_args(
     observer=MovingAverageMinMaxObserver, **_ACTIVATION
 )
 default_fused_wt_fake_quant = FusedMovingAvgObsFakeQuantize.with_args(**_TENSOR, **_WEIGHT)
-default_fused_per_channel_wt_fake_quant = FusedMovingAvgObsFakeQuantize.with_args(
-    **_CHANNEL, **_WEIGHT
-)
+default_fused_per_channel_wt_fake_quant = FusedMovingAvgObsFakeQuantize.with_args(**_CHANNEL, **_WEIGHT)
 fused_wt_fake_quant_range_neg_127_to_127 = FusedMovingAvgObsFakeQuantize.with_args(
     **_TENSOR, **_NARROW_WEIGHT
 )

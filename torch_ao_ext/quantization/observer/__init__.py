@@ -96,9 +96,7 @@ default_placeholder_observer = PlaceholderObserver
 default_dynamic_quant_observer = PlaceholderObserver.with_args(
     dtype=_QUINT8, quant_min=0, quant_max=255, is_dynamic=True
 )
-default_weight_observer = MinMaxObserver.with_args(
-    dtype=_QINT8, qscheme=torch.per_tensor_symmetric
-)
+default_weight_observer = MinMaxObserver.with_args(dtype=_QINT8, qscheme=torch.per_tensor_symmetric)
 weight_observer_range_neg_127_to_127 = MinMaxObserver.with_args(
     dtype=_QINT8, qscheme=torch.per_tensor_symmetric, quant_min=-127, quant_max=127, eps=2**-12
 )

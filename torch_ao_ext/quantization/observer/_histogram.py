@@ -77,9 +77,7 @@ class HistogramObserver(UniformQuantizationObserverBase):
             raise ValueError(f"{name}: argument 'bins' must be in [1, 2^20], got {bins}")
         if dtype in _PACKED or dtype in _WIDE:
             raise ValueError(f"{name}: argument 'dtype' must be an 8-bit dtype, got {dtype}")
-        super().__init__(
-            dtype, qscheme, reduce_range, quant_min, quant_max, factory_kwargs, eps, **kwargs
-        )
+        super().__init__(dtype, qscheme, reduce_range, quant_min, quant_max, factory_kwargs, eps, **kwargs)
         self.bins = bins
         self.dst_nbins = 256
         self.upsample_rate = 16  # of _histogram_widen
@@ -124,9 +122,7 @@ class HistogramObserver(UniformQuantizationObserverBase):
             return place * self.histogram.sum()
         return _ops._histogram_widen(self.histogram, old_low, old_high, low, high)
 
-    def reset_histogram(
-        self, x: torch.Tensor, min_val: torch.Tensor, max_val: torch.Tensor
-    ) -> None:
+    def reset_histogram(self, x: torch.Tensor, min_val: torch.Tensor, max_val: torch.Tensor) -> None:
         """Forgets what was seen and counts x over [min_val, max_val]."""
         low, high = min_val.item(), max_val.item()
         self.histogram.copy_(self._count(x.detach().to(self.histogram.dtype), low, high))
@@ -146,9 +142,7 @@ class HistogramObserver(UniformQuantizationObserverBase):
         low, high = self.min_val.item(), self.max_val.item()
         first, last = _ops._histogram_search(self.histogram, low, high, self.dst_nbins).tolist()
         width = (self.max_val - self.min_val) / self.bins
-        return self._calculate_qparams(
-            self.min_val + width * first, self.min_val + width * (last + 1)
-        )
+        return self._calculate_qparams(self.min_val + width * first, self.min_val + width * (last + 1))
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

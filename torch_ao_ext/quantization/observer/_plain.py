@@ -39,9 +39,7 @@ class FixedQParamsObserver(ObserverBase):
         **kwargs: Any,
     ) -> None:
         if is_dynamic:
-            raise NotImplementedError(
-                "FixedQParamsObserver: argument 'is_dynamic' must be False, got True"
-            )
+            raise NotImplementedError("FixedQParamsObserver: argument 'is_dynamic' must be False, got True")
         if not float(scale) > 0:
             raise ValueError(f"FixedQParamsObserver: argument 'scale' must be above 0, got {scale}")
         if not quant_min <= zero_point <= quant_max:

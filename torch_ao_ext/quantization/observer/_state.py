@@ -48,9 +48,7 @@ def load_observer_state_dict(mod: nn.Module, obs_dict: dict[str, Any]) -> None:
         module._load_from_state_dict(state, prefix, metadata, True, missing, [], errors)
     unexpected = sorted(name for name in obs_dict if name not in known)
     if missing:
-        raise KeyError(
-            f"load_observer_state_dict: argument 'obs_dict' must have {', '.join(missing)}"
-        )
+        raise KeyError(f"load_observer_state_dict: argument 'obs_dict' must have {', '.join(missing)}")
     if unexpected:
         raise KeyError(
             "load_observer_state_dict: argument 'obs_dict' must name observers of the model, got "

@@ -24,9 +24,7 @@ class ChannelWeightObserver(PerChannelMinMaxObserver):
     def __init__(self, search: str = "max", dtype: torch.dtype = _QINT8) -> None:
         super().__init__(dtype=dtype, qscheme=torch.per_channel_symmetric)
         if dtype not in _SIGNED:
-            raise ValueError(
-                f"ChannelWeightObserver: argument 'dtype' must be int8 or qint8, got {dtype}"
-            )
+            raise ValueError(f"ChannelWeightObserver: argument 'dtype' must be int8 or qint8, got {dtype}")
         if search not in ("max", "mse"):
             raise ValueError(
                 f"ChannelWeightObserver: argument 'search' must be 'max' or 'mse', got {search!r}"
@@ -53,8 +51,6 @@ class RowPlaceholderObserver(PlaceholderObserver):
         reduce_range: half the values.
     """
 
-    def __init__(
-        self, per_row: bool = True, symmetric: bool = False, reduce_range: bool = False
-    ) -> None:
+    def __init__(self, per_row: bool = True, symmetric: bool = False, reduce_range: bool = False) -> None:
         super().__init__(dtype=_QINT8 if symmetric else _QUINT8, is_dynamic=True)
         self.dynamic_quant = DynamicQuant(per_row, symmetric, reduce_range)
