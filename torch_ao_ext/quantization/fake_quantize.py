@@ -94,18 +94,22 @@ class FakeQuantizeBase(ABC, nn.Module):
         factor = factor.reshape([-1] + [1] * (weight.dim() - 1))
         return self(weight * factor) / factor
 
+    @torch.jit.export
     def enable_fake_quant(self, enabled: bool = True) -> None:
         """Round to the quantized grid, or pass values through."""
         self.fake_quant_enabled[0] = 1 if enabled else 0
 
+    @torch.jit.export
     def disable_fake_quant(self) -> None:
         """Pass values through."""
         self.enable_fake_quant(False)
 
+    @torch.jit.export
     def enable_observer(self, enabled: bool = True) -> None:
         """Follow the data, or keep scale and zero point."""
         self.observer_enabled[0] = 1 if enabled else 0
 
+    @torch.jit.export
     def disable_observer(self) -> None:
         """Keep scale and zero point."""
         self.enable_observer(False)
@@ -187,7 +191,8 @@ class FakeQuantize(FakeQuantizeBase):
                     f"{name}: argument '{argument}' must be in [{limits.min}, {limits.max}], got {value}"
                 )
 
-    def calculate_qparams(self) -> Any:
+    @torch.jit.export
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale and zero point of what was observed."""
         return self.activation_post_process.calculate_qparams()
 
@@ -209,8 +214,9 @@ class FakeQuantize(FakeQuantizeBase):
             return torch.fake_quantize_per_channel_affine(
                 x, self.scale, self.zero_point, self.ch_axis, self.quant_min, self.quant_max
             )
-        if takes_values(self, x):
-            return rounded(self, x)
+        if not torch.jit.is_scripting():
+            if takes_values(self, x):
+                return rounded(self, x)
         return torch.fake_quantize_per_tensor_affine(
             x, self.scale, self.zero_point, self.quant_min, self.quant_max
         )
@@ -253,6 +259,7 @@ class FixedQParamsFakeQuantize(FakeQuantize):
         self.scale = self.activation_post_process.scale
         self.zero_point = self.activation_post_process.zero_point
 
+    @torch.jit.export
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The fixed scale `[1]` and zero point `[1]`."""
         return self.scale, self.zero_point
@@ -287,16 +294,17 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         self.register_buffer("observer_enabled", torch.tensor([1], dtype=torch.long))
         self.is_symmetric_quant = self.qscheme in _SYMMETRIC
 
-    def calculate_qparams(self) -> Any:
+    @torch.jit.export
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale and zero point that forward rounds with; the observer's when it does not round.
 
         The operator's symmetric scale is max(-min / 128, max / 127), the observer's
         max(-min, max) / 127.5. torch.ao converts with the latter, so that its int8 weights are
         not those that were trained.
         """
-        scale, zero_point = super().calculate_qparams()
+        scale, zero_point = self.activation_post_process.calculate_qparams()
         # Not close: ranges were observed that no forward has rounded with yet.
-        current = self.scale.shape == scale.shape and torch.allclose(self.scale, scale, rtol=0.01, atol=0)
+        current = self.scale.shape == scale.shape and torch.allclose(self.scale, scale, rtol=0.01, atol=0.0)
         if current and bool(self.fake_quant_enabled[0]):
             return self.scale, self.zero_point
         return scale, zero_point
@@ -305,13 +313,16 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
         """Observes x while enabled, then rounds it; an empty x changes nothing."""
         if x.numel() == 0:
             return x
-        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+        if torch.jit.is_scripting():
+            return self._fused(x)
+        elif torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
             return self.rounded(x)  # ONNX has no operator that observes
-        if takes_values(self, x) and self.fake_quant_enabled[0] == 1:
+        elif takes_values(self, x) and self.fake_quant_enabled[0] == 1:
             if self.observer_enabled[0] == 1:
                 self._fused(ends_of(x))  # all that it reads of x for its qparams
             return self.rounded(x)
-        return self._fused(x)
+        else:
+            return self._fused(x)
 
     def _fused(self, x: torch.Tensor) -> torch.Tensor:
         observer = self.activation_post_process
@@ -390,25 +401,31 @@ fused_per_channel_wt_fake_quant_range_neg_127_to_127 = FusedMovingAvgObsFakeQuan
 )
 
 
+def _has_switches(mod: nn.Module) -> bool:
+    """Whether it is a FakeQuantize, or the script of one."""
+    scripted = isinstance(mod, torch.jit.ScriptModule) and hasattr(mod, "enable_fake_quant")
+    return scripted or isinstance(mod, FakeQuantizeBase)
+
+
 def enable_fake_quant(mod: nn.Module) -> None:
     """For `model.apply`: fake-quantize in every FakeQuantize."""
-    if isinstance(mod, FakeQuantizeBase):
+    if _has_switches(mod):
         mod.enable_fake_quant()
 
 
 def disable_fake_quant(mod: nn.Module) -> None:
     """For `model.apply`: pass values through every FakeQuantize."""
-    if isinstance(mod, FakeQuantizeBase):
+    if _has_switches(mod):
         mod.disable_fake_quant()
 
 
 def enable_observer(mod: nn.Module) -> None:
     """For `model.apply`: let every FakeQuantize follow the data."""
-    if isinstance(mod, FakeQuantizeBase):
+    if _has_switches(mod):
         mod.enable_observer()
 
 
 def disable_observer(mod: nn.Module) -> None:
     """For `model.apply`: keep every FakeQuantize's scale and zero point."""
-    if isinstance(mod, FakeQuantizeBase):
+    if _has_switches(mod):
         mod.disable_observer()

@@ -132,17 +132,17 @@ def qparams_of_range(
     eps: torch.Tensor, has_customized_qrange: bool, qscheme: torch.qscheme,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Scale and zero point, 1-D; the rule is `UniformQuantizationObserverBase`'s."""
-    width = float(quant_max - quant_min)
+    width = float(quant_max - quant_min)  # this function is scripted, too
     if qscheme == torch.per_channel_affine_float_qparams:
         scale = (max_val - min_val) / width
         scale = torch.where(scale > eps, scale, torch.ones_like(scale))
         return scale.reshape(-1), (-1 * min_val / scale).reshape(-1)
     low = torch.clamp(min_val, max=0)
     high = torch.clamp(max_val, min=0)
-    if qscheme in _SYMMETRIC:
+    if qscheme == torch.per_tensor_symmetric or qscheme == torch.per_channel_symmetric:
         scale = torch.max(torch.max(-low, high) / (width / 2), eps)
         middle = 0
-        if dtype in _UNSIGNED:
+        if dtype == torch.uint8 or dtype == torch.quint8:
             middle = (quant_min + quant_max) // 2 if has_customized_qrange else 128
         zero_point = torch.full(scale.shape, middle, dtype=torch.int64, device=scale.device)
     else:
@@ -219,6 +219,13 @@ class UniformQuantizationObserverBase(ObserverBase):
             state_dict.setdefault(prefix + "eps", self.eps)
         super()._load_from_state_dict(state_dict, prefix, metadata, *args)
 
+    def _called(self) -> str:
+        """Name of the class, for messages; scripts have no classes to name."""
+        if torch.jit.is_scripting():
+            return "observer"
+        else:
+            return type(self).__name__
+
     def _observed(self, low: torch.Tensor) -> bool:
         return low.numel() > 0 and not bool((low == float("inf")).all())
 
@@ -238,14 +245,13 @@ class UniformQuantizationObserverBase(ObserverBase):
         )  # fmt: skip
 
 
-def _finite_values(observer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _finite_values(name: str, x: torch.Tensor) -> torch.Tensor:
     """x, or without its infinities, with a warning; ValueError for a NaN.
 
     Args:
-        observer: named in the messages.
+        name: of the observer, for the messages.
         x: values with a minimum or maximum that is not finite.
     """
-    name = type(observer).__name__
     if bool(x.isnan().any()):
         raise ValueError(f"{name}: argument 'x' must hold no NaN, got {int(x.isnan().sum())} of them")
     finite = x[x.isfinite()]

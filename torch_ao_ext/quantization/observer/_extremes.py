@@ -26,15 +26,22 @@ def runs_now(x: torch.Tensor) -> bool:
 
 def extremes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """torch.aminmax(x); both NaN if any value is."""
-    if not runs_now(x):
-        return torch.aminmax(x)
-    low, high = torch.ops.torch_ao._min_max(x)
+    if torch.jit.is_scripting():
+        low, high = torch.aminmax(x)
+    elif runs_now(x):
+        low, high = torch.ops.torch_ao._min_max(x)
+    else:
+        low, high = torch.aminmax(x)
     return low, high
 
 
 def row_extremes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """torch.aminmax(x, dim=1) of `[N, K]`."""
-    if not runs_now(x):
-        return torch.aminmax(x, dim=1)
-    ends = torch.ops.torch_ao._min_max(x, True)
-    return ends[:, 0].contiguous(), ends[:, 1].contiguous()
+    if torch.jit.is_scripting():
+        low, high = torch.aminmax(x, dim=1)
+    elif runs_now(x):
+        ends = torch.ops.torch_ao._min_max(x, True)
+        low, high = ends[:, 0].contiguous(), ends[:, 1].contiguous()
+    else:
+        low, high = torch.aminmax(x, dim=1)
+    return low, high

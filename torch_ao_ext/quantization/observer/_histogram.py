@@ -90,14 +90,16 @@ class HistogramObserver(UniformQuantizationObserverBase):
         values = x.detach().to(self.histogram.dtype)
         if values.numel() == 0:
             return x
-        low, high = (v.item() for v in extremes(values))
+        ends = extremes(values)
+        low, high = float(ends[0]), float(ends[1])
         if not abs(low) + abs(high) < float("inf"):
-            values = _finite_values(self, values)
+            values = _finite_values(self._called(), values)
             if values.numel() == 0:
                 return x
-            low, high = (v.item() for v in extremes(values))
+            ends = extremes(values)
+            low, high = float(ends[0]), float(ends[1])
         if self._observed(self.min_val):
-            old_low, old_high = self.min_val.item(), self.max_val.item()
+            old_low, old_high = float(self.min_val), float(self.max_val)
             low, high = min(low, old_low), max(high, old_high)
             counts = self._count(values, low, high) + self._widened(old_low, old_high, low, high)
         else:
@@ -110,12 +112,12 @@ class HistogramObserver(UniformQuantizationObserverBase):
 
     def _count(self, values: torch.Tensor, low: float, high: float) -> torch.Tensor:
         if low == high:  # as torch.histc: one unit to both sides
-            low, high = low - 1, high + 1
+            low, high = low - 1.0, high + 1.0
         return _ops._histogram(values, self.bins, low, high)
 
     def _widened(self, old_low: float, old_high: float, low: float, high: float) -> torch.Tensor:
         """What was counted, over the new range."""
-        if (old_low, old_high) == (low, high):
+        if old_low == low and old_high == high:
             return self.histogram
         if old_low == old_high:
             place = self._count(torch.tensor([old_low]), low, high)
@@ -124,23 +126,26 @@ class HistogramObserver(UniformQuantizationObserverBase):
 
     def reset_histogram(self, x: torch.Tensor, min_val: torch.Tensor, max_val: torch.Tensor) -> None:
         """Forgets what was seen and counts x over [min_val, max_val]."""
-        low, high = min_val.item(), max_val.item()
+        low, high = float(min_val), float(max_val)
         self.histogram.copy_(self._count(x.detach().to(self.histogram.dtype), low, high))
         self.min_val.fill_(low)
         self.max_val.fill_(high)
 
+    @torch.jit.export
     def reset_min_max_vals(self) -> None:
         """Forgets what was seen."""
         self.histogram.zero_()
         self.min_val.fill_(float("inf"))
         self.max_val.fill_(float("-inf"))
 
+    @torch.jit.export
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale float32 `[1]` and zero point `[1]`."""
         if not self._observed(self.min_val):
             return self._calculate_qparams(self.min_val, self.max_val)
-        low, high = self.min_val.item(), self.max_val.item()
-        first, last = _ops._histogram_search(self.histogram, low, high, self.dst_nbins).tolist()
+        low, high = float(self.min_val), float(self.max_val)
+        found = _ops._histogram_search(self.histogram, low, high, self.dst_nbins)
+        first, last = float(found[0]), float(found[1])
         width = (self.max_val - self.min_val) / self.bins
         return self._calculate_qparams(self.min_val + width * first, self.min_val + width * (last + 1))
 

@@ -57,17 +57,19 @@ class MinMaxObserver(UniformQuantizationObserverBase):
         if values.numel() == 0:
             return None
         low, high = extremes(values)
-        if not (math.isfinite(low.item()) and math.isfinite(high.item())):
-            values = _finite_values(self, values)
+        if not (math.isfinite(float(low)) and math.isfinite(float(high))):
+            values = _finite_values(self._called(), values)
             if values.numel() == 0:
                 return None
             low, high = extremes(values)
         return low, high
 
+    @torch.jit.export
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale float32 `[1]` and zero point `[1]`."""
         return self._calculate_qparams(self.min_val, self.max_val)
 
+    @torch.jit.export
     def reset_min_max_vals(self) -> None:
         """Forgets what was seen."""
         self.min_val.fill_(float("inf"))
@@ -157,12 +159,12 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
         bad = ~(low.isfinite() & high.isfinite())
         if bool(bad.any()):
             raise ValueError(
-                f"{type(self).__name__}: argument 'x' must hold finite values, got others in "
+                f"{self._called()}: argument 'x' must hold finite values, got others in "
                 f"{int(bad.sum())} of {bad.numel()} channels, the first {int(bad.nonzero()[0])}"
             )
         if self.min_val.numel() not in (0, low.numel()):
             raise ValueError(
-                f"{type(self).__name__}: argument 'x' must have {self.min_val.numel()} channels in "
+                f"{self._called()}: argument 'x' must have {self.min_val.numel()} channels in "
                 f"dimension {self.ch_axis}, as before, got {low.numel()}"
             )
         return low, high
@@ -171,14 +173,16 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
         self.min_val.resize_(low.shape).copy_(low)
         self.max_val.resize_(high.shape).copy_(high)
 
+    @torch.jit.export
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale float32 `[channels]` and zero point `[channels]`."""
         return self._calculate_qparams(self.min_val, self.max_val)
 
+    @torch.jit.export
     def reset_min_max_vals(self) -> None:
         """Forgets what was seen."""
-        self.min_val = torch.tensor([], **self._factory_kwargs)
-        self.max_val = torch.tensor([], **self._factory_kwargs)
+        self.min_val = self.min_val.new_empty([0])
+        self.max_val = self.max_val.new_empty([0])
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

@@ -57,6 +57,7 @@ class FixedQParamsObserver(ObserverBase):
         """Returns x."""
         return x
 
+    @torch.jit.export
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The fixed scale `[1]` and zero point `[1]`."""
         return self.scale, self.zero_point
@@ -112,9 +113,11 @@ class PlaceholderObserver(ObserverBase):
 class RecordingObserver(ObserverBase):
     """Keeps every tensor that it sees: for debugging, memory grows with the data."""
 
+    tensor_val: list[torch.Tensor]
+
     def __init__(self, dtype: torch.dtype = _QUINT8) -> None:
         super().__init__(dtype=dtype, is_dynamic=False)
-        self.tensor_val: list[torch.Tensor] = []
+        self.tensor_val = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Keeps a copy of x."""
@@ -125,6 +128,7 @@ class RecordingObserver(ObserverBase):
         """Raises: there is no range."""
         return _no_statistics(self)
 
+    @torch.jit.export
     def get_tensor_value(self) -> list[torch.Tensor]:
         """The tensors seen, in order."""
         return self.tensor_val
