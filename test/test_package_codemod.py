@@ -71,7 +71,7 @@ def test_what_stays_is_listed():
         "import torch.ao.ns.fx.graph_passes\n"
         "from torch.ao.quantization.utils import DEPRECATION_WARNING, get_combined_dict\n"
         "import torch\n"
-        "x = torch.ao.quantization.backend_config.get_tensorrt_backend_config()\n"
+        "x = torch.ao.quantization.fx.prepare.insert_observers_for_model\n"
     )
     new, notes = rewrite(source)
     assert new.splitlines()[1:3] == [
