@@ -48,6 +48,62 @@ CASES = {
         "import torch\r\nimport torch_ao_ext.quantization\r\n"
         "x = torch_ao_ext.quantization.default_qconfig\r\n",
     ),
+    "names bound to torch": (
+        "import torch as T\nx = T.quantization.prepare(m); y = T.ao.nn.quantized.Linear; T.nn.Linear\n",
+        "import torch as T\nimport torch_ao_ext.nn.quantized\nimport torch_ao_ext.quantization\n"
+        "x = torch_ao_ext.quantization.prepare(m); y = torch_ao_ext.nn.quantized.Linear; T.nn.Linear\n",
+    ),
+    "names bound to torch.nn": (
+        "import torch.nn as nn\nx = nn.quantized.FloatFunctional(), nn.qat.Linear, nn.Linear\n",
+        "import torch.nn as nn\nimport torch_ao_ext.nn.qat\nimport torch_ao_ext.nn.quantized\n"
+        "x = torch_ao_ext.nn.quantized.FloatFunctional(), torch_ao_ext.nn.qat.Linear, nn.Linear\n",
+    ),
+    "names from torch": (
+        "from torch import ao, nn\nclass A(nn.quantized.FloatFunctional):\n    x = ao.quantization.prepare\n",
+        "from torch import ao, nn\nimport torch_ao_ext.nn.quantized\nimport torch_ao_ext.quantization\n"
+        "class A(torch_ao_ext.nn.quantized.FloatFunctional):\n    x = torch_ao_ext.quantization.prepare\n",
+    ),
+    "torch.ao by another name": (
+        "import torch.ao as o\n@o.quantization.prepare\ndef f(): pass\n",
+        "import torch.ao as o\nimport torch_ao_ext.quantization\n"
+        "@torch_ao_ext.quantization.prepare\ndef f(): pass\n",
+    ),
+    "getattr": (
+        'import torch\nx = getattr(torch, "quantization"), getattr(torch.ao, "nn").quantized.Linear\n',
+        "import torch\nimport torch_ao_ext.nn.quantized\nimport torch_ao_ext.quantization\n"
+        "x = torch_ao_ext.quantization, torch_ao_ext.nn.quantized.Linear\n",
+    ),
+    "names of modules": (
+        '@mock.patch("torch.ao.quantization.quantize.prepare", a)\n'
+        "def f(): return importlib.import_module('torch.quantization.quantize_fx')\n",
+        '@mock.patch("torch_ao_ext.quantization.quantize.prepare", a)\n'
+        "def f(): return importlib.import_module('torch_ao_ext.quantization.quantize_fx')\n",
+    ),
+    "parts of packages": (
+        "import torch\ntorch.ao.quantization.quantize_fx.prepare_fx(m, a, b)\n",
+        "import torch\nimport torch_ao_ext.quantization.quantize_fx\n"
+        "torch_ao_ext.quantization.quantize_fx.prepare_fx(m, a, b)\n",
+    ),
+    "several in one import": (
+        "import torch, torch.ao.nn.quantized.dynamic as d, os\nfrom torch.ao.nn import quantized as q, qat\n",
+        "import torch, torch_ao_ext.nn.quantized.dynamic as d, os\n"
+        "from torch_ao_ext.nn import quantized as q, qat\n",
+    ),
+    "inside a function": (
+        "def f():\n    import torch.quantization\n    return torch.quantization.prepare\n",
+        "def f():\n    import torch, torch_ao_ext.quantization\n"
+        "    return torch_ao_ext.quantization.prepare\n",
+    ),
+    "old and new place": (
+        "try:\n    from torch.ao.quantization import prepare\nexcept ImportError:\n"
+        "    from torch.quantization import prepare\n",
+        "try:\n    from torch_ao_ext.quantization import prepare\nexcept ImportError:\n"
+        "    from torch_ao_ext.quantization import prepare\n",
+    ),
+    "continued lines": (
+        "from torch.ao.quantization import prepare, \\\n    convert\nx = f'{convert}'\n",
+        "from torch_ao_ext.quantization import prepare, \\\n    convert\nx = f'{convert}'\n",
+    ),
     "others stay": (
         'from torch import nn\nfrom . import quantization\n"torch.ao.quantization"\n'
         'torch.backends.quantized.engine = "x86"  # torch.quantization\nself.torch.quantization.prepare\n',
@@ -80,6 +136,27 @@ def test_what_stays_is_listed():
     ]
     assert [line for line, _ in notes] == [1, 2, 4]
     assert notes[1][1] == "torch.ao.quantization.utils.DEPRECATION_WARNING has no counterpart"
+
+
+def test_what_is_written_in_strings_or_needs_quantized_tensors_is_listed():
+    source = (
+        "import sys, torch\n"
+        "x = sys.modules['torch.ao.quantization']\n"
+        "def f(q: 'torch.ao.quantization.QConfig'): return torch.ops.quantized.linear(q)\n"
+        "y = torch.quantize_per_tensor(x, 1.0, 0, torch.quint8)\n"
+        'patch("torch.ao.quantization.utils.DEPRECATION_WARNING")\n'
+        "z = getattr(torch, 'quantization', None)\n"
+    )
+    new, notes = rewrite(source)
+    assert new == source
+    assert notes == [
+        (2, "the string 'torch.ao.quantization' stays"),
+        (3, "the string 'torch.ao.quantization.QConfig' stays"),
+        (3, "torch.ops.quantized.linear has no counterpart"),
+        (4, "torch.quantize_per_tensor has no counterpart"),
+        (5, "torch.ao.quantization.utils.DEPRECATION_WARNING has no counterpart"),
+        (6, "getattr(torch, 'quantization', None) stays"),
+    ]
 
 
 def test_import_to_add_by_hand():

@@ -1,7 +1,8 @@
 """`python -m torch_ao_ext.codemod [--check] PATH ...` rewrites programs from torch.ao to torch_ao_ext.
 
-Imports and dotted names change; strings and comments stay. What has no counterpart is listed with file and
-line and left as it is.
+Imports and dotted names change, through `import torch.nn as nn` and `getattr(torch, "quantization")` too, and
+module names in the strings that `patch` and `import_module` take. Other strings and comments stay. What has
+no counterpart is listed with file and line and left as it is.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 __all__ = ["main", "rewrite"]
@@ -20,6 +22,14 @@ _NAMES = {
     "torch.quantization": "torch_ao_ext.quantization",
     **{f"torch.nn.{p}": f"torch_ao_ext.nn.{p}" for p in ("quantized", "qat", "intrinsic", "quantizable")},
 }
+
+# Modules that hold what changes and what does not: names bound to them are followed.
+_ROOTS = ("torch", "torch.ao", "torch.nn")
+# They make or take torch's quantized tensors, which this library's modules do not.
+_TENSORS = ("torch.ops.quantized", "torch.quantize_per_tensor", "torch.quantize_per_channel")
+# Functions whose first argument is the name of a module or of something in one.
+_BY_NAME = ("patch", "import_module", "__import__", "importorskip", "resolve_name")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 class _Edit(NamedTuple):
@@ -47,11 +57,11 @@ def _exists(module: str, name: str | None = None) -> bool:
     return name in (None, "*") or hasattr(found, name) or _exists(f"{module}.{name}")
 
 
-def _dotted(node: ast.AST) -> str | None:
-    if isinstance(node, ast.Name):
-        return node.id
-    inner = _dotted(node.value) if isinstance(node, ast.Attribute) else None
-    return None if inner is None else f"{inner}.{node.attr}"
+def _imports_torch(node: ast.AST) -> bool:
+    """Whether it is an import from torch or a part of it."""
+    if isinstance(node, ast.Import):
+        return any(alias.name.split(".")[0] == "torch" for alias in node.names)
+    return isinstance(node, ast.ImportFrom) and not node.level and f"{node.module}.".startswith("torch.")
 
 
 def _import_as(alias: ast.alias, name: str) -> str:
@@ -71,10 +81,39 @@ class _File:
         self.edits: list[_Edit] = []
         self.notes: list[tuple[int, str]] = []
         self.used: set[str] = set()
-        top = [node for node in self.tree.body if isinstance(node, ast.Import)]
-        self.imported = {alias.name for node in top for alias in node.names if alias.asname is None}
-        bound = [node for node in top if any(a.name.split(".")[0] == "torch" for a in node.names)]
+        plain = [node for node in ast.walk(self.tree) if isinstance(node, ast.Import)]
+        self.imported = {alias.name for node in plain for alias in node.names if alias.asname is None}
+        self.roots = {"torch": "torch"}
+        for node in ast.walk(self.tree):
+            self._bind(node)
+        bound = [node for node in self.tree.body if _imports_torch(node)]
         self.torch_import = bound[0] if bound else None
+
+    def _bind(self, node: ast.AST) -> None:
+        """Names that an import gives to one of the roots."""
+        if isinstance(node, ast.Import):
+            found = [(alias.asname, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found = [(alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names]
+        else:
+            return
+        self.roots.update({name: whole for name, whole in found if name and whole in _ROOTS})
+
+    def _dotted(self, node: ast.AST) -> str | None:
+        """The name that an expression stands for, beginning with torch; None for others."""
+        if isinstance(node, ast.Name):
+            return self.roots.get(node.id)
+        if isinstance(node, ast.Call):
+            called, arguments = node.func, node.args
+            if not isinstance(called, ast.Name) or called.id != "getattr" or len(arguments) != 2:
+                return None
+            owner, leaf = arguments[0], getattr(arguments[1], "value", None)
+        elif isinstance(node, ast.Attribute):
+            owner, leaf = node.value, node.attr
+        else:
+            return None
+        inner = self._dotted(owner)
+        return None if inner is None or not isinstance(leaf, str) else f"{inner}.{leaf}"
 
     def _put(self, node: ast.stmt | ast.expr, text: str) -> None:
         begin = self.starts[node.lineno - 1] + node.col_offset
@@ -128,14 +167,54 @@ class _File:
             parts += [f"from {module} import {', '.join(names)}" for module, names in moved.items()]
             self._statements(node, parts)
 
-    def _attribute(self, node: ast.Attribute, whole: str) -> None:
-        name = _dotted(node)
+    def _attribute(self, node: ast.Attribute | ast.Call, whole: str) -> None:
+        name = self._dotted(node)
         if name in _NAMES:
             if not _has(_renamed(whole)):
                 self._note(node, whole)
                 return
             self._put(node, _NAMES[name])
-            self.used.add(_NAMES[name])
+            self.used.add(_module_of(_renamed(whole)))
+        elif name in _TENSORS:
+            self._note(node, whole)
+
+    def _string(self, node: ast.Constant, names_module: bool) -> None:
+        """A string that is the name of something in torch.ao."""
+        if not _DOTTED.fullmatch(node.value) or _renamed(node.value) is None:
+            return
+        new = _renamed(node.value)
+        if not names_module:
+            self.notes.append((node.lineno, f"the string {node.value!r} stays"))
+        elif not _has(new):
+            self._note(node, node.value)
+        else:
+            begin = self.starts[node.lineno - 1] + node.col_offset
+            place = self.data.index(node.value.encode(), begin)
+            self.edits.append(_Edit(place, place + len(node.value.encode()), new))
+
+    def _default(self, node: ast.Call) -> None:
+        """Notes getattr with a default, and hasattr: they do not fail without torch.ao."""
+        called = node.func.id if isinstance(node.func, ast.Name) else None
+        if (called, len(node.args)) not in (("getattr", 3), ("hasattr", 2)):
+            return
+        owner, leaf = self._dotted(node.args[0]), getattr(node.args[1], "value", None)
+        if owner is not None and _renamed(f"{owner}.{leaf}") is not None:
+            self.notes.append((node.lineno, f"{ast.unparse(node)} stays"))
+
+    def _strings(self) -> None:
+        known = set()
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Call) and node.args:
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else None
+                name = node.func.id if isinstance(node.func, ast.Name) else name
+                first = node.args[0]
+                if name in _BY_NAME and isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    self._string(first, True)
+                    known.add(first)
+            elif isinstance(node, ast.Expr):
+                known.add(node.value)  # a docstring
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in known:
+                self._string(node, False)
 
     def read(self) -> None:
         """Finds all edits."""
@@ -145,11 +224,14 @@ class _File:
                 self._import(node)
             elif isinstance(node, ast.ImportFrom):
                 self._import_from(node)
-            elif isinstance(node, ast.Attribute):
-                whole = longest.get(node) or _dotted(node)
+            elif isinstance(node, (ast.Attribute, ast.Call)):
+                if isinstance(node, ast.Call):
+                    self._default(node)
+                whole = longest.get(node) or self._dotted(node)
                 if whole is not None and whole.startswith("torch."):
-                    longest[node.value] = whole
+                    longest[node.value if isinstance(node, ast.Attribute) else node.args[0]] = whole
                     self._attribute(node, whole)
+        self._strings()
         self._missing_imports()
 
     def _missing_imports(self) -> None:
@@ -177,6 +259,17 @@ def _has(name: str) -> bool:
         if _exists(module):
             return size == len(parts) or hasattr(importlib.import_module(module), parts[size])
     return False
+
+
+def _module_of(name: str) -> str:
+    """The module that must be imported for a dotted name of ours."""
+    package, *parts = name.split(".")
+    for part in parts:
+        value = getattr(importlib.import_module(package), part, None)
+        if value is not None and not isinstance(value, ModuleType) or not _exists(f"{package}.{part}"):
+            break
+        package = f"{package}.{part}"
+    return package
 
 
 def rewrite(source: str) -> tuple[str, list[tuple[int, str]]]:
