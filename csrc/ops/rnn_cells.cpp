@@ -17,25 +17,25 @@ struct CellWeights {
   const OptTensor& bias_hh;
 };
 
-// [N, S] -> [1, N, S] under its own name in messages.
-OptTensor one_layer(const Arg& arg, const OptTensor& state) {
-  if (!present(state)) return std::nullopt;
-  check_tensor(arg, *state, {at::kFloat, at::kBFloat16});
-  check_rank(arg, *state, 2);
-  return state->unsqueeze(0);
-}
+constexpr RnnNames kNames = {
+    .weights = {"weight_ih", "weight_hh"},
+    .scales = {"weight_ih_scale", "weight_hh_scale"},
+    .biases = {"bias_ih", "bias_hh"},
+    .h = "h",
+    .c = "c",
+    .rows = "weight_ih.size(0)",
+    .columns = "weight_ih.size(1)",
+};
 
 RnnResult step(const char* op, RnnKind kind, const Tensor& input, const OptTensor& h, const OptTensor& c,
                const CellWeights& w) {
-  check_tensor({op, "input"}, input, {at::kFloat, at::kBFloat16});
-  check_rank({op, "input"}, input, 2);
   TAE_CHECK_VALUE(present(w.bias_ih) == present(w.bias_hh), (Arg{op, "bias_hh"}),
                   "be given with bias_ih, or both None", present(w.bias_hh) ? "a tensor" : "None");
   const Tensor weights[] = {w.weight_ih, w.weight_hh}, scales[] = {w.scale_ih, w.scale_hh};
   std::vector<Tensor> biases;
   if (present(w.bias_ih)) biases = {*w.bias_ih, *w.bias_hh};
-  RnnResult r = run_rnn({op, kind, weights, scales, biases, 1, false}, input.unsqueeze(0), std::nullopt,
-                        one_layer({op, "h"}, h), one_layer({op, "c"}, c));
+  RnnResult r = run_rnn({op, kind, weights, scales, biases, 1, false, kNames, /*one_step=*/true}, input,
+                        std::nullopt, h, c);
   r.h = r.h.squeeze(0);
   if (r.c.defined()) r.c = r.c.squeeze(0);
   return r;

@@ -36,31 +36,34 @@ struct Cell {
   const Tensor& scale(int64_t i) const { return w.scales[index * w.weights_per_cell() + i]; }
   bool biased() const { return !w.biases.empty(); }
   const Tensor& bias(int64_t i) const { return w.biases[2 * index + i]; }
+
+  Arg weight_arg(int64_t i) const { return {w.op, w.names.weights[i]}; }
+  Arg scale_arg(int64_t i) const { return {w.op, w.names.scales[i]}; }
+  Arg bias_arg(int64_t i) const { return {w.op, w.names.biases[i]}; }
 };
 
-void check_matrix(const RnnWeights& w, const Tensor& weight, const Tensor& scale, int64_t rows,
-                  int64_t columns) {
-  const Arg arg{w.op, "weights"};
+// Weight i of a cell and its scale.
+void check_matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns) {
+  const Tensor& weight = cell.weight(i);
+  const Arg arg = cell.weight_arg(i);
   check_tensor(arg, weight, {at::kChar});
   TAE_CHECK_VALUE(weight.dim() == 2 && weight.size(0) == rows && weight.size(1) == columns, arg,
                   c10::str("have sizes [", rows, ", ", columns, "] at this place"),
                   c10::str("sizes ", weight.sizes()));
   TAE_CHECK_VALUE(columns >= 1 && columns <= kMaxRnnK, arg, c10::str("have size(1) in [1, ", kMaxRnnK, "]"),
                   columns);
-  const Arg scale_arg{w.op, "weight_scales"};
-  check_tensor(scale_arg, scale, {at::kFloat});
-  check_per_channel(scale_arg, scale, rows);
+  check_tensor(cell.scale_arg(i), cell.scale(i), {at::kFloat});
+  check_per_channel(cell.scale_arg(i), cell.scale(i), rows);
 }
 
-std::vector<float> row_scales(const char* op, const Tensor& scale, int64_t rows) {
-  std::vector<float> values = scale_values({op, "weight_scales"}, scale);
+std::vector<float> row_scales(const Cell& cell, int64_t i, int64_t rows) {
+  std::vector<float> values = scale_values(cell.scale_arg(i), cell.scale(i));
   if (values.size() == 1) values.resize(rows, values[0]);
   return values;
 }
 
 PackedState pack(const Cell& cell, DType input_dtype) {
   const RnnWeights& w = cell.w;
-  const Arg arg{w.op, "weights"};
   RnnProblem p;
   p.kind = w.kind;
   p.input = cell.weight(0).size(1);
@@ -68,29 +71,28 @@ PackedState pack(const Cell& cell, DType input_dtype) {
   p.output = w.output();
   p.input_dtype = input_dtype;
   const int64_t rows = gates_of(w.kind) * p.hidden;
-  const Tensor ih = dense(arg, cell.weight(0)), hh = dense(arg, cell.weight(1));
-  const std::vector<float> scale_ih = row_scales(w.op, cell.scale(0), rows);
-  const std::vector<float> scale_hh = row_scales(w.op, cell.scale(1), rows);
-  p.weight_ih = span_of<int8_t>(arg, ih).first(rows * p.input);
-  p.weight_hh = span_of<int8_t>(arg, hh).first(rows * p.output);
+  const Tensor ih = dense(cell.weight_arg(0), cell.weight(0)), hh = dense(cell.weight_arg(1), cell.weight(1));
+  const std::vector<float> scale_ih = row_scales(cell, 0, rows), scale_hh = row_scales(cell, 1, rows);
+  p.weight_ih = span_of<int8_t>(cell.weight_arg(0), ih).first(rows * p.input);
+  p.weight_hh = span_of<int8_t>(cell.weight_arg(1), hh).first(rows * p.output);
   p.scale_ih = scale_ih.data();
   p.scale_hh = scale_hh.data();
   std::vector<float> bias_ih, bias_hh, scale_hr;
   if (cell.biased()) {
-    bias_ih = finite_values({w.op, "biases"}, cell.bias(0));
-    bias_hh = finite_values({w.op, "biases"}, cell.bias(1));
+    bias_ih = finite_values(cell.bias_arg(0), cell.bias(0));
+    bias_hh = finite_values(cell.bias_arg(1), cell.bias(1));
     p.bias_ih = bias_ih.data();
     p.bias_hh = bias_hh.data();
     for (int64_t i = 0; i < rows; ++i)
       TAE_CHECK_VALUE(std::abs(static_cast<double>(bias_ih[i]) + bias_hh[i]) <=
                           static_cast<double>(std::numeric_limits<float>::max()),
-                      (Arg{w.op, "biases"}), "have a finite sum b_ih + b_hh", "an infinity");
+                      cell.bias_arg(1), "have a finite sum b_ih + b_hh", "an infinity");
   }
   Tensor hr;
   if (w.projected()) {
-    hr = dense(arg, cell.weight(2));
-    scale_hr = row_scales(w.op, cell.scale(2), p.output);
-    p.weight_hr = span_of<int8_t>(arg, hr).first(p.output * p.hidden);
+    hr = dense(cell.weight_arg(2), cell.weight(2));
+    scale_hr = row_scales(cell, 2, p.output);
+    p.weight_hr = span_of<int8_t>(cell.weight_arg(2), hr).first(p.output * p.hidden);
     p.scale_hr = scale_hr.data();
   }
   SerialAfterFork serial;
@@ -172,10 +174,9 @@ Steps read_batch_sizes(const RnnWeights& w, const Tensor& batch_sizes, int64_t r
 }
 
 // The state as dense float32, or undefined when absent.
-Tensor initial_state(const Arg& arg, const OptTensor& state, int64_t cells, int64_t batch, int64_t size) {
+Tensor initial_state(const Arg& arg, const OptTensor& state, at::IntArrayRef sizes) {
   if (!present(state)) return {};
   check_tensor(arg, *state, {at::kFloat, at::kBFloat16});
-  const int64_t sizes[] = {cells, batch, size};
   check_same_sizes(arg, *state, sizes, "the state");
   if (state->numel() == 0) return {};
   const Tensor plain = dense(arg, *state);
@@ -218,7 +219,7 @@ RnnKind rnn_kind_of(const char* op, std::string_view nonlinearity) {
 }
 
 void check_rnn_weights(const RnnWeights& w) {
-  const Arg layers{w.op, "num_layers"}, weights{w.op, "weights"};
+  const Arg layers{w.op, "num_layers"}, weights{w.op, w.names.weights[0]};
   TAE_CHECK_VALUE(w.num_layers >= 1 && w.num_layers <= 1 << 20, layers, "be in [1, 1048576]", w.num_layers);
   const int64_t count = static_cast<int64_t>(w.weights.size());
   const bool may_project = w.kind == RnnKind::lstm;
@@ -231,9 +232,10 @@ void check_rnn_weights(const RnnWeights& w) {
   const int64_t biases = static_cast<int64_t>(w.biases.size());
   TAE_CHECK_VALUE(biases == 0 || biases == 2 * w.cells(), (Arg{w.op, "biases"}),
                   c10::str("have 0 or ", 2 * w.cells(), " tensors"), biases);
-  for (const Tensor& t : w.weights) {
-    check_tensor(weights, t, {at::kChar});
-    check_rank(weights, t, 2);
+  for (int64_t i = 0; i < count; ++i) {
+    const Arg arg{w.op, w.names.weights[i % w.weights_per_cell()]};
+    check_tensor(arg, w.weights[i], {at::kChar});
+    check_rank(arg, w.weights[i], 2);
   }
   const int64_t gates = gates_of(w.kind);
   const int64_t rows = w.weights[0].size(0);
@@ -243,15 +245,14 @@ void check_rnn_weights(const RnnWeights& w) {
   for (int64_t i = 0; i < w.cells(); ++i) {
     const Cell cell{w, i};
     const bool first = i < w.directions();
-    check_matrix(w, cell.weight(0), cell.scale(0), rows,
-                 first ? w.weights[0].size(1) : output * w.directions());
-    check_matrix(w, cell.weight(1), cell.scale(1), rows, output);
-    if (w.projected()) check_matrix(w, cell.weight(2), cell.scale(2), output, w.hidden());
+    check_matrix(cell, 0, rows, first ? w.weights[0].size(1) : output * w.directions());
+    check_matrix(cell, 1, rows, output);
+    if (w.projected()) check_matrix(cell, 2, output, w.hidden());
     for (int64_t b = 0; cell.biased() && b < 2; ++b) {
-      const Arg bias{w.op, "biases"};
+      const Arg bias = cell.bias_arg(b);
       check_tensor(bias, cell.bias(b), {at::kFloat});
       check_rank(bias, cell.bias(b), 1);
-      check_size(bias, cell.bias(b), 0, rows, "weights[0].size(0)");
+      check_size(bias, cell.bias(b), 0, rows, w.names.rows);
     }
   }
 }
@@ -268,8 +269,8 @@ RnnResult run_rnn(const RnnWeights& w, const Tensor& input, const OptTensor& bat
   const Arg arg{w.op, "input"};
   check_tensor(arg, input, {at::kFloat, at::kBFloat16});
   const bool is_packed = present(batch_sizes);
-  check_rank(arg, input, is_packed ? 2 : 3);
-  check_size(arg, input, -1, w.weights[0].size(1), "weights[0].size(1)");
+  check_rank(arg, input, is_packed || w.one_step ? 2 : 3);
+  check_size(arg, input, -1, w.weights[0].size(1), w.names.columns);
 
   RnnArgs args;
   Steps steps;
@@ -279,19 +280,22 @@ RnnResult run_rnn(const RnnWeights& w, const Tensor& input, const OptTensor& bat
     args.batch = args.steps == 0 ? 0 : steps.sizes[0];
     args.batch_sizes = steps.sizes.data();
     args.row_offsets = steps.offsets.data();
+  } else if (w.one_step) {
+    args.steps = 1;
+    args.batch = input.size(0);
   } else {
     args.steps = input.size(0);
     args.batch = input.size(1);
   }
   const int64_t hidden = w.hidden(), output = w.output(), width = output * w.directions();
   const bool has_c = w.kind == RnnKind::lstm;
-  const Tensor first_h = initial_state({w.op, "h0"}, h0, w.cells(), args.batch, output);
-  const Tensor first_c = initial_state({w.op, "c0"}, c0, w.cells(), args.batch, hidden);
-
   c10::SmallVector<int64_t, 3> sizes(input.sizes().begin(), input.sizes().end());
   sizes.back() = width;
   const int64_t h_sizes[] = {w.cells(), args.batch, output};
   const int64_t c_sizes[] = {w.cells(), args.batch, hidden};
+  const auto given = [&w](at::IntArrayRef sizes) { return w.one_step ? sizes.slice(1) : sizes; };
+  const Tensor first_h = initial_state({w.op, w.names.h}, h0, given(h_sizes));
+  const Tensor first_c = initial_state({w.op, w.names.c}, c0, given(c_sizes));
   const at::ScalarType dtype = input.scalar_type();
   check_numel(arg, sizes, 4);
   check_numel(arg, h_sizes, 4);

@@ -8,6 +8,18 @@
 
 namespace tae {
 
+// Names of the arguments in messages. Lists have one name for all their tensors; a cell, whose
+// tensors are arguments of their own, has one for each.
+struct RnnNames {
+  const char* weights[3] = {"weights", "weights", "weights"};
+  const char* scales[3] = {"weight_scales", "weight_scales", "weight_scales"};
+  const char* biases[2] = {"biases", "biases"};
+  const char* h = "h0";
+  const char* c = "c0";
+  const char* rows = "weights[0].size(0)";
+  const char* columns = "weights[0].size(1)";
+};
+
 // The weight side as it comes through a schema. For each layer and direction, in torch's
 // order: weights W_ih, W_hh (and W_hr), as many scales, biases b_ih and b_hh or none.
 struct RnnWeights {
@@ -18,6 +30,8 @@ struct RnnWeights {
   at::TensorList biases;
   int64_t num_layers = 1;
   bool bidirectional = false;
+  RnnNames names = {};
+  bool one_step = false;  // a cell: input and states are [N, ...]
 
   int64_t directions() const { return bidirectional ? 2 : 1; }
   int64_t cells() const { return num_layers * directions(); }

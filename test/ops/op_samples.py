@@ -216,39 +216,49 @@ def _rnn_side(gates, layers=1, both=False, k=5, h=6, projection=None):
     return weights, scales, biases
 
 
-def _rnn_calls(gates):
+def _rnn_calls(gates, h=6, k=5):
     two = gates == 4
+    r = max(1, h // 2)  # the projected state
 
     def state(*sizes):
         return (torch.randn(sizes), torch.randn(sizes)) if two else (torch.randn(sizes),)
 
     none = (None, None) if two else (None,)
-    w, s, b = _rnn_side(gates, 2, True)
+    w, s, b = _rnn_side(gates, 2, True, k, h)
     calls = [
-        (torch.randn(4, 3, 5), None, *none, *_rnn_side(gates), 1, False),
-        (torch.randn(3, 2, 5).to(BF16), None, *state(4, 2, 6), w, s, [], 2, True),
-        (torch.randn(6, 5), torch.tensor([3, 2, 1]), *state(4, 3, 6), w, s, b, 2, True),
-        (torch.randn(3, 2, 5).transpose(0, 1), None, *state(1, 3, 6), *_rnn_side(gates), 1, False),
-        (torch.randn(2, 0, 5), None, *none, *_rnn_side(gates), 1, False),
+        (torch.randn(4, 3, k), None, *none, *_rnn_side(gates, k=k, h=h), 1, False),
+        (torch.randn(3, 2, k).to(BF16), None, *state(4, 2, h), w, s, [], 2, True),
+        (torch.randn(6, k), torch.tensor([3, 2, 1]), *state(4, 3, h), w, s, b, 2, True),
+        (torch.randn(3, 2, k).transpose(0, 1), None, *state(1, 3, h), *_rnn_side(gates, k=k, h=h), 1, False),
+        (torch.randn(2, 0, k), None, *none, *_rnn_side(gates, k=k, h=h), 1, False),
     ]
     if two:
-        side = _rnn_side(4, projection=3)
-        states = (torch.randn(1, 2, 3), torch.randn(1, 2, 6))
-        calls.append((torch.randn(4, 2, 5), None, *states, *side, 1, False))
+        side = _rnn_side(4, k=k, h=h, projection=r)
+        states = (torch.randn(1, 2, r), torch.randn(1, 2, h))
+        calls.append((torch.randn(4, 2, k), None, *states, *side, 1, False))
     if gates == 1:
         calls = [(*call, ("tanh", "relu")[i % 2]) for i, call in enumerate(calls)]
     return calls
 
 
-def _cell_calls(gates):
+def _cell_calls(gates, h=6, k=5):
     calls = []
     for i, n in enumerate((3, 1, 0)):
-        (w_ih, w_hh), (s_ih, s_hh), biases = _rnn_side(gates)
-        states = [torch.randn(n, 6) if i != 1 else None for _ in range(2 if gates == 4 else 1)]
+        (w_ih, w_hh), (s_ih, s_hh), biases = _rnn_side(gates, k=k, h=h)
+        states = [torch.randn(n, h) if i != 1 else None for _ in range(2 if gates == 4 else 1)]
         biases = biases if i != 2 else [None, None]
-        x = torch.randn(n, 5).to((F32, BF16)[i % 2])
+        x = torch.randn(n, k).to((F32, BF16)[i % 2])
         calls.append((x, *states, w_ih, s_ih, w_hh, s_hh, *biases))
     return [(*call, ("tanh", "relu")[i % 2]) for i, call in enumerate(calls)] if gates == 1 else calls
+
+
+def _prepack_rnn(h=6, k=5):
+    sides = [(kind, *c[len(c) - 5 :], c[0].dtype) for kind, gates in (("lstm", 4), ("gru", 3))
+             for c in _rnn_calls(gates, h, k)]  # fmt: skip
+    return sides + [(c[-1], *c[-6:-1], c[0].dtype) for c in _rnn_calls(1, h, k)]
+
+
+RNN_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
 def _prepack_sparse(calls):
@@ -408,26 +418,35 @@ def samples():
     }
 
 
-def rnn_samples():
+def rnn_samples(**sizes):
+    """Of the ops that take lists of tensors, which some tables of the tests cannot change."""
     return {
-        "lstm": _rnn_calls(4),
-        "gru": _rnn_calls(3),
-        "rnn": _rnn_calls(1),
-        "lstm_cell": _cell_calls(4),
-        "gru_cell": _cell_calls(3),
-        "rnn_cell": _cell_calls(1),
+        **{name: _rnn_calls(gates, **sizes) for name, gates in RNN_GATES.items()},
+        **{f"{name}_cell": _cell_calls(gates, **sizes) for name, gates in RNN_GATES.items()},
+        "_prepack_rnn": _prepack_rnn(**sizes),
     }
 
 
-# The recurrent ops take lists of tensors, which the generated calls do not know yet:
-# test_rnn.py runs opcheck and wrong calls on rnn_samples().
-RECURRENT = {"lstm", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell", "_prepack_rnn"}
+def all_samples():
+    return {**samples(), **rnn_samples()}
 
-# Beside them: ops that take no tensor through a kernel, settings and reports.
-SERVICE = RECURRENT | {
-    "_init_error", "_info", "_explain", "_repack", "_set_engine", "_set_deterministic",
+
+# test_rnn.py runs opcheck on rnn_samples().
+RECURRENT = set(rnn_samples())
+SIZED.update({name: lambda n, k, name=name: rnn_samples(h=n, k=k)[name] for name in RECURRENT})
+
+# Ops that give no tensor: settings, reports and a digest.
+SETTINGS = {
+    "_crc32", "_init_error", "_info", "_explain", "_repack", "_set_engine", "_set_deterministic",
     "_set_dispatch_log", "_pack_count",
 }  # fmt: skip
+SERVICE = RECURRENT | SETTINGS
+
+
+def packs(name):
+    """Whether the op has engine state on a weight, so that engines can be forced."""
+    names = [a.name for a in overload(name)._schema.arguments]
+    return any(n.startswith("weight") and "scale" in n for n in names)
 
 
 def overload(name):

@@ -15,10 +15,10 @@ import time
 import pytest
 import torch
 from op_cases import random_int
-from op_samples import overload, samples
+from op_samples import all_samples, overload
 
 ops = torch.ops.torch_ao
-DATA_OPS = [n for n in samples() if not n.startswith("_")]
+DATA_OPS = [n for n in all_samples() if not n.startswith("_")]
 
 
 def as_tuple(result):
@@ -32,7 +32,7 @@ def equal(a, b):
 def expected_calls():
     """(op, arguments, result) of every sample."""
     return [
-        (overload(name), call, overload(name)(*call)) for name in DATA_OPS for call in samples()[name]
+        (overload(name), call, overload(name)(*call)) for name in DATA_OPS for call in all_samples()[name]
     ]
 
 

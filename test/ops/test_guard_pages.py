@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 from op_cases import ENGINES
-from op_samples import overload, samples
+from op_samples import all_samples, overload, packs
 from op_shapes import another_size
 
 ops = torch.ops.torch_ao
@@ -48,7 +48,13 @@ def guarded(t, at_end):
 
 
 def guard_all(call, at_end):
-    return [guarded(a, at_end) if isinstance(a, torch.Tensor) else a for a in call]
+    """The call with every tensor guarded, those in lists, too."""
+    return [
+        guard_all(a, at_end) if isinstance(a, list)
+        else guarded(a, at_end) if isinstance(a, torch.Tensor)
+        else a
+        for a in call
+    ]  # fmt: skip
 
 
 def in_child(work, *args):
@@ -81,10 +87,6 @@ SHAPES = 64
 LEVELS = ("portable", "avx2", "avx_vnni", "avx512", "avx512_vnni", "amx")
 
 
-def uses_engines(name):
-    return any(a.name == "weight_scale" for a in overload(name)._schema.arguments)
-
-
 def shapes_of(name, engine, report):
     """SHAPES valid calls of the op, each at both ends; `report` gets how many ran and were refused."""
     rng = random.Random(f"{name} {engine}")
@@ -109,7 +111,7 @@ def shapes_of(name, engine, report):
 @functools.cache
 def samples_once():
     torch.manual_seed(0)
-    return samples()
+    return all_samples()
 
 
 def run_level(only=None):
@@ -119,7 +121,7 @@ def run_level(only=None):
         ops._set_engine(engine)
         ops._set_deterministic(engine != "xnnpack")
         for name in samples_once():
-            if uses_engines(name) != bool(engine) or (only and name != only):
+            if packs(name) != bool(engine) or (only and name != only):
                 continue
             report = multiprocessing.Array("q", 2)
             code = in_child(shapes_of, name, engine, report)

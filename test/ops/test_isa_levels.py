@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from op_cases import ENGINES
-from op_samples import overload, samples
+from op_samples import overload, rnn_samples, samples
 
 LEVELS = ("portable", "avx2", "avx_vnni", "avx512", "avx512_vnni", "amx")
 HERE = Path(__file__).parent
@@ -67,7 +67,11 @@ def digest(engine, threads):
         for call in calls:
             add(overload(name)(*call))
     if engine == "onednn":
-        ops._set_engine("")  # it has no weight-only layers
+        ops._set_engine("")  # it has neither recurrent nor weight-only layers
+    for sizes in ({}, {"h": 20, "k": 33}, {"h": 130, "k": 64}):
+        for name, calls in rnn_samples(**sizes).items():
+            for call in calls if not name.startswith("_") else ():
+                add(overload(name)(*call))
     for i in range(60):
         n, k, m = rng.choice((1, 64, 130)), rng.choice((3, 33, 260)), rng.choice((1, 2, 40))
         args = test_linear_weight_only.problem(rng, n, k, (0, 32, 64, 128)[i % 4])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from op_cases import ENGINES
-from op_samples import overload, samples
+from op_samples import all_samples, overload, packs
 from op_shapes import another_size, is_tensor
 
 PROGRAM = Path(__file__).resolve().parents[2] / "build" / "release" / "test" / "csrc" / "op_memory"
@@ -20,7 +20,7 @@ NUMBERS = {torch.uint8: 0, torch.int8: 1, torch.float32: 6, torch.bfloat16: 15}
 
 def engines(name):
     """The engines of an op that packs; any other has one way to run."""
-    return ENGINES if any(a.name == "weight_scale" for a in overload(name)._schema.arguments) else ("",)
+    return ENGINES if packs(name) else ("",)
 
 
 def full(name, call):
@@ -34,7 +34,18 @@ def full(name, call):
             call[i] = float(value)
         elif is_tensor(value):
             call[i] = value.contiguous().clone()
+        elif "Tensor" in str(a.type) and value is not None:
+            call[i] = [t.contiguous().clone() for t in value]
     return call
+
+
+def write_calls(file):
+    """All samples under every engine; test/sanitizers/run.py makes them from many threads."""
+    calls = [
+        (name, engine, full(name, call))
+        for name, given in all_samples().items() for engine in engines(name) for call in given
+    ]  # fmt: skip
+    torch.save(calls, file)
 
 
 def run(mode, calls, tmp_path):
@@ -48,7 +59,7 @@ def run(mode, calls, tmp_path):
 
 def test_every_allocation_may_fail(tmp_path):
     calls = []
-    for name, given in samples().items():
+    for name, given in all_samples().items():
         for engine in engines(name):
             count = 2 if engine in ("", "native") else 1  # a oneDNN primitive takes thousands
             calls += [(name, engine, full(name, call)) for call in given[:count]]
@@ -64,9 +75,10 @@ def test_every_allocation_of_a_process_may_fail(tmp_path):
     makes an engine or a primitive (SECURITY.md).
     """
     calls = []
-    for name, given in samples().items():
+    for name, given in all_samples().items():
         if len(engines(name)) == 1 or name in ("linear", "linear_dynamic"):
             calls += [(name, e, full(name, given[0])) for e in engines(name) if e != "onednn"]
+    calls += [("lstm", e, full("lstm", all_samples()["lstm"][0])) for e in ("native", "reference")]
     last = run("cold", calls, tmp_path)
     assert last.endswith(": 0 bad")
 
@@ -74,7 +86,7 @@ def test_every_allocation_of_a_process_may_fail(tmp_path):
 def test_results_end_at_a_guard_page(tmp_path):
     rng = random.Random(0)
     calls = []
-    for name, given in samples().items():
+    for name, given in all_samples().items():
         for engine in engines(name):
             found = 0
             for _ in range(200):

@@ -16,7 +16,7 @@ import torch
 import torch_ao_ext
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
-from op_samples import SERVICE, overload, registered, samples  # noqa: E402
+from op_samples import SETTINGS, all_samples, overload, registered  # noqa: E402
 
 # Ops whose floats are this library's own arithmetic to the last bit. Others may use
 # torch's float kernels, which round differently from CPU to CPU.
@@ -39,7 +39,7 @@ def compare(name, got, wanted):
 
 def write(file):
     torch.manual_seed(0)
-    calls = [(name, call) for name, all_calls in samples().items() for call in all_calls]
+    calls = [(name, call) for name, all_calls in all_samples().items() for call in all_calls]
     # A copy runs: some ops write to their arguments.
     torch.save([(n, call, as_tuple(overload(n)(*copy.deepcopy(call)))) for n, call in calls], file)
 
@@ -76,7 +76,7 @@ def check(file):
                 except AssertionError as error:
                     raise AssertionError(f"{name} on engine '{engine}': {error}") from error
     names = {name for engine, name in ran if engine == ""}
-    assert names == set(samples()) == registered() - SERVICE
+    assert names == set(all_samples()) == registered() - SETTINGS
     assert ("xnnpack", "linear") in ran
     check_service()
     print(json.dumps({"isa": json.loads(torch.ops.torch_ao._info())["best_isa"], "ops": len(names)}))

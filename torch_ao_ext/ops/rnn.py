@@ -146,7 +146,12 @@ def _count(op, name, values, allowed):
     _fake.check_value(len(values) in allowed, op, name, f"have {wanted} tensors", len(values))
 
 
-def _check_weights(op, gates, weights, scales, biases, num_layers, bidirectional):
+# Names in messages: a list has one for all its tensors, a cell one for each argument.
+_LISTS = (("weights",), ("weight_scales",), ("biases",))
+_CELL = (("weight_ih", "weight_hh"), ("weight_ih_scale", "weight_hh_scale"), ("bias_ih", "bias_hh"))
+
+
+def _check_weights(op, gates, weights, scales, biases, num_layers, bidirectional, names=_LISTS):
     """The checks that need no values; (cells, H, R)."""
     ok = 1 <= num_layers <= 1 << 20
     _fake.check_value(ok, op, "num_layers", "be in [1, 1048576]", num_layers)
@@ -155,16 +160,17 @@ def _check_weights(op, gates, weights, scales, biases, num_layers, bidirectional
     rule = f"have as many tensors as weights ({len(weights)})"
     _fake.check_value(len(scales) == len(weights), op, "weight_scales", rule, len(scales))
     _count(op, "biases", biases, (0, 2 * cells))
-    for weight in weights:
-        _fake.check_tensor(op, "weights", weight, (torch.int8,))
-        _fake.check_rank(op, "weights", weight, 2)
-    for scale in scales:
-        _fake.check_tensor(op, "weight_scales", scale, (torch.float32,))
-    for bias in biases:
-        _fake.check_tensor(op, "biases", bias, (torch.float32,))
+    for i, weight in enumerate(weights):
+        name = names[0][i % len(names[0])]
+        _fake.check_tensor(op, name, weight, (torch.int8,))
+        _fake.check_rank(op, name, weight, 2)
+    for i, scale in enumerate(scales):
+        _fake.check_tensor(op, names[1][i % len(names[1])], scale, (torch.float32,))
+    for i, bias in enumerate(biases):
+        _fake.check_tensor(op, names[2][i % len(names[2])], bias, (torch.float32,))
     rows = weights[0].shape[0]
     rule = f"have size(0) divisible by {gates} and above 0"
-    _fake.check_value(rows >= gates and rows % gates == 0, op, "weights", rule, rows)
+    _fake.check_value(rows >= gates and rows % gates == 0, op, names[0][0], rule, rows)
     hidden = rows // gates
     return cells, hidden, weights[1].shape[1] if len(weights) == 3 * cells else hidden
 
@@ -229,13 +235,13 @@ def _step(op, gates, input, states, w_ih, s_ih, w_hh, s_hh, b_ih, b_hh):
     given = "None" if b_hh is None else "a tensor"
     both = (b_ih is None) == (b_hh is None)
     _fake.check_value(both, op, "bias_hh", "be given with bias_ih, or both None", given)
+    biases = [] if b_ih is None else [b_ih, b_hh]
+    _, hidden, _ = _check_weights(op, gates, [w_ih, w_hh], [s_ih, s_hh], biases, 1, False, _CELL)
+    _fake.check_size(op, "input", input, -1, w_ih.shape[1], "weight_ih.size(1)")
     for name, state in zip(("h", "c"), states, strict=False):
         if state is not None:
             _fake.check_tensor(op, name, state, _fake.FLOAT)
-            _fake.check_rank(op, name, state, 2)
-    biases = [] if b_ih is None else [b_ih, b_hh]
-    _, hidden, _ = _check_weights(op, gates, [w_ih, w_hh], [s_ih, s_hh], biases, 1, False)
-    _fake.check_size(op, "input", input, -1, w_ih.shape[1], "weights[0].size(1)")
+            _fake.check_same_sizes(op, name, state, [input.shape[0], hidden], "the state")
     return input.new_empty([input.shape[0], hidden])
 
 

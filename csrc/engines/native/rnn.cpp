@@ -18,6 +18,7 @@
 #include "kernels/gemm.h"
 #include "kernels/rnn.h"
 #include "kernels/rows.h"
+#include "kernels/vec_float_env.h"
 
 namespace tae {
 namespace {
@@ -115,7 +116,7 @@ constexpr int64_t kParallelMacs = 128 << 10;
 class NativeRnn final : public RnnImpl {
  public:
   NativeRnn(const RnnProblem& p, Isa isa);
-  bool init_input(const RnnProblem& p, std::string* reason);
+  [[gnu::noinline]] bool init_input(const RnnProblem& p, std::string* reason);
 
   void run(const RnnArgs& args, const RnnDirection* directions, int count) const override;
   const char* engine() const override { return "native"; }
@@ -128,6 +129,7 @@ class NativeRnn final : public RnnImpl {
 
  private:
   using GateFn = void (*)(const GateTile&);
+  [[gnu::noinline]] void run_all(const RnnArgs& args, const RnnDirection* directions, int count) const;
   void start(const RnnArgs& args, const RnnDirection& d, Lane* lane) const;
   void project_input(const RnnArgs& args, const Chunk& chunk, Lane* lane) const;
   void gates(const RnnArgs& args, Lane* lane, Part part, Scratch* scratch) const;
@@ -300,7 +302,7 @@ void NativeRnn::multiply(const Matrix& m, const uint8_t* a, int64_t a_stride, Ga
       const int64_t count = std::min(together, rows - r);
       const int64_t stride = items * columns;
       int32_t* acc = scratch->acc.data();
-      if (count == 1) {
+      if (count == 1 && gemm_.gemv != nullptr) {
         gemm_.gemv({.a = a + r * a_stride,
                     .b = m.packed.panel(item * m.panels),
                     .panel_bytes = m.packed.panel_bytes(),
@@ -433,7 +435,7 @@ void NativeRnn::run_chunk(const RnnArgs& args, std::vector<Lane>* lanes, const C
     blocks = std::min<int64_t>((threads + count - 1) / count, args.batch / 2);
   const int64_t tasks = count * std::max<int64_t>(blocks, 1);
   const bool alone = threads == 1 || tasks >= threads;
-  run_team(threads, [&](int member, int members) {
+  const auto work = [&](int member, int members) __attribute__((noinline)) {
     Scratch* own = &(*scratch)[member];
     if (alone) {
       for (int64_t task = member; task < tasks; task += members) {
@@ -494,10 +496,19 @@ void NativeRnn::run_chunk(const RnnArgs& args, std::vector<Lane>* lanes, const C
       if (!searches()) continue;
       for_rows([step](const NativeRnn& impl, Lane* lane, int64_t row) { impl.search(lane, step, row); });
     }
+  };
+  run_team(threads, [&work](int member, int members) {
+    const kernels::DefaultFloatEnv env;
+    work(member, members);
   });
 }
 
 void NativeRnn::run(const RnnArgs& args, const RnnDirection* directions, int count) const {
+  const kernels::DefaultFloatEnv env;  // for the scales of the first states
+  run_all(args, directions, count);
+}
+
+void NativeRnn::run_all(const RnnArgs& args, const RnnDirection* directions, int count) const {
   std::vector<Lane> lanes(count);
   for (int i = 0; i < count; ++i)
     static_cast<const NativeRnn*>(directions[i].impl)->start(args, directions[i], &lanes[i]);
@@ -520,6 +531,7 @@ void NativeRnn::run(const RnnArgs& args, const RnnDirection* directions, int cou
 }  // namespace
 
 Result<RnnImplPtr> make_rnn_native(const RnnProblem& p) {
+  const kernels::DefaultFloatEnv env;  // for the sums of the biases
   auto impl = std::make_shared<NativeRnn>(p, best_isa());
   std::string reason;
   if (!impl->init_input(p, &reason)) return Refusal{reason};

@@ -188,9 +188,7 @@ void ReferenceRnn::run_direction(const RnnArgs& args, const RnnDirection& d) con
   }
 }
 
-}  // namespace
-
-Result<RnnImplPtr> make_rnn_reference(const RnnProblem& p) {
+[[gnu::noinline]] Result<RnnImplPtr> make(const RnnProblem& p) {
   const int64_t rows = gates_of(p.kind) * p.hidden;
   std::vector<float> bias(rows);
   for (int64_t i = 0; i < rows; ++i) {
@@ -211,6 +209,13 @@ Result<RnnImplPtr> make_rnn_reference(const RnnProblem& p) {
   Result<LinearImplPtr> input = make_linear_reference(linear);
   if (!input) return Refusal{input.reason()};
   return RnnImplPtr(std::make_shared<ReferenceRnn>(p, std::move(input.value())));
+}
+
+}  // namespace
+
+Result<RnnImplPtr> make_rnn_reference(const RnnProblem& p) {
+  const kernels::DefaultFloatEnv env;  // for the sums of the biases
+  return make(p);
 }
 
 }  // namespace tae
