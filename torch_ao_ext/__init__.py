@@ -16,7 +16,8 @@ from torch_ao_ext.version import __version__
 
 _loader.load()
 
-from torch_ao_ext import ops  # noqa: E402  (fake kernels need the loaded schemas)
+with _loader.fake_kernels():  # they need the loaded schemas
+    from torch_ao_ext import ops
 
 if TYPE_CHECKING:
     from torch_ao_ext import nn, ns, pruning, quantization

@@ -1,6 +1,8 @@
 """Finds and loads libtorch_ao_ext.so, or says in one ImportError why it cannot."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -64,3 +66,22 @@ def load() -> None:
         raise ImportError(
             f"torch_ao_ext {__version__} (torch {torch.__version__}) refuses its settings: {problem}"
         )
+
+
+@contextmanager
+def fake_kernels() -> Iterator[None]:
+    """Around the registration of fake kernels, which must find every operator.
+
+    Raises:
+        ImportError: the library lacks an operator: it was built from older sources, as in
+            an editable install after an update.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "torch_ao::" not in str(error) or "does not exist" not in str(error):
+            raise
+        raise ImportError(
+            f"torch_ao_ext {__version__}: {library_path()} is older than the Python files: {error}; "
+            "build it again (in a checkout: make build, or pip install --no-build-isolation -e .)"
+        ) from error

@@ -1,6 +1,7 @@
 """What the shared library shows to the process that loads it."""
 
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -111,3 +112,19 @@ def test_missing_library_is_one_clear_import_error(tmp_path):
             print(type(error).__name__, error)
     """, env={"TORCH_AO_EXT_LIBRARY": str(tmp_path / "none.so"), "PATH": "/usr/bin:/bin"})
     assert output.startswith("ImportError") and "none.so" in output
+
+
+def test_library_older_than_the_python_files_is_one_clear_import_error(tmp_path):
+    """The package with a fake kernel for an operator that this library does not have yet."""
+    package = tmp_path / "torch_ao_ext"
+    ignore = shutil.ignore_patterns("lib", "__pycache__")
+    shutil.copytree(Path(torch_ao_ext.__file__).parent, package, ignore=ignore)
+    with open(package / "ops" / "pool.py", "a") as file:
+        file.write('torch.library.register_fake("torch_ao::of_tomorrow")(lambda x: x)\n')
+    output = run_python("""
+        try:
+            import torch_ao_ext
+        except ImportError as error:
+            print(error)
+    """, cwd=tmp_path, env={"TORCH_AO_EXT_LIBRARY": str(LIBRARY), "PATH": "/usr/bin:/bin"})
+    assert str(LIBRARY) in output and "torch_ao::of_tomorrow" in output and "build it again" in output
