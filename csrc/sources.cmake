@@ -1,6 +1,6 @@
 # Every source of the library by stem, in two groups: torch-free and torch.
 # Kernels named `stem__<isa>` are compiled with the flags of that level.
-set(TAE_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mmovbe)
+set(TAE_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mmovbe -mpclmul)
 set(TAE_FLAGS_avxvnni ${TAE_FLAGS_avx2} -mavxvnni)
 set(TAE_FLAGS_avx512 ${TAE_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd)
 set(TAE_FLAGS_avx512vnni ${TAE_FLAGS_avx512} -mavx512vnni)
@@ -21,6 +21,7 @@ endfunction()
 
 tae_sources(TAE_ENGINE_SOURCES core cpu_features fork)
 tae_sources(TAE_ENGINE_SOURCES kernels
+  crc32 crc32__avx2
   depthwise depthwise__avx2 depthwise__avx512 depthwise__avx512vnni
   elementwise elementwise__avx2 elementwise__avx512
   embedding embedding__avx2 embedding__avx512
@@ -44,6 +45,7 @@ tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams weight_s
 tae_sources(TAE_TORCH_SOURCES ops
   channels_last choose_qparams
   conv conv_common
+  crc32
   elementwise elementwise_common
   embedding embedding_bag embedding_common embedding_prepack
   fake_quantize

@@ -70,6 +70,7 @@ void Cpu::detect_levels() {
     const char* name;
     bool present;
   } features[] = {
+      {"pclmul", bit(one.ecx, 1)},
       {"sse4.1", bit(one.ecx, 19)},
       {"sse4.2", bit(one.ecx, 20)},
       {"avx", ymm && bit(one.ecx, 28)},
@@ -103,7 +104,7 @@ void Cpu::detect_levels() {
     return true;
   };
   // A level holds everything its files' compiler flags may emit.
-  avx2 = all_of({"avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe"});
+  avx2 = all_of({"avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe", "pclmul"});
   avx_vnni = avx2 && all_of({"avx_vnni"});
   avx512 = avx2 && all_of({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"});
   avx512_vnni = avx512 && all_of({"avx512_vnni"});

@@ -12,7 +12,7 @@ namespace tae {
 // values of TORCH_AO_EXT_MAX_ISA.
 enum class Isa : uint8_t {
   portable,     // x86-64 baseline (SSE2)
-  avx2,         // AVX2 + FMA + F16C + BMI2
+  avx2,         // AVX2 + FMA + F16C + BMI2 + PCLMUL
   avx_vnni,     // avx2 + AVX-VNNI (256-bit VPDPBUSD, VEX)
   avx512,       // AVX512 F, BW, DQ, VL, CD
   avx512_vnni,  // avx512 + AVX512-VNNI

@@ -132,3 +132,18 @@ def test_service_ops_take_meta_and_bad_weights_with_an_error():
     for op in (ops._explain, ops._repack, ops._pack_count):
         with pytest.raises(TypeError, match="argument 'weight' must be a dense CPU tensor, got"):
             op(torch.empty(3, device="meta"))
+
+
+def test_crc32():
+    text = torch.tensor(list(b"123456789"), dtype=torch.uint8)
+    assert ops._crc32(text) == 0xCBF43926
+    assert ops._crc32(text[4:], ops._crc32(text[:4])) == 0xCBF43926
+    assert ops._crc32(torch.stack([text, text], -1)[:, 0]) == 0xCBF43926
+    assert ops._crc32(text[:0], 5) == 5
+    for bad in (-1, 2**32, 2**63 - 1):
+        with pytest.raises(ValueError, match=rf"_crc32: argument 'start' must be in .*, got {bad}"):
+            ops._crc32(text, bad)
+    with pytest.raises(TypeError, match="_crc32: argument 'data' must have dtype uint8, got int8"):
+        ops._crc32(text.to(torch.int8))
+    with pytest.raises(TypeError, match="_crc32: argument 'data' must be a dense CPU tensor"):
+        ops._crc32(text.to("meta"))

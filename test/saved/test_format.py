@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,14 @@ def test_digest_covers_dtype_and_shape():
     other = [t.view(torch.uint8), t.reshape(2, 4), t.reshape(4, 2), t.view(torch.int32)]
     other += [t[:0], t[:0].reshape(0, 2)]
     assert len({crc32_tensor(x) for x in [t, *other]}) == 7
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 5), (1300, 1700)])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.bfloat16, torch.float64])
+def test_digest_is_crc32_of_text_and_bytes(shape, dtype):
+    t = torch.randint(0, 2, shape).to(dtype)
+    data = f"{dtype} {list(shape)}".encode() + bytes(t.reshape(-1).view(torch.uint8).tolist())
+    assert crc32_tensor(t) == f"{zlib.crc32(data):08x}"
 
 
 def test_documentation_lists_types_and_keys():
