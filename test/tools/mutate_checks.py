@@ -2,16 +2,18 @@
 
     make mutate-checks [FILES='csrc/ops/linear.cpp ...']
 
-A check is a statement TAE_CHECK*(..), TORCH_CHECK*(..) or check_*(..). One translation unit is
-compiled again and linked with the objects of build/release; the tests load that library. The
-sources stay as they are. Results are kept in build/mutants, so a run goes on where it stopped
-and only changed files are tried again. Ends in a plain count line; exit code 1 with survivors.
+A check is a statement TAE_CHECK*(..), TORCH_CHECK*(..) or check_*(..). One library holds all
+mutants: each check asks whether TAE_MUTANT names it, and then does nothing. The sources stay
+as they are. torch is loaded once; each mutant is tested in a forked child. Results are kept in
+build/mutants by the text of the check and its surroundings, so a run goes on where it stopped.
+Ends in a plain count line; exit code 1 with survivors.
 """
 
 import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "release"
 WORK = ROOT / "build" / "mutants"
+LIBRARY = WORK / "libtorch_ao_ext.so"
+SECONDS = 600  # of one step of one mutant
 START = re.compile(r"^[ \t]*(?:TAE_CHECK\w*|TORCH_CHECK\w*|check_\w+)\(", re.M)
 
 
@@ -45,7 +49,7 @@ def statement_end(text, at):
 
 
 def mutants_of(path):
-    """(line, statement, text without it) for each check of a file."""
+    """(line, head, statement, begin, end) for each check of a file."""
     text = path.read_text()
     for match in START.finditer(text):
         begin = match.end() - 1
@@ -56,12 +60,34 @@ def mutants_of(path):
         comment = before.split("\n")[-1].strip().startswith("//")
         if end is None or (before and before[-1] not in ";{})" and not comment):
             continue
-        statement = text[match.start() : end].strip()
-        kept = "\n" * statement.count("\n")
-        line = text.count("\n", 0, match.start()) + 1
         if before.endswith(")") and "#define" in before.split("\n")[-1]:
             continue
-        yield line, head, statement, text[: match.start()] + "(void)0;" + kept + text[end:]
+        line = text.count("\n", 0, match.start()) + 1
+        yield line, head, text[match.start() : end], match.start(), end
+
+
+SWITCH = """#include <cstdlib>
+#include <cstring>
+namespace {
+[[maybe_unused]] bool tae_mutant_is(const char* name) {
+  const char* const chosen = std::getenv("TAE_MUTANT");
+  return chosen != nullptr && std::strcmp(chosen, name) == 0;
+}
+}  // namespace
+"""
+
+
+def name_of(path, line):
+    return f"{path.relative_to(ROOT)}:{line}"
+
+
+def with_switches(path):
+    """The file's text with every check behind a switch."""
+    text = path.read_text()
+    for line, _, statement, begin, end in reversed(list(mutants_of(path))):
+        switch = f'{{ if (!tae_mutant_is("{name_of(path, line)}")) {{ {statement} }} }}'
+        text = text[:begin] + switch + text[end:]
+    return f'{SWITCH}#line 1 "{path}"\n{text}'
 
 
 def compile_command(path):
@@ -78,56 +104,121 @@ def link_command():
     return lines.splitlines()[-1]
 
 
-def build(path, text):
-    """The library with this text for the file, or None when it does not compile."""
-    source = WORK / "csrc" / path.relative_to(ROOT / "csrc")
-    source.parent.mkdir(parents=True, exist_ok=True)
-    source.write_text(text)
-    command, directory = compile_command(path)
-    output = re.search(r" -o (\S+)", command)[1]
-    made = WORK / "mutant.o"
-    command = command.replace(f" -o {output}", f" -o {made}").replace(f" -c {path}", f" -c {source}")
+def shell(command, directory):
     done = subprocess.run(command, shell=True, cwd=directory, capture_output=True, text=True)
     if done.returncode:
-        return None, done.stderr[-500:]
-    library = WORK / "libtorch_ao_ext.so"
-    link = link_command().replace(f" {output} ", f" {made} ")
-    link = link.replace("-o libtorch_ao_ext.so", f"-o {library}")
-    done = subprocess.run(link, shell=True, cwd=BUILD, capture_output=True, text=True)
-    return (library, "") if done.returncode == 0 else (None, done.stderr[-500:])
+        sys.exit(done.stdout[-1000:] + done.stderr[-3000:])
 
 
-def tests_of(path):
-    """Commands that look at the checks of a file, the quickest first."""
+def build(paths):
+    """One library with the switches of all files; only changed files are compiled again."""
+    link = link_command().replace("-o libtorch_ao_ext.so", f"-o {LIBRARY}")
+    for path in paths:
+        source = WORK / "csrc" / path.relative_to(ROOT / "csrc")
+        made = source.with_suffix(".o")
+        source.parent.mkdir(parents=True, exist_ok=True)
+        command, directory = compile_command(path)
+        output = re.search(r" -o (\S+)", command)[1]
+        text = with_switches(path)
+        if not made.exists() or not source.exists() or source.read_text() != text:
+            print(f"compiling {path.relative_to(ROOT)}", flush=True)
+            source.write_text(text)
+            made.unlink(missing_ok=True)
+            command = command.replace(f" -o {output}", f" -o {made}")
+            shell(command.replace(f" -c {path}", f" -c {source}"), directory)
+        link = link.replace(f" {output} ", f" {made} ")
+    shell(link, BUILD)
+
+
+def steps_of(path):
+    """Steps that look at the checks of a file, the quickest first: what, and a function."""
     stem = path.stem.removesuffix("_common")
     family = {"post_ops": "linear", "quantize": "quantize", "embedding_prepack": "embedding",
-              "choose_qparams": "quantize"}.get(stem, stem)
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    hostile = [sys.executable, "test/ops/hostile_calls.py", "--seed", "1", "--calls"]
-    own = sorted((ROOT / "test" / "ops").glob(f"test_{family}*.py"))
+              "choose_qparams": "quantize", "rnn_cells": "rnn", "pool": "elementwise",
+              "sparse_weight": "sparse_linear", "histogram": "quantize"}.get(stem, stem)  # fmt: skip
+    own = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "test" / "ops").glob(f"test_{family}*.py"))]
     if path.parent.name == "ops":
-        names = f"{family} or post_ops or scales or memory or float"
-        yield [*pytest, "test/ops/test_arguments.py", "-k", names]
+        names = f"{family} or {stem} or post_ops or scales or memory or float"
+        yield "arguments", ["test/ops/test_arguments.py", "-k", names]
     else:
-        yield [*pytest, "test/ops/test_arguments.py"]
+        yield "arguments", ["test/ops/test_arguments.py"]
     if own:
-        yield [*pytest, *map(str, own)]
-    yield [*hostile, "6000"]
-    if path.stem in ("service", "autograd", "weight_state", "env"):
-        yield [*pytest, *(f"test/ops/test_{s}.py" for s in ("service", "weight_state", "opcheck"))]
+        yield "own tests", own
+    yield "hostile calls", 6000
+    if path.stem in ("fake_quantize", "histogram"):
+        yield "observers", ["test/quantization/test_fake_quantize.py", "test/quantization/test_observer.py"]
+    if path.stem in ("service", "autograd", "weight_state", "env", "linear_common", "rnn_common"):
+        yield "service", [f"test/ops/test_{s}.py" for s in ("service", "weight_state", "opcheck")]
 
 
-def killed_by(path, library):
-    """The command that noticed, or None."""
-    env = {**os.environ, "TORCH_AO_EXT_LIBRARY": str(library), "PYTHONPATH": str(ROOT)}
-    for command in tests_of(path):
+def passes(step):
+    """Runs in a child; whether nothing was noticed."""
+    import pytest
+
+    if isinstance(step, list):
+        # 5: no test has that name.
+        return pytest.main(["-q", "-x", "-p", "no:cacheprovider", *step]) in (0, 5)
+    import hostile_calls
+
+    calls = hostile_calls.Calls(1)
+    hostile_calls.warm_up(calls)
+    counts, failures = hostile_calls.run(calls, "", step, 1)
+    return not failures
+
+
+def child(step, name):
+    """'passed', 'noticed' or 'timeout' of one step with one check deleted ('' for none)."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.environ["TAE_MUTANT"] = name
+        with open(WORK / "output.txt", "w") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        code = 1
         try:
-            done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
-        except subprocess.TimeoutExpired:
-            return "timeout"
-        if done.returncode not in (0, 5):  # 5: no test has that name
-            return " ".join(Path(c).name if "/" in c else c for c in command[1:6])
+            code = 0 if passes(step) else 1
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return "passed" if status == 0 else "noticed"
+        time.sleep(0.02)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return "timeout"
+
+
+def killed_by(path, name):
+    """The step that noticed, or None."""
+    for what, step in steps_of(path):
+        how = child(step, name)
+        if how != "passed":
+            return what if how == "noticed" else how
     return None
+
+
+def load():
+    """Everything that children need, once. One thread: a fork keeps no workers."""
+    os.environ["TORCH_AO_EXT_LIBRARY"] = str(LIBRARY)
+    os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.chdir(ROOT)
+    sys.path[:0] = [str(ROOT), str(ROOT / "test"), str(ROOT / "test" / "ops")]
+    import torch
+
+    torch.set_num_threads(1)
+    import hostile_calls  # noqa: F401
+    import pytest  # noqa: F401
+
+
+def key_of(path, line, statement, text):
+    """Changes with the check and the file it is in."""
+    return hashlib.sha256(f"{path.relative_to(ROOT)}:{line}:{statement}:{text}".encode()).hexdigest()
 
 
 def main(files):
@@ -137,29 +228,31 @@ def main(files):
     paths = [ROOT / f for f in files] or sorted((ROOT / "csrc").glob("ops/*.cpp")) + sorted(
         (ROOT / "csrc" / "core").glob("*.cpp")
     )
-    counts = {"killed": 0, "survived": 0, "not built": 0}
+    build(paths)
+    load()
+    counts = {"killed": 0, "survived": 0}
     survivors = []
     for path in paths:
-        original = path.read_text()
-        for line, head, statement, text in mutants_of(path):
-            key = hashlib.sha256((str(path.relative_to(ROOT)) + text).encode()).hexdigest()
-            if key not in results:
+        mutants = list(mutants_of(path))
+        keys = [key_of(path, line, statement, path.read_text()) for line, _, statement, *_ in mutants]
+        if any(results.get(key) is None for key in keys):
+            for what, step in steps_of(path):  # without a deletion nothing may be noticed
+                if child(step, "") != "passed":
+                    sys.exit(f"{path.name}: {what} do not pass as they are:\n"
+                             + (WORK / "output.txt").read_text()[-3000:])  # fmt: skip
+        for (line, head, statement, *_), key in zip(mutants, keys, strict=True):
+            if results.get(key) is None:  # survivors again: the tests may have changed
                 begin = time.monotonic()
-                library, problem = build(path, text)
-                by = killed_by(path, library) if library else "not built"
-                results[key] = {"by": by, "problem": problem}
-                if library:
-                    store.write_text(json.dumps(results))
-                print(f"{path.relative_to(ROOT)}:{line}: {head}: {by or 'SURVIVED'} "
+                results[key] = killed_by(path, name_of(path, line))
+                store.write_text(json.dumps(results))
+                print(f"{name_of(path, line)}: {head}: {results[key] or 'SURVIVED'} "
                       f"({time.monotonic() - begin:.0f} s)", flush=True)  # fmt: skip
-            by = results[key]["by"]
-            counts["survived" if by is None else "not built" if by == "not built" else "killed"] += 1
-            if by is None:
-                survivors.append(f"{path.relative_to(ROOT)}:{line}: {' '.join(statement.split())[:200]}")
-        assert path.read_text() == original
+            counts["survived" if results[key] is None else "killed"] += 1
+            if results[key] is None:
+                survivors.append(f"{name_of(path, line)}: {' '.join(statement.split())[:200]}")
     print(*survivors, sep="\n")
     print(f"mutated checks: {len(paths)} files, " + ", ".join(f"{n} {k}" for k, n in counts.items()))
-    return 1 if survivors or counts["not built"] else 0
+    return 1 if survivors else 0
 
 
 if __name__ == "__main__":
