@@ -105,7 +105,7 @@ at::Tensor run_pool(const char* op, const at::Tensor& input, const PoolPlan& pla
   const uint8_t* src = static_cast<const uint8_t*>(source.const_data_ptr());
   uint8_t* dst = static_cast<uint8_t*>(output.mutable_data_ptr());
   const int64_t step = channels * size_of_element(output);
-  const auto& [d, h, w] = plan.axes;
+  const auto &d = plan.axes[0], &h = plan.axes[1], &w = plan.axes[2];
   const int64_t taps = d.most() * h.most() * w.most();
   const int64_t grain = std::max<int64_t>(1, kElementGrain / (taps * channels));
   const int64_t positions = numel / channels;

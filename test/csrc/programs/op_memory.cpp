@@ -6,26 +6,21 @@
 //   op_memory one FILE I N  call I with its n-th allocation failing, to look at in a debugger
 //   op_memory guard FILE   every tensor that an op allocates (results, copies) ends at an
 //                          unreadable page
-// FILE: torch.save of a list of (overload name, engine, arguments); test_memory.py writes it
-// from the samples, so that a new op is covered by itself.
+// FILE: op_calls.h; test_memory.py writes it.
 #include <c10/core/CPUAllocator.h>
 #include <errno.h>
 #include <malloc.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <torch/csrc/jit/serialization/pickle.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <new>
 
-#include "core/env.h"
-#include "core/torch_api.h"
+#include "op_calls.h"
 
 // --- malloc of the whole process ------------------------------------------------
 extern "C" {
@@ -102,99 +97,7 @@ void free(void* p) {
 
 namespace {
 
-using Stack = std::vector<c10::IValue>;
-
-struct Call {
-  std::string name;
-  std::string engine;
-  std::vector<c10::IValue> arguments;
-};
-
-std::vector<Call> read_calls(const char* path) {
-  std::ifstream file(path, std::ios::binary);
-  const std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
-  std::vector<Call> calls;
-  for (const c10::IValue& entry : torch::jit::pickle_load(bytes).toList()) {
-    const auto& parts = entry.toTupleRef().elements();
-    Call call;
-    call.name = parts[0].toStringRef();
-    call.engine = parts[1].toStringRef();
-    for (const c10::IValue& a : parts[2].toList()) call.arguments.push_back(a);
-    calls.push_back(std::move(call));
-  }
-  return calls;
-}
-
-c10::OperatorHandle find_op(const std::string& name) {
-  const size_t dot = name.find('.');
-  return c10::Dispatcher::singleton().findSchemaOrThrow(
-      ("torch_ao::" + name.substr(0, dot)).c_str(),
-      dot == std::string::npos ? "" : name.substr(dot + 1).c_str());
-}
-
-// Fresh tensors, so that nothing is packed for them; lists in the type of the schema.
-Stack fresh(const c10::OperatorHandle& op, const Call& call) {
-  Stack stack;
-  for (size_t i = 0; i < call.arguments.size(); ++i) {
-    const c10::IValue& a = call.arguments[i];
-    if (a.isTensor()) {
-      stack.push_back(a.toTensor().clone());
-    } else if (a.isList()) {
-      std::string type = op.schema().arguments()[i].type()->str();
-      if (type.back() == '?') type.pop_back();
-      c10::List<double> numbers;
-      c10::List<int64_t> integers;
-      for (const c10::IValue& v : a.toListRef()) {
-        if (type == "int[]") {
-          integers.push_back(v.toInt());
-        } else {
-          numbers.push_back(v.isDouble() ? v.toDouble() : v.toInt());
-        }
-      }
-      TORCH_CHECK(type == "int[]" || type == "float[]", "no list of type ", type, " yet");
-      if (type == "int[]") {
-        stack.push_back(integers);
-      } else {
-        stack.push_back(numbers);
-      }
-    } else {
-      stack.push_back(a);
-    }
-  }
-  return stack;
-}
-
-bool same(const Stack& a, const Stack& b) {
-  if (a.size() != b.size()) return false;
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (!a[i].isTensor()) continue;
-    const at::Tensor x = a[i].toTensor().contiguous();
-    const at::Tensor y = b[i].toTensor().contiguous();
-    if (x.sizes() != y.sizes() || x.scalar_type() != y.scalar_type()) return false;
-    if (x.numel() > 0 && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) != 0) return false;
-  }
-  return true;
-}
-
-Stack run(const c10::OperatorHandle& op, Stack stack) {
-  op.callBoxed(stack);
-  return stack;
-}
-
-void use_engine(const std::string& name) {
-  tae::Engine engine;
-  TORCH_CHECK(tae::parse_engine(name, &engine), "no engine ", name);
-  tae::set_engine(engine);
-}
-
-bool refused(const c10::OperatorHandle& op, const Call& call) {
-  try {
-    run(op, fresh(op, call));
-  } catch (const c10::NotImplementedError&) {
-    return true;
-  }
-  return false;
-}
+using namespace op_calls;  // NOLINT: a program of one file
 
 // --- fail -------------------------------------------------------------------------
 
