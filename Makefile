@@ -1,4 +1,5 @@
-# make demo | test | bench | lint | build | reference | wheel | clean | mutate-checks
+# make demo | test | bench | lint | build | reference | wheel | clean
+# make mutate-checks | asan | tsan | fuzz-load
 # Everything is set up by the targets themselves: a virtual environment in
 # .venv, the engines in the cache (third_party/README.md), the library.
 PYTHON ?= python3
@@ -12,7 +13,7 @@ export MAX_JOBS ?= $(shell nproc)
 CXX_SOURCES = $(shell find csrc third_party test/csrc test/third_party -name '*.cpp' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt -o -name '*.lock' -o -name '*.patch' 2>/dev/null)
 BUILD_DIR   = build/release
 
-.PHONY: demo test bench bench-full lint format build reference wheel clean test-cpp test-python fuzz-load mutate-checks
+.PHONY: demo test bench bench-full lint format build reference wheel clean test-cpp test-python asan tsan fuzz-load mutate-checks
 
 demo: $(VENV)/.demo build
 	$(PY) benchmarks/demo.py
@@ -28,6 +29,10 @@ test-cpp: $(VENV)/.installed $(VENV)/.test
 
 test-python: $(VENV)/.installed $(VENV)/.test $(VENV)/.demo
 	$(PY) -m pytest test
+
+# Own code with sanitizers, in build/asan and build/tsan; SANITIZE=--short for the short form.
+asan tsan: $(VENV)/.installed $(VENV)/.test
+	$(PY) test/sanitizers/run.py $@ $(SANITIZE)
 
 # Seconds of each fuzzing run; the planted bug is its control.
 FUZZ_SECONDS ?= 60
