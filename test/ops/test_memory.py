@@ -69,15 +69,11 @@ def test_every_allocation_may_fail(tmp_path):
 
 
 def test_every_allocation_of_a_process_may_fail(tmp_path):
-    """The first call makes engines, operators and caches, too.
-
-    Without oneDNN: its operator new gives null to constructors that do not expect it while it
-    makes an engine or a primitive (SECURITY.md).
-    """
+    """The first call makes engines, primitives, operators and caches, too."""
     calls = []
     for name, given in all_samples().items():
         if len(engines(name)) == 1 or name in ("linear", "linear_dynamic"):
-            calls += [(name, e, full(name, given[0])) for e in engines(name) if e != "onednn"]
+            calls += [(name, e, full(name, given[0])) for e in engines(name)]
     calls += [("lstm", e, full("lstm", all_samples()["lstm"][0])) for e in ("native", "reference")]
     last = run("cold", calls, tmp_path)
     assert last.endswith(": 0 bad")

@@ -2,11 +2,13 @@
 
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
+#include <pthread.h>
 
 #include <array>
 #include <atomic>
 #include <list>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <stdexcept>
@@ -24,6 +26,17 @@ inline int& GetErrorRef() {
   return err;
 }
 }  // namespace Xbyak::local
+
+// oneDNN's operator new gives null for want of memory, and its constructors run on it all the
+// same. The linker sends its allocation here (--wrap): an exception that new-expressions expect.
+extern "C" {
+void* __real__ZN4dnnl4impl6mallocEmi(size_t size, int alignment);
+void* __wrap__ZN4dnnl4impl6mallocEmi(size_t size, int alignment) {
+  void* const memory = __real__ZN4dnnl4impl6mallocEmi(size, alignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+}
 
 namespace tae::onednn {
 namespace {
@@ -55,14 +68,18 @@ struct Engine {
   Engine() {
     const Isa isa = best_isa();
     // oneDNN takes its limit once, before anything asks for the ISA.
-    if (dnnl_set_max_cpu_isa(isa_limit(isa)) != dnnl_success)
+    static const bool limited = dnnl_set_max_cpu_isa(isa_limit(isa)) == dnnl_success;
+    // A creation that throws would leave a promise in oneDNN's cache that nobody keeps; the
+    // cache below is the one that is used.
+    dnnl_set_primitive_cache_capacity(0);
+    if (!limited)
       error = "oneDNN does not accept the ISA limit";
-    else if (dnnl_engine_create(&handle, dnnl_cpu, 0) != dnnl_success)
-      error = "dnnl_engine_create failed";
     else if (isa != Isa::avx_vnni && isa < Isa::avx512_vnni)
       error = std::string("ISA level ") + name_of(isa) +
               "; needs avx_vnni, avx512_vnni or amx (products of u8 and s8 saturate in int16 "
               "below)";
+    else if (dnnl_engine_create(&handle, dnnl_cpu, 0) != dnnl_success)
+      throw std::bad_alloc();  // what else a CPU can lack; not an answer to keep
   }
 };
 
@@ -113,30 +130,35 @@ Gemm::Gemm(int64_t rows, int64_t k, int64_t columns)
   const dnnl_dims_t src_strides = {src_stride(k), 1}, dst_strides = {columns, 1};
   dnnl_primitive_attr_t attr = nullptr;
   dnnl_primitive_desc_t desc = nullptr;
-  dnnl_status_t status = dnnl_memory_desc_create_with_strides(&src_, 2, src_dims, dnnl_u8, src_strides);
-  if (status == dnnl_success)
-    status = dnnl_memory_desc_create_with_tag(&weights_, 2, weight_dims, dnnl_s8, dnnl_BA16a64b4a);
-  if (status == dnnl_success)
-    status = dnnl_memory_desc_create_with_strides(&dst_, 2, dst_dims, dnnl_s32, dst_strides);
-  if (status == dnnl_success) status = dnnl_primitive_attr_create(&attr);
-  // In library mode a scratchpad belongs to the primitive: no concurrent calls.
-  if (status == dnnl_success)
-    status = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
-  if (status == dnnl_success)
-    status = dnnl_matmul_primitive_desc_create(&desc, engine().handle, src_, weights_, nullptr, dst_, attr);
-  if (status == dnnl_success) {
-    const char* name = "";
-    dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name);
-    implementation_ = name;
-    status =
-        dnnl_memory_desc_clone(&scratchpad_, dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0));
-  }
-  if (status == dnnl_success) {
-    scratchpad_bytes_ = dnnl_memory_desc_get_size(scratchpad_);
-    if (implementation_.rfind("brg", 0) != 0)
-      error_ = "oneDNN chose " + implementation_;
-    else
-      status = dnnl_primitive_create(&primitive_, desc);
+  dnnl_status_t status = dnnl_success;
+  try {
+    status = dnnl_memory_desc_create_with_strides(&src_, 2, src_dims, dnnl_u8, src_strides);
+    if (status == dnnl_success)
+      status = dnnl_memory_desc_create_with_tag(&weights_, 2, weight_dims, dnnl_s8, dnnl_BA16a64b4a);
+    if (status == dnnl_success)
+      status = dnnl_memory_desc_create_with_strides(&dst_, 2, dst_dims, dnnl_s32, dst_strides);
+    if (status == dnnl_success) status = dnnl_primitive_attr_create(&attr);
+    // In library mode a scratchpad belongs to the primitive: no concurrent calls.
+    if (status == dnnl_success)
+      status = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    if (status == dnnl_success)
+      status = dnnl_matmul_primitive_desc_create(&desc, engine().handle, src_, weights_, nullptr, dst_, attr);
+    if (status == dnnl_success) {
+      const char* name = "";
+      dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name);
+      implementation_ = name;
+      status = dnnl_memory_desc_clone(&scratchpad_,
+                                      dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0));
+    }
+    if (status == dnnl_success) {
+      scratchpad_bytes_ = dnnl_memory_desc_get_size(scratchpad_);
+      if (implementation_.rfind("brg", 0) != 0)
+        error_ = "oneDNN chose " + implementation_;
+      else
+        status = dnnl_primitive_create(&primitive_, desc);
+    }
+  } catch (const std::bad_alloc&) {
+    status = dnnl_out_of_memory;
   }
   if (status != dnnl_success) error_ = "oneDNN: status " + std::to_string(status);
   out_of_memory_ = status == dnnl_out_of_memory;
@@ -155,14 +177,6 @@ struct Stream {
   dnnl_stream_t handle = nullptr;
   ~Stream() { dnnl_stream_destroy(handle); }
 };
-
-dnnl_stream_t thread_stream() {
-  thread_local Stream stream;
-  if (stream.handle == nullptr)
-    check(dnnl_stream_create(&stream.handle, engine().handle, dnnl_stream_default_flags),
-          "dnnl_stream_create");
-  return stream.handle;
-}
 
 }  // namespace
 
@@ -195,21 +209,60 @@ struct Gemm::ThreadArgs {
   }
 };
 
-Gemm::ThreadArgs& Gemm::thread_args() const {
+// What a thread keeps. Behind a key and no thread_local with a destructor: glibc ends the process
+// when it has no memory to register one.
+struct Gemm::ThreadData {
   // Direct-mapped: ids count up, so the primitives of one model do not collide
   // before 64 of them.
-  thread_local std::array<ThreadArgs, 64> slots;
-  ThreadArgs& slot = slots[id_ % slots.size()];
-  if (slot.id != id_) slot.fill(*this);
-  return slot;
-}
+  std::array<ThreadArgs, 64> slots;
+  Stream stream;
+
+  static ThreadData& get() {
+    if (mine != nullptr) return *mine;
+    static const pthread_key_t key = make_key();
+    auto made = std::make_unique<ThreadData>();
+    if (pthread_setspecific(key, made.get()) != 0) throw std::bad_alloc();
+    mine = made.release();
+    return *mine;
+  }
+
+  ThreadArgs& args_of(const Gemm& gemm) {
+    ThreadArgs& slot = slots[gemm.id_ % slots.size()];
+    if (slot.id != gemm.id_) slot.fill(gemm);
+    return slot;
+  }
+
+  dnnl_stream_t opened_stream() {
+    if (stream.handle == nullptr)
+      check(dnnl_stream_create(&stream.handle, engine().handle, dnnl_stream_default_flags),
+            "dnnl_stream_create");
+    return stream.handle;
+  }
+
+ private:
+  static pthread_key_t make_key() {
+    pthread_key_t key;
+    const auto at_exit = [](void* data) {
+      mine = nullptr;
+      delete static_cast<ThreadData*>(data);
+    };
+    if (pthread_key_create(&key, at_exit) != 0) throw std::bad_alloc();
+    return key;
+  }
+
+  static thread_local ThreadData* mine;
+};
+
+thread_local Gemm::ThreadData* Gemm::ThreadData::mine = nullptr;
 
 void Gemm::run(const uint8_t* src, const int8_t* weights, int32_t* dst, void* scratchpad) const {
-  ThreadArgs& t = thread_args();
+  ThreadData& data = ThreadData::get();
+  ThreadArgs& t = data.args_of(*this);
   void* const handles[] = {const_cast<uint8_t*>(src), const_cast<int8_t*>(weights), dst, scratchpad};
   for (size_t i = 0; i < t.args.size(); ++i)
     check(dnnl_memory_set_data_handle(t.args[i].memory, handles[i]), "dnnl_memory_set_data_handle");
-  check(dnnl_primitive_execute(primitive_, thread_stream(), static_cast<int>(t.args.size()), t.args.data()),
+  check(dnnl_primitive_execute(primitive_, data.opened_stream(), static_cast<int>(t.args.size()),
+                               t.args.data()),
         "dnnl_primitive_execute");
 }
 

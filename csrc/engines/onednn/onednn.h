@@ -50,7 +50,7 @@ class Gemm {
 
  private:
   struct ThreadArgs;
-  ThreadArgs& thread_args() const;
+  struct ThreadData;
 
   int64_t rows_, k_, columns_;
   uint64_t id_;  // never used again, unlike addresses
