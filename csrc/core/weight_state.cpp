@@ -293,6 +293,7 @@ PackedStatePtr pack_entry(WeightStateHolder& holder, const EntryPtr& entry, cons
 PackedStatePtr find_or_pack(const StateQuery& query, c10::function_ref<PackedState()> pack) {
   const at::Tensor& weight = *query.tensors_[0];
   if (PackedStatePtr hit = find_packed(query, weight)) return hit;
+  TORCH_CHECK_VALUE(init_error().empty(), init_error());
 
   const HolderPtr holder = holder_of(weight, /*install=*/true);
   for (;;) {

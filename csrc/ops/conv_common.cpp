@@ -112,7 +112,6 @@ std::vector<int8_t> rows_of_weight(const Arg& arg, const ConvGeometry& g, const 
 }
 
 PackedState pack(const LinearBaked& b, const ConvGeometry& geometry, int64_t n) {
-  TORCH_CHECK_VALUE(init_error().empty(), init_error());
   ProblemStorage storage;
   ConvProblem problem{make_problem(b, n, geometry.taps() * geometry.group_channels(), &storage), geometry};
   const std::vector<int8_t> rows = rows_of_weight({b.op, "weight"}, geometry, problem.rows);

@@ -89,7 +89,6 @@ Selection select(const LinearBaked& b, const LinearProblem& problem) {
 }
 
 PackedState pack(const LinearBaked& b) {
-  TORCH_CHECK_VALUE(init_error().empty(), init_error());
   ProblemStorage storage;
   const LinearProblem problem = make_problem(b, rows_of_weight(b), columns_of_weight(b), &storage);
   SerialAfterFork serial;

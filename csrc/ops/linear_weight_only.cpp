@@ -115,7 +115,6 @@ WeightOnlyProblem make_problem(const Baked& b, ProblemStorage* storage) {
 }
 
 PackedState pack(const Baked& b) {
-  TORCH_CHECK_VALUE(init_error().empty(), init_error());
   ProblemStorage storage;
   const WeightOnlyProblem problem = make_problem(b, &storage);
   SerialAfterFork serial;

@@ -51,18 +51,50 @@ BAD_VARIABLES = [
 ]
 
 
-@pytest.mark.parametrize(("variable", "value", "valid"), BAD_VARIABLES)
-def test_bad_variable_is_reported(variable, value, valid):
-    """By _init_error, which import raises, and by the first packing for programs without Python."""
+def run_without_package(code, **variables):
+    """As a program does that loads the library and not the package."""
     library = os.environ.get("TORCH_AO_EXT_LIBRARY") or os.path.join(
         os.path.dirname(sys.modules["torch_ao_ext"].__file__), "lib", "libtorch_ao_ext.so"
     )
-    code = f"import torch; torch.ops.load_library({library!r})\n" + RUN.split("\n", 2)[2]
-    done = run(code, **{variable: value})
+    return run(f"import torch; torch.ops.load_library({library!r})\n{code}", **variables)
+
+
+@pytest.mark.parametrize(("variable", "value", "valid"), BAD_VARIABLES)
+def test_bad_variable_is_reported(variable, value, valid):
+    """By _init_error, which import raises, and by the first packing for programs without Python."""
+    done = run_without_package(RUN.split("\n", 2)[2], **{variable: value})
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ValueError: ")
     assert variable in last and valid in last and value in last
+
+
+EVERY_FAMILY = """
+ops = torch.ops.torch_ao
+x, w, s = torch.ones(1, 4), torch.ones(4, 4, dtype=torch.int8), torch.ones(4)
+image, kernel = torch.ones(1, 4, 3, 3, dtype=torch.uint8), torch.ones(4, 4, 1, 1, dtype=torch.int8)
+calls = [
+    lambda: ops.linear(x.byte(), 1.0, 0, w, s, None, None, 1.0, 0),
+    lambda: ops.linear_weight_only(x, w, s),
+    lambda: ops.conv2d(image, 1.0, 0, kernel, s, None, None, 1.0, 0),
+    lambda: ops.sparse_linear_dynamic(
+        x, torch.ones(1, 1, 4, dtype=torch.int8), torch.tensor([0, 1, 1, 1, 1], dtype=torch.int32),
+        torch.tensor([0], dtype=torch.int32), [4, 4], s),
+    lambda: ops.lstm_cell(x, None, None, w, s, w[:, :1].contiguous(), s),
+]
+for call in calls:
+    try:
+        call()
+    except ValueError as error:
+        print(str(error).splitlines()[0])
+"""
+
+
+def test_no_family_packs_under_a_wrong_setting():
+    done = run_without_package(EVERY_FAMILY, TORCH_AO_EXT_ENGINE="mkl")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5 and all("TORCH_AO_EXT_ENGINE" in line for line in lines), done
+    assert run_without_package(EVERY_FAMILY).stdout == ""
 
 
 def test_dispatch_log_is_on_stderr_only():
