@@ -1,0 +1,1 @@
+"""ModelReport: what calibration shows about layers, and the configs that follow from it."""
