@@ -6,7 +6,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from torch_ao_ext._lower._inputs import InputCheck, check_input
+from torch_ao_ext._lower._inputs import CHECKS_OF_CONSTANTS, InputCheck, check_input
 from torch_ao_ext.quantization.pt2e._graph import copy_graph_module
 from torch_ao_ext.quantization.pt2e._portable import PortableGraphModule
 
@@ -35,6 +35,9 @@ def _checks(graph: fx.Graph, node: fx.Node, check: InputCheck) -> None:
                 name, sizes, dtype = known
                 free = [-1 if size is None else size for size in sizes]
                 graph.call_function(check_input, (value, name, free, dtype))
+        for index, name, want in check.values:
+            node.args[index].type = type(want)  # an input without one is a tensor
+            graph.call_function(CHECKS_OF_CONSTANTS[type(want)], (node.args[index], name, want))
     graph.erase_node(node)
 
 

@@ -1,7 +1,7 @@
 """FX graph mode: a model and a QConfigMapping in, an int8 graph out.
 
 The graph is torch.export's: what it can capture, prepare_fx can. Parts with Python control flow over
-values raise with torch.export's own explanation.
+values raise with file, line and torch.export's own explanation.
 """
 
 import copy
@@ -27,10 +27,18 @@ from torch_ao_ext.quantization.fx._qconfig_quantizer import (
     QConfigMappingQuantizer,
 )
 from torch_ao_ext.quantization.fx._reduced_range import widen_reduced_ranges
+from torch_ao_ext.quantization.fx._where import located
 from torch_ao_ext.quantization.fx.custom_config import (
     ConvertCustomConfig,
     FuseCustomConfig,
     PrepareCustomConfig,
+)
+from torch_ao_ext.quantization.fx.graph_module import (
+    PRESERVED,
+    FusedGraphModule,
+    ObservedGraphModule,
+    ObservedStandaloneGraphModule,
+    as_kind,
 )
 from torch_ao_ext.quantization.pt2e._graph import check_graph_module
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
@@ -42,8 +50,6 @@ from torch_ao_ext.quantization.quantize_pt2e import (
 
 __all__ = ["convert_fx", "convert_to_reference_fx", "fuse_fx", "prepare_fx", "prepare_qat_fx"]
 
-# Meta of a graph module: its preserved attributes, by the key that fx copies them by.
-_PRESERVED = "_user_preserved_attributes"
 # Meta of a prepared one: inputs and outputs that become integers.
 _BORDERS = "_torch_ao_ext_borders"
 
@@ -84,7 +90,8 @@ def prepare_fx(
     Args:
         model: float model in evaluation mode; left as it is.
         qconfig_mapping: QConfigMapping, or its dict form.
-        example_inputs: positional inputs, a tuple.
+        example_inputs: positional inputs, a tuple; numbers and strings among them become constants: the
+            graph takes these values only.
         prepare_custom_config: PrepareCustomConfig or a dict.
         _equalization_config: QConfigMapping of EqualizationQConfigs (`fx._equalize`) or a dict: layers
             whose input channels are scaled to the ranges of their weights.
@@ -95,8 +102,8 @@ def prepare_fx(
         A graph module to run on example data, then for `convert_fx`.
 
     Raises:
-        ValueError: training mode, no QConfigMapping, nothing to quantize, or another config in
-            _equalization_config.
+        ValueError: training mode, no QConfigMapping, nothing to quantize, another config in
+            _equalization_config, or a model that torch.export does not take, with file and line.
 
     Example:
         >>> import torch
@@ -170,16 +177,18 @@ def _prepare(
 
     def standalone(module: nn.Module, mapping: Any, inputs: Any, config: Any, backend: Any) -> Any:
         backend = backend_config if backend is None else backend
-        return _prepare(op, module, mapping, inputs, config, backend, training)
+        prepared = _prepare(op, module, mapping, inputs, config, backend, training)
+        return as_kind(prepared, ObservedStandaloneGraphModule)
 
     fates = fates_of(op, model, qconfig_mapping, custom, inputs, standalone)
     if training and any(isinstance(fate, Custom) for fate in fates.values()):
         raise ValueError(f"{op}: float_to_observed_mapping must be empty in training")
     with torch.no_grad():
-        graph = export_whole(model, inputs, list(fates))
+        graph = export_whole(op, model, inputs, list(fates))
     prepare_kept(graph, model, fates)
     required = not any(fate.quantizes for fate in fates.values())
     prepared = prepare_by_mapping(op, graph, qconfig_mapping, training, required, backend)
+    prepared = as_kind(prepared, ObservedGraphModule)
     borders = (custom.input_quantized_indexes, custom.output_quantized_indexes)
     check_borders(op, prepared, *borders)
     prepared.meta[_BORDERS] = borders
@@ -208,8 +217,8 @@ def prepare_by_mapping(
 
 def _keep(graph: fx.GraphModule, attributes: dict[str, Any]) -> fx.GraphModule:
     """Sets attributes that copies of the graph have as well."""
-    graph.meta[_PRESERVED] = {**graph.meta.get(_PRESERVED, {}), **attributes}
-    for name, value in graph.meta[_PRESERVED].items():
+    graph.meta[PRESERVED] = {**graph.meta.get(PRESERVED, {}), **attributes}
+    for name, value in graph.meta[PRESERVED].items():
         setattr(graph, name, value)
     return graph
 
@@ -320,7 +329,7 @@ def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: An
     """Finds layers that fuse, and fuses them (`fuse_modules` with the names that it finds).
 
     Args:
-        model: float model in evaluation mode that torch.fx can trace; left as it is.
+        model: float model in evaluation mode that torch.fx traces; left as it is.
         fuse_custom_config: FuseCustomConfig or a dict.
         backend_config: checked only.
 
@@ -328,7 +337,8 @@ def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: An
         A graph module of the fused model.
 
     Raises:
-        ValueError: training mode, or an argument that is not available.
+        ValueError: training mode, a dict with an unknown key, or a model that torch.fx does not trace, with
+            file and line.
 
     Example:
         >>> from torch import nn
@@ -341,13 +351,11 @@ def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: An
     backend_of("fuse_fx", backend_config)
     custom = _config("fuse_fx", "fuse_custom_config", fuse_custom_config, FuseCustomConfig)
     kept = _attributes("fuse_fx", model, custom.preserved_attributes)
-    graph = fx.Tracer().trace(model)
+    with located("fuse_fx", "what torch.fx traces", "name the layers to fuse_modules instead"):
+        graph = fx.Tracer().trace(model)
     groups = _groups(model, graph)
     fused = fuse_modules(model, groups) if groups else copy.deepcopy(model)
-    result = fx.GraphModule(fused, graph)
-    for name, value in kept.items():
-        setattr(result, name, value)
-    return result
+    return _keep(FusedGraphModule(fused, graph), kept)
 
 
 def _groups(model: nn.Module, graph: fx.Graph) -> list[list[str]]:

@@ -116,7 +116,7 @@ def prepare_n_shadows_model(
         if value is not None:
             raise ValueError(f"{op}: argument '{name}' must be None, got {value!r}")
     with torch.no_grad():
-        graph = copy_graph_module(export_whole(model, tuple(example_inputs), []))
+        graph = copy_graph_module(export_whole("prepare_n_shadows_model", model, tuple(example_inputs), []))
     drop_in_place(graph)
     drop_dropouts(graph)
     fold_batch_norms(graph)

@@ -14,6 +14,8 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from torch_ao_ext.quantization.fx._where import located
+
 __all__ = ["KeptModule", "export_whole", "kept_calls", "unchanged"]
 
 _library = torch.library.Library("torch_ao_graph", "DEF")
@@ -164,13 +166,20 @@ def _observe_calls(model: nn.Module, names: list[str], inputs: tuple[Any, ...]) 
     return calls
 
 
+def _batch(inputs: tuple[Any, ...]) -> int | None:
+    """The common first size of the tensors; None when they have none. Numbers and strings have no sizes."""
+    tensors = [x for x in inputs if not isinstance(x, (bool, int, float, str, type(None)))]
+    if not tensors or not all(isinstance(x, torch.Tensor) and x.dim() > 0 for x in tensors):
+        return None
+    sizes = {x.shape[0] for x in tensors}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
 def _twice(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """The inputs with twice the batch; None when they have no common one."""
-    if not inputs or not all(isinstance(x, torch.Tensor) and x.dim() > 0 for x in inputs):
+    if not _batch(inputs):
         return None
-    if len({x.shape[0] for x in inputs}) != 1 or inputs[0].shape[0] == 0:
-        return None
-    return tuple(torch.cat([x, x]) for x in inputs)
+    return tuple(torch.cat([x, x]) if isinstance(x, torch.Tensor) else x for x in inputs)
 
 
 @contextlib.contextmanager
@@ -198,7 +207,8 @@ def _stand_ins(model: nn.Module, sites: list[_Site]) -> Iterator[None]:
 
 
 def _export(model: nn.Module, inputs: tuple[Any, ...], free: bool) -> fx.GraphModule:
-    shapes = tuple({0: torch.export.Dim.AUTO} for _ in inputs) if free else None
+    first = {0: torch.export.Dim.AUTO}
+    shapes = tuple(first if isinstance(x, torch.Tensor) else None for x in inputs) if free else None
     return torch.export.export(model, inputs, dynamic_shapes=shapes).module()
 
 
@@ -262,20 +272,26 @@ def _attempt(
     return graph
 
 
-def export_whole(model: nn.Module, inputs: tuple[Any, ...], names: list[str]) -> fx.GraphModule:
+def export_whole(op: str, model: nn.Module, inputs: tuple[Any, ...], names: list[str]) -> fx.GraphModule:
     """The graph of a model, the first dimension of every input free where the model allows it.
 
     Args:
+        op: for messages.
         model: left as it is; its tensors are shared.
         inputs: positional inputs; what is no tensor becomes a constant of the graph.
         names: modules that the graph calls as KeptModule.
+
+    Raises:
+        ValueError: torch.export does not take the model; names the line of the user's code.
     """
     more = _twice(inputs)
     if more is not None:
         # torch.export takes a size of 1 for a constant.
-        first = more if inputs[0].shape[0] == 1 else inputs
+        first = more if _batch(inputs) == 1 else inputs
         try:
             return _attempt(model, names, first, _twice(first), free=True)
         except Exception:  # the model needs this batch; the export below says what is wrong otherwise
             pass
-    return _attempt(model, names, inputs, None, free=False)
+    advice = "change that line, or keep the module whole (set_non_traceable_module_names)"
+    with located(op, "what torch.export captures", advice):
+        return _attempt(model, names, inputs, None, free=False)

@@ -1,0 +1,41 @@
+"""A tracer of torch.fx that looks into no layer."""
+
+from typing import Any
+
+from torch import fx, nn
+
+from torch_ao_ext.nn.intrinsic import _FusedModule
+
+__all__ = ["QuantizationTracer"]
+
+
+class QuantizationTracer(fx.Tracer):
+    """Layers of torch.nn and of this library, fused layers and chosen modules stay calls.
+
+    Args:
+        skipped_module_names: modules that stay calls, by name.
+        skipped_module_classes: and by exact class.
+
+    Example:
+        >>> from torch import nn
+        >>> from torch_ao_ext.quantization.fx.tracer import QuantizationTracer
+        >>> graph = QuantizationTracer([], []).trace(nn.Sequential(nn.Linear(2, 2)))
+        >>> [node.op for node in graph.nodes]
+        ['placeholder', 'call_module', 'output']
+    """
+
+    def __init__(self, skipped_module_names: list[str], skipped_module_classes: list[Any]) -> None:
+        super().__init__()
+        self.skipped_module_names = skipped_module_names
+        self.skipped_module_classes = skipped_module_classes
+        self.record_stack_traces = True
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether the graph calls the module as a whole."""
+        library = m.__module__.startswith(("torch.nn", "torch_ao_ext.nn"))
+        return (
+            (library and not isinstance(m, nn.Sequential))
+            or module_qualified_name in self.skipped_module_names
+            or type(m) in self.skipped_module_classes
+            or isinstance(m, _FusedModule)
+        )
