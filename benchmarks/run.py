@@ -28,6 +28,7 @@ BENCHMARKS = (
     ("models/load.py", [], []),
     ("models/convnets.py", ["--budget", "2"], ["--compile"]),
     ("models/eager.py", ["--budget", "2"], []),
+    ("models/flows.py", ["--budget", "2"], []),
     ("models/resemblyzer.py", ["--budget", "2"], []),
     ("models/minilm.py", ["--budget", "4"], ["--autotune"]),
 )

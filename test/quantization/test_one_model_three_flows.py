@@ -13,6 +13,7 @@ from torch import nn
 import torch_ao_ext
 from torch_ao_ext import quantization as tq
 from torch_ao_ext.nn import quantized as nnq
+from torch_ao_ext.quantization.observer import RowPlaceholderObserver
 from torch_ao_ext.quantization.pt2e import move_exported_model_to_eval
 from torch_ao_ext.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
 from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -153,10 +154,9 @@ def test_x86_quantizer_of_pt2e():
     assert (want - have).abs().max() <= 1.01 * int8.get_submodule(last).scale
 
 
-def test_sentence_encoder():
-    """MiniLM with inputs quantized at run time: quantize_dynamic and FX graph mode."""
+def encoder():
+    """A small BERT, and tokens."""
     transformers = pytest.importorskip("transformers")
-    warnings.simplefilter("ignore")
     torch.manual_seed(0)
     config = transformers.BertConfig(
         hidden_size=96, num_hidden_layers=3, num_attention_heads=4, intermediate_size=192, vocab_size=200,
@@ -171,14 +171,36 @@ def test_sentence_encoder():
         def forward(self, tokens):
             return self.bert(tokens).last_hidden_state
 
-    model = Encoder().eval().requires_grad_(False)
-    tokens = torch.randint(0, 200, (4, 12))
-    qconfig = tq.default_dynamic_qconfig
+    return Encoder().eval().requires_grad_(False), torch.randint(0, 200, (4, 12))
+
+
+# torch.ao's (7 bits of the input), and 8 bits, which pt2e takes.
+SEVEN, EIGHT = tq.per_channel_dynamic_qconfig, tq.QConfig(
+    activation=RowPlaceholderObserver.with_args(per_row=False), weight=tq.default_per_channel_weight_observer
+)
+
+
+@pytest.mark.parametrize("qconfig", [SEVEN, tq.default_dynamic_qconfig, EIGHT])
+def test_sentence_encoder(qconfig):
+    """MiniLM with inputs quantized at run time; pt2e with the rule that it has."""
+    warnings.simplefilter("ignore")
+    model, tokens = encoder()
     eager = tq.quantize_dynamic(model, {nn.Linear: qconfig})
     observed = prepare_fx(model, tq.QConfigMapping().set_object_type(nn.Linear, qconfig), (tokens,))
-    graph = convert_fx(observed)
-    assert len(layers(eager)) == len(layers(graph)) == 18
-    for size in (2, 4, 7):
+    graphs = [convert_fx(observed)]
+    if qconfig is EIGHT:
+        config = x86.get_default_x86_inductor_quantization_config(is_dynamic=True)
+        quantizer = x86.X86InductorQuantizer().set_global(config)
+        prepared = prepare_pt2e(torch.export.export(model, (tokens,)).module(), quantizer)
+        prepared(tokens)
+        graphs.append(torch_ao_ext.lower(convert_pt2e(prepared)))
+    want = eager(tokens)
+    for graph in graphs:
+        assert len(layers(eager)) == len(layers(graph)) == 18
+        have = graph(tokens)
+        # The same integers; float sums around them may be in another order.
+        assert 20 * torch.log10(want.norm() / (want - have).norm()) > 90
+    for size in (2, 7):
         tokens = torch.randint(0, 200, (size, 12))
-        want, have = eager(tokens), graph(tokens)
-        assert 20 * torch.log10(want.norm() / (want - have).norm()) > 45
+        want, have = eager(tokens), graphs[0](tokens)
+        assert 20 * torch.log10(want.norm() / (want - have).norm()) > 90

@@ -221,6 +221,17 @@ def test_activations_rows_and_arithmetic():
     assert sigmoid.args[3:6] == (1 / 256, 0, torch.uint8)
 
 
+def test_dynamic_qconfigs_give_torch_aos_numbers():
+    from torch.ao.quantization import quantize_fx as theirs
+
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8)).eval(), torch.randn(16, 64)
+    other = theirs.prepare_fx(model, peer().QConfigMapping().set_global(peer().default_dynamic_qconfig), (x,))
+    want = theirs.convert_fx(other)(x)
+    have = quantized(model, QConfigMapping().set_global(tq.default_dynamic_qconfig), (x,))(x)
+    assert 20 * torch.log10(want.norm() / (want - have).norm()) > 100
+
+
 def test_dynamic_qconfigs():
     model = Rules().eval()
     int8 = quantized(model, QConfigMapping().set_global(tq.default_dynamic_qconfig), (torch.randn(4, 6),))

@@ -11,7 +11,12 @@ import torch.nn.functional as F
 from torch import fx
 
 from torch_ao_ext.nn.quantized._static import STORAGE
-from torch_ao_ext.quantization.observer import FixedQParamsObserver, ReuseInputObserver
+from torch_ao_ext.nn.quantized.dynamic.modules.linear import dynamic_quant_of
+from torch_ao_ext.quantization.observer import (
+    FixedQParamsObserver,
+    PlaceholderObserver,
+    ReuseInputObserver,
+)
 from torch_ao_ext.quantization.observer._base import _PER_CHANNEL
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 from torch_ao_ext.quantization.quantizer import xnnpack_quantizer_utils
@@ -104,6 +109,20 @@ def _exact(factory: Callable[[], Any]) -> Callable[[], Any]:
     return lambda: factory()
 
 
+def _run_time(qconfig: Any) -> Callable[[], Any]:
+    """The observer of inputs that are quantized at run time, with the range that eager mode gives them."""
+
+    def make() -> Any:
+        observer = qconfig.activation()
+        plain = type(observer) is PlaceholderObserver and STORAGE.get(observer.dtype) == torch.uint8
+        affine = getattr(observer, "qscheme", None) == torch.per_tensor_affine
+        if plain and affine and dynamic_quant_of(qconfig).reduce_range:
+            observer.quant_min, observer.quant_max = 0, 127
+        return observer
+
+    return make
+
+
 def _weight_factory(factory: Callable[[], Any]) -> Callable[..., Any]:
     def make(ch_axis: int | None = None) -> Any:
         observer = factory()
@@ -145,7 +164,11 @@ def config_of(qconfig: Any) -> QuantizationConfig | None:
     weights = None
     if weight_dtype == torch.int8:
         weights = _spec(weight, torch.int8, _weight_factory(qconfig.weight), True)
-    spec = _spec(activation, stored, _exact(qconfig.activation), False)
+    if getattr(activation, "is_dynamic", False):
+        activation, factory = _run_time(qconfig)(), _run_time(qconfig)
+    else:
+        factory = _exact(qconfig.activation)
+    spec = _spec(activation, stored, factory, False)
     return QuantizationConfig(spec, None if spec.is_dynamic else spec, weights, None)
 
 
