@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from torch_ao_ext.quantization import QuantWrapper, default_qconfig
+
 
 class Block(nn.Module):
     """A residual block."""
@@ -67,3 +69,26 @@ def resnet(stubs, functional, source=None):
     for batch in images(3, seed=5):
         model(batch)
     return model.eval()
+
+
+def calibrated(q, model, groups, qconfig):
+    """Fused and prepared by q (this library's quantization or torch.ao's), and run on images."""
+    model = q.fuse_modules(model, groups)
+    model.qconfig = qconfig
+    observed = q.prepare(model)
+    for batch in images():
+        observed(batch)
+    return observed
+
+
+def sqnr(want, have):
+    """Signal to noise in dB."""
+    want, have = want.detach(), have.detach()
+    return float(10 * torch.log10(want.pow(2).sum() / (want - have).pow(2).sum()))
+
+
+def small(*layers):
+    """Layers between stubs, with the default qconfig."""
+    model = QuantWrapper(nn.Sequential(*layers)).eval()
+    model.qconfig = default_qconfig
+    return model
