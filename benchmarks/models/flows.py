@@ -2,9 +2,10 @@
 
     python benchmarks/models/flows.py [--threads 1]
 
-ResNet-18 and a digits network with calibrated layers, traced; MiniLM with inputs quantized at run time, as it
-is (torch.jit.trace takes no graph with free sizes). Each flow has the same qconfig, all in one interleaved
-run. Exit status 1 when a floor is missed: the slowest flow within 5 % of the fastest.
+ResNet-18 and a digits network with calibrated layers, MiniLM with inputs quantized at run time. Eager and FX
+have the same qconfig, pt2e its quantizer's default; all in one interleaved run. Traced and frozen, but for
+MiniLM's graphs: torch.jit.trace does not take their free sizes. Exit status 1 when a floor is missed: the
+slowest flow within 5 % of the fastest.
 """
 
 import functools
@@ -118,7 +119,7 @@ def run(name, made, traced, ao, args, result):
     want = models[FP32](*inputs)
     counts = {flow: layers(ao, models[flow]) for flow in FLOWS}
     sqnr = {flow: sqnr_db(want, models[flow](*inputs)) for flow in FLOWS}
-    calls = {flow: eager.frozen(model, inputs) if traced else model for flow, model in models.items()}
+    calls = {flow: eager.frozen(m, inputs) if flow in traced else m for flow, m in models.items()}
     timings, foreign = cli.measure({n: functools.partial(c, *inputs) for n, c in calls.items()}, args)
     slow = max(FLOWS, key=lambda flow: timings[flow].median)
     fast = min(FLOWS, key=lambda flow: timings[flow].median)
@@ -138,9 +139,9 @@ def main():
     print(environment.describe(result.environment))
     ao = peers.ours()
     with torch.no_grad():
-        run("ResNet-18 B1", static(ao, resnet), True, ao, args, result)
-        run("digits B64", static(ao, digits), True, ao, args, result)
-        run("MiniLM 8x32", dynamic(ao), False, ao, args, result)
+        run("ResNet-18 B1", static(ao, resnet), (FP32, *FLOWS), ao, args, result)
+        run("digits B64", static(ao, digits), (FP32, *FLOWS), ao, args, result)
+        run("MiniLM 8x32", dynamic(ao), (FP32, EAGER), ao, args, result)
     return report.conclude(result, args.output)
 
 

@@ -21,6 +21,7 @@ def _quiet(_warnings_are_errors):
     warnings.filterwarnings("ignore", message=r"torch\.ao\.quantization is deprecated")
     warnings.filterwarnings("ignore", message="Please use quant_min and quant_max")
     warnings.filterwarnings("ignore", message="must run observer before")
+    warnings.filterwarnings("ignore", message="To copy construct from a tensor")
 
 
 def theirs(model, backend, batches, mapping=None):
@@ -110,6 +111,89 @@ def test_a_float_layer_keeps_its_values():
     mine = legacy.convert_fx(prepare_fx(fresh, mapping, (batches[0],)), other.state_dict())
     x = torch.randn(4, 8)
     assert (other(x) - mine(x)).abs().max() < 0.02
+
+
+class Bags(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.last = nn.EmbeddingBag(20, 8, mode="sum"), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.last(self.table(x))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.ModuleDict({"gru": nn.GRU(8, 8), "cell": nn.LSTMCell(8, 8)})
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.last(self.inner["cell"](self.inner["gru"](x)[0][-1])[0])
+
+
+class Product(nn.Module):
+    """A linear layer as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.b = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.randn(8))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.w, self.b)
+
+
+class Products(nn.Module):
+    """Functions in modules and outside of them, a convolution among them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Product(), Product()
+        self.w, self.b = nn.Parameter(torch.randn(4, 1, 3)), nn.Parameter(torch.randn(4))
+
+    def forward(self, x):
+        y = self.second(self.first(x)).unsqueeze(1)
+        return nn.functional.conv1d(y, self.w, self.b, 1, 0, 1, 1)
+
+
+def layers():
+    return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+def dynamic(q):
+    return q.QConfigMapping().set_global(q.default_dynamic_qconfig)
+
+
+def rows(q, bits=""):
+    table = getattr(q, f"float_qparams_weight_only_qconfig{bits}")
+    return q.QConfigMapping().set_object_type(nn.EmbeddingBag, table)
+
+
+def indices():
+    return torch.randint(20, (4, 3))
+
+
+# Model, its mapping, an input, and what may differ of the result's norm.
+OTHER_LAYERS = {
+    "dynamic": (layers, dynamic, lambda: torch.randn(5, 8), 1e-6),
+    "dynamic function": (Product, dynamic, lambda: torch.randn(5, 8), 1e-6),
+    "functions": (Products, lambda q: q.get_default_qconfig_mapping("x86"), lambda: torch.randn(5, 8), 0.01),
+    "bag": (Bags, rows, indices, 1e-5),
+    "bag of 4 bits": (Bags, lambda q: rows(q, "_4bit"), indices, 1e-3),
+    "recurrent": (Recurrent, dynamic, lambda: torch.randn(5, 2, 8), 0.03),  # inputs by another rule
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_LAYERS)
+def test_other_layers(name):
+    make, mapping, values, most = OTHER_LAYERS[name]
+    torch.manual_seed(3)
+    model, batches = make().eval().requires_grad_(False), [values() for _ in range(3)]
+    other = theirs(copy.deepcopy(model), "x86", batches, mapping(peer()))
+    fresh = make().eval().requires_grad_(False)  # with other weights
+    mine = legacy.convert_fx(prepare_fx(fresh, mapping(tq), (batches[0],)), other.state_dict())
+    want, have = other(batches[1]), mine(batches[1])
+    assert want.shape == have.shape and (want - have).norm() <= most * want.norm()
 
 
 def test_what_does_not_fit_is_refused():

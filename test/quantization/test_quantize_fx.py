@@ -232,6 +232,20 @@ def test_dynamic_qconfigs_give_torch_aos_numbers():
     assert 20 * torch.log10(want.norm() / (want - have).norm()) > 100
 
 
+@pytest.mark.parametrize("bits", ["", "_4bit"])
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_tables_of_rows(kind, bits):
+    torch.manual_seed(0)
+    qconfig = getattr(tq, f"float_qparams_weight_only_qconfig{bits}")
+    model, x = nn.Sequential(kind(20, 8), nn.Linear(8, 4)).eval(), torch.randint(20, (4, 3))
+    int8 = quantized(model, QConfigMapping().set_object_type(kind, qconfig), (x,))
+    eager = tq.quantize_dynamic(model, {kind: qconfig})
+    torch.testing.assert_close(int8(x), eager(x))
+    assert not torch.equal(int8(x), model(x))
+    ops = [r.op for r in torch_ao_ext.report(int8).rows if r.status == "int8"]
+    assert len(ops) == 1 and ops[0].startswith(kind.__name__)
+
+
 def test_dynamic_qconfigs():
     model = Rules().eval()
     int8 = quantized(model, QConfigMapping().set_global(tq.default_dynamic_qconfig), (torch.randn(4, 6),))

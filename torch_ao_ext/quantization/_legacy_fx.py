@@ -1,7 +1,8 @@
 """State_dicts of graphs that torch.ao's FX graph mode has converted.
 
 Their keys follow torch.fx's names: `M.weight`, `M.scale` of a layer M, `M_input_scale_N` where a float goes
-into it, `P_scale_N` of the functions in a module P, in the order of their calls.
+into it, `P_scale_N` and `P_packed_weight_N` of the functions in a module P, in the order of their calls.
+Recurrent layers and tables have the keys of eager mode.
 """
 
 import re
@@ -12,7 +13,10 @@ from torch import fx, nn
 
 from torch_ao_ext._quantized_functions import RANGE
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
+from torch_ao_ext.quantization import _packed
+from torch_ao_ext.quantization.fx._capture import kept_calls
 from torch_ao_ext.quantization.fx._following import FollowingObserver
+from torch_ao_ext.quantization.legacy import load_state_dict
 from torch_ao_ext.quantization.observer import FixedQParamsObserver, ObserverBase
 from torch_ao_ext.quantization.pt2e._graph import add_constant, copy_graph_module, tensor_of
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
@@ -93,17 +97,36 @@ class _Loader:
             value = nn.Parameter(value, requires_grad=False)
         setattr(module, leaf, value)
 
+    def _weight_and_bias(self, node: fx.Node, name: str) -> Any:
+        pair = self.rest.pop(f"{name}.{_LINEAR}", None)
+        if pair is None and f"{name}.weight" in self.rest:
+            pair = (self.rest.pop(f"{name}.weight"), self.rest.pop(f"{name}.bias", None))
+        if pair is None:  # of a function
+            keys = self._keys(name, "_packed_weight_")
+            kind = node.target._schema.name.removeprefix("aten::")
+            pair = _packed.product_of(kind, self.rest.pop(keys[0])) if keys else None
+        return pair
+
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """Entries of the layers that stay whole, by the names that they have in a converted graph."""
+        found = {}
+        for name in kept_calls(self.model):
+            own = {key: value for key, value in self.rest.items() if key.startswith(f"{name}.")}
+            found[f"{name}.module"] = {key.removeprefix(f"{name}."): self.rest.pop(key) for key in own}
+        return {name: entries for name, entries in found.items() if entries}
+
     def product(self, node: fx.Node) -> None:
         """Weight and bias of a layer."""
         name, observed = innermost_module(node), node.args[1]
         if self._observer(observed) is None:
             return
         self.rest.pop(f"{name}._packed_params.dtype", None)
-        pair = self.rest.pop(f"{name}.{_LINEAR}", None)
-        if pair is None and f"{name}.weight" in self.rest:
-            pair = (self.rest.pop(f"{name}.weight"), self.rest.pop(f"{name}.bias", None))
+        pair = self._weight_and_bias(node, name)
         if pair is None:
             return
+        observer = self._observer(node.args[0])
+        if observer is not None and getattr(observer, "is_dynamic", False):
+            self._take(f"{name}.scale")  # of the static layer that torch.ao derives it from
         weight, bias = pair
         if not isinstance(weight, torch.Tensor) or weight.dtype != torch.qint8:
             raise self._fail(
@@ -169,11 +192,11 @@ class _Loader:
         for node in nodes:
             source = node.args[0]
             layer = self._layer(source)
-            if source.op != "call_function" or layer is source or _is_layer(source):
+            if source.op != "call_function" or _is_layer(source):
                 continue
             keys = tuple(self._keys(innermost_module(source), "_scale_"))
             functions.setdefault(keys, [])
-            (functions if layer is None else behind).setdefault(keys, []).append(node)
+            (functions if layer in (None, source) else behind).setdefault(keys, []).append(node)
         planned: dict[fx.Node, str] = {}
         for keys, known in functions.items():
             extra = behind.get(keys, [])
@@ -248,5 +271,10 @@ def convert_fx(graph_module: fx.GraphModule, state_dict: dict[str, Any], **optio
             f"{type(graph_module).__name__}"
         )
     model = copy_graph_module(graph_module)  # with its own holders of constants and observers
-    _Loader(model, state_dict).run()
-    return _convert_fx(model, **options)
+    loader = _Loader(model, state_dict)
+    kept = loader.kept()
+    loader.run()
+    converted = _convert_fx(model, **options)
+    for name, entries in kept.items():
+        load_state_dict(converted.get_submodule(name), entries)
+    return converted

@@ -14,6 +14,7 @@ __all__ = [
     "cell_of",
     "conv_of",
     "linear_of",
+    "product_of",
     "recurrent_weight",
     "sparse_of",
     "symmetric_weight",
@@ -68,13 +69,23 @@ def symmetric_weight(weight: Any) -> QuantizedWeight:
     return found
 
 
+def product_of(kind: str, packed: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The quantized weight of a product, and its bias.
+
+    Args:
+        kind: linear, conv1d to conv_transpose3d.
+        packed: its weight.
+    """
+    return getattr(_ops, f"{kind}_unpack")(packed)
+
+
 def linear_of(packed: Any) -> tuple[QuantizedWeight, torch.Tensor | None]:
     """Weight and bias of a linear layer.
 
     Raises:
         ValueError: not int8.
     """
-    weight, bias = _ops.linear_unpack(packed)
+    weight, bias = product_of("linear", packed)
     return weight_of(weight, 0), bias
 
 
@@ -97,7 +108,7 @@ def conv_of(kind: str, packed: Any) -> Convolution:
         ValueError: not int8.
     """
     rank, transposed = int(kind[-2]), "transpose" in kind
-    weight, bias = getattr(_ops, f"{kind}_unpack")(packed)
+    weight, bias = product_of(kind, packed)
     wide = f"{'conv_transpose' if transposed else 'conv'}{max(rank, 2)}d"
 
     def geometry(name: str) -> list[int]:

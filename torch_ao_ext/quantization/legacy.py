@@ -186,8 +186,9 @@ def load_state_dict(model: nn.Module, state_dict: dict[str, Any], strict: bool =
 def convert_fx(graph_module: Any, state_dict: dict[str, Any], **options: Any) -> Any:
     """`quantize_fx.convert_fx` with weights and qparams of a graph that torch.ao has converted.
 
-    Integers and qparams are those of the file. Read are layers (convolutions, linear) and functions
-    with qparams; a model whose functions torch.ao quantizes elsewhere is refused, by name.
+    Integers and qparams are those of the file. Read are layers (convolutions, linear), functions with
+    qparams, recurrent layers and tables; a model whose functions torch.ao quantizes elsewhere is
+    refused, by name.
 
     Args:
         graph_module: from `quantize_fx.prepare_fx` of the float model with the QConfigMapping that

@@ -165,7 +165,7 @@ class Custom(Fate):
 
 
 class Dynamic(Fate):
-    """A recurrent layer whose inputs are quantized at run time: `quantize_dynamic` of it."""
+    """A recurrent layer whose inputs are quantized at run time, or a table: `quantize_dynamic` of it."""
 
     quantizes = True
 
@@ -173,7 +173,7 @@ class Dynamic(Fate):
         self.qconfig = qconfig
 
     def converted(self, module: nn.Module, config: ConvertCustomConfig, make: Any) -> nn.Module:
-        """The module of nn.quantized.dynamic."""
+        """The module of nn.quantized.dynamic or nn.quantized."""
         holder = nn.ModuleDict({"layer": module})
         return quantize_dynamic(holder, {type(module): self.qconfig}, strict=True)["layer"]
 
@@ -223,6 +223,11 @@ def _is_dynamic(qconfig: Any) -> bool:
     return getattr(activation, "is_dynamic", False) and getattr(activation, "dtype", None) in STORAGE
 
 
+def _observes_rows(qconfig: Any) -> bool:
+    observer = qconfig.weight() if qconfig is not None and qconfig.weight is not None else None
+    return getattr(observer, "qscheme", None) == torch.per_channel_affine_float_qparams
+
+
 def _fate(context: _Context, name: str, module: nn.Module) -> Fate | None:
     config, kind = context.config, type(module)
     entry = config.standalone_module_names.get(name, config.standalone_module_classes.get(kind))
@@ -235,6 +240,8 @@ def _fate(context: _Context, name: str, module: nn.Module) -> Fate | None:
     if name in config.non_traceable_module_names or kind in config.non_traceable_module_classes:
         return Fate()
     if isinstance(module, _RECURRENT) and _is_dynamic(qconfig):
+        return Dynamic(qconfig)
+    if kind in (nn.Embedding, nn.EmbeddingBag) and _observes_rows(qconfig):
         return Dynamic(qconfig)
     return None
 
