@@ -232,8 +232,9 @@ def test_dynamic_qconfigs_give_torch_aos_numbers():
     assert 20 * torch.log10(want.norm() / (want - have).norm()) > 100
 
 
-@pytest.mark.parametrize("bits", ["", "_4bit"])
-@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+@pytest.mark.parametrize(
+    "kind, bits", [(nn.Embedding, "_4bit"), (nn.EmbeddingBag, ""), (nn.EmbeddingBag, "_4bit")]
+)
 def test_tables_of_rows(kind, bits):
     torch.manual_seed(0)
     qconfig = getattr(tq, f"float_qparams_weight_only_qconfig{bits}")

@@ -223,9 +223,13 @@ def _is_dynamic(qconfig: Any) -> bool:
     return getattr(activation, "is_dynamic", False) and getattr(activation, "dtype", None) in STORAGE
 
 
-def _observes_rows(qconfig: Any) -> bool:
-    observer = qconfig.weight() if qconfig is not None and qconfig.weight is not None else None
-    return getattr(observer, "qscheme", None) == torch.per_channel_affine_float_qparams
+def _is_kept_table(module: nn.Module, qconfig: Any) -> bool:
+    """Whether a table is for `quantize_dynamic`: the graph itself has rows of 8 bits in nn.Embedding."""
+    if type(module) not in (nn.Embedding, nn.EmbeddingBag) or qconfig is None or qconfig.weight is None:
+        return False
+    observer = qconfig.weight()
+    rows = getattr(observer, "qscheme", None) == torch.per_channel_affine_float_qparams
+    return rows and (isinstance(module, nn.EmbeddingBag) or STORAGE.get(observer.dtype) != torch.uint8)
 
 
 def _fate(context: _Context, name: str, module: nn.Module) -> Fate | None:
@@ -241,7 +245,7 @@ def _fate(context: _Context, name: str, module: nn.Module) -> Fate | None:
         return Fate()
     if isinstance(module, _RECURRENT) and _is_dynamic(qconfig):
         return Dynamic(qconfig)
-    if kind in (nn.Embedding, nn.EmbeddingBag) and _observes_rows(qconfig):
+    if _is_kept_table(module, qconfig):
         return Dynamic(qconfig)
     return None
 
