@@ -7,7 +7,7 @@ from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._observed import QuantizedWeight
-from torch_ao_ext.nn.quantized._state import keep_dtypes, state_refusal
+from torch_ao_ext.nn.quantized._state import CheckedLoad, keep_dtypes
 from torch_ao_ext.nn.quantized._weight import check_finite
 
 __all__ = ["FORMAT_VERSION", "WeightedModule", "weight_of_tensor"]
@@ -38,7 +38,7 @@ def weight_of_tensor(w: Any, axis: int) -> QuantizedWeight:
     return QuantizedWeight(w.int_repr(), scale, point if bool(point.any()) else None)
 
 
-class WeightedModule(nn.Module):
+class WeightedModule(CheckedLoad):
     """Buffers `qweight`, `weight_scale`, `weight_zero_point`, `qbias`, `format_version`.
 
     Args:
@@ -49,7 +49,7 @@ class WeightedModule(nn.Module):
 
     # Axis of the weight along which torch.ao names per-channel scales.
     _CHANNEL_AXIS = 0
-    _CONVERTER = "quantize_dynamic"
+    _FORMAT_VERSION = FORMAT_VERSION
 
     qweight: torch.Tensor
     weight_scale: torch.Tensor
@@ -128,20 +128,7 @@ class WeightedModule(nn.Module):
         keep_dtypes(self, ("weight_scale", "qbias"), lambda: inner(fn, recurse))
         return self
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        refusal = state_refusal(state_dict, prefix, FORMAT_VERSION, self._CONVERTER)
-        if refusal is not None:
-            error_msgs.append(refusal)
-            return
+    def _take_form(self, state_dict: dict[str, Any], prefix: str) -> str | None:
         # The optional and variable-shaped buffers take the form they have in the file.
         # A buffer that has this form already is kept: tied layers share it.
         scale = state_dict.get(prefix + "weight_scale")
@@ -154,13 +141,7 @@ class WeightedModule(nn.Module):
         if prefix + "qweight" in state_dict:
             self._match_optional(state_dict, prefix, "weight_zero_point", torch.int32)
             self._match_optional(state_dict, prefix, "qbias", torch.float32)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        self._after_load()
-
-    def _after_load(self) -> None:
-        """Python attributes follow their buffers."""
+        return None
 
     def _match_optional(
         self, state_dict: dict[str, Any], prefix: str, name: str, dtype: torch.dtype

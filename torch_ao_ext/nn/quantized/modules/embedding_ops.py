@@ -7,7 +7,7 @@ from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized import _rows
-from torch_ao_ext.nn.quantized._state import state_refusal
+from torch_ao_ext.nn.quantized._state import CheckedLoad
 from torch_ao_ext.nn.quantized._weight import check_finite
 
 __all__ = ["Embedding", "EmbeddingBag"]
@@ -15,8 +15,6 @@ __all__ = ["Embedding", "EmbeddingBag"]
 # Looked up once: attribute walks through torch.ops cost more than a short lookup.
 _embedding = torch.ops.torch_ao.embedding.default
 _embedding_bag = torch.ops.torch_ao.embedding_bag.default
-
-_FORMAT_VERSION = 1
 
 _QUINT8 = getattr(torch, "quint8", torch.uint8)
 _DTYPES = {8: _QUINT8, 4: getattr(torch, "quint4x2", None), 2: getattr(torch, "quint2x4", None)}
@@ -64,7 +62,7 @@ def _reference_weight(ref: Any) -> Any:
     return QuantizedTensor(weight, *(part.to(torch.float32).reshape(-1).expand(rows) for part in qparams))
 
 
-class Embedding(nn.Module):
+class Embedding(CheckedLoad):
     r"""y[i] = scale[r] * code[r] + bias[r] with r = indices[i].
 
     Names and constructor follow `torch.ao.nn.quantized.Embedding`, but the state is
@@ -134,7 +132,7 @@ class Embedding(nn.Module):
         self.embedding_dim = embedding_dim
         self.padding_idx = padding_idx
         self.register_buffer("qweight", None)
-        self.register_buffer("format_version", torch.tensor(_FORMAT_VERSION))
+        self.register_buffer("format_version", torch.tensor(self._FORMAT_VERSION))
         self._set_format(_rows.BITS[dtype], bfloat16=False)
         zeros = torch.zeros(num_embeddings)
         codes = torch.zeros(num_embeddings, embedding_dim, dtype=torch.uint8)
@@ -256,42 +254,21 @@ class Embedding(nn.Module):
         new.qweight = torch.empty(stored, dtype=torch.uint8, device="meta")
         return new
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        refusal = state_refusal(state_dict, prefix, _FORMAT_VERSION)
-        if refusal is not None:
-            error_msgs.append(refusal)
-            return
-        form = state_dict.get(prefix + "row_format")
-        if form is not None and not self._adopt_format(form, prefix, error_msgs):
-            return
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-
-    def _adopt_format(self, form: torch.Tensor, prefix: str, error_msgs: list[str]) -> bool:
+    def _take_form(self, state_dict: dict[str, Any], prefix: str) -> str | None:
         """Takes the width of a file, which is data; not its dimension, which is the model's."""
+        form = state_dict.get(prefix + "row_format")
+        if form is None:
+            return None
         values = form.tolist() if form.shape == (3,) else [0, 0, 0]
         bits, dim, low = values
         if bits not in _DTYPES or dim != self.embedding_dim or low not in (0, 1):
-            error_msgs.append(
-                f"{prefix}row_format must be [8, 4 or 2, {self.embedding_dim}, 0 or 1], got {values}"
-            )
-            return False
+            return f"{prefix}row_format must be [8, 4 or 2, {self.embedding_dim}, 0 or 1], got {values}"
         if bits != self.bits:
             in_byte = 8 // bits
             stored = -(-dim // in_byte) + (8 if bits == 8 else 4)
             self.qweight = self.qweight.new_empty((self.num_embeddings, stored))
         self._set_format(bits, bool(low))
-        return True
+        return None
 
     def _get_name(self) -> str:
         return f"Quantized{type(self).__name__}"

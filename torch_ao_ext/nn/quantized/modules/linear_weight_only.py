@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_ao_ext.nn.quantized._state import keep_dtypes, state_refusal
+from torch_ao_ext.nn.quantized._state import CheckedLoad, keep_dtypes
 from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
 from torch_ao_ext.nn.quantized._weight4 import quantize_groups, unpack_groups
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import _is_conv1d
@@ -13,8 +13,6 @@ from torch_ao_ext.nn.quantized.dynamic.modules.linear import _is_conv1d
 __all__ = ["LinearWeightOnly"]
 
 _linear_weight_only = torch.ops.torch_ao.linear_weight_only.default
-
-_FORMAT_VERSION = 1
 
 GROUP_SIZES = (32, 64, 128)
 
@@ -32,7 +30,7 @@ def check_format(who: str, bits: int, group_size: int, input_bits: int) -> None:
             raise ValueError(f"{who}: argument '{name}' must be {rule}{also}, got {value!r}")
 
 
-class LinearWeightOnly(nn.Module):
+class LinearWeightOnly(CheckedLoad):
     """y = x W^T + b, W in 8 bits with a scale per output or in 4 bits with a scale per group.
 
     x stays float for the caller; inside, each row has 16 bits (`ops.linear_weight_only`).
@@ -60,6 +58,8 @@ class LinearWeightOnly(nn.Module):
         >>> layer(torch.randn(128, 20)).shape
         torch.Size([128, 30])
     """
+
+    _CONVERTER = "quantize_weight_only"
 
     in_features: int
     out_features: int
@@ -92,7 +92,7 @@ class LinearWeightOnly(nn.Module):
         self.register_buffer("qweight", weight)
         self.register_buffer("weight_scale", scale)
         self.register_buffer("qbias", torch.zeros(out_features) if bias_ else None)
-        self.register_buffer("format_version", torch.tensor(_FORMAT_VERSION))
+        self.register_buffer("format_version", torch.tensor(self._FORMAT_VERSION))
         self.register_buffer("weight_format", torch.tensor([bits, group_size, input_bits]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -170,7 +170,7 @@ class LinearWeightOnly(nn.Module):
         if mod.bias is not None:
             check_finite(mod.bias, "bias")
             new.qbias = mod.bias.detach().to(torch.float32, copy=True).contiguous()
-        new.format_version = torch.tensor(_FORMAT_VERSION)
+        new.format_version = torch.tensor(cls._FORMAT_VERSION)
         new.weight_format = torch.tensor([bits, group_size, input_bits])
         return new.eval()
 
@@ -179,36 +179,18 @@ class LinearWeightOnly(nn.Module):
         keep_dtypes(self, ("weight_scale", "qbias"), lambda: inner(fn, recurse))
         return self
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        refusal = state_refusal(state_dict, prefix, _FORMAT_VERSION, "quantize_weight_only")
-        if refusal is not None:
-            error_msgs.append(refusal)
-            return
+    def _take_form(self, state_dict: dict[str, Any], prefix: str) -> str | None:
         found = state_dict.get(prefix + "weight_format")
         own = [self.bits, self.group_size, self.input_bits]
         if found is not None and found.tolist() != own:
-            error_msgs.append(
-                f"{prefix}weight_format (bits, group_size, input_bits) must be {own}, got {found.tolist()}"
-            )
-            return
+            return f"{prefix}weight_format (bits, group_size, input_bits) must be {own}, got {found.tolist()}"
         if prefix + "qweight" in state_dict:
             bias = state_dict.get(prefix + "qbias")
             if bias is None:
                 self._buffers["qbias"] = None
             elif self._buffers["qbias"] is None and bias.shape == (self.out_features,):
                 self._buffers["qbias"] = self.weight_scale.new_empty(self.out_features)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        return None
 
     def extra_repr(self) -> str:
         """Shape and format, as print(model) shows them."""

@@ -7,11 +7,9 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from torch_ao_ext.nn.quantized._observed import INT8, check_weight_dtype, quantize_weight
-from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, keep_dtypes, version_refusal
+from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, CheckedLoad, keep_dtypes
 
 __all__ = ["GRU", "LSTM", "RNN"]
-
-_FORMAT_VERSION = 1
 
 
 def _quantized(module: nn.Module, name: str, qconfig: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,7 +19,7 @@ def _quantized(module: nn.Module, name: str, qconfig: Any) -> tuple[torch.Tensor
     return part.data, part.scale
 
 
-class _Recurrent(nn.Module):
+class _Recurrent(CheckedLoad):
     """What layers and cells share: buffers of the float module's names, int8 and float32."""
 
     _MORE: tuple[str, ...] = ()  # arguments of the constructor beside sizes and bias
@@ -52,22 +50,13 @@ class _Recurrent(nn.Module):
         keep_dtypes(self, list(self._buffers), lambda: inner(fn, recurse))
         return self
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: Any,
-        unexpected: Any, error_msgs: list[str],
-    ) -> None:  # fmt: skip
-        refusal = version_refusal(state_dict, prefix, _FORMAT_VERSION)
+    def _take_form(self, state_dict: dict[str, Any], prefix: str) -> str | None:
         for name, own in self._buffers.items():
             value = state_dict.get(prefix + name)
             # Weights have the float module's names: copied, they would become 0 in silence.
             if own is not None and own.dtype == torch.int8 and value is not None and value.dtype != own.dtype:
-                refusal = refusal or f"{prefix}{name} is a float weight; {LOAD_FLOAT_FIRST}"
-        if refusal is not None:
-            error_msgs.append(refusal)
-            return
-        super()._load_from_state_dict(
-            state_dict, prefix, metadata, strict, missing, unexpected, error_msgs
-        )
+                return f"{prefix}{name} is a float weight; {LOAD_FLOAT_FIRST}"
+        return None
 
 
 def check_nonlinearity(who: str, nonlinearity: str) -> None:
@@ -126,7 +115,7 @@ class RNNBase(_Recurrent):
                     self.register_buffer(f"{name}{end}_scale", torch.ones(size[0]))
                 for name in ("bias_ih", "bias_hh") if bias else ():
                     self.register_buffer(name + end, torch.zeros(rows))
-        self.register_buffer("format_version", torch.tensor(_FORMAT_VERSION))
+        self.register_buffer("format_version", torch.tensor(self._FORMAT_VERSION))
         self.eval()
 
     def _ends(self, layer: int) -> list[str]:

@@ -3,11 +3,7 @@
 import torch
 
 from torch_ao_ext.nn.quantized._observed import INT8, check_weight_dtype
-from torch_ao_ext.nn.quantized.dynamic.modules.rnn import (
-    _FORMAT_VERSION,
-    _Recurrent,
-    check_nonlinearity,
-)
+from torch_ao_ext.nn.quantized.dynamic.modules.rnn import _Recurrent, check_nonlinearity
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
 
@@ -36,7 +32,7 @@ class RNNCellBase(_Recurrent):
             self.register_buffer(f"{name}_scale", torch.ones(rows))
         for name in ("bias_ih", "bias_hh"):
             self.register_buffer(name, torch.zeros(rows) if bias else None)
-        self.register_buffer("format_version", torch.tensor(_FORMAT_VERSION))
+        self.register_buffer("format_version", torch.tensor(self._FORMAT_VERSION))
         self.eval()
 
     def _side(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
