@@ -11,6 +11,7 @@ from torch import fx, nn
 from torch.fx.graph import _PyTreeCodeGen
 
 from torch_ao_ext.quantization import _decomposed
+from torch_ao_ext.quantization.quantizer.utils import module_types
 
 __all__ = ["FREE_SIZES", "TRAIN_EVAL", "PortableGraphModule", "target_of", "target_state"]
 
@@ -60,8 +61,8 @@ def _hint(size: Any) -> int:
 
 def _meta(node: fx.Node) -> dict[str, Any]:
     found = {key: node.meta[key] for key in _KEPT_META if key in node.meta}
-    stack = node.meta.get("nn_module_stack", {})
-    found["nn_module_stack"] = {str(k): (str(v[0]), _class_path(v[1])) for k, v in stack.items()}
+    stack = zip(node.meta.get("nn_module_stack", {}).items(), module_types(node), strict=True)
+    found["nn_module_stack"] = {str(key): (str(name), kind) for (key, (name, _)), kind in stack}
     value = node.meta.get("val")
     if isinstance(value, torch.Tensor):
         symbols = [(d, s) for d, s in enumerate(value.shape) if not isinstance(s, int)]
@@ -69,10 +70,6 @@ def _meta(node: fx.Node) -> dict[str, Any]:
         found["val"] = ([_hint(s) for s in value.shape], value.dtype)
         found[FREE_SIZES] = node.meta.get(FREE_SIZES, free)
     return found
-
-
-def _class_path(kind: Any) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
 
 
 def _restored_meta(meta: dict[str, Any]) -> dict[str, Any]:
