@@ -29,6 +29,7 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   fake_quantize fake_quantize__avx2 fake_quantize__avx512
   gemm gemm_pack gemm_portable gemm__avx2 gemm__avxvnni gemm__avx512 gemm__avx512vnni gemm__amx
   histogram histogram__avx2
+  norm norm__avx2 norm__avx512
   post_ops
   quantize quantize__avx2 quantize__avx512
   rnn rnn__avx2 rnn__avx512
@@ -49,8 +50,11 @@ tae_sources(TAE_TORCH_SOURCES ops
   elementwise elementwise_common
   embedding embedding_bag embedding_common embedding_prepack
   fake_quantize
+  group_norm
   histogram
+  layer_norm
   linear linear_common linear_dynamic linear_weight_only
+  norm_common
   pool pool_common
   post_ops
   quantize_common quantize_per_channel quantize_per_tensor quantize_per_token

@@ -112,6 +112,10 @@ def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
     arguments = arguments_of(node)
     source = arguments.get("weight")
     weight = _attribute(module, source)
+    if "norm" in node.target._schema.name:  # a float factor, no product
+        owner = source.target.rpartition(".")[0] if weight is not None else ""
+        op, bias = node.target._schema.name.split("::")[1], _attribute(module, arguments.get("bias"))
+        return GraphOp(prefix + (owner or _owner(node)), op, None, bias, 0)
     # Weights of lowered graphs lie at the root: there the node knows its module.
     fqn = source.target.rpartition(".")[0] if weight is not None else ""
     fqn = fqn or _owner(node)

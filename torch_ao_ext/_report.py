@@ -22,9 +22,6 @@ __all__ = ["Explanation", "Report", "Row", "explain", "report"]
 _LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
 _RECURRENT = (RNNBase, RNNCellBase)
 
-_THROUGH_FLOAT = "int8 in and out, computed in float32"
-
-
 @dataclass(frozen=True)
 class Row:
     """One layer with weights, or one call of an operator in an fx graph.
@@ -237,7 +234,9 @@ def report(model: nn.Module) -> Report:
         elif isinstance(module, Embedding):
             rows.append(Row(name, _op_name(module), "int8", "native", ""))
         elif isinstance(module, ThroughFloat):
-            rows.append(Row(name, _op_name(module), "float", "torch", _THROUGH_FLOAT))
+            reason = module.float_reason()
+            status, engine = ("float", "torch") if reason else ("int8", "native")
+            rows.append(Row(name, _op_name(module), status, engine, reason))
         elif has_matrix(module) and not (inside and type(module) is nn.Module):
             reason = getattr(module, FLOAT_REASON, "not converted by torch_ao_ext")
             rows.append(Row(name, _op_name(module), "float", "torch", reason, _float_macs(module)))

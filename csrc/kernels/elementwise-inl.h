@@ -2,93 +2,11 @@
 // each elementwise__<isa>.cpp.
 #pragma once
 
+#include "kernels/element_run-inl.h"
 #include "kernels/elementwise.h"
-#include "kernels/post_ops-inl.h"
-#include "kernels/rows_run-inl.h"
 
 namespace tae::kernels {
 namespace {
-
-template <typename Tail>
-TAE_VEC VI load_value(const void* p, int64_t i, DType dtype, Tail t) {
-  return dtype == DType::qs8 ? load_s8(static_cast<const int8_t*>(p) + i, t)
-                             : load_u8(static_cast<const uint8_t*>(p) + i, t);
-}
-
-// Calls body(i, vector, tail) for up to 4 vectors of a group of n <= kGroup elements.
-template <typename Body>
-TAE_VEC void for_group(int64_t n, const Body& body) {
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    const int64_t left = n - j * kLanes;
-    if (left >= kLanes) {
-      body(j, Full{});
-    } else if (left > 0) {
-      body(j, Part(left));
-    }
-  }
-}
-
-class Reader {
- public:
-  explicit Reader(const Operand& o)
-      : data_(o.data), dtype_(o.dtype), zero_point_(vi(o.zero_point)), scale_(vf(o.scale)) {}
-  TAE_VEC void operator()(int64_t at, int64_t n, VF (&x)[4]) const {
-    for_group(n, [&](int j, auto tail) {
-      const VI q = load_value(data_, at + j * kLanes, dtype_, tail);
-      x[j] = mul(to_float(sub(q, zero_point_)), scale_);
-    });
-  }
-
- private:
-  const void* data_;
-  DType dtype_;
-  VI zero_point_;
-  VF scale_;
-};
-
-class Writer {
- public:
-  Writer(const Finish& f, void* dst)
-      : finish_(f),
-        dst_(dst),
-        shift_(f.dtype == DType::qs8 ? 128 : 0),
-        quantize_(f.inverse_scale, f.zero_point + shift_, 0, 255),
-        flip_(set1_8(shift_)) {}
-  TAE_VEC void operator()(int64_t at, int64_t n, VF (&x)[4]) const {
-    for (int i = 0; i < finish_.num_post_ops; ++i) apply_unary(finish_.post_ops[i], x);
-    if (is_quantized(finish_.dtype)) {
-      uint8_t* dst = static_cast<uint8_t*>(dst_) + at;
-      const VBytes bytes = xor_bytes(quantize_(x), flip_);
-      if (n == kGroup) {
-        store_bytes(dst, bytes);
-      } else {
-        store_bytes(dst, bytes, n);
-      }
-    } else if (finish_.dtype == DType::f32) {
-      float* dst = static_cast<float*>(dst_) + at;
-      for_group(n, [&](int j, auto tail) { store(dst + j * kLanes, x[j], tail); });
-    } else {
-      uint16_t* dst = static_cast<uint16_t*>(dst_) + at;
-      for_group(n, [&](int j, auto tail) { store_bf16(dst + j * kLanes, x[j], tail); });
-    }
-  }
-
- private:
-  const Finish& finish_;
-  void* dst_;
-  int32_t shift_;
-  RunQuantizer quantize_;
-  VBytes flip_;
-};
-
-// Calls body(at, n) for groups of kGroup elements and once for the rest.
-template <typename Body>
-TAE_VEC void for_elements(int64_t count, const Body& body) {
-  int64_t i = 0;
-  for (; i + kGroup <= count; i += kGroup) body(i, int64_t{kGroup});
-  if (i < count) body(i, count - i);
-}
 
 [[gnu::noinline]] void requantize_run(const Finish& finish, const Operand& a, int64_t count,
                                       void* dst) noexcept {

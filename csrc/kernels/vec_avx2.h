@@ -177,6 +177,13 @@ TAE_VEC int64_t reduce_sum64(VI x) {
   const __m128i v = _mm_add_epi64(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
   return _mm_cvtsi128_si64(_mm_add_epi64(v, _mm_unpackhi_epi64(v, v)));
 }
+// Adds the squares of all bytes to 32-bit lanes, each at most 4 * 255^2.
+TAE_VEC VI sum_squares(VI total, VBytes x) {
+  const __m256i zero = _mm256_setzero_si256();
+  const __m256i low = _mm256_unpacklo_epi8(x, zero), high = _mm256_unpackhi_epi8(x, zero);
+  return _mm256_add_epi32(total,
+                          _mm256_add_epi32(_mm256_madd_epi16(low, low), _mm256_madd_epi16(high, high)));
+}
 
 }  // namespace
 }  // namespace tae::kernels

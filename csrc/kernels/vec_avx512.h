@@ -139,6 +139,13 @@ TAE_VEC VI sum_bytes(VI total, VBytes x) {
   return _mm512_add_epi64(total, _mm512_sad_epu8(x, _mm512_setzero_si512()));
 }
 TAE_VEC int64_t reduce_sum64(VI x) { return _mm512_reduce_add_epi64(x); }
+// Adds the squares of all bytes to 32-bit lanes, each at most 4 * 255^2.
+TAE_VEC VI sum_squares(VI total, VBytes x) {
+  const __m512i zero = _mm512_setzero_si512();
+  const __m512i low = _mm512_unpacklo_epi8(x, zero), high = _mm512_unpackhi_epi8(x, zero);
+  return _mm512_add_epi32(total,
+                          _mm512_add_epi32(_mm512_madd_epi16(low, low), _mm512_madd_epi16(high, high)));
+}
 
 }  // namespace
 }  // namespace tae::kernels

@@ -183,6 +183,12 @@ TAE_VEC VI sum_bytes(VI total, VBytes x) {
   return _mm_add_epi64(total, _mm_sad_epu8(x, _mm_setzero_si128()));
 }
 TAE_VEC int64_t reduce_sum64(VI x) { return _mm_cvtsi128_si64(_mm_add_epi64(x, _mm_unpackhi_epi64(x, x))); }
+// Adds the squares of all bytes to 32-bit lanes, each at most 4 * 255^2.
+TAE_VEC VI sum_squares(VI total, VBytes x) {
+  const __m128i zero = _mm_setzero_si128();
+  const __m128i low = _mm_unpacklo_epi8(x, zero), high = _mm_unpackhi_epi8(x, zero);
+  return _mm_add_epi32(total, _mm_add_epi32(_mm_madd_epi16(low, low), _mm_madd_epi16(high, high)));
+}
 
 }  // namespace
 }  // namespace tae::kernels

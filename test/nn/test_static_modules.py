@@ -223,12 +223,27 @@ def test_default_ranges_of_sigmoid_and_softmax():
 
 
 def test_report_names_what_is_computed_in_float():
-    model = nn.Sequential(nnq.LayerNorm(4, None, None, 0.1, 10), nnq.Linear(4, 4))
+    model = nn.Sequential(
+        nnq.LayerNorm(4, None, None, 0.1, 10), nnq.Linear(4, 4), nnq.Softmax(-1),
+        nnq.LayerNorm(4, None, None, 0.1, 10, dtype=torch.float64),
+        nnq.BatchNorm2d(4, track_running_stats=False),
+    )  # fmt: skip
     rows = torch_ao_ext.report(model).rows
     assert [(r.op, r.status, r.reason) for r in rows] == [
-        ("LayerNorm", "float", "int8 in and out, computed in float32"),
+        ("LayerNorm", "int8", ""),
         ("Linear", "int8", ""),
+        ("Softmax", "float", "int8 in and out, computed in float32"),
+        ("LayerNorm", "float", "parameters of torch.float64"),
+        ("BatchNorm2d", "float", "no running statistics"),
     ]
+
+
+def test_images_without_a_batch():
+    for tracked in (False, True):
+        norm = nnq.InstanceNorm1d(4, scale=0.05, zero_point=120, track_running_stats=tracked)
+        image = ours(4, 9)
+        batch = QuantizedTensor(image.int_repr()[None], image.q_scale(), image.q_zero_point())
+        assert torch.equal(norm(image).int_repr(), norm(batch).int_repr()[0])
 
 
 def test_int8_activations():

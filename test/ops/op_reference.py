@@ -7,6 +7,7 @@ which fuses nothing.
 import numpy as np
 import torch
 from int8_samples import INT8_FORMULAS
+from norm_samples import NORM_FORMULAS
 
 F = np.float32
 RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
@@ -354,6 +355,7 @@ FORMULAS = {
     "choose_qparams": choose_qparams,
     "choose_qparams_per_token": choose_qparams_per_token,
     **INT8_FORMULAS,
+    **NORM_FORMULAS,
 }
 for _suffix in ("per_tensor", "per_tensor.tensor", "per_channel", "per_token"):
     for _verb, _rule in (("quantize", quantized), ("dequantize", dequantized)):

@@ -5,6 +5,7 @@ test_opcheck.py runs them under opcheck, test_arguments.py changes one argument 
 
 import torch
 from int8_samples import int8_samples
+from norm_samples import norm_samples
 from op_cases import random_int
 
 import torch_ao_ext
@@ -415,6 +416,7 @@ def samples():
         "choose_qparams": _choose(False),
         "choose_qparams_per_token": _choose(True),
         **int8_samples(),
+        **norm_samples(),
     }
 
 

@@ -19,6 +19,7 @@ from torch_ao_ext._lower._moves import (
     relu_of_integers,
     sink_dequantize,
 )
+from torch_ao_ext._lower._norms import lower_norm
 from torch_ao_ext._lower._products import PRODUCTS, lower_product
 from torch_ao_ext._lower._rest import lower_rest
 from torch_ao_ext._lower._script import LoweredModule
@@ -93,8 +94,8 @@ def _check(model: Any, example_inputs: Any, backend: Any, strict: Any) -> None:
         )
 
 
-def integer_graph(model: fx.GraphModule) -> fx.GraphModule:
-    """A copy of a converted graph with int8 operators."""
+def integer_graph(model: fx.GraphModule, norms: bool = True) -> fx.GraphModule:
+    """A copy of a converted graph with int8 operators; norms: those of normalizations too."""
     model = copy_graph_module(model, LoweredModule)
     views_become_reshapes(model)
     drop_dropouts(model)
@@ -102,7 +103,8 @@ def integer_graph(model: fx.GraphModule) -> fx.GraphModule:
     fold_pads(model)
     _sweep(model, lift_quantize, quantize_before_max_pool, sink_dequantize)
     _lower_products(model)
-    _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, lower_between)
+    last = (lower_norm,) if norms else ()
+    _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, lower_between, *last)
     lower_rest(model)
     contiguous_outputs(model)
     return model

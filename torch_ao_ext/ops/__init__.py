@@ -27,6 +27,15 @@ from torch_ao_ext.ops.linear import (
 )
 from torch_ao_ext.ops.linear_dynamic import linear_dynamic, linear_relu_dynamic
 from torch_ao_ext.ops.linear_weight_only import linear_weight_only
+from torch_ao_ext.ops.norm import (
+    add_layer_norm,
+    add_layer_norm_sum,
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
 from torch_ao_ext.ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -56,9 +65,12 @@ __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_avg_pool3d",
     "add",
+    "add_layer_norm",
+    "add_layer_norm_sum",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "batch_norm",
     "choose_qparams",
     "choose_qparams_per_token",
     "conv1d",
@@ -75,8 +87,11 @@ __all__ = [
     "embedding_prepack",
     "embedding_unpack",
     "from_block_sparse",
+    "group_norm",
     "gru",
     "gru_cell",
+    "instance_norm",
+    "layer_norm",
     "linear",
     "linear_add",
     "linear_add_relu",
@@ -96,6 +111,7 @@ __all__ = [
     "quantize_per_tensor",
     "quantize_per_token",
     "requantize",
+    "rms_norm",
     "rnn",
     "rnn_cell",
     "sparse_linear",

@@ -1,4 +1,4 @@
-"""Modules between quantized tensors without an int8 weight; most compute in float32 for now."""
+"""Modules between quantized tensors without an int8 weight."""
 
 from typing import Any
 
@@ -52,6 +52,10 @@ class ThroughFloat(Between):
     def _float(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x)
 
+    def float_reason(self) -> str:
+        """Why forward computes in float32; empty when an int8 operator runs."""
+        return "int8 in and out, computed in float32"
+
     @classmethod
     def _arguments(cls, mod: Any) -> dict[str, Any]:
         """Constructor arguments of the float module."""
@@ -86,7 +90,31 @@ class ThroughFloat(Between):
 
 
 class Norm(ThroughFloat):
-    """A normalization whose float class comes after it in the bases."""
+    """A normalization whose float class comes after it in the bases; one int8 operator runs it."""
+
+    def forward(self, input: QuantizedTensor) -> QuantizedTensor:
+        """Sizes as the float module, with the module's output qparams.
+
+        Raises:
+            TypeError: a float tensor.
+        """
+        data, scale, point = integers(self, input)
+        if self.float_reason():
+            return super().forward(QuantizedTensor(data, scale, point))
+        y = self._integers(data, scale, point)
+        return QuantizedTensor(y, *self.qparams[:2])
+
+    def _integers(self, data: torch.Tensor, scale: float, point: int) -> torch.Tensor:
+        """Integers of the result."""
+        raise NotImplementedError
+
+    def float_reason(self) -> str:
+        """Why forward computes in float32; empty when an int8 operator runs."""
+        statistics = (self._buffers.get(name) for name in ("running_mean", "running_var"))
+        for tensor in (*self._parameters.values(), *statistics):
+            if tensor is not None and tensor.dtype not in (torch.float32, torch.bfloat16):
+                return f"parameters of {tensor.dtype}"
+        return ""
 
     def _finish(
         self, weight: Any, bias: Any, scale: float, zero_point: int, output_dtype: torch.dtype

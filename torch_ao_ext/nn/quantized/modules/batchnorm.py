@@ -1,4 +1,4 @@
-"""Batch norms between quantized tensors, computed in float32 by running statistics."""
+"""Batch norms between quantized tensors by running statistics, one int8 operator each."""
 
 from typing import Any
 
@@ -12,6 +12,8 @@ __all__ = ["BatchNorm2d", "BatchNorm3d"]
 
 class _BatchNorm(Norm):
     """Arguments as torch.ao's; the output's qparams and what else torch.nn takes by keyword."""
+
+    _POST_OPS = ""
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, device: Any = None,
@@ -29,6 +31,16 @@ class _BatchNorm(Norm):
     @classmethod
     def _arguments(cls, mod: Any) -> dict[str, Any]:
         return cls._features(mod)
+
+    def _integers(self, data: torch.Tensor, scale: float, point: int) -> torch.Tensor:
+        return torch.ops.torch_ao.batch_norm.default(
+            data, scale, point, self.running_mean, self.running_var, self.weight, self.bias, *self.qparams,
+            self.eps, self._POST_OPS,
+        )  # fmt: skip
+
+    def float_reason(self) -> str:
+        """Why forward computes in float32; empty when an int8 operator runs."""
+        return super().float_reason() if self.running_mean is not None else "no running statistics"
 
 
 class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""Normalizations between quantized tensors, computed in float32 with float parameters.
+"""Normalizations between quantized tensors with float parameters, each one int8 operator.
 
 Arguments as torch.ao's: those of the torch.nn class of the same name, the affine tensors and the
 output's qparams between them. `dtype` is that of the parameters, `output_dtype` that of the result.
@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from torch_ao_ext.nn.quantized._between import Norm
+
+ao = torch.ops.torch_ao
 
 __all__ = [
     "GroupNorm",
@@ -50,6 +52,12 @@ class LayerNorm(Norm, nn.LayerNorm):
         names = ("normalized_shape", "eps", "elementwise_affine")
         return {**{name: getattr(mod, name) for name in names}, "bias": mod.bias is not None}
 
+    def _integers(self, data: torch.Tensor, scale: float, point: int) -> torch.Tensor:
+        shape = list(self.normalized_shape)
+        return ao.layer_norm.default(
+            data, scale, point, self.weight, self.bias, *self.qparams, shape, self.eps
+        )
+
 
 class GroupNorm(Norm, nn.GroupNorm):
     """Group normalization; arguments as LayerNorm, torch.nn.GroupNorm's in the place of its own."""
@@ -66,6 +74,11 @@ class GroupNorm(Norm, nn.GroupNorm):
     @classmethod
     def _arguments(cls, mod: Any) -> dict[str, Any]:
         return {name: getattr(mod, name) for name in ("num_groups", "num_channels", "eps", "affine")}
+
+    def _integers(self, data: torch.Tensor, scale: float, point: int) -> torch.Tensor:
+        return ao.group_norm.default(
+            data, scale, point, self.weight, self.bias, *self.qparams, self.num_groups, self.eps
+        )
 
 
 class _InstanceNorm(Norm):
@@ -84,6 +97,16 @@ class _InstanceNorm(Norm):
     @classmethod
     def _arguments(cls, mod: Any) -> dict[str, Any]:
         return cls._features(mod)
+
+    def _integers(self, data: torch.Tensor, scale: float, point: int) -> torch.Tensor:
+        single = data.dim() == self._get_no_batch_dim()  # an image without a batch dimension
+        data = data.unsqueeze(0) if single else data
+        head, tail = (data, scale, point), (self.weight, self.bias, *self.qparams, self.eps)
+        if self.running_mean is None:
+            y = ao.instance_norm.default(*head, *tail)
+        else:  # what evaluation mode normalizes by
+            y = ao.batch_norm.default(*head, self.running_mean, self.running_var, *tail)
+        return y.squeeze(0) if single else y
 
 
 class InstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d):

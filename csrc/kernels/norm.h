@@ -1,0 +1,105 @@
+// Normalization of 8-bit and float values. Sums of 8-bit values are exact integers; those
+// of floats run in 64 lanes on every ISA, so that results do not depend on it. Everything
+// behind the statistics is one f32 operation a step. Single-threaded and torch-free.
+#pragma once
+
+#include <cstdint>
+
+#include "core/cpu_features.h"
+#include "core/dtype.h"
+#include "kernels/elementwise.h"
+
+namespace tae::kernels {
+
+// Sums of bytes u in the u8 domain: u = q for qu8, q + 128 for qs8.
+struct ByteSums {
+  int64_t sum = 0;
+  int64_t squares = 0;
+};
+
+// Rows of one dtype, `stride` elements apart. x = f32(q - zero_point) * scale for an 8-bit
+// dtype, the value itself (scale and zero_point unused) for f32 and bf16.
+struct RealRows {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  int64_t stride = 0;
+  float scale = 1.f;
+  int32_t zero_point = 0;
+};
+
+// How a row of `count` values x is normalized:
+//   n = (x - mean) / sqrt(var + eps), or x / sqrt(mean(x * x) + eps) when not centred;
+//   r = n * weight[c] + bias[c], either null for 1 and 0.
+struct RowNorm {
+  int64_t count = 0;
+  bool centred = true;
+  double eps = 0.;
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+};
+
+// Where rows of results go, and (f32 or bf16, null for nowhere) the rows x themselves.
+struct NormOutput {
+  Finish finish;
+  void* dst = nullptr;
+  void* real = nullptr;
+  DType real_dtype = DType::f32;
+};
+
+struct NormKernels {
+  // 8-bit rows. With S, Q the sums of u and u * u (exact) and z the zero point:
+  //   centred: a = f32(scale * k), b = f32(-(S - count * z) / count * (scale * k)),
+  //            k = 1 / sqrt((count * Q - S * S) / count^2 * scale^2 + eps) in f64;
+  //   else:    a the same with the mean of (u - z)^2, b = 0;
+  //   r = (f32(u - z) * a + b) * weight[c] + bias[c].
+  void (*byte_rows)(const RowNorm& norm, const RealRows& input, int64_t rows, const NormOutput& out);
+  // Rows x = input, or input + other. With m = f32(sum(x) / count) (0 when not centred),
+  // d = x - m, D and E the sums of d and d * d in 64 f32 lanes:
+  //   k = 1 / sqrt(E / count - (D / count)^2 + eps) in f64 (without D when not centred),
+  //   r = (d * f32(k) + f32(-D / count * k)) * weight[c] + bias[c].
+  // `scratch` holds `count` floats. other may be null.
+  void (*real_rows)(const RowNorm& norm, const RealRows& input, const RealRows* other, int64_t rows,
+                    float* scratch, const NormOutput& out);
+
+  // Adds the sums over `count` values to *sums.
+  void (*sums)(const void* src, DType dtype, int64_t count, ByteSums* sums);
+  // Adds those of each of `channels` columns, `stride` values apart, over `rows` rows.
+  void (*column_sums)(const void* src, DType dtype, int64_t rows, int64_t stride, int64_t channels,
+                      ByteSums* sums);
+  // r = v * a[c] + b[c] over `count` values v = f32(q - zero_point) of an 8-bit row, or those of
+  // a float one; or one a and b for all.
+  void (*affine)(const Finish& finish, const Operand& row, const float* a, const float* b, int64_t count,
+                 void* dst);
+  void (*affine_all)(const Finish& finish, const Operand& row, float a, float b, int64_t count, void* dst);
+};
+
+// The table of the best level <= isa that has one (portable, avx2, avx512).
+const NormKernels& norm_kernels(Isa isa);
+
+// Coefficients of `affine` for one sample of a group norm: a[c] = f32(scale * k * weight[c]),
+// b[c] = f32(bias[c] - mean * (scale * k * weight[c])), k and mean as in byte_rows over the
+// `channels / groups` sums of a group, each of `count` values; in f64.
+struct GroupNumbers {
+  int64_t channels = 1;
+  int64_t groups = 1;
+  int64_t count = 1;  // values of a channel
+  double eps = 0.;
+  const float* weight = nullptr;  // [channels] or null
+  const float* bias = nullptr;
+};
+void group_coefficients(const GroupNumbers& g, const Operand& input, const ByteSums* sums, float* a,
+                        float* b);
+
+// Those of a batch norm (scale 1 for a float input): k = 1 / sqrt(var[c] + eps), a[c] = f32(scale * (k *
+// weight[c])), b[c] = f32(bias[c] - mean[c] * (k * weight[c])) in f64.
+struct BatchNumbers {
+  int64_t channels = 1;
+  double eps = 0.;
+  const float* mean = nullptr;
+  const float* var = nullptr;
+  const float* weight = nullptr;  // or null
+  const float* bias = nullptr;
+};
+void batch_coefficients(const BatchNumbers& numbers, float scale, float* a, float* b);
+
+}  // namespace tae::kernels

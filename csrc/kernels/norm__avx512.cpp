@@ -1,0 +1,9 @@
+// Compiled with the flags of its level: everything but the table has internal linkage.
+#include "kernels/norm-inl.h"
+
+namespace tae::kernels {
+
+extern const NormKernels norm_kernels__avx512;
+const NormKernels norm_kernels__avx512 = kNormKernels;
+
+}  // namespace tae::kernels

@@ -1,0 +1,262 @@
+// group_norm:    y = quantize(post_ops((x - mean) / sqrt(var + eps) * weight[c] + bias[c])),
+//                mean and var (the biased one) over a sample's group of channels
+// instance_norm: a group for each channel
+// batch_norm:    the same with mean and var given for each channel
+//
+// input [N, C, *] uint8 or int8, x = dequantize(input); batch_norm takes float32 and bfloat16
+// too, which makes batch norm and quantize one. Rounding: kernels/norm.h; the sums
+// are exact integers, an 8-bit result is within one step of that of the formula in f64.
+// The output has input's memory order where that is contiguous or channels last, else it is
+// contiguous.
+//
+// Group normalization: Wu, He, arXiv:1803.08494, equations 1 to 3. Batch normalization:
+// Ioffe, Szegedy, arXiv:1502.03167, algorithm 2.
+#include "core/autograd.h"
+#include "core/fork.h"
+#include "ops/channels_last.h"
+#include "ops/norm_common.h"
+
+namespace tae {
+namespace {
+
+using at::Tensor;
+using OptDtype = std::optional<at::ScalarType>;
+using OptTensor = std::optional<at::Tensor>;
+
+// Columns that one thread sums at a time.
+constexpr int64_t kColumns = 64;
+
+// input as [samples][channels][inner], or [samples][inner][channels] when channels are last.
+struct Images {
+  Tensor input, output;
+  bool channels_last = false;
+  int64_t samples = 1, channels = 1, inner = 1;
+  const uint8_t* src = nullptr;
+  uint8_t* dst = nullptr;
+};
+
+bool is_channels_last(const Tensor& t, at::IntArrayRef strides) {
+  for (int64_t d = 0; d < t.dim(); ++d)
+    if (t.size(d) != 1 && t.stride(d) != strides[d]) return false;
+  return true;
+}
+
+void check_images(const char* op, const Tensor& input, int64_t least_rank) {
+  check_min_rank({op, "input"}, input, least_rank);
+  for (int64_t d = 1; d < input.dim(); ++d)
+    TAE_CHECK_VALUE(input.size(d) >= 1, (Arg{op, "input"}), "have no dimension of size 0 but the batch",
+                    c10::str("sizes ", input.sizes()));
+}
+
+Images images(const char* op, const Tensor& input, at::ScalarType dtype) {
+  const Arg arg{op, "input"};
+  Images i;
+  check_numel(arg, input.sizes(), c10::elementSize(dtype));
+  if (input.is_contiguous()) {
+    i.input = input;
+    i.output = empty_output(arg, input.sizes(), dtype);
+  } else {
+    check_storage(arg, input);
+    const Sizes strides = channels_last_strides(input.sizes());
+    i.channels_last = is_channels_last(input, strides);
+    i.input = i.channels_last ? input : dense(arg, input);
+    i.output = i.channels_last ? empty_strided(arg, input.sizes(), strides, dtype)
+                               : empty_output(arg, input.sizes(), dtype);
+  }
+  i.samples = input.size(0);
+  i.channels = input.size(1);
+  if (input.numel() == 0) return i;
+  i.inner = input.numel() / (i.samples * i.channels);
+  check_storage(arg, i.input);
+  i.src = static_cast<const uint8_t*>(i.input.const_data_ptr());
+  i.dst = static_cast<uint8_t*>(i.output.mutable_data_ptr());
+  return i;
+}
+
+// Sums of every channel of every sample.
+void sum_channels(const kernels::NormKernels& k, const Images& i, DType dtype, kernels::ByteSums* sums) {
+  if (!i.channels_last) {
+    const int64_t grain = std::max<int64_t>(1, kElementGrain / i.inner);
+    parallel_for(i.samples * i.channels, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c) k.sums(i.src + c * i.inner, dtype, i.inner, sums + c);
+    });
+    return;
+  }
+  const int64_t blocks = (i.channels + kColumns - 1) / kColumns;
+  const int64_t grain = std::max<int64_t>(1, kElementGrain / (i.inner * kColumns));
+  parallel_for(i.samples * blocks, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t n = b / blocks, first = b % blocks * kColumns;
+      k.column_sums(i.src + n * i.inner * i.channels + first, dtype, i.inner, i.channels,
+                    std::min(kColumns, i.channels - first), sums + n * i.channels + first);
+    }
+  });
+}
+
+// r = f32(q - zero_point) * a[n, c] + b[n, c]; `shared` when all samples have the same.
+void apply(const kernels::NormKernels& k, const Images& i, const kernels::Operand& operand,
+           const kernels::Finish& finish, const float* a, const float* b, bool shared) {
+  const int64_t step = static_cast<int64_t>(size_of(finish.dtype));
+  const int64_t width = static_cast<int64_t>(size_of(operand.dtype));
+  const int64_t next = shared ? 0 : i.channels;
+  const auto part_at = [&](int64_t at) {
+    kernels::Operand part = operand;
+    part.data = i.src + at * width;
+    return part;
+  };
+  if (!i.channels_last) {
+    const int64_t grain = std::max<int64_t>(1, kElementGrain / i.inner);
+    parallel_for(i.samples * i.channels, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t at = row / i.channels * next + row % i.channels;
+        k.affine_all(finish, part_at(row * i.inner), a[at], b[at], i.inner, i.dst + row * i.inner * step);
+      }
+    });
+    return;
+  }
+  const int64_t grain = std::max<int64_t>(1, kElementGrain / i.channels);
+  parallel_for(i.samples * i.inner, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t at = row / i.inner * next;
+      k.affine(finish, part_at(row * i.channels), a + at, b + at, i.channels,
+               i.dst + row * i.channels * step);
+    }
+  });
+}
+
+// The arguments that all of them have, in schema order.
+struct Call {
+  const Tensor& input;
+  double input_scale;
+  int64_t input_zero_point;
+  double output_scale;
+  int64_t output_zero_point;
+  OptDtype output_dtype;
+  std::string_view post_ops;
+  at::ArrayRef<double> post_op_args;
+};
+
+void check_call(const char* op, const Call& call, int64_t least_rank, OutputFinish* out) {
+  check_images(op, call.input, least_rank);
+  check_output(op, call.input.scalar_type(), call.output_scale, call.output_zero_point, call.output_dtype,
+               call.post_ops, call.post_op_args, out);
+}
+
+// groups 0: one for each channel.
+Tensor normalize_groups(const char* op, const Call& call, const OptTensor& weight, const OptTensor& bias,
+                        int64_t groups, double eps, int64_t least_rank) {
+  const kernels::Operand operand = check_operand({op, "input"}, {op, "input_scale"}, {op, "input_zero_point"},
+                                                 call.input, call.input_scale, call.input_zero_point);
+  OutputFinish out;
+  check_call(op, call, least_rank, &out);
+  const int64_t channels = call.input.size(1);
+  kernels::GroupNumbers g;
+  g.eps = check_eps(op, eps);
+  const Parameter w = check_parameter({op, "weight"}, weight, channels, "input.size(1)");
+  const Parameter shift = check_parameter({op, "bias"}, bias, channels, "input.size(1)");
+  const Images i = images(op, call.input, out.dtype);
+  if (i.src == nullptr) return i.output;
+  g.channels = channels;
+  g.groups = groups == 0 ? channels : groups;
+  g.count = i.inner;
+  g.weight = w.data;
+  g.bias = shift.data;
+  const kernels::NormKernels& k = kernels::norm_kernels(best_isa());
+  const Arg arg{op, "input"};
+  std::vector<kernels::ByteSums> sums = make_vector<kernels::ByteSums>(arg, i.samples * channels);
+  std::vector<float> a = make_vector<float>(arg, i.samples * channels);
+  std::vector<float> b = make_vector<float>(arg, i.samples * channels);
+  sum_channels(k, i, operand.dtype, sums.data());
+  for (int64_t at = 0; at < i.samples * channels; at += channels)
+    kernels::group_coefficients(g, operand, sums.data() + at, a.data() + at, b.data() + at);
+  apply(k, i, operand, out.finish, a.data(), b.data(), false);
+  return i.output;
+}
+
+Tensor group_norm(const Tensor& input, double input_scale, int64_t input_zero_point, const OptTensor& weight,
+                  const OptTensor& bias, double output_scale, int64_t output_zero_point,
+                  OptDtype output_dtype, int64_t num_groups, double eps, std::string_view post_ops,
+                  at::ArrayRef<double> post_op_args) {
+  const char* op = "group_norm";
+  check_tensor({op, "input"}, input, kInt8Dtypes);
+  check_min_rank({op, "input"}, input, 2);
+  TAE_CHECK_VALUE(num_groups >= 1 && input.size(1) % num_groups == 0, (Arg{op, "num_groups"}),
+                  c10::str("be at least 1 and divide input.size(1) (", input.size(1), ")"), num_groups);
+  return normalize_groups(op,
+                          {input, input_scale, input_zero_point, output_scale, output_zero_point,
+                           output_dtype, post_ops, post_op_args},
+                          weight, bias, num_groups, eps, 2);
+}
+
+Tensor instance_norm(const Tensor& input, double input_scale, int64_t input_zero_point,
+                     const OptTensor& weight, const OptTensor& bias, double output_scale,
+                     int64_t output_zero_point, OptDtype output_dtype, double eps, std::string_view post_ops,
+                     at::ArrayRef<double> post_op_args) {
+  return normalize_groups("instance_norm",
+                          {input, input_scale, input_zero_point, output_scale, output_zero_point,
+                           output_dtype, post_ops, post_op_args},
+                          weight, bias, 0, eps, 3);
+}
+
+Tensor batch_norm(const Tensor& input, double input_scale, int64_t input_zero_point,
+                  const Tensor& running_mean, const Tensor& running_var, const OptTensor& weight,
+                  const OptTensor& bias, double output_scale, int64_t output_zero_point,
+                  OptDtype output_dtype, double eps, std::string_view post_ops,
+                  at::ArrayRef<double> post_op_args) {
+  const char* op = "batch_norm";
+  const kernels::RealRows real = check_real({op, "input"}, {op, "input_scale"}, {op, "input_zero_point"},
+                                            input, input_scale, input_zero_point);
+  const kernels::Operand operand{nullptr, real.dtype, real.scale, real.zero_point};
+  OutputFinish out;
+  check_call(op,
+             {input, input_scale, input_zero_point, output_scale, output_zero_point, output_dtype, post_ops,
+              post_op_args},
+             2, &out);
+  const int64_t channels = input.size(1);
+  const char* what = "input.size(1)";
+  check_tensor({op, "running_mean"}, running_mean, kFloatDtypes);
+  check_tensor({op, "running_var"}, running_var, kFloatDtypes);
+  const Parameter mean = check_parameter({op, "running_mean"}, running_mean, channels, what);
+  const Parameter var = check_parameter({op, "running_var"}, running_var, channels, what);
+  const Parameter w = check_parameter({op, "weight"}, weight, channels, what);
+  const Parameter shift = check_parameter({op, "bias"}, bias, channels, what);
+  const kernels::BatchNumbers numbers{channels, check_eps(op, eps), mean.data, var.data, w.data, shift.data};
+  const Images i = images(op, input, out.dtype);
+  if (i.src == nullptr) return i.output;
+  std::vector<float> a = make_vector<float>({op, "input"}, channels);
+  std::vector<float> b = make_vector<float>({op, "input"}, channels);
+  kernels::batch_coefficients(numbers, operand.scale, a.data(), b.data());
+  apply(kernels::norm_kernels(best_isa()), i, operand, out.finish, a.data(), b.data(), true);
+  return i.output;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
+  m.def(
+      "group_norm(Tensor input, float input_scale, int input_zero_point, Tensor? weight, Tensor? bias, "
+      "float output_scale, int output_zero_point, ScalarType? output_dtype, int num_groups, "
+      "float eps=1e-05, str post_ops='', float[] post_op_args=[]) -> Tensor");
+  m.def(
+      "instance_norm(Tensor input, float input_scale, int input_zero_point, Tensor? weight, Tensor? bias, "
+      "float output_scale, int output_zero_point, ScalarType? output_dtype, float eps=1e-05, "
+      "str post_ops='', float[] post_op_args=[]) -> Tensor");
+  m.def(
+      "batch_norm(Tensor input, float input_scale, int input_zero_point, Tensor running_mean, "
+      "Tensor running_var, Tensor? weight, Tensor? bias, float output_scale, int output_zero_point, "
+      "ScalarType? output_dtype, float eps=1e-05, str post_ops='', float[] post_op_args=[]) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
+  m.impl("group_norm", TORCH_FN(group_norm));
+  m.impl("instance_norm", TORCH_FN(instance_norm));
+  m.impl("batch_norm", TORCH_FN(batch_norm));
+}
+
+TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {
+  m.impl("group_norm", TORCH_FN((InferenceOnly<"group_norm", group_norm>::call)));
+  m.impl("instance_norm", TORCH_FN((InferenceOnly<"instance_norm", instance_norm>::call)));
+  m.impl("batch_norm", TORCH_FN((InferenceOnly<"batch_norm", batch_norm>::call)));
+}
+
+}  // namespace tae

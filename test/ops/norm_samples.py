@@ -1,0 +1,292 @@
+"""Valid calls of the normalizations, and their exact results (op_samples.py).
+
+The formulas follow csrc/kernels/norm.h: exact integer sums, float sums in 64 lanes, statistics in
+float64, every step behind them one float32 operation.
+"""
+
+import numpy as np
+import torch
+from int8_samples import finish, real
+from op_cases import random_int
+
+U8, S8, F32, BF16 = torch.uint8, torch.int8, torch.float32, torch.bfloat16
+F = np.float32
+
+_OUTPUTS = [(0.03, 9, U8), (0.02, -9, S8), (1.0, 0, F32), (1.0, 0, BF16), (0.05, 255, U8)]
+_POST_OPS = [("", []), ("relu", []), ("clamp", [-1.0, 1.0]), ("leaky_relu", [0.1]), ("gelu,tanh", [])]
+
+
+def _rows():
+    """(input, scale, zero point) of every dtype and layout."""
+    return [
+        (random_int(U8, 3, 70), 0.1, 7),
+        (random_int(S8, 5, 2, 66)[:, :, ::2], 0.1, -7),
+        (torch.randn(2, 3, 130).mul(3), 1.0, 0),
+        (torch.randn(130, 4).to(BF16).t(), 1.0, 0),
+        (random_int(U8, 4, 40)[:, :33], 0.1, 255),
+        (torch.randn(0, 5), 1.0, 0),
+    ]
+
+
+def _parameters(shape, i):
+    weight, bias = torch.randn(shape), torch.randn(shape)
+    kinds = [(weight, bias), (None, None), (weight.to(BF16), bias), (weight, None), (None, bias.to(BF16))]
+    return kinds[i % 5]
+
+
+def _shape(x, i):
+    return list(x.shape[-2:] if i == 1 else x.shape[-1:])
+
+
+def layer_norm_calls():
+    calls = []
+    for i, x in enumerate(_rows()):
+        shape = _shape(x[0], i)
+        eps = (1e-5, 0.0, 1e-3)[i % 3]
+        calls.append((*x, *_parameters(shape, i), *_OUTPUTS[i % 5], shape, eps, *_POST_OPS[i % 5]))
+    return calls
+
+
+def rms_norm_calls():
+    return [(*c[:4], *c[5:9], (None, 1e-6)[i % 2], *c[10:]) for i, c in enumerate(layer_norm_calls())]
+
+
+def add_layer_norm_calls():
+    calls = []
+    for i, c in enumerate(layer_norm_calls()):
+        shape = tuple(c[0].shape)
+        others = [(random_int(S8, *shape), 0.05, 3), (torch.randn(shape), 1.0, 0),
+                  (torch.randn(shape[::-1]).to(BF16).permute(*range(len(shape))[::-1]), 1.0, 0)]  # fmt: skip
+        calls.append((*c[:3], *others[i % 3], *c[3:]))
+    return calls
+
+
+def _images():
+    return [
+        (random_int(U8, 2, 6, 5, 7), 0.1, 7),
+        (random_int(S8, 2, 4, 5, 70).movedim(-1, 1), 0.1, -7),
+        (random_int(U8, 3, 6, 40)[:, :, ::2], 0.1, 0),
+        (random_int(S8, 4, 12), 0.1, 127),
+        (random_int(U8, 1, 3, 2, 5, 6).movedim(-1, 1), 0.1, 7),
+        (random_int(U8, 0, 6, 3), 0.1, 7),
+    ]
+
+
+def group_norm_calls():
+    calls = []
+    for i, x in enumerate(_images()):
+        groups = (3, 7, 6, 1, 2, 2)[i]
+        out, post = _OUTPUTS[i % 5], _POST_OPS[i % 5]
+        calls.append((*x, *_parameters([x[0].shape[1]], i), *out, groups, (1e-5, 1e-3)[i % 2], *post))
+    return calls
+
+
+def instance_norm_calls():
+    return [(*c[:8], *c[9:]) for c in group_norm_calls() if c[0].dim() > 2]
+
+
+def batch_norm_calls():
+    calls = []
+    for i, c in enumerate(group_norm_calls()):
+        n = c[0].shape[1]
+        mean, var = torch.randn(n).to((F32, BF16)[i % 2]), torch.rand(n) + 0.1
+        calls.append((*c[:3], mean, var, *c[3:8], *c[9:]))
+    first, last = calls[0], calls[1]
+    return [
+        *calls,
+        (torch.randn(first[0].shape), 1.0, 0, *first[3:]),
+        (torch.randn(2, 4, 5, 70).movedim(-1, 1).to(BF16), 1.0, 0, *last[3:]),
+    ]
+
+
+def norm_samples():
+    """name -> calls, as op_samples.samples()."""
+    sums = add_layer_norm_calls()
+    return {
+        "layer_norm": layer_norm_calls(),
+        "rms_norm": rms_norm_calls(),
+        "add_layer_norm": sums,
+        "add_layer_norm_sum": [(*c, (None, F32, BF16)[i % 3]) for i, c in enumerate(sums)],
+        "group_norm": group_norm_calls(),
+        "instance_norm": instance_norm_calls(),
+        "batch_norm": batch_norm_calls(),
+    }
+
+
+# --- exact results ------------------------------------------------------------
+
+
+def _floats(t):
+    return None if t is None else t.float().numpy()
+
+
+def _real(x, scale, zero_point):
+    return real(x, scale, zero_point) if x.dtype in (U8, S8) else x.float().numpy()
+
+
+def _fold(lanes):
+    """Sum of the last dimension: lane i + lane i + half, until one is left."""
+    while lanes.shape[-1] > 1:
+        half = lanes.shape[-1] // 2
+        lanes = (lanes[..., :half] + lanes[..., half:]).astype(F)
+    return lanes[..., 0].astype(np.float64)
+
+
+def _lane_sum(x):
+    """[rows, count] -> [rows]: 64 float32 lanes in blocks of 8192, the blocks in float64."""
+    total = np.zeros(len(x))
+    for first in range(0, x.shape[1], 8192):
+        block = x[:, first : first + 8192]
+        block = np.pad(block, ((0, 0), (0, -block.shape[1] % 64))).reshape(len(x), -1, 64)
+        lanes = np.zeros((len(x), 64), F)
+        for i in range(block.shape[1]):
+            lanes = (lanes + block[:, i]).astype(F)
+        total = total + _fold(lanes)
+    return total
+
+
+def _affine(n, weight, bias):
+    if weight is not None:
+        n = (n * weight).astype(F)
+    return n if bias is None else (n + bias).astype(F)
+
+
+def _byte_factors(q, count, scale, zero_point, eps, centred):
+    """[rows, count] integers -> mean of q - zero_point and 1 / sqrt(var + eps), float64 [rows]."""
+    q, step = q.astype(object), float(F(scale))
+    sums = q.sum(1) if q.size else np.zeros(len(q), object)
+    squares = (q * q).sum(1) if q.size else sums
+    z = zero_point
+    if centred:
+        square = [
+            float(count * s2 - s * s) / (float(count) * count) for s, s2 in zip(sums, squares, strict=True)
+        ]
+    else:
+        around = [s2 - 2 * z * s + count * z * z for s, s2 in zip(sums, squares, strict=True)]
+        square = [float(s) / count for s in around]
+    mean = np.array([float(s - count * z) / count for s in sums])
+    return mean, 1.0 / np.sqrt(np.array(square, float) * (step * step) + eps)
+
+
+def _normalized(x, scale, zero_point, shape, eps, centred, weight, bias):
+    """Float32 results of the rows of an 8-bit tensor or of float32 values."""
+    count = int(np.prod(shape))
+    if isinstance(x, torch.Tensor):
+        q = x.numpy().astype(np.int64).reshape(-1, count)
+        mean, k = _byte_factors(q, count, scale, zero_point, eps, centred)
+        factor = float(F(scale)) * k
+        d, a = (q - zero_point).astype(F), factor.astype(F)
+        b = (-mean * factor).astype(F) if centred else np.zeros(len(q), F)
+    else:
+        rows = x.reshape(-1, count)
+        m = (_lane_sum(rows) / count).astype(F) if centred else np.zeros(len(rows), F)
+        d = (rows - m[:, None]).astype(F)
+        rest = _lane_sum(d) / count if centred else np.zeros(len(rows))
+        k = 1.0 / np.sqrt(_lane_sum((d * d).astype(F)) / count - rest * rest + eps)
+        a, b = k.astype(F), (-rest * k).astype(F)
+    n = ((d * a[:, None]).astype(F) + b[:, None]).astype(F)
+    parameters = [None if p is None else _floats(p).reshape(1, count) for p in (weight, bias)]
+    return _affine(n, *parameters).reshape(x.shape)
+
+
+def _quiet(formula):
+    def run(args):
+        with np.errstate(all="ignore"):
+            return formula(args)
+
+    return run
+
+
+def layer_norm(args):
+    x, scale, zero_point, weight, bias, s_y, z_y, dtype, shape, eps, *post = args
+    source = x if x.dtype in (U8, S8) else _floats(x)
+    if x.numel() == 0:
+        return torch.empty(x.shape, dtype=dtype or x.dtype)
+    r = _normalized(source, scale, zero_point, shape, eps, True, weight, bias)
+    return finish(r, x.dtype, s_y, z_y, dtype, *post)
+
+
+def rms_norm(args):
+    x, scale, zero_point, weight, s_y, z_y, dtype, shape, eps, *post = args
+    source = x if x.dtype in (U8, S8) else _floats(x)
+    if x.numel() == 0:
+        return torch.empty(x.shape, dtype=dtype or x.dtype)
+    eps = 2.0**-23 if eps is None else eps
+    r = _normalized(source, scale, zero_point, shape, eps, False, weight, None)
+    return finish(r, x.dtype, s_y, z_y, dtype, *post)
+
+
+def _summed(args):
+    x, s_x, z_x, other, s_o, z_o = args[:6]
+    return (_real(x, s_x, z_x) + _real(other, s_o, z_o)).astype(F)
+
+
+def add_layer_norm(args):
+    x = args[0]
+    weight, bias, s_y, z_y, dtype, shape, eps, *post = args[6:]
+    if x.numel() == 0:
+        return torch.empty(x.shape, dtype=dtype or x.dtype)
+    r = _normalized(_summed(args), 1.0, 0, shape, eps, True, weight, bias)
+    return finish(r, x.dtype, s_y, z_y, dtype, *post)
+
+
+def add_layer_norm_sum(args):
+    y = add_layer_norm(args[:15])
+    return None if y is None else (y, torch.from_numpy(_summed(args)).to(args[15] or F32))
+
+
+def _per_channel(x, zero_point, a, b, rest):
+    """r = f32(q - zero_point) * a[n, c] + b[n, c], finished."""
+    d = (x.numpy().astype(np.int64) - zero_point).astype(F) if x.dtype in (U8, S8) else _floats(x)
+    shape = (*a.shape, *[1] * (x.dim() - 2))
+    r = ((d * a.astype(F).reshape(shape)).astype(F) + b.astype(F).reshape(shape)).astype(F)
+    return finish(r, x.dtype, *rest)
+
+
+def _channel_parameters(weight, bias):
+    one, zero = 1.0, 0.0
+    return (
+        one if weight is None else _floats(weight).astype(float),
+        zero if bias is None else _floats(bias).astype(float),
+    )
+
+
+def group_norm(args):
+    x, scale, zero_point, weight, bias, s_y, z_y, dtype, groups, eps, *post = args
+    samples, channels = x.shape[:2]
+    size = channels // groups
+    count = size * int(np.prod(x.shape[2:]))
+    q = x.contiguous().numpy().astype(np.int64).reshape(samples * groups, count)
+    mean, k = _byte_factors(q, count, scale, zero_point, eps, True)
+    factor = np.repeat((float(F(scale)) * k).reshape(samples, groups), size, 1)
+    weight, bias = _channel_parameters(weight, bias)
+    f = factor * weight
+    b = bias - np.repeat(mean.reshape(samples, groups), size, 1) * f
+    return _per_channel(x, zero_point, f, b, (s_y, z_y, dtype, *post))
+
+
+def instance_norm(args):
+    return group_norm((*args[:8], args[0].shape[1], *args[8:]))
+
+
+def batch_norm(args):
+    x, scale, zero_point, mean, var, weight, bias, s_y, z_y, dtype, eps, *post = args
+    weight, bias = _channel_parameters(weight, bias)
+    f = 1.0 / np.sqrt(_floats(var).astype(float) + eps) * weight
+    b = bias - _floats(mean).astype(float) * f
+    a = float(F(scale)) * f
+    return _per_channel(x, zero_point, a[None], b[None], (s_y, z_y, dtype, *post))
+
+
+NORM_FORMULAS = {
+    name: _quiet(formula)
+    for name, formula in {
+        "layer_norm": layer_norm,
+        "rms_norm": rms_norm,
+        "add_layer_norm": add_layer_norm,
+        "add_layer_norm_sum": add_layer_norm_sum,
+        "group_norm": group_norm,
+        "instance_norm": instance_norm,
+        "batch_norm": batch_norm,
+    }.items()
+}
