@@ -212,7 +212,37 @@ def pool_cases(rank, kind):
             yield (x, *real, [3] * rank), {"stride": [2] * rank, "padding": [1] * rank, "ceil_mode": True}
 
 
+def row_norm_cases(name):
+    """layer_norm, rms_norm and those with a sum, which has one operand more."""
+    for x, point in ((u8(2, 3, 8), 3), (s8(4, 8).t().contiguous().t(), -3), (floats(5, 8), 0), (u8(0, 8), 3)):
+        scale = 1.0 if x.is_floating_point() else 0.1
+        other = (floats(*x.shape), 1.0, 0) if "add" in name else ()
+        tensors = (floats(8),) if name == "rms_norm" else (floats(8), None)
+        yield (x, scale, point, *other, *tensors, 0.2, 4, torch.uint8, [8]), {}
+        none = (None,) * len(tensors)
+        yield (x, scale, point, *other, *none, 1.0, 0, torch.bfloat16, [8], 1e-3), {"post_ops": "relu"}
+
+
+def channel_norm_cases(name):
+    nhwc = u8(2, 4, 5, 6).to(memory_format=torch.channels_last)
+    for x in (u8(2, 4, 5, 6), nhwc, s8(2, 4, 9)[:, :, ::2], u8(0, 4, 3)):
+        statistics = (floats(4), torch.rand(4)) if name == "batch_norm" else ()
+        groups = (2,) if name == "group_norm" else ()
+        yield (x, 0.1, 3, *statistics, floats(4), None, 0.2, 4, None, *groups), {}
+        yield (x, 0.1, 3, *statistics, None, floats(4), 1.0, 0, torch.bfloat16, *groups, 1e-3), {}
+    if name == "batch_norm":
+        yield (floats(2, 4, 3), 1.0, 0, *statistics, None, None, 0.2, 4, torch.int8), {"post_ops": "relu"}
+
+
 CASES = {
+    **{
+        name: lambda name=name: row_norm_cases(name)
+        for name in ("layer_norm", "rms_norm", "add_layer_norm", "add_layer_norm_sum")
+    },
+    **{
+        name: lambda name=name: channel_norm_cases(name)
+        for name in ("group_norm", "instance_norm", "batch_norm")
+    },
     "add": binary_cases,
     "mul": binary_cases,
     "requantize": lambda: (((*a[:3], *a[6:]), kw) for a, kw in binary_cases()),
