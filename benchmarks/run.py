@@ -20,6 +20,7 @@ FOLDER = Path(__file__).resolve().parent
 # Script, arguments of the short run (about 10 minutes together), of the full run.
 BENCHMARKS = (
     ("ops/linear.py", ["--budget", "1.5"], []),
+    ("ops/between.py", ["--budget", "0.5"], []),
     ("ops/conv.py", ["--budget", "0.1"], []),
     ("ops/embedding.py", ["--budget", "1.5"], []),
     ("ops/observer.py", ["--budget", "0.5"], []),

@@ -29,6 +29,7 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   fake_quantize fake_quantize__avx2 fake_quantize__avx512
   gemm gemm_pack gemm_portable gemm__avx2 gemm__avxvnni gemm__avx512 gemm__avx512vnni gemm__amx
   histogram histogram__avx2
+  lookup lookup__avx512vnni
   norm norm__avx2 norm__avx512
   post_ops
   quantize quantize__avx2 quantize__avx512
@@ -44,7 +45,7 @@ tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack fully_connected linear st
 
 tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams weight_state)
 tae_sources(TAE_TORCH_SOURCES ops
-  channels_last choose_qparams
+  cat channels_last choose_qparams
   conv conv_common
   crc32
   elementwise elementwise_common
@@ -52,8 +53,10 @@ tae_sources(TAE_TORCH_SOURCES ops
   fake_quantize
   group_norm
   histogram
+  interpolate
   layer_norm
   linear linear_common linear_dynamic linear_weight_only
+  lookup
   norm_common
   pool pool_common
   post_ops

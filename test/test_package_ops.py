@@ -303,11 +303,11 @@ def overload(name):
 
 
 # Their cases are in test/ops/test_rnn.py.
-RECURRENT = {"lstm", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell"}
+LISTS = {"lstm", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell"}
 
 
 def test_every_public_overload_has_cases():
-    assert sorted({*CASES, *RECURRENT}) == torch_ao_ext.info._operators()
+    assert sorted({*CASES, *LISTS}) == torch_ao_ext.info._operators()
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -512,7 +512,7 @@ def test_meta_device():
 def test_python_functions_are_the_ops():
     public = {name.partition(".")[0] for name in CASES}
     helpers = {"BlockSparse", "from_block_sparse", "to_block_sparse"}
-    assert public | RECURRENT | helpers == set(torch_ao_ext.ops.__all__)
+    assert public | LISTS | helpers == set(torch_ao_ext.ops.__all__)
     assert torch.equal(torch_ao_ext.ops.linear_dynamic(X, W, S8), ops.linear_dynamic(X, W, S8))
     scale, point = torch.tensor(0.1), torch.tensor(3)
     a = torch_ao_ext.ops.linear(XQ, 0.1, 3, W, S8, None, BIAS, 0.2, 4)

@@ -205,6 +205,29 @@ def _through_float(function: Any) -> Callable[..., QuantizedTensor]:
     return run
 
 
+def _interpolate(
+    x: QuantizedTensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+    align_corners: bool | None = None, recompute_scale_factor: bool | None = None, antialias: bool = False,
+) -> QuantizedTensor:  # fmt: skip
+    rank = x.dim() - 2
+    known = mode == "nearest" and 1 <= rank <= 3 or mode == "bilinear" and rank == 2
+    if not known or antialias or (size is None) == (scale_factor is None):
+        rest = (size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
+        return _through_float(functional.interpolate)(x, *rest)
+    factors: list[float] = []
+    if size is None:
+        factors = [float(f) for f in _numbers(scale_factor, rank)]
+        sizes = [int(n * f) for n, f in zip(x.shape[2:], factors, strict=True)]
+        factors = [] if recompute_scale_factor else factors
+    else:
+        sizes = [int(n) for n in _numbers(size, rank)]
+    qparams = (x.q_scale(), x.q_zero_point())
+    data = ao.interpolate.default(
+        x.int_repr(), *qparams, *qparams, x.dtype, sizes, mode, bool(align_corners), factors
+    )
+    return _like(data, x)
+
+
 def _mean(x: QuantizedTensor, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> QuantizedTensor:
     rank = x.dim() - 2
     dims = sorted(d % x.dim() for d in _numbers(dim, 1)) if dim is not None else []
@@ -270,7 +293,7 @@ def _table() -> dict[Any, Callable[..., Any]]:
         put(_avg_pool(rank), average)
         put(_adaptive(rank), adaptive)
     put(_mean, torch.mean, torch.Tensor.mean)
-    put(_through_float(functional.interpolate), functional.interpolate)
+    put(_interpolate, functional.interpolate)
     put(_dropout, functional.dropout)
     put(_cat, torch.cat, torch.concat)
     put(_equal, torch.equal, torch.Tensor.equal)

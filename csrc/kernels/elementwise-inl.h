@@ -8,6 +8,20 @@
 namespace tae::kernels {
 namespace {
 
+template <typename T>
+[[gnu::noinline]] void quantize_reals(const Finish& finish, const T* src, int64_t count, void* dst) noexcept {
+  const Writer write(finish, dst);
+  for_elements(count, [&](int64_t at, int64_t n) {
+    VF x[4];
+    if (n == kGroup) {
+      load_group(src + at, x);
+    } else {
+      load_group(src + at, n, x);
+    }
+    write(at, n, x);
+  });
+}
+
 [[gnu::noinline]] void requantize_run(const Finish& finish, const Operand& a, int64_t count,
                                       void* dst) noexcept {
   const Reader read(a);
@@ -72,10 +86,43 @@ void max_rows(const void* const* rows, int64_t count, int64_t channels, DType dt
   });
 }
 
+[[gnu::noinline]] void blend_run(const Finish& finish, const Operand& row, const void* const* rows,
+                                 const float* down, const float* along, int64_t channels,
+                                 void* dst) noexcept {
+  const Writer write(finish, dst);
+  const VI zero = vi(row.zero_point);
+  const VF scale = vf(row.scale);
+  const VF weights[4] = {vf(down[0] * along[0]), vf(down[0] * along[1]), vf(down[1] * along[0]),
+                         vf(down[1] * along[1])};
+  for_elements(channels, [&](int64_t at, int64_t n) {
+    VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
+    for_group(n, [&](int j, auto tail) {
+      const auto value = [&](int r) {
+        const VI q = load_value(rows[r], at + j * kLanes, row.dtype, tail);
+        return mul(to_float(sub(q, zero)), weights[r]);
+      };
+      x[j] = mul(add(add(value(0), value(1)), add(value(2), value(3))), scale);
+    });
+    write(at, n, x);
+  });
+}
+
 // The float environment is set outside: arithmetic could be moved across it.
 void requantize_entry(const Finish& finish, const Operand& a, int64_t count, void* dst) {
   const DefaultFloatEnv env;
-  requantize_run(finish, a, count, dst);
+  if (a.dtype == DType::f32) {
+    quantize_reals(finish, static_cast<const float*>(a.data), count, dst);
+  } else if (a.dtype == DType::bf16) {
+    quantize_reals(finish, static_cast<const uint16_t*>(a.data), count, dst);
+  } else {
+    requantize_run(finish, a, count, dst);
+  }
+}
+
+void blend_entry(const Finish& finish, const Operand& row, const void* const* rows, const float* down,
+                 const float* along, int64_t channels, void* dst) {
+  const DefaultFloatEnv env;
+  blend_run(finish, row, rows, down, along, channels, dst);
 }
 
 template <bool kMultiply>
@@ -91,7 +138,7 @@ void average_entry(const Finish& finish, const Operand& row, const void* const* 
 }
 
 constexpr ElementwiseKernels kElementwiseKernels = {requantize_entry, binary_entry<false>, binary_entry<true>,
-                                                    max_rows, average_entry};
+                                                    max_rows,         average_entry,       blend_entry};
 
 }  // namespace
 }  // namespace tae::kernels

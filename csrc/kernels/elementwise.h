@@ -10,7 +10,8 @@
 
 namespace tae::kernels {
 
-// count contiguous 8-bit values of one scale.
+// count contiguous 8-bit values of one scale; f32 or bf16 ones (scale 1, zero point 0)
+// where a kernel says so.
 struct Operand {
   const void* data = nullptr;
   DType dtype = DType::qu8;  // qu8 or qs8
@@ -31,7 +32,7 @@ struct Finish {
 // x = f32(q - zero_point) * scale, r = x, a + b or a * b: each step one f32 operation, so
 // that results do not depend on the ISA. No pointer needs alignment.
 struct ElementwiseKernels {
-  void (*requantize)(const Finish& finish, const Operand& a, int64_t count, void* dst);
+  void (*requantize)(const Finish& finish, const Operand& a, int64_t count, void* dst);  // or floats
   void (*add)(const Finish& finish, const Operand& a, const Operand& b, int64_t count, void* dst);
   void (*multiply)(const Finish& finish, const Operand& a, const Operand& b, int64_t count, void* dst);
 
@@ -40,6 +41,10 @@ struct ElementwiseKernels {
   // r = f32(sum over the rows of (q - zero_point)) * scale / divisor; at most 2^23 rows.
   void (*average_rows)(const Finish& finish, const Operand& row, const void* const* rows, int64_t count,
                        int64_t channels, float divisor, void* dst);
+  // r = ((a * y0x0 + b * y0x1) + (c * y1x0 + d * y1x1)) * scale, a ... d = f32(q - zero_point) of the
+  // rows in order, y0x0 = down[0] * along[0] and so on.
+  void (*blend_rows)(const Finish& finish, const Operand& row, const void* const* rows, const float* down,
+                     const float* along, int64_t channels, void* dst);
 };
 
 // The table of the best level <= isa that has one (portable, avx2, avx512).

@@ -4,11 +4,13 @@
 //
 // dequantize(q) = f32(q - zero_point) * scale, quantize as in quantize_per_tensor; every
 // step one f32 operation, so that the results are those of the three operators one after
-// the other. Sizes broadcast as torch's do; the output has input's memory order when the
-// sizes are equal, else it is contiguous. Float outputs leave the quantize out.
+// the other. requantize takes floats as well: activations and quantize in one. Sizes broadcast as torch's do;
+// the output has input's memory order when the sizes are equal, else it is contiguous. Float outputs leave
+// the quantize out.
 #include "core/autograd.h"
 #include "core/fork.h"
-#include "ops/elementwise_common.h"
+#include "ops/norm_common.h"
+#include "ops/table.h"
 
 namespace tae {
 namespace {
@@ -17,7 +19,7 @@ using at::Tensor;
 using OptDtype = std::optional<at::ScalarType>;
 using kernels::Operand;
 
-// Above this many elements transcendental post-ops are looked up, not computed.
+// Above this many elements 8-bit results are looked up, not computed.
 constexpr int64_t kTableElements = 4096;
 
 bool transcendental(const PostOps& post_ops) {
@@ -33,28 +35,29 @@ Tensor requantize(const Tensor& input, double input_scale, int64_t input_zero_po
                   at::ArrayRef<double> post_op_args) {
   const char* op = "requantize";
   const Arg arg{op, "input"};
-  Operand a =
-      check_operand(arg, {op, "input_scale"}, {op, "input_zero_point"}, input, input_scale, input_zero_point);
+  const kernels::RealRows real =
+      check_real(arg, {op, "input_scale"}, {op, "input_zero_point"}, input, input_scale, input_zero_point);
+  const Operand a{nullptr, real.dtype, real.scale, real.zero_point};
   OutputFinish out;
   check_output(op, input.scalar_type(), output_scale, output_zero_point, output_dtype, post_ops, post_op_args,
                &out);
   const Elementwise e = elementwise(arg, input, out.dtype);
   if (e.numel == 0) return e.output;
   const kernels::ElementwiseKernels& k = kernels::elementwise_kernels(best_isa());
-  if (is_quantized(out.finish.dtype) && e.numel >= kTableElements && transcendental(out.post_ops)) {
-    uint8_t values[256], table[256];
-    for (int i = 0; i < 256; ++i) values[i] = static_cast<uint8_t>(i);
-    a.data = values;
-    k.requantize(out.finish, a, 256, table);
+  const kernels::LookupBytes look_up = kernels::lookup_bytes(best_isa());
+  const bool pays = look_up != kernels::lookup_bytes(Isa::portable) || transcendental(out.post_ops);
+  if (is_quantized(a.dtype) && is_quantized(out.finish.dtype) && e.numel >= kTableElements && pays) {
+    const ByteTable table = requantize_table(a, out);
     parallel_for(e.numel, kElementGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) e.dst[i] = table[e.src[i]];
+      look_up(table.data(), e.src + begin, end - begin, e.dst + begin);
     });
     return e.output;
   }
+  const int64_t width = static_cast<int64_t>(size_of(a.dtype));
   const int64_t step = size_of_element(e.output);
   parallel_for(e.numel, kElementGrain, [&](int64_t begin, int64_t end) {
     Operand part = a;
-    part.data = e.src + begin;
+    part.data = e.src + begin * width;
     k.requantize(out.finish, part, end - begin, e.dst + begin * step);
   });
   return e.output;

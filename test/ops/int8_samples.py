@@ -28,7 +28,15 @@ def requantize_calls():
     for i, (out, post) in enumerate(zip(_OUTPUTS, _POST_OPS, strict=True)):
         dtype = (U8, S8)[i % 2]
         calls.append((_inputs(dtype)[i], 0.1, (7, -7)[i % 2], *out, *post))
-    return [*calls, (random_int(U8, 80, 60), 0.1, 7, 0.01, 3, None, "tanh", [])]
+    floats, bf16 = torch.randn(3, 70), torch.randn(130, 7).to(BF16).t()
+    return [
+        *calls,
+        (random_int(U8, 80, 60), 0.1, 7, 0.01, 3, None, "tanh", []),
+        (random_int(S8, 70, 80).t(), 0.1, -7, 0.3, 9, U8, "leaky_relu", [0.2]),
+        (floats, 1.0, 0, 0.02, 100, U8, "gelu", []),
+        (bf16, 1.0, 0, 0.02, -3, S8, "relu", []),
+        (floats[:, ::2], 1.0, 0, 1.0, 0, None, "", []),
+    ]
 
 
 def binary_calls():
@@ -88,9 +96,60 @@ def adaptive_calls(rank):
     ]
 
 
+def lookup_calls():
+    dtypes = (U8, S8, F32, BF16)
+    calls = []
+    for i, x in enumerate([*_inputs(U8), *_inputs(S8)]):
+        kind = dtypes[i % 4]
+        table = random_int(kind, 256) if kind in (U8, S8) else torch.randn(256).to(kind)
+        calls.append((x, table, 1))
+    nhwc = calls[1][0]
+    return [
+        *calls,
+        (random_int(S8, 3, 5, 7), random_int(S8, 5, 256), 1),
+        (nhwc, torch.randn(6, 256), 1),
+        (nhwc, random_int(U8, 5, 512)[:, ::2], -1),
+    ]
+
+
+def cat_calls():
+    a, b, c = random_int(U8, 2, 5, 3), random_int(S8, 2, 4, 3), random_int(U8, 2, 1, 3)
+    images = [random_int(U8, 2, 3, 4, n).movedim(-1, 1) for n in (5, 66)]
+    return [
+        ([a, b, c], [0.1, 0.05, 0.3], [7, -3, 9], 1, *_OUTPUTS[0]),
+        ([a], [0.1], [7], 0, *_OUTPUTS[1]),
+        (images, [0.1, 0.3], [7, 9], 1, *_OUTPUTS[0]),
+        ([images[0], images[0].contiguous()], [0.1, 0.2], [7, 9], -1, *_OUTPUTS[2]),
+        ([b.transpose(0, 1), b.transpose(0, 1)], [0.1, 0.2], [7, 9], 2, *_OUTPUTS[3]),
+        ([a[:0], a, a[:0]], [0.1, 0.3, 0.2], [7, 9, 0], 0, *_OUTPUTS[0]),
+    ]
+
+
+def interpolate_calls():
+    images = {rank: _images(rank) for rank in (1, 2, 3)}
+    x, nhwc, other, empty = images[2]
+    return [
+        (images[1][0], 0.1, -7, *_OUTPUTS[0], [11], "nearest", False, []),
+        (images[3][1], 0.1, 7, *_OUTPUTS[1], [3, 12, 5], "nearest", False, [0.5, 2.0, 1.0]),
+        (nhwc, 0.1, 7, 0.1, 7, None, [12, 10], "nearest", False, []),
+        (x, 0.1, -7, *_OUTPUTS[2], [4, 13], "nearest", False, []),
+        (x, 0.1, -7, *_OUTPUTS[0], [12, 10], "bilinear", False, []),
+        (nhwc, 0.1, 7, *_OUTPUTS[1], [3, 17], "bilinear", True, []),
+        (other, 0.1, 7, *_OUTPUTS[2], [9, 8], "bilinear", False, [1.5, 1.7]),
+        (nhwc, 0.1, 7, *_OUTPUTS[3], [1, 1], "bilinear", True, []),
+        (empty, 0.1, 7, *_OUTPUTS[4], [2, 2], "bilinear", False, []),
+    ]
+
+
 def int8_samples():
     """name -> calls, as op_samples.samples()."""
-    result = {"requantize": requantize_calls(), "add": binary_calls(), "mul": binary_calls()}
+    result = {
+        "requantize": requantize_calls(),
+        "add": binary_calls(),
+        "mul": binary_calls(),
+        "lookup": lookup_calls(),
+        "interpolate": interpolate_calls(),
+    }
     for rank in (1, 2, 3):
         result[f"max_pool{rank}d"] = max_pool_calls(rank)
         result[f"avg_pool{rank}d"] = avg_pool_calls(rank)
@@ -130,7 +189,65 @@ def finish(r, input_dtype, scale, zero_point, dtype, post_ops="", numbers=()):
 
 def requantize(args):
     x, scale, zero_point, *rest = args
-    return finish(real(x, scale, zero_point), x.dtype, *rest)
+    values = real(x, scale, zero_point) if x.dtype in (U8, S8) else x.float().numpy()
+    return finish(values, x.dtype, *rest)
+
+
+def lookup(args):
+    x, table, axis = args
+    index = x.long() - torch.iinfo(x.dtype).min
+    if table.dim() == 1:
+        return table[index]
+    rows = torch.arange(x.shape[axis]).view([-1 if d == axis % x.dim() else 1 for d in range(x.dim())])
+    return table[rows.expand(x.shape), index]
+
+
+def cat(args):
+    tensors, scales, zero_points, dim, *out = args
+    parts = [torch.from_numpy(real(*t)) for t in zip(tensors, scales, zero_points, strict=True)]
+    return finish(torch.cat(parts, dim).numpy(), tensors[0].dtype, *out)
+
+
+def _positions(size, out, scale, linear, align_corners):
+    """first, second neighbour and weight of the second, float32 as torch has them."""
+    step = F(1.0 / scale) if scale else F(F(size) / F(out))
+    if align_corners:
+        step = F(F(size - 1) / F(out - 1)) if out > 1 else F(0)
+    o = np.arange(out).astype(F)
+    if not linear:
+        first = np.minimum(np.minimum((o * step).astype(F), F(size - 1)).astype(np.int64), size - 1)
+        return first, first, np.zeros(out, F)
+    source = (o * step).astype(F) if align_corners else (((o + F(0.5)) * step).astype(F) - F(0.5)).astype(F)
+    source = np.maximum(source, F(0))
+    first = np.minimum(np.minimum(source, F(size - 1)).astype(np.int64), size - 1)
+    weight = np.minimum((source - first.astype(F)).astype(F), F(1))
+    return first, np.minimum(first + 1, size - 1), weight
+
+
+def interpolate(args):
+    x, scale, zero_point, s_y, z_y, dtype, size, mode, align_corners, factors = args
+    if np.prod(size, dtype=float) * x.shape[0] * x.shape[1] > 1e6:
+        return None
+    factors, linear = list(factors or [0] * len(size)), mode == "bilinear"
+    axes = [
+        _positions(n, int(m), f, linear, align_corners)
+        for n, m, f in zip(x.shape[2:], size, factors, strict=True)
+    ]
+    if not linear:
+        q = x
+        for d, (first, _, _) in enumerate(axes):
+            q = q.index_select(2 + d, torch.from_numpy(first))
+        return finish(real(q, scale, zero_point), x.dtype, s_y, z_y, dtype)
+    d = (x.numpy().astype(np.int64) - zero_point).astype(F)
+    (y0, y1, v), (x0, x1, u) = axes
+    down, along = np.stack([F(1) - v, v])[:, :, None], np.stack([F(1) - u, u])[:, None, :]
+
+    def part(i, j):
+        rows = d[:, :, (y0, y1)[i]][:, :, :, (x0, x1)[j]]
+        return (rows * (down[i] * along[j]).astype(F)).astype(F)
+
+    r = ((part(0, 0) + part(0, 1)).astype(F) + (part(1, 0) + part(1, 1)).astype(F)).astype(F)
+    return finish((r * F(scale)).astype(F), x.dtype, s_y, z_y, dtype)
 
 
 def add(args):
@@ -208,7 +325,13 @@ def adaptive_avg_pool(rank, args):
     return _mean(sums, counts.expand(sums.shape), scale, x.dtype, s_y, z_y, dtype, 0)
 
 
-INT8_FORMULAS = {"requantize": requantize, "add": add, "mul": mul}
+INT8_FORMULAS = {
+    "requantize": requantize,
+    "add": add,
+    "mul": mul,
+    "lookup": lookup,
+    "interpolate": interpolate,
+}
 for _rank in (1, 2, 3):
     INT8_FORMULAS[f"max_pool{_rank}d"] = lambda args, rank=_rank: max_pool(rank, args)
     INT8_FORMULAS[f"avg_pool{_rank}d"] = lambda args, rank=_rank: avg_pool(rank, args)

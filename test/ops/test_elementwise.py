@@ -67,6 +67,48 @@ def test_a_table_gives_what_the_kernel_gives():
         assert (few.double() - exact.clamp(-128, 127)).abs().max() <= 0.5 + 1e-3, post
 
 
+def test_floats_are_quantized_behind_their_post_ops():
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(3, 700).to(dtype)
+        for post, real in (("gelu", torch.nn.functional.gelu), ("silu", torch.nn.functional.silu)):
+            y = ops.requantize(x, 1.0, 0, 0.02, -30, S8, post)
+            exact = real(x.double()) / 0.02 - 30
+            assert (y.double() - exact.clamp(-128, 127)).abs().max() <= 0.5 + 1e-3
+    special = torch.tensor([float("nan"), float("inf"), -float("inf"), 1e30])
+    assert ops.requantize(special, 1.0, 0, 0.1, 5, U8).tolist() == [0, 255, 0, 255]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_random_sizes(mode):
+    rng = random.Random(5)
+    torch.manual_seed(5)
+    for case in range(150):
+        rank = 2 if mode == "bilinear" else rng.randint(1, 3)
+        dtype, size = rng.choice([U8, S8]), [rng.randint(1, 9) for _ in range(rank)]
+        x = random_int(dtype, rng.randint(1, 2), *size, rng.choice([1, 3, 16, 65])).movedim(-1, 1)
+        factors = [rng.choice([0.5, 1.0, 1.7, 2.0, 3.0]) for _ in size] if rng.random() < 0.4 else []
+        wanted = [max(1, int(n * f)) for n, f in zip(size, factors, strict=True)] if factors else [
+            rng.randint(1, 17) for _ in size
+        ]  # fmt: skip
+        align = mode == "bilinear" and rng.random() < 0.5
+        qparams = _shifted(dtype, *_numbers(rng))
+        out = (*_shifted(dtype, *_numbers(rng)), dtype)
+        call = (x, *qparams, *out, wanted, mode, align, factors)
+        y = ops.interpolate(*call)
+        assert torch.equal(y, INT8_FORMULAS["interpolate"](call)), (case, call[1:])
+        if not factors or all(int(n * f) >= 1 for n, f in zip(size, factors, strict=True)):
+            value = (x.double() - qparams[1]) * qparams[0]
+            where = {"scale_factor": factors} if factors else {"size": wanted}
+            corners = {"align_corners": align} if mode == "bilinear" else {}
+            real = torch.nn.functional.interpolate(value, **where, mode=mode, **corners)
+            info = torch.iinfo(dtype)
+            exact = ((real / out[0]).round() + out[1]).clamp(info.min, info.max)
+            if mode == "bilinear":
+                assert (y.double() - exact).abs().max() <= 1, (case, call[1:])
+            else:
+                assert (y.double() != exact).double().mean() < 0.2  # float64 positions at boundaries
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["max_pool", "avg_pool", "adaptive_avg_pool"])
 def test_random_windows(kind, rank):

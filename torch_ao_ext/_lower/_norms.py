@@ -14,7 +14,7 @@ from torch import fx
 from torch_ao_ext._graph_ops import FUSED, Fused
 from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail
 from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
-from torch_ao_ext.quantization.pt2e._graph import inherit_meta
+from torch_ao_ext.quantization.pt2e._graph import add_constant, inherit_meta, set_value, tensor_of
 from torch_ao_ext.quantization.quantizer._targets import argument, aten, only_user, plain_add
 
 __all__ = ["lower_norm"]
@@ -48,6 +48,20 @@ def _parameters(*nodes: Any) -> bool:
     return all(isinstance(v, torch.Tensor) and v.dtype in _REAL for v in values)
 
 
+def _constants(model: fx.GraphModule, *nodes: Any) -> tuple[Any, ...]:
+    """Weights as buffers: a parameter would take every call through autograd."""
+    made = []
+    for node in nodes:
+        value = tensor_of(model, node)
+        if isinstance(value, torch.nn.Parameter):
+            with model.graph.inserting_before(next(iter(model.graph.nodes))):
+                new = add_constant(model, node.target.replace(".", "_"), value.detach().clone())
+            set_value(new, value.detach())
+            node = new
+        made.append(node)
+    return tuple(made)
+
+
 def _finish(
     model: fx.GraphModule, tail: Tail, target: Any, head: tuple[Any, ...], rest: tuple[Any, ...]
 ) -> bool:
@@ -73,7 +87,7 @@ def _layer_norm(model: fx.GraphModule, node: fx.Node) -> bool:
     tail = read_tail(node, adds=False)
     if plain_add(source) and _same(*source.args) and _worth_it(tail, *source.args):
         a, b = source.args
-        head = (*_input(a), *_input(b), weight, bias)
+        head = (*_input(a), *_input(b), *_constants(model, weight, bias))
         if only_user(source) is node:
             tail.nodes.insert(0, source)
             return _finish(model, tail, ao.add_layer_norm.default, head, (shape, eps))
@@ -81,7 +95,9 @@ def _layer_norm(model: fx.GraphModule, node: fx.Node) -> bool:
             return _with_sum(model, source, tail, head, (shape, eps))
     if not _worth_it(tail, source):
         return False
-    return _finish(model, tail, ao.layer_norm.default, (*_input(source), weight, bias), (shape, eps))
+    return _finish(
+        model, tail, ao.layer_norm.default, (*_input(source), *_constants(model, weight, bias)), (shape, eps)
+    )
 
 
 def _before(model: fx.GraphModule, arguments: tuple[Any, ...], node: fx.Node) -> bool:
@@ -118,7 +134,7 @@ def _rms_norm(model: fx.GraphModule, node: fx.Node) -> bool:
     if not _float32(source) or not _parameters(weight) or not _worth_it(tail, source):
         return False
     rest = (node.args[1], argument(node, 3))
-    return _finish(model, tail, ao.rms_norm.default, (*_input(source), weight), rest)
+    return _finish(model, tail, ao.rms_norm.default, (*_input(source), *_constants(model, weight)), rest)
 
 
 def _batch_norm(model: fx.GraphModule, node: fx.Node) -> bool:
@@ -128,7 +144,8 @@ def _batch_norm(model: fx.GraphModule, node: fx.Node) -> bool:
     tail = read_tail(node, adds=False)
     if not _float32(source) or not _worth_it(tail, source):
         return False
-    return _finish(model, tail, ao.batch_norm.default, (*_input(source), mean, var, weight, bias), (eps,))
+    constants = _constants(model, mean, var, weight, bias)
+    return _finish(model, tail, ao.batch_norm.default, (*_input(source), *constants), (eps,))
 
 
 def _of_integers(
@@ -138,7 +155,7 @@ def _of_integers(
     if dequantized(node.args[0]) is None or not _parameters(*parameters):
         return False
     tail = read_tail(node, adds=False)
-    return _finish(model, tail, target, (*_input(node.args[0]), *parameters), rest)
+    return _finish(model, tail, target, (*_input(node.args[0]), *_constants(model, *parameters)), rest)
 
 
 def _group_norm(model: fx.GraphModule, node: fx.Node) -> bool:

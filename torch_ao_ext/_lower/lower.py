@@ -12,6 +12,7 @@ from torch_ao_ext._engines import set_engine
 from torch_ao_ext._graph_ops import REASON
 from torch_ao_ext._lower._elementwise import lower_between, quantize_before_max_pool
 from torch_ao_ext._lower._inputs import check_inputs
+from torch_ao_ext._lower._islands import lower_island
 from torch_ao_ext._lower._layout import contiguous_outputs, views_become_reshapes
 from torch_ao_ext._lower._moves import (
     cancel,
@@ -94,8 +95,8 @@ def _check(model: Any, example_inputs: Any, backend: Any, strict: Any) -> None:
         )
 
 
-def integer_graph(model: fx.GraphModule, norms: bool = True) -> fx.GraphModule:
-    """A copy of a converted graph with int8 operators; norms: those of normalizations too."""
+def integer_graph(model: fx.GraphModule, islands: bool = True) -> fx.GraphModule:
+    """A copy of a converted graph with int8 operators; islands: norms, functions and cat among them."""
     model = copy_graph_module(model, LoweredModule)
     views_become_reshapes(model)
     drop_dropouts(model)
@@ -103,8 +104,8 @@ def integer_graph(model: fx.GraphModule, norms: bool = True) -> fx.GraphModule:
     fold_pads(model)
     _sweep(model, lift_quantize, quantize_before_max_pool, sink_dequantize)
     _lower_products(model)
-    last = (lower_norm,) if norms else ()
-    _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, lower_between, *last)
+    more = (lower_norm, lower_island) if islands else ()
+    _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, *more, lower_between)
     lower_rest(model)
     contiguous_outputs(model)
     return model

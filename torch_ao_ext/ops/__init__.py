@@ -1,6 +1,7 @@
 """The operators torch.ops.torch_ao.* as documented functions, and their fake kernels."""
 
 from torch_ao_ext.ops import _fake_quantize, _histogram  # noqa: F401  (fake kernels)
+from torch_ao_ext.ops.cat import cat
 from torch_ao_ext.ops.choose_qparams import choose_qparams, choose_qparams_per_token
 from torch_ao_ext.ops.conv import (
     conv1d,
@@ -17,6 +18,7 @@ from torch_ao_ext.ops.embedding import (
     embedding_prepack,
     embedding_unpack,
 )
+from torch_ao_ext.ops.interpolate import interpolate
 from torch_ao_ext.ops.linear import (
     linear,
     linear_add,
@@ -27,6 +29,7 @@ from torch_ao_ext.ops.linear import (
 )
 from torch_ao_ext.ops.linear_dynamic import linear_dynamic, linear_relu_dynamic
 from torch_ao_ext.ops.linear_weight_only import linear_weight_only
+from torch_ao_ext.ops.lookup import lookup
 from torch_ao_ext.ops.norm import (
     add_layer_norm,
     add_layer_norm_sum,
@@ -71,6 +74,7 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "batch_norm",
+    "cat",
     "choose_qparams",
     "choose_qparams_per_token",
     "conv1d",
@@ -91,6 +95,7 @@ __all__ = [
     "gru",
     "gru_cell",
     "instance_norm",
+    "interpolate",
     "layer_norm",
     "linear",
     "linear_add",
@@ -101,6 +106,7 @@ __all__ = [
     "linear_relu_dynamic",
     "linear_tanh",
     "linear_weight_only",
+    "lookup",
     "lstm",
     "lstm_cell",
     "max_pool1d",

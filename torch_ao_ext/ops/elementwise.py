@@ -23,13 +23,14 @@ def requantize(
 ) -> Tensor:
     """Computes y = quantize(post_ops(x)), x = (input - input_zero_point) * input_scale.
 
-    An activation on its own, or a change of scale. The result is that of
-    dequantize_per_tensor, the post-ops and quantize_per_tensor, one after the other.
+    An activation on its own, or a change of scale; of a float input, activation and quantize in
+    one. The result is that of dequantize_per_tensor, the post-ops and quantize_per_tensor, one after
+    the other.
 
     Args:
-        input: uint8 or int8, any shape.
-        input_scale: real units per step of input.
-        input_zero_point: in the range of input's dtype.
+        input: uint8, int8, float32 or bfloat16, any shape.
+        input_scale: real units per step of input; 1.0 for a float input.
+        input_zero_point: in the range of input's dtype; 0 for a float input.
         output_scale: real units per step of the output; 1.0 for a float output.
         output_zero_point: in the range of the output's dtype; 0 for a float output.
         output_dtype: uint8, int8, float32 or bfloat16; default the input's.
@@ -178,7 +179,7 @@ def _(
     post_op_args=(),
 ):
     op = "requantize"
-    _fake.check_tensor(op, "input", input, _fake.QUANTIZED)
+    _fake.check_tensor(op, "input", input, _OUTPUT)
     _check_output(op, output_dtype, post_ops, post_op_args)
     return _fake.empty_like(input, output_dtype or input.dtype)
 

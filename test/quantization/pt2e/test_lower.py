@@ -109,7 +109,7 @@ BETWEEN = {
     "add relu": (lambda x, y: torch.relu(x + y), "torch_ao.add", 5),
     "mul": (lambda x, y: x * y, "torch_ao.mul", 5),
     "broadcast": (lambda x, y: x * y.mean((2, 3), keepdim=True), "torch_ao.mul", 6),
-    "cat": (lambda x, y: torch.cat([x, y], 1), "cat.default", 7),
+    "cat": (lambda x, y: torch.cat([x, y], 1), "torch_ao.cat", 5),
     "max_pool": (lambda x, y: functional.max_pool2d(x, 3, 2, 1, ceil_mode=True), "torch_ao.max_pool2d", 4),
     "avg_pool": (lambda x, y: functional.avg_pool2d(x, 3, 2, 1, False, False), "torch_ao.avg_pool2d", 3),
     "adaptive": (lambda x, y: functional.adaptive_avg_pool2d(x, (3, 4)), "torch_ao.adaptive_avg_pool2d", 3),

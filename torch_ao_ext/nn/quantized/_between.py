@@ -5,11 +5,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_ao_ext._quantized_functions import quantize_per_tensor
+from torch_ao_ext._quantized_functions import RANGE, quantize_per_tensor
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
 
-__all__ = ["Between", "Norm", "ThroughFloat"]
+__all__ = ["Between", "Norm", "Pointwise", "ThroughFloat"]
+
+
+def every_integer(dtype: torch.dtype) -> tuple[int, int]:
+    """First and last + 1 of an 8-bit dtype."""
+    low, high = RANGE[dtype]
+    return low, high + 1
 
 
 class Between(QuantizedOutput):
@@ -87,6 +93,34 @@ class ThroughFloat(Between):
         """Of the float module, and the output qparams."""
         own = super().extra_repr()
         return f"{own}, {self._output_repr()}" if own else self._output_repr()
+
+
+class Pointwise(ThroughFloat):
+    """A function of one value: a table of what it gives for each of the 256."""
+
+    def forward(self, input: QuantizedTensor) -> QuantizedTensor:
+        """Any shape -> the same shape with the module's output qparams.
+
+        Raises:
+            TypeError: a float tensor.
+        """
+        data, scale, point = integers(self, input)
+        table = self._table(data.dtype, scale, point)
+        return QuantizedTensor(torch.ops.torch_ao.lookup.default(data, table), *self.qparams[:2])
+
+    def _channels(self) -> int:
+        """Tables, one for each channel on axis 1."""
+        return 1
+
+    def _table(self, dtype: torch.dtype, scale: float, point: int) -> torch.Tensor:
+        every = torch.arange(*every_integer(dtype)).to(dtype).expand(1, self._channels(), 256)
+        x = QuantizedTensor(every.contiguous(), scale, point).dequantize()
+        table = quantize_per_tensor(self._float(x), *self.qparams).int_repr()[0]
+        return table[0] if len(table) == 1 else table
+
+    def float_reason(self) -> str:
+        """Empty: the table is read by an int8 operator."""
+        return ""
 
 
 class Norm(ThroughFloat):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from torch_ao_ext._quantized_functions import quantize_per_tensor
+from torch_ao_ext._quantized_functions import RANGE, quantize_per_tensor
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._conv import as_tuple
 from torch_ao_ext.nn.quantized._padding import pad
@@ -267,19 +267,25 @@ def hardswish(input: QuantizedTensor, scale: float, zero_point: int) -> Quantize
     return _requantized("hardswish", input, scale, zero_point, "hardswish", [])
 
 
-def _through_float(op: str, input: Any, scale: float, zero_point: int, function: Any) -> QuantizedTensor:
-    y = function(_check(op, "input", input).dequantize())
-    return quantize_per_tensor(y, float(scale), int(zero_point), input.dtype)
+def _by_table(op: str, input: Any, scale: float, zero_point: int, function: Any) -> QuantizedTensor:
+    """A function of one value, computed for each of the 256."""
+    _check(op, "input", input)
+    low, high = RANGE[input.dtype]
+    every = torch.arange(low, high + 1).to(input.dtype)
+    y = function(QuantizedTensor(every, input.q_scale(), input.q_zero_point()).dequantize())
+    table = quantize_per_tensor(y, float(scale), int(zero_point), input.dtype)
+    data = ao.lookup.default(input.int_repr(), table.int_repr())
+    return QuantizedTensor(data, table.q_scale(), table.q_zero_point())
 
 
 def elu(input: QuantizedTensor, scale: float, zero_point: int, alpha: float = 1.0) -> QuantizedTensor:
-    """max(0, x) + min(0, alpha (exp(x) - 1)), computed in float32."""
-    return _through_float("elu", input, scale, zero_point, lambda x: F.elu(x, alpha))
+    """max(0, x) + min(0, alpha (exp(x) - 1)), by a table."""
+    return _by_table("elu", input, scale, zero_point, lambda x: F.elu(x, alpha))
 
 
 def celu(input: QuantizedTensor, scale: float, zero_point: int, alpha: float = 1.0) -> QuantizedTensor:
-    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)), computed in float32."""
-    return _through_float("celu", input, scale, zero_point, lambda x: F.celu(x, alpha))
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)), by a table."""
+    return _by_table("celu", input, scale, zero_point, lambda x: F.celu(x, alpha))
 
 
 def threshold(input: QuantizedTensor, threshold: float, value: float) -> QuantizedTensor:
@@ -293,7 +299,7 @@ def threshold(input: QuantizedTensor, threshold: float, value: float) -> Quantiz
         raise ValueError(f"nn.quantized.functional.threshold: argument '{name}' must be a number, got None")
     _check("threshold", "input", input)
     qparams = (input.q_scale(), input.q_zero_point())
-    return _through_float("threshold", input, *qparams, lambda x: F.threshold(x, threshold, value))
+    return _by_table("threshold", input, *qparams, lambda x: F.threshold(x, threshold, value))
 
 
 def hardsigmoid(input: QuantizedTensor, inplace: bool = False) -> QuantizedTensor:
@@ -317,7 +323,7 @@ def interpolate(
     input: QuantizedTensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
     align_corners: bool | None = None,
 ) -> QuantizedTensor:  # fmt: skip
-    """As torch.nn.functional.interpolate, computed in float32; exact for mode "nearest"."""
+    """As torch.nn.functional.interpolate; int8 for "nearest" and "bilinear", float32 between for others."""
     _check("interpolate", "input", input)
     return F.interpolate(input, size, scale_factor, mode, align_corners)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized._between import Between, ThroughFloat
+from torch_ao_ext.nn.quantized._between import Between, Pointwise, ThroughFloat
 from torch_ao_ext.nn.quantized._static import integers
 from torch_ao_ext.nn.quantized.modules.attention import MultiheadAttention
 
@@ -124,8 +124,8 @@ class LeakyReLU(_Activation):
         return cls(scale, zero_point, mod.negative_slope, dtype=dtype)
 
 
-class ELU(ThroughFloat, nn.ELU):
-    """max(0, x) + min(0, alpha (exp(x) - 1)), computed in float32.
+class ELU(Pointwise, nn.ELU):
+    """max(0, x) + min(0, alpha (exp(x) - 1)), by a table.
 
     Args:
         scale: of the output, as zero_point and dtype.
@@ -170,8 +170,8 @@ class Softmax(ThroughFloat, nn.Softmax):
         return {"dim": mod.dim}
 
 
-class PReLU(ThroughFloat, nn.PReLU):
-    """max(0, x) + weight * min(0, x), computed in float32 with a float weight.
+class PReLU(Pointwise, nn.PReLU):
+    """max(0, x) + weight * min(0, x) with a float weight, by a table for each slope.
 
     Args:
         output_scale: of the output, as output_zero_point and dtype.
@@ -206,3 +206,6 @@ class PReLU(ThroughFloat, nn.PReLU):
     @classmethod
     def _make(cls, scale: float, zero_point: int, dtype: torch.dtype, mod: Any) -> "PReLU":
         return cls(scale, zero_point, mod.num_parameters, dtype)
+
+    def _channels(self) -> int:
+        return self.num_parameters

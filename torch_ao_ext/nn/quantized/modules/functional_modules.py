@@ -178,13 +178,9 @@ class QFunctional(QuantizedOutput):
     def cat(self, x: list[QuantizedTensor], dim: int = 0) -> QuantizedTensor:
         """Joins along dim; a tensor of other qparams is requantized."""
         scale, point, dtype = self._result()
-        parts = []
-        for part in x:
-            data, in_scale, in_point = integers(self, part)
-            if (in_scale, in_point, data.dtype) != self.qparams:
-                data = ao.requantize.default(data, in_scale, in_point, scale, point, dtype)
-            parts.append(data)
-        return QuantizedTensor(torch.cat(parts, dim), scale, point)
+        data, scales, points = zip(*(integers(self, part) for part in x), strict=True)
+        joined = ao.cat.default(list(data), list(scales), list(points), dim, scale, point, dtype)
+        return QuantizedTensor(joined, scale, point)
 
     def add_scalar(self, x: QuantizedTensor, y: float) -> QuantizedTensor:
         """Computes x + y for a number y: the zero point moves by round(y / scale).

@@ -102,7 +102,7 @@ def reference_representation_rewrite(model: fx.GraphModule) -> fx.GraphModule:
     """
     check_graph_module("reference_representation_rewrite", model)
     _decomposed.operators()
-    result = copy_graph_module(integer_graph(model, norms=False))  # float between integers
+    result = copy_graph_module(integer_graph(model, islands=False))  # float between integers
     for node in list(result.graph.nodes):
         value = tensor_of(result, node)
         if value is not None:

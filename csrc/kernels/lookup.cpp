@@ -1,0 +1,36 @@
+#include "kernels/lookup.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+namespace tae::kernels {
+namespace {
+
+void lookup_loads(const uint8_t* table, const uint8_t* src, int64_t count, uint8_t* dst) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    uint8_t y[8];
+    for (int j = 0; j < 8; ++j) y[j] = table[src[i + j]];
+    for (int j = 0; j < 8; ++j) dst[i + j] = y[j];
+  }
+  for (; i < count; ++i) dst[i] = table[src[i]];
+}
+
+bool has_byte_permutation() {
+  static const bool found = [] {
+    const std::vector<std::string> names = cpu_feature_names();
+    return std::find(names.begin(), names.end(), "avx512_vbmi") != names.end();
+  }();
+  return found;
+}
+
+}  // namespace
+
+void lookup_bytes__avx512vnni(const uint8_t* table, const uint8_t* src, int64_t count, uint8_t* dst);
+
+LookupBytes lookup_bytes(Isa isa) {
+  return isa >= Isa::avx512_vnni && has_byte_permutation() ? lookup_bytes__avx512vnni : lookup_loads;
+}
+
+}  // namespace tae::kernels

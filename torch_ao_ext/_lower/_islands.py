@@ -1,0 +1,145 @@
+"""What else computes in float between integers: functions of one value, activations, cat."""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from torch_ao_ext._graph_ops import FUSED, Fused
+from torch_ao_ext._lower._post_ops import read_tail, replace_tail, unary
+from torch_ao_ext._lower._qdq import dequantized, quantize_qparams
+from torch_ao_ext.quantization.pt2e._graph import add_constant, inherit_meta, set_value, tensor_of
+from torch_ao_ext.quantization.quantizer._targets import aten, is_call, only_user
+
+__all__ = ["lower_island"]
+
+ao = torch.ops.torch_ao
+
+# Functions of one value and of numbers.
+_NAMES = (
+    "abs", "acos", "add", "asin", "atan", "ceil", "celu", "cos", "cosh", "div", "elu", "erf", "exp", "exp2",
+    "expm1", "floor", "hardshrink", "log", "log1p", "log2", "log_sigmoid", "mish", "mul", "neg", "pow",
+    "prelu", "reciprocal", "relu", "round", "rrelu", "rsqrt", "rsub", "selu", "sgn", "sign", "sin", "sinh",
+    "softplus", "softshrink", "sqrt", "square", "sub", "tan", "threshold", "trunc",
+)  # fmt: skip
+_OVERLOADS = ("default", "Tensor", "Scalar", "Tensor_Scalar")
+
+
+def _pointwise() -> set[Any]:
+    packets = [getattr(aten, name + end) for name in _NAMES for end in ("", "_") if hasattr(aten, name + end)]
+    return {getattr(p, o) for p in packets for o in _OVERLOADS if o in p.overloads()}
+
+
+_POINTWISE = _pointwise()
+
+
+def _numbers_only(model: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether all that node reads beside its first argument is known now."""
+    rest = (*node.args[1:], *node.kwargs.values())
+    if is_call(node, {aten.prelu.default}):
+        return tensor_of(model, node.args[1]) is not None
+    return not any(isinstance(a, (fx.Node, list, tuple)) for a in rest)
+
+
+def _chain(model: fx.GraphModule, first: fx.Node) -> list[fx.Node]:
+    """The functions of one value that follow each other from node on."""
+    chain: list[fx.Node] = []
+    node: fx.Node | None = first
+    while node is not None and (unary(node) is not None or is_call(node, _POINTWISE)):
+        reads = node.args[0] if node.args else None
+        if (chain and reads is not chain[-1]) or not _numbers_only(model, node):
+            break
+        chain.append(node)
+        node = only_user(node)
+    return chain
+
+
+def _function(model: fx.GraphModule, node: fx.Node) -> bool:
+    """Functions of one value between integers: a table of what they give for each of the 256."""
+    found = dequantized(node.args[0]) if node.args else None
+    if found is None:
+        return False
+    chain = _chain(model, node)
+    last = only_user(chain[-1]) if chain else None
+    output = quantize_qparams(last)
+    if last is None or output is None or all(unary(n) is not None for n in chain):
+        return False
+    source, qparams = found
+    slopes = [tensor_of(model, n.args[1]) for n in chain if is_call(n, {aten.prelu.default})]
+    channels = max((s.numel() for s in slopes if s is not None), default=1)
+    info = torch.iinfo(qparams.dtype)
+    every = torch.arange(info.min, info.max + 1).to(qparams.dtype).expand(1, channels, 256)
+    with torch.no_grad():
+        y = node.args[0].target(every, *node.args[0].args[1:])
+        for step in chain:
+            rest = [tensor_of(model, a) if isinstance(a, fx.Node) else a for a in step.args[1:]]
+            y = step.target(y.clone(), *rest, **step.kwargs)
+        table = last.target(y, *last.args[1:])[0].contiguous()
+    table = table[0] if channels == 1 else table
+    with model.graph.inserting_before(next(iter(model.graph.nodes))):
+        constant = add_constant(model, f"_{node.name}_table", table)
+    set_value(constant, table)
+    with model.graph.inserting_before(last):
+        call = model.graph.call_function(ao.lookup.default, (source, constant))
+    inherit_meta(call, last)
+    call.meta[FUSED] = Fused(tuple(n.name for n in chain), (output.scale, output.zero_point))
+    last.replace_all_uses_with(call)
+    for old in (last, *reversed(chain)):
+        model.graph.erase_node(old)
+    return True
+
+
+def _activation(model: fx.GraphModule, node: fx.Node) -> bool:
+    """An activation of floats in front of a quantize."""
+    source = node.args[0] if node.args else None
+    value = source.meta.get("val") if isinstance(source, fx.Node) else None
+    if unary(node) is None or dequantized(source) is not None or not isinstance(value, torch.Tensor):
+        return False
+    if value.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    tail = read_tail(node, adds=False)
+    if tail.output is None:
+        return False
+    name, numbers = unary(node) or ("", [])
+    out = tail.output
+    arguments = (
+        source, 1.0, 0, out.scale, out.zero_point, out.dtype, ",".join([name, *tail.names]),
+        [*numbers, *tail.numbers],
+    )  # fmt: skip
+    return replace_tail(model, tail, ao.requantize.default, arguments)
+
+
+def _cat(model: fx.GraphModule, node: fx.Node) -> bool:
+    """Cat of quantized tensors with the output's qparams, or of any that all have their own."""
+    after = only_user(node)
+    output = quantize_qparams(after)
+    sources = [dequantized(n) for n in node.args[0]]
+    if after is None or output is None or not output.full_range or any(s is None for s in sources):
+        return False
+    found = [s for s in sources if s is not None]
+    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    arguments = (
+        [q for q, _ in found], [p.scale for _, p in found], [p.zero_point for _, p in found], dim,
+        output.scale, output.zero_point, output.dtype,
+    )  # fmt: skip
+    with model.graph.inserting_before(after):
+        call = model.graph.call_function(ao.cat.default, arguments)
+    inherit_meta(call, after)
+    call.meta[FUSED] = Fused((node.name,), (output.scale, output.zero_point))
+    after.replace_all_uses_with(call)
+    model.graph.erase_node(after)
+    model.graph.erase_node(node)
+    return True
+
+
+def lower_island(model: fx.GraphModule, node: fx.Node) -> bool:
+    """Replaces a node with all that it absorbs.
+
+    Returns:
+        Whether it did.
+    """
+    if node.op != "call_function":
+        return False
+    if is_call(node, {aten.cat.default}):
+        return _cat(model, node)
+    return _function(model, node) or _activation(model, node)
