@@ -51,9 +51,8 @@ def integers(shape, seed):
 
 def quantized(x):
     """The same integers as torch's quantized tensor, in x's memory order."""
-    return torch._make_per_tensor_quantized_tensor(x, SCALE, POINT).contiguous(
-        memory_format=torch.channels_last if x.dim() == 4 and not x.is_contiguous() else torch.contiguous_format
-    )
+    q = torch._make_per_tensor_quantized_tensor(x, SCALE, POINT)
+    return q if x.is_contiguous() else q.contiguous(memory_format=torch.channels_last)
 
 
 def calls(shape):
