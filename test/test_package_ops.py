@@ -234,7 +234,26 @@ def channel_norm_cases(name):
         yield (floats(2, 4, 3), 1.0, 0, *statistics, None, None, 0.2, 4, torch.int8), {"post_ops": "relu"}
 
 
+def lookup_cases():
+    for x in (u8(2, 4, 5), s8(4, 6).t(), u8(0, 4), s8()):
+        yield (x, u8(256)), {}
+        yield (x, floats(256).bfloat16()), {}
+    yield (u8(2, 4, 5), s8(4, 256)), {}
+    yield (s8(2, 3, 4).transpose(1, 2), floats(3, 256)), {"axis": -1}
+
+
+def interpolate_cases():
+    nhwc = u8(2, 4, 5, 6).to(memory_format=torch.channels_last)
+    for x in (u8(2, 4, 5, 6), nhwc, s8(0, 4, 3, 3)):
+        yield (x, 0.1, 3, 0.2, 4, None, [3, 7], "bilinear"), {"align_corners": True}
+        yield (x, 0.1, 3, 1.0, 0, torch.bfloat16, [3, 7]), {"scale_factors": [0.6, 1.2]}
+    yield (u8(2, 4, 5), 0.1, 3, 0.1, 3, None, [10]), {}
+    yield (s8(1, 2, 3, 4, 5), 0.1, 3, 0.1, 3, None, [3, 8, 2]), {}
+
+
 CASES = {
+    "lookup": lookup_cases,
+    "interpolate": interpolate_cases,
     **{
         name: lambda name=name: row_norm_cases(name)
         for name in ("layer_norm", "rms_norm", "add_layer_norm", "add_layer_norm_sum")
@@ -302,8 +321,8 @@ def overload(name):
     return getattr(getattr(ops, packet), kind or "default")
 
 
-# Their cases are in test/ops/test_rnn.py.
-LISTS = {"lstm", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell"}
+# Their cases are in test/ops/test_rnn.py and test_cat.py.
+LISTS = {"lstm", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell", "cat"}
 
 
 def test_every_public_overload_has_cases():
