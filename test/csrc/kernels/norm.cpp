@@ -1,0 +1,100 @@
+#include "kernels/norm.h"
+
+#include <algorithm>
+#include <catch2/catch_test_macros.hpp>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "test/csrc/kernels/kernel_testing.h"
+
+using namespace tae;
+using namespace tae::kernels;
+using namespace tae::test;
+
+namespace {
+
+void fill(std::mt19937& rng, Guarded<uint8_t>& bytes) {
+  for (uint8_t& b : bytes) b = static_cast<uint8_t>(random_int(rng, 0, 255));
+}
+
+void fill(std::mt19937& rng, Guarded<float>& values) {
+  for (float& v : values) v = random_float(rng, -3.f, 5.f);
+}
+
+bool same(Guarded<uint8_t>& a, Guarded<uint8_t>& b) { return std::equal(a.begin(), a.end(), b.begin()); }
+
+}  // namespace
+
+TEST_CASE("norm: sums are exact", "[norm]") {
+  for (Isa isa : kernel_levels()) {
+    const NormKernels& k = norm_kernels(isa);
+    std::mt19937 rng(1);
+    for (int64_t n : {0, 1, 15, 63, 64, 65, 200, 700000}) {
+      Guarded<uint8_t> x(n, n % 2 ? Edge::kStart : Edge::kEnd);
+      fill(rng, x);
+      if (n > 1000)
+        for (uint8_t& b : x) b = 255;  // lanes of squares that must be folded in time
+      ByteSums sums, expected;
+      k.sums(x.data(), DType::qs8, n, &sums);
+      for (uint8_t b : x) {
+        const int64_t u = b ^ 0x80;
+        expected.sum += u;
+        expected.squares += u * u;
+      }
+      INFO(name_of(isa) << " n " << n);
+      REQUIRE(sums.sum == expected.sum);
+      REQUIRE(sums.squares == expected.squares);
+    }
+    for (int64_t channels : {1, 3, 16, 64}) {
+      const int64_t rows = 40000;  // past one block
+      Guarded<uint8_t> x(rows * channels, Edge::kEnd);
+      for (uint8_t& b : x) b = 255;
+      std::vector<ByteSums> sums(channels);
+      k.column_sums(x.data(), DType::qu8, rows, channels, channels, sums.data());
+      for (const ByteSums& s : sums) {
+        REQUIRE(s.sum == rows * 255);
+        REQUIRE(s.squares == rows * 255 * 255);
+      }
+    }
+  }
+}
+
+TEST_CASE("norm: every level gives the portable one's bits", "[norm]") {
+  const NormKernels& plain = norm_kernels(Isa::portable);
+  for (Isa isa : kernel_levels()) {
+    const NormKernels& k = norm_kernels(isa);
+    std::mt19937 rng(2);
+    for (int64_t n = 1; n <= 300; n += n < 140 ? 1 : 37) {
+      const Edge edge = n % 2 ? Edge::kStart : Edge::kEnd;
+      Guarded<uint8_t> x(2 * n, edge), y(2 * n, edge), z(2 * n, edge);
+      Guarded<float> reals(2 * n, edge), weight(n, edge), bias(n, edge), scratch(n, edge);
+      fill(rng, x);
+      fill(rng, reals);
+      fill(rng, weight);
+      fill(rng, bias);
+      const DType dtype = rng() % 2 ? DType::qs8 : DType::qu8;
+      const RowNorm norm{n, rng() % 2 == 0, 1e-5, weight.data(), bias.data()};
+      const RealRows bytes{x.data(), dtype, n, 0.1f, 3}, floats{reals.data(), DType::f32, n};
+      Finish finish;
+      finish.dtype = dtype;
+      finish.inverse_scale = 20.f;
+      const auto equal = [&] {
+        INFO(name_of(isa) << " n " << n);
+        REQUIRE(same(y, z));
+      };
+      k.byte_rows(norm, bytes, 2, {finish, y.data()});
+      plain.byte_rows(norm, bytes, 2, {finish, z.data()});
+      equal();
+      k.real_rows(norm, floats, &bytes, 2, scratch.data(), {finish, y.data()});
+      plain.real_rows(norm, floats, &bytes, 2, scratch.data(), {finish, z.data()});
+      equal();
+      const Operand row{x.data(), dtype, 1.f, 3};
+      k.affine(finish, row, weight.data(), bias.data(), n, y.data());
+      plain.affine(finish, row, weight.data(), bias.data(), n, z.data());
+      k.affine_all(finish, row, weight[0], bias[0], n, y.data() + n);
+      plain.affine_all(finish, row, weight[0], bias[0], n, z.data() + n);
+      equal();
+    }
+  }
+}
