@@ -205,6 +205,15 @@ def _through_float(function: Any) -> Callable[..., QuantizedTensor]:
     return run
 
 
+def _pad(x: QuantizedTensor, pad: Any, mode: str = "constant", value: float | None = None) -> QuantizedTensor:
+    """Constants are rounded to the qparams of x; the other modes repeat its integers."""
+    if mode != "constant":
+        return _like(functional.pad(x.int_repr(), pad, mode), x)
+    low, high = RANGE[x.dtype]
+    steps = round((value or 0.0) / x.q_scale()) + x.q_zero_point()
+    return _like(functional.pad(x.int_repr(), pad, value=min(max(steps, low), high)), x)
+
+
 def _interpolate(
     x: QuantizedTensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
     align_corners: bool | None = None, recompute_scale_factor: bool | None = None, antialias: bool = False,
@@ -294,6 +303,7 @@ def _table() -> dict[Any, Callable[..., Any]]:
         put(_adaptive(rank), adaptive)
     put(_mean, torch.mean, torch.Tensor.mean)
     put(_interpolate, functional.interpolate)
+    put(_pad, functional.pad)
     put(_dropout, functional.dropout)
     put(_cat, torch.cat, torch.concat)
     put(_equal, torch.equal, torch.Tensor.equal)

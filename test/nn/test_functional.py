@@ -135,3 +135,22 @@ def test_refusals(name):
     run, kind, message = REFUSED[name]
     with pytest.raises(kind, match=message):
         run(ours(*IMAGE), torch.zeros(*IMAGE))
+
+
+def test_padding_and_resizing_of_quantized_tensors():
+    q = QuantizedTensor(torch.randint(0, 256, (2, 3, 6, 5), dtype=torch.uint8), 0.05, 100)
+    x = q.dequantize()
+    for mode in ("constant", "reflect", "replicate", "circular"):
+        y = torch.nn.functional.pad(q, (1, 2, 0, 1), mode=mode)
+        assert torch.allclose(y.dequantize(), torch.nn.functional.pad(x, (1, 2, 0, 1), mode=mode))
+        assert (y.q_scale(), y.q_zero_point()) == (0.05, 100)
+    y = torch.nn.functional.pad(q, (1, 1), value=0.52)
+    assert y.int_repr()[..., 0].eq(110).all()
+    for arguments in ({"scale_factor": 2.0}, {"size": (3, 9)}, {"scale_factor": (0.5, 1.5)}):
+        for extra in ({"mode": "nearest"}, {"mode": "bilinear"}, {"mode": "bilinear", "align_corners": True}):
+            real = torch.nn.functional.interpolate(x, **arguments, **extra)
+            y = torch.nn.functional.interpolate(q, **arguments, **extra)
+            assert y.shape == real.shape
+            assert (y.dequantize() - real).abs().max() <= 0.0251
+    y = torch.nn.functional.interpolate(q, scale_factor=2, mode="bicubic")
+    assert y.shape == (2, 3, 12, 10)

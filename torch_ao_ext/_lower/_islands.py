@@ -6,12 +6,12 @@ import torch
 from torch import fx
 
 from torch_ao_ext._graph_ops import FUSED, Fused
-from torch_ao_ext._lower._post_ops import read_tail, replace_tail, unary
+from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail, unary
 from torch_ao_ext._lower._qdq import dequantized, quantize_qparams
 from torch_ao_ext.quantization.pt2e._graph import add_constant, inherit_meta, set_value, tensor_of
-from torch_ao_ext.quantization.quantizer._targets import aten, is_call, only_user
+from torch_ao_ext.quantization.quantizer._targets import argument, aten, is_call, only_user
 
-__all__ = ["lower_island"]
+__all__ = ["lower_island", "nearest_of_integers"]
 
 ao = torch.ops.torch_ao
 
@@ -132,6 +132,43 @@ def _cat(model: fx.GraphModule, node: fx.Node) -> bool:
     return True
 
 
+def _resize(model: fx.GraphModule, node: fx.Node) -> bool:
+    """Bilinear interpolation between integers; nearest is a move."""
+    found, value = dequantized(node.args[0]), node.meta.get("val")
+    if found is None or not isinstance(value, torch.Tensor) or not all(type(n) is int for n in value.shape):
+        return False
+    tail = Tail([node])
+    after = only_user(node)
+    output = quantize_qparams(after)
+    if output is None or not output.full_range:
+        return False
+    tail.nodes.append(after)
+    tail.output = output
+    source, qparams = found
+    arguments = (
+        source, qparams.scale, qparams.zero_point, output.scale, output.zero_point, output.dtype,
+        list(value.shape[2:]), "bilinear", bool(node.args[2]), argument(node, 3) or [],
+    )  # fmt: skip
+    return replace_tail(model, tail, ao.interpolate.default, arguments)
+
+
+def nearest_of_integers(model: fx.GraphModule) -> None:
+    """Nearest interpolation of integers by the int8 operator: torch has none for int8; in place."""
+    for node in list(model.graph.nodes):
+        value = node.meta.get("val") if is_call(node, {aten.upsample_nearest2d.vec}) else None
+        if not isinstance(value, torch.Tensor) or value.dtype not in (torch.uint8, torch.int8):
+            continue
+        if not all(type(n) is int for n in value.shape):
+            continue
+        # Any qparams: they are those of the input.
+        rest = (1.0, 0, 1.0, 0, None, list(value.shape[2:]), "nearest", False, argument(node, 2) or [])
+        with model.graph.inserting_before(node):
+            call = model.graph.call_function(ao.interpolate.default, (node.args[0], *rest))
+        inherit_meta(call, node)
+        node.replace_all_uses_with(call)
+        model.graph.erase_node(node)
+
+
 def lower_island(model: fx.GraphModule, node: fx.Node) -> bool:
     """Replaces a node with all that it absorbs.
 
@@ -142,4 +179,6 @@ def lower_island(model: fx.GraphModule, node: fx.Node) -> bool:
         return False
     if is_call(node, {aten.cat.default}):
         return _cat(model, node)
+    if is_call(node, {aten.upsample_bilinear2d.vec}):
+        return _resize(model, node)
     return _function(model, node) or _activation(model, node)

@@ -35,8 +35,8 @@ def _moved(node: fx.Node, qparams: QParams) -> Callable[[fx.Node], tuple[Any, ..
     if not is_call(node, PAD):
         return None
     value = pad_value(node)
-    if value is None:
-        return None
+    if value is None:  # reflect, replicate, circular
+        return lambda source: (source, *node.args[1:])
     steps = round(value / qparams.scale) + qparams.zero_point
     if value != 0 and (steps - qparams.zero_point) * qparams.scale != value:
         return None

@@ -12,7 +12,7 @@ from torch_ao_ext._engines import set_engine
 from torch_ao_ext._graph_ops import REASON
 from torch_ao_ext._lower._elementwise import lower_between, quantize_before_max_pool
 from torch_ao_ext._lower._inputs import check_inputs
-from torch_ao_ext._lower._islands import lower_island
+from torch_ao_ext._lower._islands import lower_island, nearest_of_integers
 from torch_ao_ext._lower._layout import contiguous_outputs, views_become_reshapes
 from torch_ao_ext._lower._moves import (
     cancel,
@@ -107,6 +107,8 @@ def integer_graph(model: fx.GraphModule, islands: bool = True) -> fx.GraphModule
     more = (lower_norm, lower_island) if islands else ()
     _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, *more, lower_between)
     lower_rest(model)
+    if islands:
+        nearest_of_integers(model)
     contiguous_outputs(model)
     return model
 

@@ -75,3 +75,34 @@ def test_cat_is_one_operator():
     made = [t for t in targets(lowered) if t != "contiguous.default"]
     assert made.count("torch_ao.cat.default") == 1 and "torch_ao.requantize.default" not in made
     assert steps_apart(quantized, lowered, example) <= 1.001
+
+
+RESIZED = {
+    "bilinear": lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear"),
+    "bilinear corners": lambda x: functional.interpolate(x, (5, 13), mode="bilinear", align_corners=True),
+}
+
+
+@pytest.mark.parametrize("name", RESIZED)
+def test_bilinear(name):
+    quantized, lowered = flow(Function(RESIZED[name]), (IMAGE,))
+    assert count(lowered, "torch_ao.interpolate") == 1 and count(lowered, "upsample") == 0
+    assert steps_apart(quantized, lowered, (IMAGE,)) <= 1.001
+    assert lowered(IMAGE).is_contiguous()
+
+
+@pytest.mark.parametrize("size", [{"scale_factor": 2}, {"size": (5, 13)}])
+def test_nearest(size):
+    """int8, of which torch has no nearest interpolation."""
+    quantized, lowered = flow(Function(lambda x: functional.interpolate(x, **size) * x.mean()), (IMAGE,))
+    assert count(lowered, "torch_ao.interpolate") == 1 and count(lowered, "upsample") == 0
+    assert steps_apart(quantized, lowered, (IMAGE,)) <= 1.001
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_moves_integers(mode):
+    padded = Function(lambda x: torch.relu(functional.pad(x, (1, 2, 0, 3), mode=mode)))
+    quantized, lowered = flow(padded, (IMAGE,))
+    made = [t for t in targets(lowered) if t != "contiguous.default"]
+    assert made.index("pad.default") < made.index("torch_ao.dequantize_per_tensor.default")
+    assert steps_apart(quantized, lowered, (IMAGE,)) <= 1.001
