@@ -378,7 +378,7 @@ BAD = {
     "mul output dtype": ("mul", (*SUM, 1.0, 0, torch.int32), {}),
     "mul post op": ("mul", SUM, {"post_ops": "add"}),
     "requantize post op": ("requantize", SUM[:3], {"post_ops": "nothing"}),
-    "requantize dtype": ("requantize", (X, 0.1, 3), {}),
+    "requantize dtype": ("requantize", (X.int(), 0.1, 3), {}),
     "pool dtype": ("max_pool2d", (POOL.float(), [2, 2]), {}),
     "pool rank": ("max_pool2d", (POOL[0], [2, 2]), {}),
     "pool channels": ("max_pool2d", (POOL[:, :0], [2, 2]), {}),

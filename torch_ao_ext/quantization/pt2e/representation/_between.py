@@ -22,8 +22,9 @@ def requantize(
     input: Value, input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int,
     output_dtype: torch.dtype | None, names: str, numbers: Sequence[float],
 ) -> Value:  # fmt: skip
-    r = post_ops(real(input, input_scale, input_zero_point), names, numbers)
-    return finish(r, output_scale, output_zero_point, output_dtype or known(input).dtype)
+    dtype = known(input).dtype
+    x = to(input, torch.float32) if dtype.is_floating_point else real(input, input_scale, input_zero_point)
+    return finish(post_ops(x, names, numbers), output_scale, output_zero_point, output_dtype or dtype)
 
 
 def _binary(operator: Any) -> Any:
