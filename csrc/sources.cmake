@@ -50,6 +50,7 @@ tae_sources(TAE_TORCH_SOURCES ops
   crc32
   elementwise elementwise_common
   embedding embedding_bag embedding_common embedding_prepack
+  batch_norm conv_bn conv_dynamic conv_fused conv_input linear_bn
   fake_quantize
   group_norm
   histogram

@@ -189,6 +189,33 @@ def conv_cases(rank, transposed=False):
         yield case(u8(1, 4, *spatial), 6, stride=[2] * rank, output_padding=[1] * rank)
 
 
+def conv_dynamic_cases(rank, transposed=False):
+    for i, (args, kwargs) in enumerate(conv_cases(rank, transposed)):
+        dtype = (torch.float32, torch.bfloat16)[i % 2]
+        x = torch.empty_like(args[0], dtype=dtype).copy_(args[0])
+        kwargs = {k: v for k, v in kwargs.items() if not k.startswith("other_")}
+        if "other" in kwargs:
+            kwargs |= {"other": kwargs["other"].float(), "post_ops": "add,prelu", "slope": floats(6)}
+        yield (x, *args[3:7]), {"per_sample": i % 3 > 0, "symmetric": i % 3 == 2, **kwargs}
+
+
+def without_post_ops(cases):
+    for args, kwargs in cases:
+        yield args, {k: v for k, v in kwargs.items() if "post" not in k and "other" not in k}
+
+
+def batch_norm_cases(cases):
+    for i, (args, kwargs) in enumerate(without_post_ops(cases)):
+        n = 5 if args[6] is None else args[6].numel()
+        affine = (floats(n), None) if i % 2 else (None, floats(n))
+        yield (*args[:7], floats(n), torch.rand(n), *affine, 1e-5, *args[7:]), kwargs
+
+
+def conv_add_cases():
+    for args, kwargs in without_post_ops(conv_cases(2)):
+        yield (*args, u8(*ops.conv2d(*args, **kwargs).shape), 0.1, 2), kwargs
+
+
 def binary_cases():
     for out in ((0.2, 4, None), (1.0, 0, torch.bfloat16)):
         yield (u8(2, 3, 4, 5), 0.1, 3, s8(2, 3, 4, 5), 0.1, -3, *out), {"post_ops": "relu"}
@@ -280,6 +307,28 @@ CASES = {
     "conv_transpose1d": lambda: conv_cases(1, transposed=True),
     "conv_transpose2d": lambda: conv_cases(2, transposed=True),
     "conv_transpose3d": lambda: conv_cases(3, transposed=True),
+    "conv1d_dynamic": lambda: conv_dynamic_cases(1),
+    "conv2d_dynamic": lambda: conv_dynamic_cases(2),
+    "conv3d_dynamic": lambda: conv_dynamic_cases(3),
+    "conv_transpose1d_dynamic": lambda: conv_dynamic_cases(1, transposed=True),
+    "conv_transpose2d_dynamic": lambda: conv_dynamic_cases(2, transposed=True),
+    "conv_transpose3d_dynamic": lambda: conv_dynamic_cases(3, transposed=True),
+    "conv1d_relu": lambda: without_post_ops(conv_cases(1)),
+    "conv2d_relu": lambda: without_post_ops(conv_cases(2)),
+    "conv3d_relu": lambda: without_post_ops(conv_cases(3)),
+    "conv2d_add": conv_add_cases,
+    "conv2d_add_relu": conv_add_cases,
+    "conv1d_bn": lambda: batch_norm_cases(conv_cases(1)),
+    "conv2d_bn": lambda: batch_norm_cases(conv_cases(2)),
+    "conv3d_bn": lambda: batch_norm_cases(conv_cases(3)),
+    "conv1d_bn_relu": lambda: batch_norm_cases(conv_cases(1)),
+    "conv2d_bn_relu": lambda: batch_norm_cases(conv_cases(2)),
+    "conv3d_bn_relu": lambda: batch_norm_cases(conv_cases(3)),
+    "conv_transpose1d_bn": lambda: batch_norm_cases(conv_cases(1, transposed=True)),
+    "conv_transpose2d_bn": lambda: batch_norm_cases(conv_cases(2, transposed=True)),
+    "conv_transpose3d_bn": lambda: batch_norm_cases(conv_cases(3, transposed=True)),
+    "linear_bn": lambda: batch_norm_cases(static_cases()),
+    "linear_bn_relu": lambda: batch_norm_cases(static_cases()),
     "embedding": embedding_cases,
     "embedding_bag": bag_cases,
     "embedding_prepack": lambda: (
@@ -409,6 +458,13 @@ BAD = {
     "conv bias": ("conv2d", (*CONV[:6], BIAS, *CONV[7:]), {}),
     "conv post op": ("conv2d", CONV, {"post_ops": "swish"}),
     "conv other": ("conv2d", CONV, {"post_ops": "add", "other": u8(1, 6, 4, 3)}),
+    "conv slope": ("conv2d", CONV, {"post_ops": "prelu", "slope": floats(5)}),
+    "conv slope missing": ("conv2d", CONV, {"post_ops": "prelu"}),
+    "conv slope unasked": ("conv2d", CONV, {"slope": floats(6)}),
+    "conv dynamic input": ("conv2d_dynamic", (CONV[0], CONV_W, S8[:1]), {}),
+    "conv dynamic other": ("conv2d_dynamic", (floats(1, 4, 5, 5), CONV_W, S8[:1]), {"other": u8(1, 6, 4, 4)}),
+    "conv bn": ("conv2d_bn", (*CONV[:7], floats(6), floats(5), None, None, 1e-5, 0.2, 4), {}),
+    "linear bn": ("linear_bn", (XQ, 0.1, 3, W, S8, None, None, S8, S8, S8.double(), None, 1e-5, 0.2, 4), {}),
     "transposed channels": ("conv_transpose2d", CONV, {}),
     "transposed output": ("conv_transpose2d", BACK, {"padding": 9}),
     "transposed output padding": ("conv_transpose2d", BACK, {"output_padding": 1}),

@@ -19,7 +19,8 @@ struct PostOp {
     hardsigmoid,  // min(max(x + 3, 0), 6) / 6
     sigmoid,
     tanh,
-    add,  // x + other, `other` given with each call
+    add,    // x + other, `other` given with each call
+    prelu,  // x < 0 ? slope * x : x, the slope of x's column
   };
   Kind kind = Kind::relu;
   float alpha = 0.f;

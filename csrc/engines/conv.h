@@ -44,7 +44,8 @@ struct ConvGeometry {
 };
 
 // rows.k = taps * channels of a group, rows.n = all output channels,
-// rows.weight = [n][tap][channel of the group].
+// rows.weight = [n][tap][channel of the group]. Never rows.dynamic: the op quantizes, and
+// rows.qparams_in_call says so.
 struct ConvProblem {
   LinearProblem rows;
   ConvGeometry geometry;
@@ -82,6 +83,7 @@ inline LinearProblem group_problem(const ConvProblem& p, int64_t group) {
     if (g.weight_zero_point != nullptr) g.weight_zero_point += first;
   }
   if (g.bias != nullptr) g.bias += first;
+  if (g.slope != nullptr) g.slope += first;
   return g;
 }
 

@@ -105,6 +105,7 @@ InputRows::InputRows(const LinearProblem& p)
       full_(!p.dynamic_quant.symmetric && !p.dynamic_quant.reduce_range && !has_weight_zero_point(p)),
       rule_(p.dynamic_quant),
       dtype_(p.input_dtype),
+      qparams_in_call_(p.qparams_in_call),
       scale_(p.input_scale),
       zero_point_(p.input_zero_point + (p.input_dtype == DType::qs8 ? 128 : 0)) {}
 
@@ -144,7 +145,10 @@ kernels::QParams InputRows::tensor_params(const LinearArgs& args) const {
   return kernels::tensor_qparams(mn, mx, rule_.symmetric, rule_.reduce_range);
 }
 
-kernels::RowParams InputRows::static_params() const { return {scale_, zero_point_, 0}; }
+kernels::RowParams InputRows::static_params(const LinearArgs& args) const {
+  if (qparams_in_call_) return {args.input_scale, args.input_zero_point, 0};
+  return {scale_, zero_point_, 0};
+}
 
 void InputRows::quantize(const Call& call, int64_t m, int64_t count, uint8_t* dst, int64_t dst_stride,
                          kernels::RowParams* params) const {
@@ -179,7 +183,7 @@ void InputRows::quantize(const Call& call, int64_t m, int64_t count, uint8_t* ds
 kernels::RowParams InputRows::copy_row(const LinearArgs& args, int64_t m, uint8_t* dst,
                                        int64_t dst_stride) const {
   const int64_t offset = m * args.input_stride;
-  kernels::RowParams row = static_params();
+  kernels::RowParams row = static_params(args);
   row.sum = dtype_ == DType::qs8
                 ? kernels_->shift_s8(static_cast<const int8_t*>(args.input) + offset, k_, dst, dst_stride)
                 : kernels_->copy_u8(static_cast<const uint8_t*>(args.input) + offset, k_, dst, dst_stride);

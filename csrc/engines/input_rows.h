@@ -48,7 +48,7 @@ class InputRows {
 
   bool dynamic() const { return dynamic_; }
   // Static: what quantize() returns for every row, except the sum.
-  kernels::RowParams static_params() const;
+  kernels::RowParams static_params(const LinearArgs& args) const;
 
  private:
   [[gnu::noinline]] kernels::QParams tensor_params(const LinearArgs& args) const;
@@ -63,8 +63,9 @@ class InputRows {
   bool full_;  // dynamic, values of the whole u8 range, and nobody needs their sum
   DynamicQuant rule_;
   DType dtype_;
-  float scale_;         // static
-  int32_t zero_point_;  // static, u8 domain
+  bool qparams_in_call_;  // static, and not the next two
+  float scale_;           // static
+  int32_t zero_point_;    // static, u8 domain
 };
 
 }  // namespace tae

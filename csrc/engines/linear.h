@@ -57,8 +57,9 @@ struct BlockSparse {
 struct LinearProblem {
   int64_t k = 0;
   int64_t n = 0;
-  const int8_t* weight = nullptr;       // [n][k], contiguous
-  const float* weight_scale = nullptr;  // [weight_scale_size], 1 or n; finite, normal, > 0
+  const int8_t* weight = nullptr;  // [n][k], contiguous
+  // [weight_scale_size], 1 or n; finite, normal, > 0; any finite value with a folded batch norm
+  const float* weight_scale = nullptr;
   int64_t weight_scale_size = 1;
   const int32_t* weight_zero_point = nullptr;  // same length as scale; null when all are 0
   const float* bias = nullptr;                 // [n], finite; or null
@@ -71,9 +72,11 @@ struct LinearProblem {
   DType output_dtype = DType::qu8;  // static: any; dynamic: f32, bf16
   float input_scale = 1.f;          // static only
   int32_t input_zero_point = 0;
-  float output_scale = 1.f;  // quantized output only
+  bool qparams_in_call = false;  // static, qu8: both come with each call instead
+  float output_scale = 1.f;      // quantized output only
   int32_t output_zero_point = 0;
   PostOps post_ops;
+  const float* slope = nullptr;  // of prelu, [n], finite; or null
 
   bool has_add() const {
     for (const PostOp& p : post_ops)
@@ -98,6 +101,8 @@ struct LinearArgs {
   DType other_dtype = DType::f32;  // f32, bf16, qu8, qs8
   float other_scale = 1.f;
   int32_t other_zero_point = 0;
+  float input_scale = 1.f;  // with qparams_in_call, as the zero point; NaN gives NaN
+  int32_t input_zero_point = 0;
 };
 
 class LinearImpl {

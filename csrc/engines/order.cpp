@@ -49,6 +49,12 @@ constexpr EngineRow<ConvProblem, ConvImplPtr> kConv[] = {
     {Engine::reference, make_conv_reference},
 };
 
+// Qparams of the input that come with each call.
+constexpr EngineRow<ConvProblem, ConvImplPtr> kConvOfCall[] = {
+    {Engine::native, make_conv_native},
+    {Engine::reference, make_conv_reference},
+};
+
 constexpr EngineRow<WeightOnlyProblem, WeightOnlyImplPtr> kWeightOnly[] = {
     {Engine::native, make_weight_only_native},
     {Engine::reference, make_weight_only_reference},
@@ -111,6 +117,8 @@ Selection select_linear(const LinearProblem& problem, Engine forced, bool determ
 }
 
 ConvSelection select_conv(const ConvProblem& problem, Engine forced) {
+  if (problem.rows.qparams_in_call)
+    return select_from(kConvOfCall, problem, forced, "has no convolutions of float inputs");
   return select_from(kConv, problem, forced, "has no convolutions");
 }
 

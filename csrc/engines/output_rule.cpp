@@ -17,6 +17,7 @@ OutputRule::OutputRule(const LinearProblem& p)
       output_zero_point_(p.output_zero_point),
       post_ops_(p.post_ops) {
   if (p.bias != nullptr) bias_.assign(p.bias, p.bias + p.n);
+  if (p.slope != nullptr) slope_.assign(p.slope, p.slope + p.n);
   if (!tae::has_weight_zero_point(p)) return;
   weight_zero_point_.assign(static_cast<size_t>(p.n), p.weight_zero_point[0]);
   if (p.weight_scale_size != 1) weight_zero_point_.assign(p.weight_zero_point, p.weight_zero_point + p.n);
@@ -29,6 +30,7 @@ kernels::EpilogueParams OutputRule::params(const kernels::PackedWeight& weight,
   e.weight_scale = scale_.data();
   e.weight_scale_stride = scale_.size() == 1 ? 0 : 1;
   e.bias = bias_.empty() ? nullptr : bias_.data();
+  e.slope = slope_.empty() ? nullptr : slope_.data();
   e.column_sum = weight.column_sum();
   e.weight_zero_point = weight_zero_point_.empty() ? nullptr : weight_zero_point_.data();
   e.post_ops = post_ops_.data();

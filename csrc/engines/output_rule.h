@@ -25,11 +25,14 @@ class OutputRule {
   DType dtype() const { return dtype_; }
   bool has_post_ops() const { return !post_ops_.empty(); }
   bool has_weight_zero_point() const { return !weight_zero_point_.empty(); }
-  size_t bytes() const { return 4 * (scale_.size() + bias_.size() + weight_zero_point_.size()); }
+  size_t bytes() const {
+    return 4 * (scale_.size() + bias_.size() + slope_.size() + weight_zero_point_.size());
+  }
 
  private:
   std::vector<float> scale_;                // 1 or n
   std::vector<float> bias_;                 // n or empty
+  std::vector<float> slope_;                // n or empty
   std::vector<int32_t> weight_zero_point_;  // n, or empty when all are 0
   DType dtype_;
   float output_scale_;

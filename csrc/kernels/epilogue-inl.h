@@ -108,6 +108,9 @@ TAE_VEC void apply_post_ops(const EpilogueParams& p, const EpilogueTile& t, int6
 #pragma GCC unroll 4
       for (int i = 0; i < kRows; ++i)
         x[i] = add(x[i], load_other(p, t.other, (r0 + i) * t.other_stride + c, tail));
+    } else if (p.post_ops[op].kind == PostOp::Kind::prelu) {
+      const VF slope = load(p.slope + t.n0 + c, tail);
+      for (VF& v : x) v = select(less(v, vf(0.f)), mul(slope, v), v);
     } else {
       apply_unary(p.post_ops[op], x);
     }

@@ -59,7 +59,7 @@ float gelu_tanh(float x) {
 
 }  // namespace
 
-float apply_post_op(const PostOp& op, float x, float other) {
+float apply_post_op(const PostOp& op, float x, float operand) {
   switch (op.kind) {
     case PostOp::Kind::relu:
       return max(0.f, x);
@@ -83,7 +83,9 @@ float apply_post_op(const PostOp& op, float x, float other) {
     case PostOp::Kind::tanh:
       return tanh(x);
     case PostOp::Kind::add:
-      return x + other;
+      return x + operand;
+    case PostOp::Kind::prelu:
+      return x < 0.f ? operand * x : x;
   }
   return x;
 }

@@ -6,8 +6,8 @@
 
 namespace tae::kernels {
 
-// One post-op on one value; `other` is the dequantized operand of `add`. The caller
-// provides the default floating-point environment (vec_float_env.h).
-float apply_post_op(const PostOp& op, float x, float other);
+// One post-op on one value; `operand` is the dequantized one of `add` or the slope of
+// `prelu`. The caller provides the default floating-point environment (vec_float_env.h).
+float apply_post_op(const PostOp& op, float x, float operand);
 
 }  // namespace tae::kernels

@@ -16,31 +16,10 @@ using at::Tensor;
 using OptTensor = std::optional<at::Tensor>;
 using OptDtype = std::optional<at::ScalarType>;
 
-// The arguments that every convolution has, in schema order.
-struct Common {
-  const Tensor& input;
-  double input_scale;
-  int64_t input_zero_point;
-  const Tensor& weight;
-  const Tensor& weight_scale;
-  const OptTensor& weight_zero_point;
-  const OptTensor& bias;
-  double output_scale;
-  int64_t output_zero_point;
-  const OptDtype& output_dtype;
-};
-
-Tensor run(const char* op, const Common& c, const ConvNumbers& numbers, std::string_view post_ops,
-           at::ArrayRef<double> args, const LinearOther& other) {
-  check_tensor({op, "input"}, c.input, {at::kByte, at::kChar});
-  const at::ScalarType output_dtype = c.output_dtype.value_or(c.input.scalar_type());
-  check_dtype({op, "output_dtype"}, output_dtype, {at::kByte, at::kChar, at::kFloat, at::kBFloat16});
-  LinearBaked baked{op, c.weight, c.weight_scale, c.weight_zero_point, c.bias};
-  baked.input_dtype = dtype_of(c.input.scalar_type());
-  baked.output_dtype = dtype_of(output_dtype);
-  baked.post_ops = post_ops;
-  baked.post_op_args = args;
-  bake_static_qparams(&baked, c.input_scale, c.input_zero_point, c.output_scale, c.output_zero_point);
+Tensor run(const char* op, const StaticArgs& c, const ConvNumbers& numbers, std::string_view post_ops,
+           at::ArrayRef<double> args, const LinearOther& other, const OptTensor& slope) {
+  LinearBaked baked = bake_arguments(op, c, post_ops, args);
+  baked.slope = &slope;
   return run_conv(baked, numbers, c.input, other);
 }
 
@@ -49,12 +28,12 @@ Tensor conv1d(const Tensor& input, double input_scale, int64_t input_zero_point,
               double output_scale, int64_t output_zero_point, OptDtype output_dtype, IntArrayRef stride,
               IntArrayRef padding, IntArrayRef dilation, int64_t groups, std::string_view post_ops,
               at::ArrayRef<double> post_op_args, const OptTensor& other, double other_scale,
-              int64_t other_zero_point) {
+              int64_t other_zero_point, const OptTensor& slope) {
   return run("conv1d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {1, false, stride, padding, {}, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point});
+             {other, other_scale, other_zero_point}, slope);
 }
 
 Tensor conv2d(const Tensor& input, double input_scale, int64_t input_zero_point, const Tensor& weight,
@@ -62,12 +41,12 @@ Tensor conv2d(const Tensor& input, double input_scale, int64_t input_zero_point,
               double output_scale, int64_t output_zero_point, OptDtype output_dtype, IntArrayRef stride,
               IntArrayRef padding, IntArrayRef dilation, int64_t groups, std::string_view post_ops,
               at::ArrayRef<double> post_op_args, const OptTensor& other, double other_scale,
-              int64_t other_zero_point) {
+              int64_t other_zero_point, const OptTensor& slope) {
   return run("conv2d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {2, false, stride, padding, {}, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point});
+             {other, other_scale, other_zero_point}, slope);
 }
 
 Tensor conv3d(const Tensor& input, double input_scale, int64_t input_zero_point, const Tensor& weight,
@@ -75,12 +54,12 @@ Tensor conv3d(const Tensor& input, double input_scale, int64_t input_zero_point,
               double output_scale, int64_t output_zero_point, OptDtype output_dtype, IntArrayRef stride,
               IntArrayRef padding, IntArrayRef dilation, int64_t groups, std::string_view post_ops,
               at::ArrayRef<double> post_op_args, const OptTensor& other, double other_scale,
-              int64_t other_zero_point) {
+              int64_t other_zero_point, const OptTensor& slope) {
   return run("conv3d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {3, false, stride, padding, {}, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point});
+             {other, other_scale, other_zero_point}, slope);
 }
 
 Tensor conv_transpose1d(const Tensor& input, double input_scale, int64_t input_zero_point,
@@ -89,12 +68,12 @@ Tensor conv_transpose1d(const Tensor& input, double input_scale, int64_t input_z
                         OptDtype output_dtype, IntArrayRef stride, IntArrayRef padding,
                         IntArrayRef output_padding, int64_t groups, IntArrayRef dilation,
                         std::string_view post_ops, at::ArrayRef<double> post_op_args, const OptTensor& other,
-                        double other_scale, int64_t other_zero_point) {
+                        double other_scale, int64_t other_zero_point, const OptTensor& slope) {
   return run("conv_transpose1d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {1, true, stride, padding, output_padding, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point});
+             {other, other_scale, other_zero_point}, slope);
 }
 
 Tensor conv_transpose2d(const Tensor& input, double input_scale, int64_t input_zero_point,
@@ -103,12 +82,12 @@ Tensor conv_transpose2d(const Tensor& input, double input_scale, int64_t input_z
                         OptDtype output_dtype, IntArrayRef stride, IntArrayRef padding,
                         IntArrayRef output_padding, int64_t groups, IntArrayRef dilation,
                         std::string_view post_ops, at::ArrayRef<double> post_op_args, const OptTensor& other,
-                        double other_scale, int64_t other_zero_point) {
+                        double other_scale, int64_t other_zero_point, const OptTensor& slope) {
   return run("conv_transpose2d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {2, true, stride, padding, output_padding, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point});
+             {other, other_scale, other_zero_point}, slope);
 }
 
 Tensor conv_transpose3d(const Tensor& input, double input_scale, int64_t input_zero_point,
@@ -117,12 +96,12 @@ Tensor conv_transpose3d(const Tensor& input, double input_scale, int64_t input_z
                         OptDtype output_dtype, IntArrayRef stride, IntArrayRef padding,
                         IntArrayRef output_padding, int64_t groups, IntArrayRef dilation,
                         std::string_view post_ops, at::ArrayRef<double> post_op_args, const OptTensor& other,
-                        double other_scale, int64_t other_zero_point) {
+                        double other_scale, int64_t other_zero_point, const OptTensor& slope) {
   return run("conv_transpose3d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {3, true, stride, padding, output_padding, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point});
+             {other, other_scale, other_zero_point}, slope);
 }
 
 }  // namespace
@@ -134,42 +113,42 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[1] stride=1, int[1] padding=0, int[1] dilation=1, int groups=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
   m.def(
       "conv2d(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[2] stride=1, int[2] padding=0, int[2] dilation=1, int groups=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
   m.def(
       "conv3d(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[3] stride=1, int[3] padding=0, int[3] dilation=1, int groups=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
   m.def(
       "conv_transpose1d(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[1] stride=1, int[1] padding=0, int[1] output_padding=0, int groups=1, int[1] dilation=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
   m.def(
       "conv_transpose2d(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[2] stride=1, int[2] padding=0, int[2] output_padding=0, int groups=1, int[2] dilation=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
   m.def(
       "conv_transpose3d(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[3] stride=1, int[3] padding=0, int[3] output_padding=0, int groups=1, int[3] dilation=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {

@@ -4,7 +4,9 @@
 
 #include "core/env.h"
 #include "core/fork.h"
+#include "core/parallel.h"
 #include "ops/channels_last.h"
+#include "ops/conv_input.h"
 #include "ops/packed_state.h"
 #include "ops/post_ops.h"
 
@@ -116,6 +118,11 @@ PackedState pack(const LinearBaked& b, const ConvGeometry& geometry, int64_t n) 
   ConvProblem problem{make_problem(b, n, geometry.taps() * geometry.group_channels(), &storage), geometry};
   const std::vector<int8_t> rows = rows_of_weight({b.op, "weight"}, geometry, problem.rows);
   problem.rows.weight = rows.data();
+  if (b.dynamic) {  // the engine sees what quantize_images makes
+    problem.rows.qparams_in_call = true;
+    problem.rows.dynamic = false;
+    problem.rows.input_dtype = DType::qu8;
+  }
   SerialAfterFork serial;
   PackedState state = packed_state(b.op, select_conv(problem, settings().engine.load()));
   if (settings().log_dispatch.load(std::memory_order_relaxed)) log_packing(b, state);
@@ -123,15 +130,18 @@ PackedState pack(const LinearBaked& b, const ConvGeometry& geometry, int64_t n) 
 }
 
 PackedStatePtr packed_conv(const LinearBaked& b, const ConvNumbers& c, const ConvGeometry& g, int64_t n) {
-  StateQuery query(c.transposed ? "conv_transpose" : "conv", b.weight);
-  query.add(b.weight_scale);
-  query.add(b.weight_zero_point);
-  query.add(b.bias);
-  query.add(int64_t{static_cast<int>(b.input_dtype)} | int64_t{static_cast<int>(b.output_dtype)} << 8);
-  query.add(b.input_scale);
-  query.add(int64_t{b.input_zero_point});
-  query.add(b.output_scale);
-  query.add(int64_t{b.output_zero_point});
+  const char* kinds[2][3] = {{"conv", "conv_dynamic", "conv_bn"},
+                             {"conv_transpose", "conv_transpose_dynamic", "conv_transpose_bn"}};
+  StateQuery query(kinds[c.transposed][b.bn != nullptr ? 2 : b.dynamic], b.weight);
+  add_columns(&query, b);
+  query.add(int64_t{static_cast<int>(b.output_dtype)});
+  if (!b.dynamic) {
+    query.add(int64_t{static_cast<int>(b.input_dtype)});
+    query.add(b.input_scale);
+    query.add(int64_t{b.input_zero_point});
+    query.add(b.output_scale);
+    query.add(int64_t{b.output_zero_point});
+  }
   query.add(g.groups);
   for (int axis = 0; axis < 3; ++axis) {
     query.add(g.stride[axis]);
@@ -154,6 +164,32 @@ void run_engine(const LinearBaked& b, const PackedState& state, const ConvArgs& 
   }
 }
 
+// Multiply-adds of an image below which threads take an image each.
+constexpr int64_t kSmallImage = 1 << 20;
+
+// One call of the engine for all images, or one for each.
+void run_images(const LinearBaked& b, const PackedState& state, const ConvArgs& args,
+                const QuantizedImages& images, at::IntArrayRef input_sizes, int64_t n, int64_t k) {
+  const int64_t count = static_cast<int64_t>(images.qparams.size());
+  const int64_t rows = args.m / count;
+  const int64_t output_bytes = rows * n * static_cast<int64_t>(size_of(b.output_dtype));
+  const int64_t other_bytes = rows * n * static_cast<int64_t>(size_of(args.other_dtype));
+  parallel_for(count, rows * n * k < kSmallImage ? 1 : count, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      ConvArgs one = args;
+      one.batch = args.batch / count;
+      one.m = rows;
+      one.input_bytes = args.input_bytes / count;
+      one.input = static_cast<const uint8_t*>(args.input) + i * one.input_bytes;
+      one.output = static_cast<uint8_t*>(args.output) + i * output_bytes;
+      if (args.other != nullptr) one.other = static_cast<const uint8_t*>(args.other) + i * other_bytes;
+      one.input_scale = images.qparams[static_cast<size_t>(i)].scale;
+      one.input_zero_point = images.qparams[static_cast<size_t>(i)].zero_point;
+      run_engine(b, state, one, input_sizes);
+    }
+  });
+}
+
 }  // namespace
 
 at::Tensor run_conv(const LinearBaked& b, const ConvNumbers& c, const at::Tensor& input,
@@ -172,7 +208,9 @@ at::Tensor run_conv(const LinearBaked& b, const ConvNumbers& c, const at::Tensor
     make_problem(b, n, geometry.taps() * geometry.group_channels(), &storage);  // no way past the checks
     return empty_strided({b.op, "input"}, sizes, strides, dtype);
   }
-  const at::Tensor source = channels_last({b.op, "input"}, input);
+  QuantizedImages images;
+  if (b.dynamic) images = quantize_images({b.op, "input"}, input, b.dynamic_quant);
+  const at::Tensor source = channels_last({b.op, "input"}, b.dynamic ? images.data : input);
   if (added.defined()) added = channels_last({b.op, "other"}, added);
   const PackedStatePtr state = packed_conv(b, c, geometry, n);
 
@@ -183,8 +221,12 @@ at::Tensor run_conv(const LinearBaked& b, const ConvNumbers& c, const at::Tensor
   args.input_stride = geometry.in_channels;
   args.output = output.mutable_data_ptr();
   if (added.defined()) args.other = added.const_data_ptr();
-  log_run(b.op, args.m, geometry.taps() * geometry.group_channels(), n, *state);
-  run_engine(b, *state, args, input.sizes());
+  const int64_t k = geometry.taps() * geometry.group_channels();
+  log_run(b.op, args.m, k, n, *state);
+  if (b.dynamic)
+    run_images(b, *state, args, images, input.sizes(), n, k);
+  else
+    run_engine(b, *state, args, input.sizes());
   return output;
 }
 

@@ -16,31 +16,10 @@ using OptDtype = std::optional<at::ScalarType>;
 constexpr std::initializer_list<at::ScalarType> kOutputDtypes = {at::kByte, at::kChar, at::kFloat,
                                                                  at::kBFloat16};
 
-// The arguments that every static linear has, in schema order.
-struct Common {
-  const Tensor& input;
-  double input_scale;
-  int64_t input_zero_point;
-  const Tensor& weight;
-  const Tensor& weight_scale;
-  const OptTensor& weight_zero_point;
-  const OptTensor& bias;
-  double output_scale;
-  int64_t output_zero_point;
-  const OptDtype& output_dtype;
-};
-
-Tensor run(const char* op, const Common& c, std::string_view post_ops, at::ArrayRef<double> args,
-           const LinearOther& other) {
-  check_tensor({op, "input"}, c.input, {at::kByte, at::kChar});
-  const at::ScalarType output_dtype = c.output_dtype.value_or(c.input.scalar_type());
-  check_dtype({op, "output_dtype"}, output_dtype, kOutputDtypes);
-  LinearBaked baked{op, c.weight, c.weight_scale, c.weight_zero_point, c.bias};
-  baked.input_dtype = dtype_of(c.input.scalar_type());
-  baked.output_dtype = dtype_of(output_dtype);
-  baked.post_ops = post_ops;
-  baked.post_op_args = args;
-  bake_static_qparams(&baked, c.input_scale, c.input_zero_point, c.output_scale, c.output_zero_point);
+Tensor run(const char* op, const StaticArgs& c, std::string_view post_ops, at::ArrayRef<double> args,
+           const LinearOther& other, const OptTensor* slope = nullptr) {
+  LinearBaked baked = bake_arguments(op, c, post_ops, args);
+  baked.slope = slope;
   return run_linear(baked, c.input, other);
 }
 
@@ -50,24 +29,25 @@ Tensor linear(const Tensor& input, double input_scale, int64_t input_zero_point,
               const Tensor& weight_scale, const OptTensor& weight_zero_point, const OptTensor& bias,
               double output_scale, int64_t output_zero_point, OptDtype output_dtype,
               std::string_view post_ops, at::ArrayRef<double> post_op_args, const OptTensor& other,
-              double other_scale, int64_t other_zero_point) {
+              double other_scale, int64_t other_zero_point, const OptTensor& slope) {
   return run("linear",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
-             post_ops, post_op_args, {other, other_scale, other_zero_point});
+             post_ops, post_op_args, {other, other_scale, other_zero_point}, &slope);
 }
 
 Tensor linear_tensor(const Tensor& input, const Tensor& input_scale, const Tensor& input_zero_point,
                      const Tensor& weight, const Tensor& weight_scale, const OptTensor& weight_zero_point,
                      const OptTensor& bias, const Tensor& output_scale, const Tensor& output_zero_point,
                      OptDtype output_dtype, std::string_view post_ops, at::ArrayRef<double> post_op_args,
-                     const OptTensor& other, double other_scale, int64_t other_zero_point) {
+                     const OptTensor& other, double other_scale, int64_t other_zero_point,
+                     const OptTensor& slope) {
   return run("linear",
              {input, scale_value({"linear", "input_scale"}, input_scale),
               zero_point_value({"linear", "input_zero_point"}, input_zero_point), weight, weight_scale,
               weight_zero_point, bias, scale_value({"linear", "output_scale"}, output_scale),
               zero_point_value({"linear", "output_zero_point"}, output_zero_point), output_dtype},
-             post_ops, post_op_args, {other, other_scale, other_zero_point});
+             post_ops, post_op_args, {other, other_scale, other_zero_point}, &slope);
 }
 
 Tensor linear_relu(const Tensor& input, double input_scale, int64_t input_zero_point, const Tensor& weight,
@@ -124,7 +104,8 @@ Tensor linear_add_relu(const Tensor& input, double input_scale, int64_t input_ze
 void prepack_linear(const Tensor& weight, const Tensor& weight_scale, const OptTensor& weight_zero_point,
                     const OptTensor& bias, at::ScalarType input_dtype, double input_scale,
                     int64_t input_zero_point, double output_scale, int64_t output_zero_point,
-                    OptDtype output_dtype, std::string_view post_ops, at::ArrayRef<double> post_op_args) {
+                    OptDtype output_dtype, std::string_view post_ops, at::ArrayRef<double> post_op_args,
+                    const OptTensor& slope) {
   const char* op = "_prepack_linear";
   check_dtype({op, "input_dtype"}, input_dtype, {at::kByte, at::kChar});
   check_dtype({op, "output_dtype"}, output_dtype.value_or(input_dtype), kOutputDtypes);
@@ -133,6 +114,7 @@ void prepack_linear(const Tensor& weight, const Tensor& weight_scale, const OptT
   baked.output_dtype = dtype_of(output_dtype.value_or(input_dtype));
   baked.post_ops = post_ops;
   baked.post_op_args = post_op_args;
+  baked.slope = &slope;
   bake_static_qparams(&baked, input_scale, input_zero_point, output_scale, output_zero_point);
   check_linear_weights(baked);
   if (weight.size(0) > 0) packed_linear(baked);
@@ -140,8 +122,8 @@ void prepack_linear(const Tensor& weight, const Tensor& weight_scale, const OptT
 
 // Under a fake or meta tensor there is nothing to pack.
 void prepack_linear_meta(const Tensor&, const Tensor&, const OptTensor&, const OptTensor&, at::ScalarType,
-                         double, int64_t, double, int64_t, OptDtype, std::string_view, at::ArrayRef<double>) {
-}
+                         double, int64_t, double, int64_t, OptDtype, std::string_view, at::ArrayRef<double>,
+                         const OptTensor&) {}
 
 }  // namespace
 
@@ -153,13 +135,13 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, str post_ops='', "
       "float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
   m.def(
       "linear.tensor(Tensor input, Tensor input_scale, Tensor input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, Tensor output_scale, "
       "Tensor output_zero_point, ScalarType? output_dtype=None, str post_ops='', "
       "float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
   m.def(
       "linear_relu(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
@@ -187,7 +169,7 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
       "_prepack_linear(Tensor weight, Tensor weight_scale, Tensor? weight_zero_point, "
       "Tensor? bias, ScalarType input_dtype, float input_scale, int input_zero_point, "
       "float output_scale, int output_zero_point, ScalarType? output_dtype=None, "
-      "str post_ops='', float[] post_op_args=[]) -> ()");
+      "str post_ops='', float[] post_op_args=[], Tensor? slope=None) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {

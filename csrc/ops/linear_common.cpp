@@ -43,6 +43,12 @@ LinearProblem make_problem(const LinearBaked& b, int64_t n, int64_t k, ProblemSt
   storage->scale = scale_values({b.op, "weight_scale"}, b.weight_scale);
   p.weight_scale = storage->scale.data();
   p.weight_scale_size = static_cast<int64_t>(storage->scale.size());
+  if (present(b.bias)) storage->bias = finite_values({b.op, "bias"}, *b.bias);
+  if (b.bn != nullptr) {
+    fold_batch_norm(b.op, *b.bn, n, &storage->scale, &storage->bias);
+    p.weight_scale = storage->scale.data();
+    p.weight_scale_size = n;
+  }
   if (present(b.weight_zero_point)) {
     storage->zero_point = zero_point_values({b.op, "weight_zero_point"}, *b.weight_zero_point, -128, 127);
     // All zero is the same problem as none, and every engine has a faster way for it.
@@ -59,9 +65,15 @@ LinearProblem make_problem(const LinearBaked& b, int64_t n, int64_t k, ProblemSt
       p.weight_zero_point = storage->zero_point.data();
     }
   }
-  if (present(b.bias)) {
-    storage->bias = finite_values({b.op, "bias"}, *b.bias);
-    p.bias = storage->bias.data();
+  if (present(b.bias) || b.bn != nullptr) p.bias = storage->bias.data();
+  if (names_prelu(b.post_ops)) {
+    storage->slope = finite_values({b.op, "slope"}, **b.slope);
+    if (storage->slope.size() == 1) {  // the same for all columns
+      for (PostOp& op : p.post_ops)
+        if (op.kind == PostOp::Kind::prelu) op = {PostOp::Kind::leaky_relu, storage->slope[0]};
+    } else {
+      p.slope = storage->slope.data();
+    }
   }
   return p;
 }
@@ -150,6 +162,20 @@ void bake_static_qparams(LinearBaked* b, double input_scale, int64_t input_zero_
   b->output_zero_point = output.zero_point;
 }
 
+LinearBaked bake_arguments(const char* op, const StaticArgs& a, std::string_view post_ops,
+                           at::ArrayRef<double> post_op_args) {
+  check_tensor({op, "input"}, a.input, {at::kByte, at::kChar});
+  const at::ScalarType output_dtype = a.output_dtype.value_or(a.input.scalar_type());
+  check_dtype({op, "output_dtype"}, output_dtype, {at::kByte, at::kChar, at::kFloat, at::kBFloat16});
+  LinearBaked baked{op, a.weight, a.weight_scale, a.weight_zero_point, a.bias};
+  baked.input_dtype = dtype_of(a.input.scalar_type());
+  baked.output_dtype = dtype_of(output_dtype);
+  baked.post_ops = post_ops;
+  baked.post_op_args = post_op_args;
+  bake_static_qparams(&baked, a.input_scale, a.input_zero_point, a.output_scale, a.output_zero_point);
+  return baked;
+}
+
 void check_linear_weights(const LinearBaked& b) {
   check_tensor({b.op, "weight"}, b.weight, {at::kChar});
   if (b.sparse != nullptr)
@@ -158,6 +184,24 @@ void check_linear_weights(const LinearBaked& b) {
     check_rank({b.op, "weight"}, b.weight, 2);
   check_columns(b, rows_of_weight(b), rows_name(b));
 }
+
+namespace {
+
+void check_slope(const LinearBaked& b, int64_t n) {
+  const bool wanted = names_prelu(b.post_ops);
+  if (b.slope == nullptr) {
+    TAE_CHECK_VALUE(!wanted, (Arg{b.op, "post_ops"}), "not contain 'prelu'", c10::str("'", b.post_ops, "'"));
+    return;
+  }
+  const Arg arg{b.op, "slope"};
+  TAE_CHECK_VALUE(wanted || !present(*b.slope), arg, "be None without post-op 'prelu'", "a tensor");
+  if (!wanted) return;
+  TAE_CHECK_VALUE(present(*b.slope), arg, "be given with post-op 'prelu'", "None");
+  check_tensor(arg, **b.slope, {at::kFloat});
+  check_per_channel(arg, **b.slope, n);
+}
+
+}  // namespace
 
 void check_columns(const LinearBaked& b, int64_t n, const char* what) {
   const Arg scale{b.op, "weight_scale"};
@@ -174,20 +218,36 @@ void check_columns(const LinearBaked& b, int64_t n, const char* what) {
     check_rank(bias, *b.bias, 1);
     check_size(bias, *b.bias, 0, n, what);
   }
+  if (b.bn != nullptr) check_batch_norm(b.op, *b.bn, n, what);
+  check_slope(b, n);
+}
+
+void add_columns(StateQuery* query, const LinearBaked& b) {
+  query->add(b.weight_scale);
+  query->add(b.weight_zero_point);
+  query->add(b.bias);
+  if (b.bn == nullptr) {  // the place is kept without a slope: fused names share the base's state
+    static const std::optional<at::Tensor> none;  // the query borrows
+    query->add(b.slope != nullptr ? *b.slope : none);
+    return;
+  }
+  query->add(b.bn->running_mean);
+  query->add(b.bn->running_var);
+  query->add(b.bn->bn_weight);
+  query->add(b.bn->bn_bias);
+  query->add(static_cast<float>(b.bn->eps));
 }
 
 PackedStatePtr packed_linear(const LinearBaked& b) {
   const char* kinds[2][2] = {{"linear", "linear_dynamic"}, {"sparse_linear", "sparse_linear_dynamic"}};
-  StateQuery query(kinds[b.sparse != nullptr][b.dynamic], b.weight);
+  StateQuery query(b.bn != nullptr ? "linear_bn" : kinds[b.sparse != nullptr][b.dynamic], b.weight);
   if (b.sparse != nullptr) {
     query.add(b.sparse->row_offsets);
     query.add(b.sparse->column_indices);
     query.add(b.sparse->n);
     query.add(b.sparse->k);
   }
-  query.add(b.weight_scale);
-  query.add(b.weight_zero_point);
-  query.add(b.bias);
+  add_columns(&query, b);
   const DynamicQuant& d = b.dynamic_quant;
   query.add(int64_t{static_cast<int>(b.input_dtype)} | int64_t{static_cast<int>(b.output_dtype)} << 8 |
             int64_t{d.per_row} << 16 | int64_t{d.symmetric} << 17 | int64_t{d.reduce_range} << 18);

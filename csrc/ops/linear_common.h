@@ -7,6 +7,7 @@
 #include "core/checks.h"
 #include "core/weight_state.h"
 #include "engines/linear.h"
+#include "ops/batch_norm.h"
 #include "ops/sparse_weight.h"
 
 namespace tae {
@@ -28,8 +29,27 @@ struct LinearBaked {
   int32_t output_zero_point = 0;
   std::string_view post_ops = {};
   at::ArrayRef<double> post_op_args = {};
-  const SparseIndex* sparse = nullptr;  // then weight is [blocks, 1, 4] or [blocks, 8, 1]
+  const SparseIndex* sparse = nullptr;               // then weight is [blocks, 1, 4] or [blocks, 8, 1]
+  const BatchNorm* bn = nullptr;                     // of the output columns
+  const std::optional<at::Tensor>* slope = nullptr;  // of prelu, [1] or [N] float32; null: no such argument
 };
+
+// The arguments that every static product has, in schema order.
+struct StaticArgs {
+  const at::Tensor& input;
+  double input_scale;
+  int64_t input_zero_point;
+  const at::Tensor& weight;
+  const at::Tensor& weight_scale;
+  const std::optional<at::Tensor>& weight_zero_point;
+  const std::optional<at::Tensor>& bias;
+  double output_scale;
+  int64_t output_zero_point;
+  const std::optional<at::ScalarType>& output_dtype;
+};
+// Checks dtypes and qparams of input and output.
+LinearBaked bake_arguments(const char* op, const StaticArgs& args, std::string_view post_ops = {},
+                           at::ArrayRef<double> post_op_args = {});
 
 // `other`, the operand of the post-op 'add'.
 struct LinearOther {
@@ -48,6 +68,9 @@ void check_linear_weights(const LinearBaked& baked);
 // Scales, zero points and bias of n output columns; `what` says where n comes from.
 void check_columns(const LinearBaked& baked, int64_t n, const char* what);
 
+// What check_columns checked, into the key of the packed state.
+void add_columns(StateQuery* query, const LinearBaked& baked);
+
 // The values behind a problem's pointers.
 struct ProblemStorage {
   at::Tensor weight;
@@ -55,6 +78,7 @@ struct ProblemStorage {
   std::vector<float> scale;
   std::vector<int32_t> zero_point;
   std::vector<float> bias;
+  std::vector<float> slope;
 };
 
 // Checks every value that a packing bakes in; the shapes are checked by the caller.

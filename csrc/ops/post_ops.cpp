@@ -26,6 +26,7 @@ constexpr Name kNames[] = {
     {"sigmoid", PostOp::Kind::sigmoid, 0},
     {"tanh", PostOp::Kind::tanh, 0},
     {"add", PostOp::Kind::add, 0},
+    {"prelu", PostOp::Kind::prelu, 0},
 };
 
 std::string name_list() {

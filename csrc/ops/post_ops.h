@@ -12,7 +12,8 @@ namespace tae {
 // wrong count of numbers, more than kMaxPostOps, a second 'add', NaN.
 PostOps parse_post_ops(const char* op, std::string_view names, at::ArrayRef<double> args);
 
-// Whether the op has an `other` operand. Cheap, and exact for names that parse.
+// Whether the op has a `slope` or an `other` operand. Cheap, and exact for names that parse.
+inline bool names_prelu(std::string_view names) { return names.find("prelu") != std::string_view::npos; }
 inline bool names_add(std::string_view names) { return names.find("add") != std::string_view::npos; }
 
 }  // namespace tae

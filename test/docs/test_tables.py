@@ -29,7 +29,8 @@ def test_support_table_lists_exactly_the_registered_ops():
 
 
 @pytest.mark.parametrize("op", ["linear", "linear_relu", "linear_leaky_relu", "linear_tanh", "linear_add",
-                                "linear_add_relu", "linear_dynamic", "linear_relu_dynamic"])
+                                "linear_add_relu", "linear_bn", "linear_bn_relu", "linear_dynamic",
+                                "linear_relu_dynamic"])
 @pytest.mark.parametrize("engine", sorted(ENGINES))
 def test_engines_of_the_support_table(op, engine):
     """A forced engine runs the op with its plainest arguments, or refuses and is not listed."""
@@ -39,7 +40,8 @@ def test_engines_of_the_support_table(op, engine):
         arguments = (torch.randn(3, 16), weight, scale)
     else:
         x = torch.randint(0, 256, (3, 16), dtype=torch.uint8)
-        arguments = (x, 0.1, 3, weight, scale, None, None, 0.5, 7)
+        batch_norm = (torch.zeros(8), torch.ones(8), None, None, 1e-5) if "_bn" in op else ()
+        arguments = (x, 0.1, 3, weight, scale, None, None, *batch_norm, 0.5, 7)
     if "_add" in op:
         arguments += (None, torch.randint(0, 256, (3, 8), dtype=torch.uint8))
     torch_ao_ext.set_engine(engine)

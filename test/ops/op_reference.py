@@ -78,7 +78,7 @@ def as_rows(t):
     return to_numpy(t).reshape(rows, t.shape[-1])
 
 
-def apply_post_op(r, name, args, other):
+def apply_post_op(r, name, args, other, slope):
     if name == "relu":
         return np.maximum(r, F(0))
     if name == "clamp":
@@ -87,6 +87,8 @@ def apply_post_op(r, name, args, other):
         return np.where(r < 0, (F(args[0]) * r).astype(F), r)
     if name == "add":
         return (r + other).astype(F)
+    if name == "prelu":
+        return np.where(r < 0, (slope * r).astype(F), r)
     return _SMOOTH[name](torch.from_numpy(r.astype(np.float64))).numpy().astype(F)
 
 
@@ -102,7 +104,7 @@ _SMOOTH = {
 NUM_ARGS = {"clamp": 2, "leaky_relu": 1}
 
 
-def real_values(acc, scale, weight_scale, bias, post_ops="", post_op_args=(), other=None):
+def real_values(acc, scale, weight_scale, bias, post_ops="", post_op_args=(), other=None, slope=None):
     """post_ops(f32(acc) * (s_x * s_w) + bias), [M, N] float32; scale is [M, 1] or a number."""
     r = (acc.astype(F) * (np.asarray(scale, F) * weight_scale.astype(F)).astype(F)).astype(F)
     if bias is not None:
@@ -110,7 +112,7 @@ def real_values(acc, scale, weight_scale, bias, post_ops="", post_op_args=(), ot
     args = list(post_op_args)
     for name in post_ops.split(",") if post_ops else ():
         count = NUM_ARGS.get(name, 0)
-        r = apply_post_op(r, name, args[:count], other)
+        r = apply_post_op(r, name, args[:count], other, to_numpy(slope))
         del args[:count]
     return r
 
@@ -147,23 +149,23 @@ def other_values(other, scale, zero_point, columns):
 
 def linear_real(
     input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point=None, bias=None,
-    post_ops="", post_op_args=(), other=None, other_scale=1.0, other_zero_point=0,
+    post_ops="", post_op_args=(), other=None, other_scale=1.0, other_zero_point=0, slope=None,
 ):  # fmt: skip
     """[M, N] float32 before the output is quantized."""
     w, scale = weight_side(weight, weight_scale, weight_zero_point)
     x = as_rows(input).astype(np.int64) - input_zero_point
     added = other_values(other, other_scale, other_zero_point, weight.shape[0])
-    return real_values(x @ w.T, F(input_scale), scale, to_numpy(bias), post_ops, post_op_args, added)
+    return real_values(x @ w.T, F(input_scale), scale, to_numpy(bias), post_ops, post_op_args, added, slope)
 
 
 def linear(
     input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
     output_scale, output_zero_point, output_dtype=None, post_ops="", post_op_args=(), other=None,
-    other_scale=1.0, other_zero_point=0,
+    other_scale=1.0, other_zero_point=0, slope=None,
 ):  # fmt: skip
     r = linear_real(
         input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
-        post_ops, post_op_args, other, other_scale, other_zero_point,
+        post_ops, post_op_args, other, other_scale, other_zero_point, slope,
     )  # fmt: skip
     out = to_output(r, output_dtype or input.dtype, output_scale, output_zero_point)
     return out.reshape(*input.shape[:-1], weight.shape[0])
@@ -171,7 +173,7 @@ def linear(
 
 def linear_dynamic(
     input, weight, weight_scale, weight_zero_point=None, bias=None, per_row=True, symmetric=False,
-    reduce_range=False, output_dtype=None, post_ops="", post_op_args=(), other=None,
+    reduce_range=False, output_dtype=None, post_ops="", post_op_args=(), other=None, slope=None,
 ):  # fmt: skip
     w, weight_scales = weight_side(weight, weight_scale, weight_zero_point)
     x = as_rows(input)
@@ -186,7 +188,7 @@ def linear_dynamic(
         q[row] = quantize(x[row], F(1) / scale, zero_point, lo, hi) - zero_point
     scales = np.array([s for s, _ in params], F)[:, None]
     added = other_values(other, 1.0, 0, weight.shape[0])
-    r = real_values(q @ w.T, scales, weight_scales, to_numpy(bias), post_ops, post_op_args, added)
+    r = real_values(q @ w.T, scales, weight_scales, to_numpy(bias), post_ops, post_op_args, added, slope)
     out = to_output(r, output_dtype or input.dtype)
     return out.reshape(*input.shape[:-1], weight.shape[0])
 
@@ -284,7 +286,7 @@ def linear_weight_only(x, weight, scale, bias, group, input_bits):
 
 # --- by the name of the overload ----------------------------------------------
 
-EXACT_POST_OPS = {"", "relu", "clamp", "leaky_relu", "add"}
+EXACT_POST_OPS = {"", "relu", "clamp", "leaky_relu", "add", "prelu"}
 
 
 def static_formula(post_ops=None, value_at=None):

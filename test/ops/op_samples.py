@@ -25,6 +25,8 @@ def _linear_calls():
         (xu, 0.1, 255, w, s, None, bias, 0.3, 9, None, "add,relu", [], other, 0.5, 3),
         (xs[0].t().contiguous().t(), 0.1, 0, w, s, None, bias, 1.0, 0, BF16, "gelu", [], None, 1.0, 0),
         (xs[:, :0], 0.1, 0, w, s, None, bias, 1.0, 0, F32, "", [], None, 1.0, 0),
+        (xu, 0.1, 7, w, s, None, bias, 0.3, 9, None, "prelu", [], None, 1.0, 0, torch.randn(5)),
+        (xu, 0.1, 7, w, s, None, bias, 1.0, 0, F32, "add,prelu", [], other, 0.5, 3, torch.randn(1)),
     ]
 
 
@@ -45,6 +47,7 @@ def _dynamic_calls():
         (x.t().contiguous().t(), w, s[:1], zp[:1].int(), bias, True, False, True, BF16, "add", [], other),
         (x[0], w, s, None, bias, True, True, True, F32, "clamp,tanh", [-1.0, 1.0], None),
         (torch.randn(0, 2, 12), w, s, None, None, True, False, False, None, "", [], None),
+        (x, w, s, None, bias, True, False, False, None, "add,prelu", [], other, torch.randn(5)),
     ]
 
 
@@ -306,10 +309,10 @@ def _conv_calls(rank, transposed):
     s, bias, zp = torch.rand(4) * 0.1 + 0.01, torch.randn(4), torch.randint(-128, 128, (4,))
     xu, xs = random_int(U8, 2, 4, *size), random_int(S8, 1, 4, *size)
 
-    def call(x, weight, scale, point, bias, out, numbers, post=("", []), other=(None, 1.0, 0)):
+    def call(x, weight, scale, point, bias, out, numbers, post=("", []), other=(None, 1.0, 0), slope=()):
         stride, padding, dilation, groups = numbers
         order = (stride, padding, zeros, groups, dilation) if transposed else numbers
-        return (x, 0.1, 7, weight, scale, point, bias, *out, *order, *post, *other)
+        return (x, 0.1, 7, weight, scale, point, bias, *out, *order, *post, *other, *slope)
 
     same = (ones, ones, ones, 1)
     residual = (random_int(U8, 2, 4, *size), 0.5, 3)
@@ -325,7 +328,55 @@ def _conv_calls(rank, transposed):
         call(xu[:0], w, s, None, bias, (1.0, 0, F32), same),
         # a line long enough to be read as it lies, nothing behind it
         call(random_int(U8, 1, 4, *size[:-1], 30), w, s, None, bias, (0.3, 9, None), (ones, zeros, ones, 1)),
+        call(xu, grouped, scale2, None, bias, (0.2, -9, S8), ([1] * rank, zeros, ones, 2), ("prelu", []),
+             slope=(torch.randn(4),)),
     ]  # fmt: skip
+
+
+def _conv_dynamic_calls(rank, transposed):
+    """The static calls with float inputs."""
+    rules = [(True, False, False), (False, True, False), (True, True, True), (False, False, False)]
+    calls = []
+    for i, call in enumerate(_conv_calls(rank, transposed)):
+        count = 20 if transposed else 19
+        call, slope = call[:count], call[count:]
+        x, weight, scale, point, bias, dtype = call[0], *call[3:7], call[9]
+        numbers, post, other = call[10 : 15 if transposed else 14], call[-5:-3], call[-3]
+        x = torch.empty_like(x, dtype=(F32, BF16)[i % 2]).copy_(x.float() * 0.1 - 3)
+        other = None if other is None else torch.empty_like(other, dtype=F32).copy_(other)
+        dtype = dtype if dtype in (F32, BF16) else None
+        calls.append((x, weight, scale, point, bias, *rules[i % 4], dtype, *numbers, *post, other, *slope))
+    return calls
+
+
+def _batch_norm(i, n):
+    """running_mean, running_var, bn_weight, bn_bias, eps: gamma of both signs, with a 0; absent ones."""
+    gamma = torch.randn(n)
+    gamma[0] = 0
+    mean, var, beta = torch.randn(n), torch.rand(n) + 0.1, torch.randn(n)
+    return mean, var, None if i % 4 == 1 else gamma, None if i % 4 == 2 else beta, (1e-5, 1e-3)[i % 2]
+
+
+def _with_bn(calls, n):
+    """Static calls without post-ops, a batch normalization of n columns behind the bias."""
+    return [(*call[:7], *_batch_norm(i, n), *call[7:]) for i, call in enumerate(calls)]
+
+
+def _conv_bn_calls(rank, transposed):
+    return _with_bn([call[: 15 if transposed else 14] for call in _conv_calls(rank, transposed)], 4)
+
+
+def _conv_relu_calls(rank):
+    return [call[:14] for call in _conv_calls(rank, False)]
+
+
+def _conv_add_calls():
+    calls = []
+    for i, call in enumerate(_conv_relu_calls(2)):
+        size = torch.ops.torch_ao.conv2d(*call).shape
+        other = (random_int((U8, S8)[i % 2], *size), 0.2, 3) if i < 5 else (torch.randn(size), 1.0, 0)
+        calls.append((*call[:10], *other, *call[10:]))
+    return calls
 
 
 def _histogram_calls():
@@ -373,16 +424,38 @@ def samples():
         "linear_tanh": plain,
         "linear_add": adds,
         "linear_add_relu": adds,
-        "_prepack_linear": [(*c[3:7], c[0].dtype, *c[1:3], *c[7:12]) for c in static],
+        "linear_bn": _with_bn(plain, 5),
+        "linear_bn_relu": _with_bn(plain, 5),
+        "_prepack_linear": [(*c[3:7], c[0].dtype, *c[1:3], *c[7:12], *c[15:]) for c in static],
         "conv1d": _conv_calls(1, False),
         "conv2d": _conv_calls(2, False),
         "conv3d": _conv_calls(3, False),
         "conv_transpose1d": _conv_calls(1, True),
         "conv_transpose2d": _conv_calls(2, True),
         "conv_transpose3d": _conv_calls(3, True),
+        "conv1d_relu": _conv_relu_calls(1),
+        "conv2d_relu": _conv_relu_calls(2),
+        "conv3d_relu": _conv_relu_calls(3),
+        "conv2d_add": _conv_add_calls(),
+        "conv2d_add_relu": _conv_add_calls(),
+        "conv1d_bn": _conv_bn_calls(1, False),
+        "conv2d_bn": _conv_bn_calls(2, False),
+        "conv3d_bn": _conv_bn_calls(3, False),
+        "conv1d_bn_relu": _conv_bn_calls(1, False),
+        "conv2d_bn_relu": _conv_bn_calls(2, False),
+        "conv3d_bn_relu": _conv_bn_calls(3, False),
+        "conv_transpose1d_bn": _conv_bn_calls(1, True),
+        "conv_transpose2d_bn": _conv_bn_calls(2, True),
+        "conv_transpose3d_bn": _conv_bn_calls(3, True),
+        "conv1d_dynamic": _conv_dynamic_calls(1, False),
+        "conv2d_dynamic": _conv_dynamic_calls(2, False),
+        "conv3d_dynamic": _conv_dynamic_calls(3, False),
+        "conv_transpose1d_dynamic": _conv_dynamic_calls(1, True),
+        "conv_transpose2d_dynamic": _conv_dynamic_calls(2, True),
+        "conv_transpose3d_dynamic": _conv_dynamic_calls(3, True),
         "linear_dynamic": dynamic,
         "linear_relu_dynamic": [c[:9] for c in dynamic],
-        "_prepack_linear_dynamic": [(*c[1:5], c[0].dtype, *c[5:11]) for c in dynamic],
+        "_prepack_linear_dynamic": [(*c[1:5], c[0].dtype, *c[5:11], *c[12:]) for c in dynamic],
         "linear_weight_only": _weight_only_calls(),
         "_prepack_linear_weight_only": _prepack_weight_only(_weight_only_calls()),
         "sparse_linear": _sparse_calls(),

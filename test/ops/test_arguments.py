@@ -270,6 +270,7 @@ POST_OPS = [
     ("leaky_relu", [float("inf")], "post_op_args", "inf"),
     ("add", [], "other", "None"),
     ("add,add", [], "post_ops", "'add,add'"),
+    ("relu,prelu", [], "slope", "None"),
 ]
 
 

@@ -210,3 +210,22 @@ def test_transposed_output_padding_is_checked():
         call((1, 2, 5, 5), (2, 2, 3, 3), "conv_transpose2d", stride=[2, 2], output_padding=[2, 0])
     with pytest.raises(ValueError, match="argument 'input' must"):
         call((1, 2, 1, 1), (2, 2, 1, 1), "conv_transpose2d", padding=[1, 1])
+
+
+@pytest.mark.parametrize("op", ["conv1d", "conv2d", "conv3d"])
+def test_published_names_are_the_base_op(op):
+    rank = int(op[4])
+    x, w = random_int(torch.uint8, 2, 4, *[5] * rank), random_int(torch.int8, 4, 2, *[3] * rank)
+    call = (x, 0.1, 7, w, torch.rand(4) * 0.1, None, torch.randn(4), 0.3, 9, torch.int8)
+    numbers = {"stride": [2] * rank, "padding": [1] * rank, "groups": 2}
+    base = getattr(ops, op)
+    y = base(*call, **numbers, post_ops="relu")
+    assert torch.equal(getattr(ops, f"{op}_relu")(*call, **numbers), y)
+    assert ops._pack_count(w) == 1
+    if rank == 2:
+        other = {"other": random_int(torch.int8, *y.shape), "other_scale": 0.2, "other_zero_point": -3}
+        for post_ops in ("add", "add,relu"):
+            y = base(*call, **numbers, **other, post_ops=post_ops)
+            fused = getattr(ops, "conv2d_" + post_ops.replace(",", "_"))
+            assert torch.equal(fused(*call, **other, **numbers), y)
+        assert ops._pack_count(w) == 3

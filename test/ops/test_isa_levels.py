@@ -29,6 +29,8 @@ RANDOM = (
 )
 FILES = (
     "test_conv.py",
+    "test_conv_dynamic.py",
+    "test_conv_post_ops.py",
     "test_linear.py",
     "test_linear_dynamic.py",
     "test_linear_weight_only.py",
@@ -38,6 +40,7 @@ FILES = (
 
 def digest(engine, threads):
     """One hash over the outputs of all ops."""
+    import test_conv_post_ops
     import test_linear
     import test_linear_dynamic
     import test_linear_weight_only
@@ -82,6 +85,11 @@ def digest(engine, threads):
         post_ops = posts[i % len(posts)]
         add(ops.linear(*test_linear.random_call(rng), post_ops))
         add(ops.linear_dynamic(*test_linear_dynamic.random_call(rng), post_ops))
+    if engine == "onednn":
+        ops._set_engine("")
+    for i in range(90):
+        operator, call, named, _ = test_conv_post_ops.random_call(rng, posts[i % len(posts)], [])
+        add(operator(*call, **named))
     return seen.hexdigest()
 
 

@@ -73,6 +73,8 @@ EXACT_POST_OPS = [
     ("add,relu", []),
     ("relu,add", []),
     ("clamp,add,leaky_relu,relu", [-1.0, 1.0, 0.3]),
+    ("prelu", []),
+    ("add,prelu", []),
 ]
 
 
@@ -95,6 +97,8 @@ def test_post_ops_exact(engine, names, args, forced, rng):
                     "other_scale": 0.07,
                     "other_zero_point": zero_point,
                 }
+        if "prelu" in names:
+            extra["slope"] = torch.randn(rng.choice([1, call[3].shape[0]]))
         y = ops.linear(*call, names, args, **extra)
         assert torch.equal(y, reference.linear(*call, names, args, **extra))
 
@@ -132,6 +136,7 @@ def test_published_names_are_the_base_op(name, rng):
         else:
             a, b = fused(*call), ops.linear(*call, name)
         assert torch.equal(a, b)
+        assert ops._pack_count(call[3]) == 1
 
 
 def test_tensor_overload_equals_scalars(rng):

@@ -11,6 +11,32 @@ from torch_ao_ext.ops.conv import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from torch_ao_ext.ops.conv_bn import (
+    conv1d_bn,
+    conv1d_bn_relu,
+    conv2d_bn,
+    conv2d_bn_relu,
+    conv3d_bn,
+    conv3d_bn_relu,
+    conv_transpose1d_bn,
+    conv_transpose2d_bn,
+    conv_transpose3d_bn,
+)
+from torch_ao_ext.ops.conv_dynamic import (
+    conv1d_dynamic,
+    conv2d_dynamic,
+    conv3d_dynamic,
+    conv_transpose1d_dynamic,
+    conv_transpose2d_dynamic,
+    conv_transpose3d_dynamic,
+)
+from torch_ao_ext.ops.conv_fused import (
+    conv1d_relu,
+    conv2d_add,
+    conv2d_add_relu,
+    conv2d_relu,
+    conv3d_relu,
+)
 from torch_ao_ext.ops.elementwise import add, mul, requantize
 from torch_ao_ext.ops.embedding import (
     embedding,
@@ -27,6 +53,7 @@ from torch_ao_ext.ops.linear import (
     linear_relu,
     linear_tanh,
 )
+from torch_ao_ext.ops.linear_bn import linear_bn, linear_bn_relu
 from torch_ao_ext.ops.linear_dynamic import linear_dynamic, linear_relu_dynamic
 from torch_ao_ext.ops.linear_weight_only import linear_weight_only
 from torch_ao_ext.ops.lookup import lookup
@@ -78,11 +105,31 @@ __all__ = [
     "choose_qparams",
     "choose_qparams_per_token",
     "conv1d",
+    "conv1d_bn",
+    "conv1d_bn_relu",
+    "conv1d_dynamic",
+    "conv1d_relu",
     "conv2d",
+    "conv2d_add",
+    "conv2d_add_relu",
+    "conv2d_bn",
+    "conv2d_bn_relu",
+    "conv2d_dynamic",
+    "conv2d_relu",
     "conv3d",
+    "conv3d_bn",
+    "conv3d_bn_relu",
+    "conv3d_dynamic",
+    "conv3d_relu",
     "conv_transpose1d",
+    "conv_transpose1d_bn",
+    "conv_transpose1d_dynamic",
     "conv_transpose2d",
+    "conv_transpose2d_bn",
+    "conv_transpose2d_dynamic",
     "conv_transpose3d",
+    "conv_transpose3d_bn",
+    "conv_transpose3d_dynamic",
     "dequantize_per_channel",
     "dequantize_per_tensor",
     "dequantize_per_token",
@@ -100,6 +147,8 @@ __all__ = [
     "linear",
     "linear_add",
     "linear_add_relu",
+    "linear_bn",
+    "linear_bn_relu",
     "linear_dynamic",
     "linear_leaky_relu",
     "linear_relu",

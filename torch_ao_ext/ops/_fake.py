@@ -32,6 +32,7 @@ POST_OPS = {
     "sigmoid": 0,
     "tanh": 0,
     "add": 0,
+    "prelu": 0,
 }
 
 
@@ -190,6 +191,17 @@ def check_columns(
         check_size(op, "bias", bias, 0, rows, what)
 
 
+def check_batch_norm(
+    op: str, rows: object, what: str, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> None:
+    """Statistics and affine of a batch normalization of this many columns (csrc/ops/batch_norm.cpp)."""
+    for name, t in (("running_mean", mean), ("running_var", var), ("bn_weight", weight), ("bn_bias", bias)):
+        if t is not None or name.startswith("running"):
+            check_tensor(op, name, t, (torch.float32,))
+            check_rank(op, name, t, 1)
+            check_size(op, name, t, 0, rows, what)
+
+
 def check_post_ops(op: str, post_ops: str, args: Sequence[float]) -> None:
     """Names and argument counts of the post-ops (csrc/ops/post_ops.cpp)."""
     names = post_ops.split(",") if post_ops else []
@@ -203,6 +215,24 @@ def check_post_ops(op: str, post_ops: str, args: Sequence[float]) -> None:
         _raise(op, "post_op_args", f"have {needed} values", len(args))
     if names.count("add") > 1:
         _raise(op, "post_ops", "have 'add' at most once", f"'{post_ops}'")
+
+
+def check_slope(op: str, post_ops: str, slope: Tensor | None, rows: object) -> None:
+    """The slopes of the post-op `prelu`, for this many columns."""
+    if "prelu" not in post_ops:
+        if slope is not None:
+            _raise(op, "slope", "be None without post-op 'prelu'", "a tensor")
+        return
+    if slope is None:
+        _raise(op, "slope", "be given with post-op 'prelu'", "None")
+    check_tensor(op, "slope", slope, (torch.float32,))
+    check_per_channel(op, "slope", slope, rows)
+
+
+def refuse_prelu(op: str, post_ops: str) -> None:
+    """For an op without slopes."""
+    if "prelu" in post_ops:
+        _raise(op, "post_ops", "not contain 'prelu'", f"'{post_ops}'")
 
 
 def check_other(

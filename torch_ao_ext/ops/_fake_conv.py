@@ -73,8 +73,50 @@ def empty_channels_last(input: Tensor, sizes: list, dtype: torch.dtype | None) -
     return input.new_empty_strided(sizes, strides, dtype=dtype)
 
 
+def _output(
+    op, rank, transposed, input, input_dtypes, weight, weight_scale, weight_zero_point, bias,
+    output_dtype, output_dtypes, numbers, post=("", (), None), other_dtypes=_fake.FLOAT, slope=None,
+    bn=None,
+):  # fmt: skip
+    """The checks that need no values, then an empty output."""
+    _fake.check_tensor(op, "input", input, input_dtypes)
+    if output_dtype is not None:
+        _fake.check_dtype(op, "output_dtype", output_dtype, output_dtypes)
+    _fake.check_tensor(op, "weight", weight, (torch.int8,))
+    _fake.check_rank(op, "weight", weight, rank + 2)
+    stride, padding, output_padding, dilation, groups = numbers
+    spatial = _sizes(op, rank, transposed, input, weight, stride, padding, output_padding, dilation, groups)
+    n = weight.shape[1] * groups if transposed else weight.shape[0]
+    what = "weight.size(1) * groups" if transposed else "weight.size(0)"
+    _fake.check_columns(op, n, what, weight_scale, weight_zero_point, bias)
+    _fake.check_slope(op, post[0], slope, n)
+    if bn is not None:
+        _fake.check_batch_norm(op, n, what, *bn)
+    output = empty_channels_last(input, [input.shape[0], n, *spatial], output_dtype)
+    post_ops, post_op_args, other = post
+    _fake.check_other(op, post_ops, other, output, other_dtypes)
+    _fake.check_post_ops(op, post_ops, post_op_args)
+    return output
+
+
+def _numbers(transposed, rest):
+    """(stride, padding, output_padding, dilation, groups) of arguments in schema order, and what follows."""
+    names = ("stride", "padding", "output_padding", "groups", "dilation")
+    if not transposed:
+        names = ("stride", "padding", "dilation", "groups")
+    given = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1}
+    given.update(zip(names, rest, strict=False))
+    order = ("stride", "padding", "output_padding", "dilation", "groups")
+    return [given[name] for name in order], rest[len(names) :]
+
+
+def _post(rest):
+    """(post_ops, post_op_args, other) at the start of what follows the numbers."""
+    return (*rest[:3], *("", (), None)[len(rest[:3]) :])
+
+
 def _register(op: str, rank: int, transposed: bool) -> None:
-    """Fake kernel: the checks that need no values, then an empty output."""
+    """Fake kernel of a static convolution."""
 
     def fake(
         input,
@@ -87,40 +129,104 @@ def _register(op: str, rank: int, transposed: bool) -> None:
         output_scale,
         output_zero_point,
         output_dtype=None,
-        stride=1,
-        padding=0,
-        third=None,  # dilation, groups; transposed: output_padding, groups, dilation
-        groups=1,
         *rest,
     ):
-        output_padding, dilation = 0, 1 if third is None else third
-        if transposed:
-            output_padding = 0 if third is None else third
-            dilation, rest = (rest[0], rest[1:]) if rest else (1, ())
-        defaults = ("", (), None)
-        post_ops, post_op_args, other = (*rest[:3], *defaults[len(rest[:3]) :])
-        _fake.check_tensor(op, "input", input, _fake.QUANTIZED)
-        if output_dtype is not None:
-            _fake.check_dtype(op, "output_dtype", output_dtype, _OUTPUT)
-        _fake.check_tensor(op, "weight", weight, (torch.int8,))
-        _fake.check_rank(op, "weight", weight, rank + 2)
-        spatial = _sizes(
-            op, rank, transposed, input, weight, stride, padding, output_padding, dilation, groups
-        )
-        n = weight.shape[1] * groups if transposed else weight.shape[0]
-        what = "weight.size(1) * groups" if transposed else "weight.size(0)"
-        _fake.check_columns(op, n, what, weight_scale, weight_zero_point, bias)
-        output = empty_channels_last(input, [input.shape[0], n, *spatial], output_dtype)
-        _fake.check_other(op, post_ops, other, output, _fake.FLOAT + _fake.QUANTIZED)
-        _fake.check_post_ops(op, post_ops, post_op_args)
-        return output
+        numbers, rest = _numbers(transposed, rest)
+        return _output(
+            op, rank, transposed, input, _fake.QUANTIZED, weight, weight_scale, weight_zero_point, bias,
+            output_dtype, _OUTPUT, numbers, _post(rest), _fake.FLOAT + _fake.QUANTIZED,
+            rest[5] if len(rest) > 5 else None,
+        )  # fmt: skip
 
     torch.library.register_fake(f"torch_ao::{op}", fake)
 
 
-_register("conv1d", 1, False)
-_register("conv2d", 2, False)
-_register("conv3d", 3, False)
-_register("conv_transpose1d", 1, True)
-_register("conv_transpose2d", 2, True)
-_register("conv_transpose3d", 3, True)
+def _register_dynamic(op: str, rank: int, transposed: bool) -> None:
+    """Fake kernel of a convolution that quantizes its input."""
+
+    def fake(
+        input,
+        weight,
+        weight_scale,
+        weight_zero_point=None,
+        bias=None,
+        per_sample=True,
+        symmetric=False,
+        reduce_range=False,
+        output_dtype=None,
+        *rest,
+    ):
+        numbers, rest = _numbers(transposed, rest)
+        return _output(
+            op, rank, transposed, input, _fake.FLOAT, weight, weight_scale, weight_zero_point, bias,
+            output_dtype, _fake.FLOAT, numbers, _post(rest), slope=rest[3] if len(rest) > 3 else None,
+        )  # fmt: skip
+
+    torch.library.register_fake(f"torch_ao::{op}", fake)
+
+
+def _register_bn(op: str, rank: int, transposed: bool) -> None:
+    """Fake kernel of a convolution with a batch normalization."""
+
+    def fake(
+        input,
+        input_scale,
+        input_zero_point,
+        weight,
+        weight_scale,
+        weight_zero_point,
+        bias,
+        running_mean,
+        running_var,
+        bn_weight,
+        bn_bias,
+        eps,
+        output_scale,
+        output_zero_point,
+        output_dtype=None,
+        *rest,
+    ):
+        return _output(
+            op, rank, transposed, input, _fake.QUANTIZED, weight, weight_scale, weight_zero_point, bias,
+            output_dtype, _OUTPUT, _numbers(transposed, rest)[0],
+            bn=(running_mean, running_var, bn_weight, bn_bias),
+        )  # fmt: skip
+
+    torch.library.register_fake(f"torch_ao::{op}", fake)
+
+
+def _register_fused(op: str, rank: int, post_ops: str) -> None:
+    """Fake kernel of a published name; `add` has its operand before the numbers."""
+
+    def fake(
+        input,
+        input_scale,
+        input_zero_point,
+        weight,
+        weight_scale,
+        weight_zero_point,
+        bias,
+        output_scale,
+        output_zero_point,
+        output_dtype=None,
+        *rest,
+    ):
+        other, rest = (rest[0], rest[3:]) if "add" in post_ops else (None, rest)
+        return _output(
+            op, rank, False, input, _fake.QUANTIZED, weight, weight_scale, weight_zero_point, bias,
+            output_dtype, _OUTPUT, _numbers(False, rest)[0], (post_ops, (), other),
+            _fake.FLOAT + _fake.QUANTIZED,
+        )  # fmt: skip
+
+    torch.library.register_fake(f"torch_ao::{op}", fake)
+
+
+for _rank in (1, 2, 3):
+    for _name, _transposed in (("conv", False), ("conv_transpose", True)):
+        _register(f"{_name}{_rank}d", _rank, _transposed)
+        _register_dynamic(f"{_name}{_rank}d_dynamic", _rank, _transposed)
+        _register_bn(f"{_name}{_rank}d_bn", _rank, _transposed)
+    _register_bn(f"conv{_rank}d_bn_relu", _rank, False)
+    _register_fused(f"conv{_rank}d_relu", _rank, "relu")
+_register_fused("conv2d_add", 2, "add")
+_register_fused("conv2d_add_relu", 2, "add,relu")

@@ -36,6 +36,7 @@ def conv1d(
     other: Tensor | None = None,
     other_scale: float = 1.0,
     other_zero_point: int = 0,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv1d(x, W) + b)).
 
@@ -68,6 +69,7 @@ def conv1d(
         other,
         other_scale,
         other_zero_point,
+        slope,
     )
 
 
@@ -91,6 +93,7 @@ def conv2d(
     other: Tensor | None = None,
     other_scale: float = 1.0,
     other_zero_point: int = 0,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv2d(x, W) + b)), x = (input - zp_x) s_x, W = (weight - zp_w) s_w.
 
@@ -117,6 +120,7 @@ def conv2d(
         other: operand of `add`, the output's shape: uint8, int8, float32, bfloat16.
         other_scale: real units per step of an integer `other`.
         other_zero_point: zero point of an integer `other`.
+        slope: of the post-op `prelu`, `[O]` or `[1]`, float32.
 
     Returns:
         `[N, O, H', W']`, channels last.
@@ -154,6 +158,7 @@ def conv2d(
         other,
         other_scale,
         other_zero_point,
+        slope,
     )
 
 
@@ -177,6 +182,7 @@ def conv3d(
     other: Tensor | None = None,
     other_scale: float = 1.0,
     other_zero_point: int = 0,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv3d(x, W) + b)).
 
@@ -209,6 +215,7 @@ def conv3d(
         other,
         other_scale,
         other_zero_point,
+        slope,
     )
 
 
@@ -233,6 +240,7 @@ def conv_transpose1d(
     other: Tensor | None = None,
     other_scale: float = 1.0,
     other_zero_point: int = 0,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv_transpose1d(x, W) + b)).
 
@@ -267,6 +275,7 @@ def conv_transpose1d(
         other,
         other_scale,
         other_zero_point,
+        slope,
     )
 
 
@@ -291,6 +300,7 @@ def conv_transpose2d(
     other: Tensor | None = None,
     other_scale: float = 1.0,
     other_zero_point: int = 0,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv_transpose2d(x, W) + b)).
 
@@ -325,6 +335,7 @@ def conv_transpose2d(
         other,
         other_scale,
         other_zero_point,
+        slope,
     )
 
 
@@ -349,6 +360,7 @@ def conv_transpose3d(
     other: Tensor | None = None,
     other_scale: float = 1.0,
     other_zero_point: int = 0,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv_transpose3d(x, W) + b)).
 
@@ -383,4 +395,5 @@ def conv_transpose3d(
         other,
         other_scale,
         other_zero_point,
+        slope,
     )

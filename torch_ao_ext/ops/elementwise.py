@@ -163,8 +163,8 @@ def _check_output(op: str, output_dtype: torch.dtype | None, post_ops: str, post
     if output_dtype is not None:
         _fake.check_dtype(op, "output_dtype", output_dtype, _OUTPUT)
     _fake.check_post_ops(op, post_ops, post_op_args)
-    if "add" in post_ops:
-        _fake.check_value(False, op, "post_ops", "not contain 'add'", f"'{post_ops}'")
+    if "add" in post_ops or "prelu" in post_ops:
+        _fake.check_value(False, op, "post_ops", "not contain 'add' or 'prelu'", f"'{post_ops}'")
 
 
 @torch.library.register_fake("torch_ao::requantize")

@@ -34,6 +34,7 @@ def linear(
     other: Tensor | None = None,
     other_scale: float = 1.0,
     other_zero_point: int = 0,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(x W^T + b)), x = (input - zp_x) s_x, W = (weight - zp_w) s_w.
 
@@ -57,6 +58,7 @@ def linear(
         other: operand of `add`, the output's shape: uint8, int8, float32, bfloat16.
         other_scale: real units per step of an integer `other`.
         other_zero_point: zero point of an integer `other`.
+        slope: of the post-op `prelu`, `[N]` or `[1]`, float32.
 
     Returns:
         `[*, N]`, contiguous.
@@ -92,6 +94,7 @@ def linear(
         other,
         other_scale,
         other_zero_point,
+        slope,
     )
 
 
@@ -293,6 +296,7 @@ def _output(
     post_ops: str = "",
     post_op_args=(),
     other: Tensor | None = None,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """The checks that need no values, then an empty output."""
     _fake.check_tensor(op, "input", input, _fake.QUANTIZED)
@@ -302,6 +306,7 @@ def _output(
     _fake.check_min_rank(op, "input", input, 1)
     _fake.check_size(op, "input", input, -1, weight.shape[1], "weight.size(1)")
     output = input.new_empty([*input.shape[:-1], weight.shape[0]], dtype=output_dtype)
+    _fake.check_slope(op, post_ops, slope, weight.shape[0])
     _fake.check_other(op, post_ops, other, output, _fake.FLOAT + _fake.QUANTIZED)
     _fake.check_post_ops(op, post_ops, post_op_args)
     return output
@@ -324,10 +329,11 @@ def _(
     other=None,
     other_scale=1.0,
     other_zero_point=0,
+    slope=None,
 ):
     return _output(
         "linear", input, weight, weight_scale, weight_zero_point, bias, output_dtype, post_ops,
-        post_op_args, other,
+        post_op_args, other, slope,
     )  # fmt: skip
 
 
@@ -348,6 +354,7 @@ def _(
     other=None,
     other_scale=1.0,
     other_zero_point=0,
+    slope=None,
 ):
     for name, scale in (("input_scale", input_scale), ("output_scale", output_scale)):
         _fake.check_one_element("linear", name, scale, _fake.SCALES)
@@ -358,7 +365,7 @@ def _(
         _fake.check_one_element("linear", name, point, _fake.ZERO_POINTS)
     return _output(
         "linear", input, weight, weight_scale, weight_zero_point, bias, output_dtype, post_ops,
-        post_op_args, other,
+        post_op_args, other, slope,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ def linear_dynamic(
     post_ops: str = "",
     post_op_args: list[float] | None = None,
     other: Tensor | None = None,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """Computes y = post_ops(x W^T + b); the product runs on int8 values of x and W.
 
@@ -40,9 +41,10 @@ def linear_dynamic(
         reduce_range: half the values, as torch.ao's x86 kernels need.
         output_dtype: float32 or bfloat16; default the input's.
         post_ops: comma-separated, in order: relu, clamp, leaky_relu, silu, gelu (exact),
-            gelu_tanh, hardswish, hardsigmoid, sigmoid, tanh, add.
+            gelu_tanh, hardswish, hardsigmoid, sigmoid, tanh, add, prelu.
         post_op_args: clamp takes two values, leaky_relu one, in the order of post_ops.
         other: operand of `add`, the output's shape.
+        slope: of `prelu`, which is r where r >= 0, else slope[n] * r: `[N]` or `[1]`, float32.
 
     Returns:
         `[*, N]`, contiguous.
@@ -73,6 +75,7 @@ def linear_dynamic(
         post_ops,
         post_op_args or [],
         other,
+        slope,
     )
 
 
@@ -141,10 +144,12 @@ def _(
     post_ops="",
     post_op_args=(),
     other=None,
+    slope=None,
 ):
     output = _shape(
         "linear_dynamic", input, weight, weight_scale, weight_zero_point, bias, output_dtype
     )
+    _fake.check_slope("linear_dynamic", post_ops, slope, weight.shape[0])
     _fake.check_other("linear_dynamic", post_ops, other, output, _fake.FLOAT)
     _fake.check_post_ops("linear_dynamic", post_ops, post_op_args)
     return output

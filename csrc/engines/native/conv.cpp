@@ -66,7 +66,8 @@ class GatherConv final : public NativeConv {
  private:
   int64_t row_bytes() const { return round_up(k_ + kStep, kernels::kKMultiple) | kernels::kKMultiple; }
   int32_t copy(const uint8_t* src, int64_t count, const uint8_t* end, uint8_t* dst) const;
-  int32_t gather(const ConvArgs& args, const PixelWalk& at, int64_t group, uint8_t* row) const;
+  int32_t gather(const ConvArgs& args, const PixelWalk& at, int64_t group, int32_t zero_point,
+                 uint8_t* row) const;
   void multiply(const ConvArgs& args, int64_t group, const uint8_t* rows, const RowParams* params, int64_t m0,
                 int64_t count, int64_t panel, int32_t* tile) const;
   EpilogueParams group_params(const ConvArgs& args, int64_t group) const;
@@ -95,7 +96,8 @@ int32_t GatherConv::copy(const uint8_t* src, int64_t count, const uint8_t* end, 
 }
 
 // Taps that lie side by side in memory are one copy.
-int32_t GatherConv::gather(const ConvArgs& args, const PixelWalk& at, int64_t group, uint8_t* row) const {
+int32_t GatherConv::gather(const ConvArgs& args, const PixelWalk& at, int64_t group, int32_t zero_point,
+                           uint8_t* row) const {
   const ConvGeometry& geo = geometry_;
   const int64_t* const at_d = at.d();
   const int64_t* const at_h = at.h();
@@ -108,8 +110,8 @@ int32_t GatherConv::gather(const ConvArgs& args, const PixelWalk& at, int64_t gr
   uint32_t sum = 0;
   uint8_t* dst = row;
   const auto pad = [&](int64_t taps) {
-    std::memset(dst, row_.zero_point, static_cast<size_t>(taps * channels));
-    sum += static_cast<uint32_t>(taps * channels * row_.zero_point);
+    std::memset(dst, zero_point, static_cast<size_t>(taps * channels));
+    sum += static_cast<uint32_t>(taps * channels * zero_point);
     dst += taps * channels;
   };
   for (int64_t i = 0; i < geo.kernel[0]; ++i)
@@ -149,6 +151,7 @@ EpilogueParams GatherConv::group_params(const ConvArgs& args, int64_t group) con
   const int64_t first = group * weight.n();
   e.weight_scale += first * e.weight_scale_stride;
   if (e.bias != nullptr) e.bias += first;
+  if (e.slope != nullptr) e.slope += first;
   if (e.weight_zero_point != nullptr) e.weight_zero_point += first;
   return e;
 }
@@ -188,6 +191,7 @@ void GatherConv::multiply(const ConvArgs& args, int64_t group, const uint8_t* ro
 
 void GatherConv::run(const ConvArgs& args) const {
   const Sources sources(geometry_, args);
+  const RowParams input = input_row(args);
   const int team = threads(args);
   const int64_t panels = weights_[0]->panels();
   const int64_t most =
@@ -223,8 +227,8 @@ void GatherConv::run(const ConvArgs& args) const {
       const int64_t count = std::min(block, args.m - m0);
       PixelWalk pixel(geometry_, args, sources, m0);
       for (int64_t i = 0; i < count; ++i, pixel.next()) {
-        params[i] = row_;
-        params[i].sum = gather(args, pixel, group, rows + i * row_bytes());
+        params[i] = input;
+        params[i].sum = gather(args, pixel, group, input.zero_point, rows + i * row_bytes());
       }
       for (int64_t panel = panels * column / column_tasks; panel < panels * (column + 1) / column_tasks;
            ++panel)

@@ -80,8 +80,8 @@ class NativeConv : public ConvImpl {
         output_(p.rows),
         epilogue_(kernels::epilogue(isa)),
         flip_(p.rows.input_dtype == DType::qs8 ? 0x80 : 0),
-        row_{p.rows.input_scale, p.rows.input_zero_point + (flip_ != 0 ? 128 : 0), 0},
-        pad_(static_cast<uint8_t>(p.rows.input_zero_point)) {}
+        qparams_in_call_(p.rows.qparams_in_call),
+        row_{p.rows.input_scale, p.rows.input_zero_point + (flip_ != 0 ? 128 : 0), 0} {}
 
   const char* engine() const override { return "native"; }
 
@@ -95,6 +95,10 @@ class NativeConv : public ConvImpl {
           static_cast<const uint8_t*>(args.other) + element * static_cast<int64_t>(size_of(args.other_dtype));
     t->other_stride = n_;
   }
+  // Qparams of the input in the u8 domain.
+  kernels::RowParams input_row(const ConvArgs& args) const {
+    return qparams_in_call_ ? kernels::RowParams{args.input_scale, args.input_zero_point, 0} : row_;
+  }
   int threads(const ConvArgs& args) const { return args.m * k_ * n_ < kSerialConvWork ? 1 : num_threads(); }
 
   Isa isa_;
@@ -103,8 +107,10 @@ class NativeConv : public ConvImpl {
   OutputRule output_;
   const kernels::EpilogueFn epilogue_;
   uint8_t flip_;
+
+ private:
+  bool qparams_in_call_;
   kernels::RowParams row_;
-  uint8_t pad_;  // the zero point as the input holds it
 };
 
 using PackedWeightPtr = std::shared_ptr<const kernels::PackedWeight>;

@@ -31,7 +31,6 @@ class DepthwiseConv final : public NativeConv {
         stride_(together_ > 1 ? n_ : round_up(n_, kStrip)),
         weight_(static_cast<size_t>(round_up(n_, kStrip) * taps_)),
         column_sum_(static_cast<size_t>(n_)),
-        padding_(static_cast<size_t>(round_up(n_, kStrip)), pad_),
         multiplier_(n_ / geometry_.in_channels) {
     geometry_.in_channels = n_;
     kernels_.pack(p.rows.weight, n_, k_, weight_.data());
@@ -50,12 +49,13 @@ class DepthwiseConv final : public NativeConv {
   void run_channels(const ConvArgs& args) const;
   std::string description() const override { return std::string("native ") + name_of(isa_) + " depthwise"; }
   size_t packed_bytes() const override {
-    return output_.bytes() + weight_.size() + wide_weight_.size() + 4 * column_sum_.size() + padding_.size();
+    return output_.bytes() + weight_.size() + wide_weight_.size() + 4 * column_sum_.size();
   }
 
  private:
   int64_t pixels_together() const;
-  bool find_taps(const ConvArgs& args, const PixelWalk& at, const uint8_t** taps) const;
+  bool find_taps(const ConvArgs& args, const PixelWalk& at, const uint8_t* padding,
+                 const uint8_t** taps) const;
 
   const kernels::DepthwiseKernels& kernels_;
   int64_t taps_;                     // rounded up
@@ -64,8 +64,7 @@ class DepthwiseConv final : public NativeConv {
   std::vector<int8_t> weight_;       // packed
   std::vector<int8_t> wide_weight_;  // for pixels together
   std::vector<int32_t> column_sum_;
-  std::vector<uint8_t> padding_;  // a pixel of zero points
-  int64_t multiplier_;            // output channels of an input channel
+  int64_t multiplier_;  // output channels of an input channel
 };
 
 // Without stride, the channels of neighbours are neighbours in memory: 2 pixels of 32
@@ -75,9 +74,10 @@ int64_t DepthwiseConv::pixels_together() const {
   return fills && !geometry_.transposed && geometry_.stride[2] == 1 ? kStrip / n_ : 1;
 }
 
-// Sets the pointers of a pixel's taps; true when all lie inside the input. Taps outside cost
-// a multiplication, but no branch in the kernel.
-bool DepthwiseConv::find_taps(const ConvArgs& args, const PixelWalk& at, const uint8_t** taps) const {
+// Sets the pointers of a pixel's taps; true when all lie inside the input. Taps outside read
+// `padding`, a pixel of zero points: they cost a multiplication, but no branch in the kernel.
+bool DepthwiseConv::find_taps(const ConvArgs& args, const PixelWalk& at, const uint8_t* padding,
+                              const uint8_t** taps) const {
   const int64_t *d = at.d(), *h = at.h(), *w = at.w();
   const ConvGeometry& g = geometry_;
   bool all = true;
@@ -87,7 +87,7 @@ bool DepthwiseConv::find_taps(const ConvArgs& args, const PixelWalk& at, const u
       const uint8_t* row = at.image() + (d[i] * args.input_size[1] + h[j]) * args.input_size[2] * n_;
       for (int64_t k = 0; k < g.kernel[2]; ++k) {
         const bool inside = line && w[k] >= 0;
-        *taps++ = inside ? row + w[k] * n_ : padding_.data();
+        *taps++ = inside ? row + w[k] * n_ : padding;
         all = all && inside;
       }
     }
@@ -118,14 +118,19 @@ void DepthwiseConv::run_channels(const ConvArgs& args) const {
   // Between two pixels of a row with all taps inside, each tap moves by this much.
   const int64_t step = geometry_.transposed ? 0 : geometry_.stride[2] * n_;
 
+  const kernels::RowParams input = input_row(args);
   const int64_t block = std::clamp(kAccBytes / (4 * stride_) / kRowUnit * kRowUnit, kRowUnit, 8 * kRowUnit);
 
   const auto body = [&](int64_t begin, int64_t end) {
     const int64_t acc_bytes = (block * stride_ + kStrip) * 4;  // a run writes whole strips
-    const ScratchMemory memory(static_cast<size_t>(acc_bytes + taps_ * static_cast<int64_t>(sizeof(void*))));
+    const int64_t taps_bytes = taps_ * static_cast<int64_t>(sizeof(void*));
+    const int64_t padding_bytes = round_up(n_, kStrip);
+    const ScratchMemory memory(static_cast<size_t>(acc_bytes + taps_bytes + padding_bytes));
     int32_t* const acc = reinterpret_cast<int32_t*>(memory.data());
     const uint8_t** const taps = reinterpret_cast<const uint8_t**>(memory.data() + acc_bytes);
-    for (int64_t t = k_; t < taps_; ++t) taps[t] = padding_.data();
+    uint8_t* const padding = memory.data() + acc_bytes + taps_bytes;
+    std::memset(padding, input.zero_point ^ flip_, static_cast<size_t>(padding_bytes));  // as the input
+    for (int64_t t = k_; t < taps_; ++t) taps[t] = padding;
     const kernels::DepthwisePixel pixel{taps, taps_, n_, flip_, weight_.data(), acc};
     PixelWalk walk(geometry_, args, sources, begin);
     bool inside = false;
@@ -137,7 +142,7 @@ void DepthwiseConv::run_channels(const ConvArgs& args) const {
         if (inside && step != 0 && !walk.row_begins() && w[line - 1] >= 0) {
           for (int64_t t = 0; t < k_; ++t) taps[t] += step;
         } else {
-          inside = find_taps(args, walk, taps);
+          inside = find_taps(args, walk, padding, taps);
         }
         kernels::DepthwisePixel p = pixel;
         p.acc = acc + r * stride_;
@@ -160,7 +165,7 @@ void DepthwiseConv::run_channels(const ConvArgs& args) const {
       t.raw_stride = stride_;
       t.rows = rows;
       t.cols = n_;
-      t.row = &row_;
+      t.row = &input;
       t.row_step = 0;
       place(&t, args, m, 0);
       epilogue_(epilogue, t);

@@ -115,16 +115,17 @@ void DirectConv::copy_line(const ConvArgs& args, const Image& image, int64_t lin
   const int64_t d = line / image.size[1] % image.size[0] - geometry_.padding[0];
   const int64_t n = line / (image.size[1] * image.size[0]);
   const bool inside = h >= 0 && h < args.input_size[1] && d >= 0 && d < args.input_size[0];
+  const int32_t zero_point = input_row(args).zero_point;
   if (!inside) {
-    std::memset(dst, row_.zero_point, static_cast<size_t>(bytes));
+    std::memset(dst, zero_point, static_cast<size_t>(bytes));
     return;
   }
   const int64_t width = args.input_size[2], channels = geometry_.in_channels;
   const int64_t margin = geometry_.padding[2] * channels_;
   const uint8_t* src = static_cast<const uint8_t*>(args.input) +
                        ((n * args.input_size[0] + d) * args.input_size[1] + h) * width * channels;
-  std::memset(dst, row_.zero_point, static_cast<size_t>(margin));
-  std::memset(dst + margin + width * channels_, row_.zero_point,
+  std::memset(dst, zero_point, static_cast<size_t>(margin));
+  std::memset(dst + margin + width * channels_, zero_point,
               static_cast<size_t>(bytes - margin - width * channels_));
   dst += margin;
   if (channels == channels_) {
@@ -160,6 +161,7 @@ void DirectConv::multiply_line(const ConvArgs& args, const Image& image, int64_t
   const int64_t d = line / args.output_size[1] % args.output_size[0];
   const int64_t n = line / (args.output_size[1] * args.output_size[0]);
   const EpilogueParams epilogue = output_.params(*weight_, args);
+  const kernels::RowParams input = input_row(args);
   const int64_t quads = taps_ * channels_ / 4;
   // More k than this would be read from L2 by every tile of a block.
   const bool in_lines =
@@ -203,7 +205,7 @@ void DirectConv::multiply_line(const ConvArgs& args, const Image& image, int64_t
       t.rows = b.rows;
       t.n0 = panel * kPanelColumns;
       t.cols = std::min(kPanelColumns, n_ - t.n0);
-      t.row = &row_;
+      t.row = &input;
       t.row_step = 0;
       place(&t, args, line * width + w, t.n0);
       epilogue_(epilogue, t);

@@ -152,7 +152,7 @@ Span NativeLinear::input_span(const Call& call, int64_t begin, int64_t end) cons
 // Where the kernel finds the rows from r0 on.
 QuantizedRows NativeLinear::place_rows(const Call& call, const Scratch& scratch, int64_t r0) const {
   if (call.in_place) {
-    scratch.params[0] = input_.static_params();
+    scratch.params[0] = input_.static_params(call.args);
     const uint8_t* data = static_cast<const uint8_t*>(call.args.input);
     return {data + r0 * call.args.input_stride, call.args.input_stride, scratch.params, 0};
   }

@@ -14,6 +14,7 @@ class ReferenceConv final : public ConvImpl {
         k_(p.rows.k),
         n_(p.rows.n),
         output_bytes_(static_cast<int64_t>(size_of(p.rows.output_dtype))),
+        qparams_in_call_(p.rows.qparams_in_call),
         zero_point_(static_cast<uint8_t>(p.rows.input_zero_point)) {
     for (int64_t g = 0; g < geometry_.groups; ++g)
       groups_.push_back(make_linear_reference(group_problem(p, g)).value());
@@ -49,6 +50,7 @@ class ReferenceConv final : public ConvImpl {
   void gather(const ConvArgs& args, int64_t batch, const Position& out, int64_t group, uint8_t* row) const {
     const ConvGeometry& geo = geometry_;
     const int64_t channels = geo.group_channels();
+    const uint8_t zero_point = qparams_in_call_ ? static_cast<uint8_t>(args.input_zero_point) : zero_point_;
     for (int64_t i = 0; i < geo.kernel[0]; ++i)
       for (int64_t j = 0; j < geo.kernel[1]; ++j)
         for (int64_t k = 0; k < geo.kernel[2]; ++k) {
@@ -62,7 +64,7 @@ class ReferenceConv final : public ConvImpl {
             *row++ =
                 inside
                     ? static_cast<const uint8_t*>(args.input)[pixel * geo.in_channels + group * channels + c]
-                    : zero_point_;
+                    : zero_point;
         }
   }
 
@@ -81,6 +83,7 @@ class ReferenceConv final : public ConvImpl {
 
   ConvGeometry geometry_;
   int64_t k_, n_, output_bytes_;
+  bool qparams_in_call_;
   uint8_t zero_point_;
   std::vector<LinearImplPtr> groups_;
 };

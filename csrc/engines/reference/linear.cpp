@@ -50,11 +50,13 @@ class ReferenceLinear final : public LinearImpl {
     if (p.weight_zero_point != nullptr)
       weight_zero_point_.assign(p.weight_zero_point, p.weight_zero_point + p.weight_scale_size);
     if (p.bias != nullptr) bias_.assign(p.bias, p.bias + p.n);
+    if (p.slope != nullptr) slope_.assign(p.slope, p.slope + p.n);
     // The problem's arrays are dead after make.
     p_.weight = nullptr;
     p_.weight_scale = nullptr;
     p_.weight_zero_point = nullptr;
     p_.bias = nullptr;
+    p_.slope = nullptr;
   }
 
   void run(const LinearArgs& args) const override {
@@ -65,13 +67,14 @@ class ReferenceLinear final : public LinearImpl {
   const char* engine() const override { return "reference"; }
   std::string description() const override { return "plain loops, int64 accumulators"; }
   size_t packed_bytes() const override {
-    return weight_.size() + sizeof(float) * (weight_scale_.size() + bias_.size()) +
+    return weight_.size() + sizeof(float) * (weight_scale_.size() + bias_.size() + slope_.size()) +
            sizeof(int32_t) * weight_zero_point_.size();
   }
 
  private:
   [[gnu::noinline]] void run_rows(const LinearArgs& args) const {
     kernels::QParams input{p_.input_scale, p_.input_zero_point};
+    if (p_.qparams_in_call) input = {args.input_scale, args.input_zero_point};
     if (p_.dynamic && !p_.dynamic_quant.per_row) input = choose(args, 0, args.m);
     std::vector<int16_t> row(p_.k);  // x - zp_x: |x - zp_x| <= 255
     for (int64_t m = 0; m < args.m; ++m) {
@@ -129,10 +132,12 @@ class ReferenceLinear final : public LinearImpl {
 
   float post_processed(const LinearArgs& args, int64_t i, float r) const {
     for (const PostOp& op : p_.post_ops) {
-      const bool is_add = op.kind == PostOp::Kind::add;
-      const float other =
-          is_add ? real_value(args.other, args.other_dtype, i, args.other_scale, args.other_zero_point) : 0.f;
-      r = kernels::apply_post_op(op, r, other);
+      float operand = 0.f;
+      if (op.kind == PostOp::Kind::add)
+        operand = real_value(args.other, args.other_dtype, i, args.other_scale, args.other_zero_point);
+      else if (op.kind == PostOp::Kind::prelu)
+        operand = slope_[i % p_.n];
+      r = kernels::apply_post_op(op, r, operand);
     }
     return r;
   }
@@ -154,6 +159,7 @@ class ReferenceLinear final : public LinearImpl {
   std::vector<float> weight_scale_;
   std::vector<int32_t> weight_zero_point_;
   std::vector<float> bias_;
+  std::vector<float> slope_;
 };
 
 }  // namespace

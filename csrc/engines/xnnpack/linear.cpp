@@ -277,6 +277,9 @@ void XnnLinear::finish_large_row(const Scratch& s, int64_t row, float* result) c
   if (p.k > kMaxExactK) return refuse("k ", p.k, "; int32 is exact up to ", kMaxExactK);
   for (int64_t i = 0; p.weight_zero_point != nullptr && i < p.weight_scale_size; ++i)
     if (p.weight_zero_point[i] != 0) return refuse("asymmetric weights");
+  for (int64_t i = 0; i < p.weight_scale_size; ++i)
+    if (!std::isnormal(p.weight_scale[i]) || p.weight_scale[i] < 0.f)
+      return refuse("weight scale ", p.weight_scale[i], "; needs a positive normal float");
   const bool float_input = p.input_dtype == DType::f32 || p.input_dtype == DType::bf16;
   if (p.input_dtype == DType::s32 || p.dynamic != float_input)
     return refuse("input dtype ", name_of(p.input_dtype));

@@ -1,10 +1,6 @@
 """Linear layers and convolutions of a program: static, dynamic and sparse."""
 
-from operator import getitem
 from typing import Any
-
-import torch
-from torch import fx
 
 from torch_ao_ext.nn.quantized._observed import QuantizedWeight
 from torch_ao_ext.ops.sparse_linear import BLOCKS, to_block_sparse
@@ -12,9 +8,6 @@ from torch_ao_ext.quantization import _packed
 from torch_ao_ext.quantization._archive._reader import Handler, Reader, ao
 
 __all__ = ["HANDLERS"]
-
-_TINY = torch.finfo(torch.float32).tiny
-aten = torch.ops.aten
 
 
 def _unpacked(reader: Reader, node: Any, unpack: Any, *args: Any) -> Any:
@@ -96,9 +89,9 @@ def sparse_linear_dynamic(reader: Reader, node: Any) -> None:
 
 def _conv(reader: Reader, node: Any, packed: Any) -> tuple[Any, _packed.Convolution]:
     """Operator and parts of a convolution."""
-    kind = node.kind().removeprefix("quantized::").removesuffix("_dynamic")
-    kind = kind.removesuffix("_relu").removesuffix("_add")
-    return getattr(ao, kind).default, _unpacked(reader, node, _packed.conv_of, kind, packed)
+    name = node.kind().removeprefix("quantized::").removesuffix("_relu").removesuffix("_add")
+    kind = name.removesuffix("_dynamic")
+    return getattr(ao, name).default, _unpacked(reader, node, _packed.conv_of, kind, packed)
 
 
 def conv(reader: Reader, node: Any) -> None:
@@ -122,26 +115,11 @@ def conv_dynamic(reader: Reader, node: Any) -> None:
     """quantized::conv1d_dynamic to conv_transpose3d_dynamic, as `nn.quantized.dynamic.Conv2d`."""
     x, packed, _ = reader.inputs(node)
     target, found = _conv(reader, node, packed)
-    scale, data = _symmetric(reader, x)
     y = reader.call(
-        target, data, 1.0, 0, *_weight(reader, found.weight), None, 1.0, 0, torch.float32, *found.numbers
-    )
-    y = reader.call(aten.mul.Tensor, y, scale)
-    if found.bias is not None:
-        bias = found.bias.detach().reshape(-1, *[1] * (found.weight.data.dim() - 2))
-        y = reader.call(aten.add.Tensor, y, reader.constant(bias, "bias"))
+        target, x, *_weight(reader, found.weight), reader.constant(found.bias, "bias"), True, False, False,
+        None, *found.numbers,
+    )  # fmt: skip
     reader.put(node, y)
-
-
-def _symmetric(reader: Reader, x: Any) -> tuple[fx.Node, fx.Node]:
-    """Scale max|x| / 127 and integers of a float value."""
-    ends = reader.call(aten.aminmax.default, x)
-    low, high = (reader.call(getitem, ends, i) for i in (0, 1))
-    largest = reader.call(aten.maximum.default, reader.call(aten.neg.default, low), high)
-    scale = reader.call(aten.clamp_min.default, reader.call(aten.div.Scalar, largest, 127), _TINY)
-    zero = reader.constant(torch.zeros((), dtype=torch.int64), "zero_point")
-    data = reader.call(ao.quantize_per_tensor.tensor, x, scale, zero, -127, 127, torch.int8)
-    return scale, data
 
 
 HANDLERS: dict[str, Handler] = {

@@ -22,7 +22,7 @@ from torch_ao_ext.quantization.pt2e.representation._values import (
 
 def _along(values: Value, rank: int) -> Value:
     """Per-channel values against [N, C, *S] of rank spatial dimensions."""
-    return values if rank == 0 else aten.reshape.default(values, [-1] + [1] * rank)
+    return values if rank == 0 or values is None else aten.reshape.default(values, [-1] + [1] * rank)
 
 
 def _weight(weight: Value, zero_point: Value) -> Value:
@@ -62,29 +62,34 @@ def linear(
     input: Value, input_scale: float, input_zero_point: int, weight: Value, weight_scale: Value,
     weight_zero_point: Value, bias: Value, output_scale: float, output_zero_point: int,
     output_dtype: torch.dtype | None, names: str, numbers: Sequence[float], other: Value,
-    other_scale: float, other_zero_point: int,
+    other_scale: float, other_zero_point: int, slope: Value = None,
 ) -> Value:  # fmt: skip
     sums = aten.linear.default(integers(input, input_zero_point), _weight(weight, weight_zero_point))
     r = _product(sums, aten.mul.Tensor(weight_scale, input_scale), bias, 0)
-    r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point))
+    r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point), slope)
     return finish_product(r, output_scale, output_zero_point, output_dtype or known(input).dtype)
+
+
+def _steps(symmetric: bool, reduce_range: bool) -> tuple[int, int]:
+    """Smallest and largest integer of an input that is quantized at run time."""
+    high = 127 if symmetric or reduce_range else 255
+    high = 63 if symmetric and reduce_range else high
+    return (-high if symmetric else 0), high
 
 
 def linear_dynamic(
     input: Value, weight: Value, weight_scale: Value, weight_zero_point: Value, bias: Value, per_row: bool,
     symmetric: bool, reduce_range: bool, output_dtype: torch.dtype | None, names: str,
-    numbers: Sequence[float], other: Value,
+    numbers: Sequence[float], other: Value, slope: Value = None,
 ) -> Value:  # fmt: skip
-    high = 127 if symmetric or reduce_range else 255
-    high = 63 if symmetric and reduce_range else high
-    low = -high if symmetric else 0
+    low, high = _steps(symmetric, reduce_range)
     x = to(input, torch.float32)
     choose = row_qparams if per_row else tensor_qparams
     scale, zero_point = choose(x, symmetric, low, high)
     q = quantize(x, scale, zero_point, low, high, torch.int64)
     sums = aten.linear.default(integers(q, zero_point), _weight(weight, weight_zero_point))
     r = _product(sums, aten.mul.Tensor(scale, weight_scale), bias, 0)
-    r = post_ops(r, names, numbers, _other(other, 1.0, 0))
+    r = post_ops(r, names, numbers, _other(other, 1.0, 0), slope)
     return to(r, output_dtype or known(input).dtype)
 
 
@@ -96,12 +101,12 @@ def _conv(rank: int) -> Any:
         weight_zero_point: Value, bias: Value, output_scale: float, output_zero_point: int,
         output_dtype: torch.dtype | None, stride: list[int], padding: list[int], dilation: list[int],
         groups: int, names: str, numbers: Sequence[float], other: Value, other_scale: float,
-        other_zero_point: int,
+        other_zero_point: int, slope: Value = None,
     ) -> Value:  # fmt: skip
         x, w = integers(input, input_zero_point), _weight(weight, weight_zero_point)
         sums = operator(x, w, None, stride, padding, dilation, groups)
         r = _product(sums, _along(aten.mul.Tensor(weight_scale, input_scale), rank), bias, rank)
-        r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point))
+        r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point), _along(slope, rank))
         return finish_product(r, output_scale, output_zero_point, output_dtype or known(input).dtype)
 
     return conv
@@ -116,16 +121,69 @@ def _conv_transpose(rank: int) -> Any:
         weight_zero_point: Value, bias: Value, output_scale: float, output_zero_point: int,
         output_dtype: torch.dtype | None, stride: list[int], padding: list[int], output_padding: list[int],
         groups: int, dilation: list[int], names: str, numbers: Sequence[float], other: Value,
-        other_scale: float, other_zero_point: int,
+        other_scale: float, other_zero_point: int, slope: Value = None,
     ) -> Value:  # fmt: skip
         x = integers(input, input_zero_point)
         w = _transposed_weight(weight, weight_zero_point, groups)
         sums = operator(x, w, None, stride, padding, output_padding, groups, dilation)
         r = _product(sums, _along(aten.mul.Tensor(weight_scale, input_scale), rank), bias, rank)
-        r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point))
+        r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point), _along(slope, rank))
         return finish_product(r, output_scale, output_zero_point, output_dtype or known(input).dtype)
 
     return conv_transpose
+
+
+def _quantized_images(
+    input: Value, per_sample: bool, symmetric: bool, reduce_range: bool, rank: int
+) -> tuple[Value, Value]:
+    """Integers less their zero points, and scales against [N, C, *S]."""
+    low, high = _steps(symmetric, reduce_range)
+    x = to(input, torch.float32)
+    if not per_sample:
+        scale, zero_point = tensor_qparams(x, symmetric, low, high)
+    else:
+        parts = row_qparams(aten.flatten.using_ints(x, 1), symmetric, low, high)
+        sizes = [-1] + [1] * (rank + 1)
+        scale, zero_point = (p if isinstance(p, int) else aten.reshape.default(p, sizes) for p in parts)
+    return integers(quantize(x, scale, zero_point, low, high, torch.int64), zero_point), scale
+
+
+def _conv_dynamic(rank: int) -> Any:
+    operator = getattr(aten, f"conv{rank}d").default
+
+    def conv_dynamic(
+        input: Value, weight: Value, weight_scale: Value, weight_zero_point: Value, bias: Value,
+        per_sample: bool, symmetric: bool, reduce_range: bool, output_dtype: torch.dtype | None,
+        stride: list[int], padding: list[int], dilation: list[int], groups: int, names: str,
+        numbers: Sequence[float], other: Value, slope: Value = None,
+    ) -> Value:  # fmt: skip
+        x, scale = _quantized_images(input, per_sample, symmetric, reduce_range, rank)
+        sums = operator(x, _weight(weight, weight_zero_point), None, stride, padding, dilation, groups)
+        r = _product(sums, aten.mul.Tensor(scale, _along(weight_scale, rank)), bias, rank)
+        r = post_ops(r, names, numbers, _other(other, 1.0, 0), _along(slope, rank))
+        return to(r, output_dtype or known(input).dtype)
+
+    return conv_dynamic
+
+
+def _conv_transpose_dynamic(rank: int) -> Any:
+    packet = getattr(aten, f"conv_transpose{rank}d")
+    operator = packet.default if rank == 1 else packet.input
+
+    def conv_transpose_dynamic(
+        input: Value, weight: Value, weight_scale: Value, weight_zero_point: Value, bias: Value,
+        per_sample: bool, symmetric: bool, reduce_range: bool, output_dtype: torch.dtype | None,
+        stride: list[int], padding: list[int], output_padding: list[int], groups: int, dilation: list[int],
+        names: str, numbers: Sequence[float], other: Value, slope: Value = None,
+    ) -> Value:  # fmt: skip
+        x, scale = _quantized_images(input, per_sample, symmetric, reduce_range, rank)
+        w = _transposed_weight(weight, weight_zero_point, groups)
+        sums = operator(x, w, None, stride, padding, output_padding, groups, dilation)
+        r = _product(sums, aten.mul.Tensor(scale, _along(weight_scale, rank)), bias, rank)
+        r = post_ops(r, names, numbers, _other(other, 1.0, 0), _along(slope, rank))
+        return to(r, output_dtype or known(input).dtype)
+
+    return conv_transpose_dynamic
 
 
 def embedding(
@@ -147,4 +205,6 @@ PRODUCTS: dict[str, Any] = {
     "embedding": embedding,
     **{f"conv{rank}d": _conv(rank) for rank in (1, 2, 3)},
     **{f"conv_transpose{rank}d": _conv_transpose(rank) for rank in (1, 2, 3)},
+    **{f"conv{rank}d_dynamic": _conv_dynamic(rank) for rank in (1, 2, 3)},
+    **{f"conv_transpose{rank}d_dynamic": _conv_transpose_dynamic(rank) for rank in (1, 2, 3)},
 }

@@ -80,8 +80,10 @@ _PLAIN = {
 }  # fmt: skip
 
 
-def post_ops(r: Value, names: str, numbers: Sequence[float], other: Value = None) -> Value:
-    """Applies post-ops in order; other is the real operand of "add".
+def post_ops(
+    r: Value, names: str, numbers: Sequence[float], other: Value = None, slope: Value = None
+) -> Value:
+    """Applies post-ops in order; other is the real operand of "add", slope that of "prelu".
 
     Raises:
         NoFormula: a post-op without a form in ATen operators.
@@ -99,6 +101,8 @@ def post_ops(r: Value, names: str, numbers: Sequence[float], other: Value = None
             r = aten.leaky_relu.default(r, left.pop(0))
         elif name == "add":
             r = aten.add.Tensor(r, other)
+        elif name == "prelu":
+            r = aten.where.self(aten.lt.Scalar(r, 0.0), aten.mul.Tensor(r, slope), r)
         else:
             raise NoFormula(f"post-op '{name}' has no form in ATen operators")
     return r
