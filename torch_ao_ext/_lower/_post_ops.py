@@ -90,6 +90,7 @@ class Tail:
         other: operand of add: a float node, or an 8-bit node with other_qparams.
         other_float: the same operand as float node.
         other_qparams: qparams of other, None for a float.
+        slope: slopes of prelu, a constant.
         output: qparams of the result, None for a float result.
     """
 
@@ -99,6 +100,7 @@ class Tail:
     other: fx.Node | None = None
     other_float: fx.Node | None = None
     other_qparams: QParams | None = None
+    slope: fx.Node | None = None
     output: QParams | None = None
 
     @property
@@ -122,12 +124,27 @@ def _absorb_add(tail: Tail, add: fx.Node) -> bool:
     return True
 
 
+def _absorb_prelu(tail: Tail, prelu: fx.Node) -> bool:
+    """Slopes are of dimension 1, which must be that of the product's columns."""
+    if tail.slope is not None or prelu.target is not aten.prelu.default or prelu.args[0] is not tail.last:
+        return False
+    slope, value = prelu.args[1], prelu.meta["val"]
+    product = tail.nodes[0].target
+    last = product is aten.linear.default and value.dim() != 2
+    if slope.op != "get_attr" or (last and slope.meta["val"].numel() != 1):
+        return False
+    tail.slope = slope
+    tail.names.append("prelu")
+    tail.nodes.append(prelu)
+    return True
+
+
 def read_tail(node: fx.Node, adds: bool = True) -> Tail:
     """Follows the only readers of a node as far as they can be absorbed.
 
     Args:
         node: a product or an elementwise operator.
-        adds: the operator takes a third operand that is added.
+        adds: the operator takes a tensor that is added, and slopes of prelu.
     """
     tail = Tail([node])
     while len(tail.names) < _MOST - 1:
@@ -139,7 +156,7 @@ def read_tail(node: fx.Node, adds: bool = True) -> Tail:
             tail.names.append(found[0])
             tail.numbers += found[1]
             tail.nodes.append(after)
-        elif not adds or not _absorb_add(tail, after):
+        elif not adds or not (_absorb_add(tail, after) or _absorb_prelu(tail, after)):
             break
     after = only_user(tail.last)
     output = quantize_qparams(after)

@@ -7,7 +7,7 @@ from torch import fx
 
 from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail
 from torch_ao_ext._lower._qdq import dequantized, dynamically_quantized
-from torch_ao_ext._lower._weights import Constants, NotLowered
+from torch_ao_ext._lower._weights import Constants, NotLowered, Weight
 from torch_ao_ext.quantization.pt2e._graph import tensor_of
 from torch_ao_ext.quantization.quantizer._targets import (
     CONV,
@@ -58,11 +58,27 @@ def _geometry(node: fx.Node, weight: torch.Tensor) -> tuple[Any, ...]:
     return stride, padding, dilation, argument(node, 6, 1)
 
 
-def _operator(node: fx.Node) -> Any:
+def _operator(node: fx.Node, suffix: str = "") -> Any:
+    name = "linear"
+    if not is_call(node, LINEAR):
+        kind = "conv_transpose" if is_call(node, CONV_TRANSPOSE) else "conv"
+        name = f"{kind}{RANK[node.target]}d"
+    return getattr(torch.ops.torch_ao, name + suffix).default
+
+
+def _constants(
+    model: fx.GraphModule, node: fx.Node, constants: Constants
+) -> tuple[Weight, Any, tuple[Any, ...]]:
+    """Weight, bias and, of a convolution, its numbers in the operator's order."""
+    transposed = is_call(node, CONV_TRANSPOSE)
+    groups = argument(node, 6, 1) if transposed else 1
+    weight = constants.weight(node.args[1], 1 if transposed else 0, groups)
+    bias = constants.bias(argument(node, 2), constants.path(node.args[1]))
     if is_call(node, LINEAR):
-        return torch.ops.torch_ao.linear.default
-    name = "conv_transpose" if is_call(node, CONV_TRANSPOSE) else "conv"
-    return getattr(torch.ops.torch_ao, f"{name}{RANK[node.target]}d").default
+        return weight, bias, ()
+    values = tensor_of(model, weight.values)
+    assert values is not None
+    return weight, bias, _geometry(node, values)
 
 
 def _other(tail: Tail) -> tuple[Any, float, int]:
@@ -72,27 +88,24 @@ def _other(tail: Tail) -> tuple[Any, float, int]:
     return tail.other, qparams.scale, qparams.zero_point
 
 
+def _slope(tail: Tail, constants: Constants) -> tuple[Any, ...]:
+    """The operator's last argument, when there is one."""
+    return () if tail.slope is None else (constants.slope(tail.slope),)
+
+
 def _lower_static(model: fx.GraphModule, node: fx.Node, constants: Constants) -> None:
     found = dequantized(node.args[0])
     if found is None:
         raise NotLowered("its input is not quantized")
     source, qparams = found
-    transposed = is_call(node, CONV_TRANSPOSE)
-    groups = argument(node, 6, 1) if transposed else 1
-    weight = constants.weight(node.args[1], 1 if transposed else 0, groups)
-    bias = constants.bias(argument(node, 2), constants.path(node.args[1]))
-    geometry: tuple[Any, ...] = ()
-    if not is_call(node, LINEAR):
-        values = tensor_of(model, weight.values)
-        assert values is not None
-        geometry = _geometry(node, values)
+    weight, bias, geometry = _constants(model, node, constants)
     tail = read_tail(node)
     out = tail.output
     arguments = (
         source, qparams.scale, qparams.zero_point, weight.values, weight.scale, weight.zero_point, bias,
         1.0 if out is None else out.scale, 0 if out is None else out.zero_point,
         torch.float32 if out is None else out.dtype,
-        *geometry, ",".join(tail.names), tail.numbers, *_other(tail),
+        *geometry, ",".join(tail.names), tail.numbers, *_other(tail), *_slope(tail, constants),
     )  # fmt: skip
     replace_tail(model, tail, _operator(node), arguments)
 
@@ -100,16 +113,13 @@ def _lower_static(model: fx.GraphModule, node: fx.Node, constants: Constants) ->
 def _lower_dynamic(model: fx.GraphModule, node: fx.Node, constants: Constants) -> None:
     found = dynamically_quantized(node.args[0])
     assert found is not None
-    if not is_call(node, LINEAR):
-        raise NotLowered("only linear has an operator for inputs quantized at run time")
     if found.symmetric and (found.low, found.high) != (-127, 127):
         raise NotLowered(
             f"its input is quantized symmetrically to [{found.low}, {found.high}]; needs [-127, 127]"
         )
     if not found.symmetric and found.high - found.low not in (255, 127):
         raise NotLowered(f"its input is quantized to [{found.low}, {found.high}]; needs 8 or 7 bits")
-    weight = constants.weight(node.args[1], 0, 1)
-    bias = constants.bias(argument(node, 2), constants.path(node.args[1]))
+    weight, bias, geometry = _constants(model, node, constants)
     tail = read_tail(node)
     if tail.output is not None:  # the operator gives floats
         tail.nodes.pop()
@@ -118,10 +128,10 @@ def _lower_dynamic(model: fx.GraphModule, node: fx.Node, constants: Constants) -
             del tail.numbers[-2:]
     arguments = (
         found.node, weight.values, weight.scale, weight.zero_point, bias, False, found.symmetric,
-        found.high - found.low == 127, torch.float32, ",".join(tail.names), tail.numbers,
-        tail.other_float,
+        found.high - found.low == 127, torch.float32, *geometry, ",".join(tail.names), tail.numbers,
+        tail.other_float, *_slope(tail, constants),
     )  # fmt: skip
-    replace_tail(model, tail, torch.ops.torch_ao.linear_dynamic.default, arguments)
+    replace_tail(model, tail, _operator(node, "_dynamic"), arguments)
 
 
 def _lower_embedding(model: fx.GraphModule, node: fx.Node, constants: Constants) -> None:

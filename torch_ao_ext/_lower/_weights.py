@@ -148,6 +148,18 @@ class Constants:
             ("bias", node.target if node.op == "get_attr" else node), name, value.detach().clone()
         )
 
+    def slope(self, node: fx.Node) -> fx.Node:
+        """float32 slopes of a prelu, a vector.
+
+        Raises:
+            NotLowered: not a constant of float32 values.
+        """
+        value = tensor_of(self.model, node)
+        if value is None or value.dtype != torch.float32:
+            raise NotLowered("the slopes behind it are not a constant of float32 values")
+        name = node.target if isinstance(node.target, str) else "_slope"
+        return self.add(("slope", node.target), f"{name}_slope", value.detach().reshape(-1).clone())
+
     def _dequantized_bias(self, node: fx.Node) -> torch.Tensor | None:
         ops = _decomposed.operators()
         if node.target not in (ops.dequantize_per_channel.default, ops.dequantize_per_tensor.default):

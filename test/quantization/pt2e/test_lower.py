@@ -104,6 +104,29 @@ def test_activations(name):
         assert torch.allclose(quantized(IMAGE), lowered(IMAGE), atol=1e-5)
 
 
+@pytest.mark.parametrize("slopes", [1, 5])
+@pytest.mark.parametrize("kind", ["conv", "linear", "images of linear", "dynamic linear"])
+def test_prelu(kind, slopes):
+    class Fused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.product = nn.Conv2d(6, 5, 3) if kind == "conv" else nn.Linear(9, 5)
+            self.act = nn.PReLU(slopes)
+            self.act.weight.data.uniform_(-1, 1)
+
+        def forward(self, x):
+            return self.act(self.product(x))
+
+    example = (torch.randn(7, 9),) if kind in ("linear", "dynamic linear") else (IMAGE,)
+    if kind == "images of linear":
+        example = (torch.randn(2, 5, 4, 9),)  # dimension 1, that of the slopes, is not that of the columns
+    quantized, lowered = flow(Fused(), example, quantizer("x86 dynamic" if "dynamic" in kind else "x86"))
+    fused = kind != "images of linear" or slopes == 1
+    assert count(lowered, "prelu.default") == (0 if fused else 1)
+    with torch.no_grad():
+        assert torch.allclose(quantized(*example), lowered(*example), atol=1e-4)
+
+
 BETWEEN = {
     "add": (lambda x, y: x + y, "torch_ao.add", 5),
     "add relu": (lambda x, y: torch.relu(x + y), "torch_ao.add", 5),
@@ -159,6 +182,41 @@ def test_a_float_operand_is_added_as_it_is():
     _, lowered = flow(model, example, how)
     call = next(n for n in lowered.graph.nodes if "linear_dynamic" in str(n.target))
     assert call.args[9] == "add" and call.args[11].name == "inputs_1"
+
+
+DYNAMIC = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+
+
+class DynamicConvs(Quantizer):
+    """Every convolution, its input quantized at run time."""
+
+    def annotate(self, model):
+        for op in ("conv", "conv_transpose"):
+            OP_TO_ANNOTATOR[op](model, DYNAMIC, None)
+        return model
+
+    def validate(self, model):
+        pass
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_convolutions_of_inputs_quantized_at_run_time(rank, transposed):
+    name = f"{'conv_transpose' if transposed else 'conv'}{rank}d"
+    layer = getattr(nn, f"Conv{'Transpose' * transposed}{rank}d")(4, 6, 3, stride=2, padding=1, groups=2)
+    model = Function(lambda x, y: torch.relu(layer(x) + y))
+    model.layer = layer
+    x = torch.randn(3, 4, *[6] * rank)
+    example = (x, torch.randn_like(layer(x)).detach())
+    quantized, lowered = flow(model, example, DynamicConvs())
+    call = next(n for n in lowered.graph.nodes if f"torch_ao.{name}_dynamic" in str(n.target))
+    assert call.args[5] is False and call.args[-3] == "add,relu"
+    assert {*targets(lowered)} <= {f"torch_ao.{name}_dynamic.default", "contiguous.default"}
+    assert torch_ao_ext.report(lowered).int8 == {f"{name}_dynamic": 1}
+    with torch.no_grad():
+        for factor in (1.0, 30.0):  # the range comes from the data
+            inputs = (x * factor, example[1])
+            assert torch.allclose(quantized(*inputs), lowered(*inputs), rtol=1e-4, atol=1e-4 * factor)
 
 
 def test_computed_bounds_stay_operators():
