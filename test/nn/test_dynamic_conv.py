@@ -43,8 +43,11 @@ def make(name, rank, qconfig=per_channel_dynamic_qconfig):
 )
 def test_against_the_formula(rank, name, qconfig):
     layer, int8, x = make(name, rank, qconfig)
-    scale = x.abs().max() / 127
-    rounded = (x / scale).round().clamp(-127, 127) * scale
+    low, high = x.flatten(1).aminmax(dim=1)
+    low, high = (v.reshape(2, *[1] * (rank + 1)) for v in (low.clamp(max=0), high.clamp(min=0)))
+    scale = (high - low) / 255
+    point = (-low / scale).round()
+    rounded = ((x / scale).round() + point).clamp(0, 255).sub(point) * scale
     twin = copy.deepcopy(layer)
     groups, rest = layer.groups, [1] * rank
     scales = int8.weight_scale.expand(6)
@@ -56,19 +59,39 @@ def test_against_the_formula(rank, name, qconfig):
     want = twin(rounded)
     assert torch.allclose(int8(x), want, rtol=1e-4, atol=1e-4)
     assert (int8(x) - layer(x)).abs().max() < 0.06
+    assert torch.equal(int8(x)[:1], int8(x[:1]))
     assert torch.equal(int8(x[0]), int8(x[:1])[0])
     assert int8(x.bfloat16()).dtype == torch.bfloat16
+
+
+def torch_ao_layer(layer, rank):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch.ao.nn.quantized.dynamic as theirs
+
+        return getattr(theirs, f"Conv{rank}d").from_float(copy.deepcopy(layer))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_torch_ao_rounds_its_output_to_the_steps_of_the_input(rank):
+    layer, _, x = make("stride", rank)
+    peer = torch_ao_layer(layer, rank)
+    w = peer.weight()
+    op = getattr(torch.ops.torch_ao, f"conv{rank}d_dynamic")
+    real = op(
+        x, w.int_repr(), w.q_per_channel_scales().float(), None, layer.bias, False, False, True, None,
+        layer.stride, layer.padding,
+    )  # fmt: skip
+    scale, point = torch.ops.torch_ao.choose_qparams(x, 0, 127)
+    steps = ((real / scale).round() + point).clamp(0, 255) - point
+    assert torch.allclose(peer(x), steps * scale, atol=1e-6)
+    assert (real - layer(x)).pow(2).mean() < (peer(x) - layer(x)).pow(2).mean()
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_not_worse_than_torch_ao(rank):
     layer, int8, x = make("plain", rank)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import torch.ao.nn.quantized.dynamic as theirs
-
-        peer = getattr(theirs, f"Conv{rank}d").from_float(copy.deepcopy(layer))
-        other = peer(x)
+    other = torch_ao_layer(layer, rank)(x)
     want = layer(x)
     assert (int8(x) - want).pow(2).mean() < (other - want).pow(2).mean() * 1.1
 
@@ -108,6 +131,8 @@ def test_zeros_empty_and_extremes():
     assert torch.allclose(int8(torch.zeros_like(x)), int8.qbias.reshape(-1, 1, 1).expand(2, 6, 5, 5))
     assert int8(x[:0]).shape == (0, 6, 5, 5)
     assert torch.isfinite(int8(x * 1e30)).all()
+    x[1, 0, 3, 3] = float("nan")
+    assert int8(x)[0].isfinite().all() and int8(x)[1].isnan().all()
 
 
 def test_refusals():

@@ -1,7 +1,7 @@
 """Convolutions with int8 weights; the float input is quantized at run time.
 
-x = s q with s = max|x| / 127 over the whole input and q in [-127, 127]: symmetric, so that nothing
-of the packed weight depends on the data.
+Each sample has its own scale and zero point, values are 0..255 (`ops.conv2d_dynamic`): a result does
+not depend on what else is in the batch, and nothing of the packed weight depends on the data.
 """
 
 from typing import Any
@@ -16,16 +16,13 @@ from torch_ao_ext.nn.quantized._padding import pad
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
 ao = torch.ops.torch_ao
-_quantize = ao.quantize_per_tensor.tensor
-
-_TINY = torch.finfo(torch.float32).tiny
 
 
 class _Conv(ConvBase):
     """Float in, float out."""
 
-    def _quantized(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
-        """Integers `[N, C, *]`, scale `[]`, and whether N was added."""
+    def _batched(self, x: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Input `[N, C, *]`, padded where the operator cannot, and whether N was added."""
         if not isinstance(x, torch.Tensor) or x.dtype not in (torch.float32, torch.bfloat16):
             got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
             raise TypeError(
@@ -33,41 +30,27 @@ class _Conv(ConvBase):
                 f"got {got}"
             )
         single = x.dim() == self._RANK + 1
-        values = (x.unsqueeze(0) if single else x).to(torch.float32)
-        if not torch.jit.is_tracing() and values.numel() == 0:
-            scale = torch.ones(())
-        else:
-            low, high = torch.aminmax(values)
-            scale = (torch.maximum(-low, high) / 127).clamp_min(_TINY)
-        data = _quantize(values, scale, torch.zeros((), dtype=torch.int64), -127, 127, torch.int8)
-        if self._before is not None:
-            data = pad(data, self._before, self.padding_mode, 0)
-        return data, scale, single
-
-    def _real(self, y: torch.Tensor, scale: torch.Tensor, single: bool, dtype: torch.dtype) -> torch.Tensor:
-        y = y * scale
-        bias = self._buffers["qbias"]
-        if bias is not None:
-            y = y + bias.reshape(-1, *[1] * self._RANK)
-        return (y.squeeze(0) if single else y).to(dtype)
+        x = x.unsqueeze(0) if single else x
+        # Repeated values and zeros leave the range as it is.
+        return x if self._before is None else pad(x, self._before, self.padding_mode, 0), single
 
     def forward(self, input: torch.Tensor, reduce_range: bool = True) -> torch.Tensor:
-        """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, same dtype.
+        """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, same dtype, channels last.
 
         Args:
-            input: float32 or bfloat16, finite.
+            input: float32 or bfloat16; a sample with a NaN or an infinity gives NaN.
             reduce_range: torch.ao's flag for kernels that saturate; ours do not.
 
         Raises:
             TypeError: another dtype.
         """
-        data, scale, single = self._quantized(input)
+        x, single = self._batched(input)
         b = self._buffers
         y = self._OP(
-            data, 1.0, 0, b["qweight"], b["weight_scale"], b["weight_zero_point"], None, 1.0, 0,
-            torch.float32, self.stride, self._op_padding, self.dilation, self.groups,
+            x, b["qweight"], b["weight_scale"], b["weight_zero_point"], b["qbias"], True, False, False, None,
+            self.stride, self._op_padding, self.dilation, self.groups,
         )  # fmt: skip
-        return self._real(y, scale, single, input.dtype)
+        return y.squeeze(0) if single else y
 
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
@@ -108,7 +91,7 @@ class Conv1d(_Conv):
 
     _RANK = 1
     _FLOAT = nn.Conv1d
-    _OP = ao.conv1d.default
+    _OP = ao.conv1d_dynamic.default
 
     def __init__(self, *args: Any, reduce_range: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -128,7 +111,7 @@ class Conv2d(_Conv):
 
     _RANK = 2
     _FLOAT = nn.Conv2d
-    _OP = ao.conv2d.default
+    _OP = ao.conv2d_dynamic.default
 
 
 class Conv3d(_Conv):
@@ -136,7 +119,7 @@ class Conv3d(_Conv):
 
     _RANK = 3
     _FLOAT = nn.Conv3d
-    _OP = ao.conv3d.default
+    _OP = ao.conv3d_dynamic.default
 
 
 class _ConvTranspose(Transposed, _Conv):
@@ -146,18 +129,18 @@ class _ConvTranspose(Transposed, _Conv):
         """`[N, C, *]` or `[C, *]` -> the sizes of the float layer, same dtype.
 
         Args:
-            input: float32 or bfloat16, finite.
+            input: as in `Conv2d`.
             reduce_range: as in `Conv2d`.
             output_size: wanted spatial sizes, as in torch.
         """
-        data, scale, single = self._quantized(input)
-        extra = self._extra_lines(data, output_size)
+        x, single = self._batched(input)
+        extra = self._extra_lines(x, output_size)
         b = self._buffers
         y = self._OP(
-            data, 1.0, 0, b["qweight"], b["weight_scale"], b["weight_zero_point"], None, 1.0, 0,
-            torch.float32, self.stride, self._op_padding, extra, self.groups, self.dilation,
+            x, b["qweight"], b["weight_scale"], b["weight_zero_point"], b["qbias"], True, False, False, None,
+            self.stride, self._op_padding, extra, self.groups, self.dilation,
         )  # fmt: skip
-        return self._real(y, scale, single, input.dtype)
+        return y.squeeze(0) if single else y
 
 
 class ConvTranspose1d(_ConvTranspose):
@@ -165,7 +148,7 @@ class ConvTranspose1d(_ConvTranspose):
 
     _RANK = 1
     _FLOAT = nn.ConvTranspose1d
-    _OP = ao.conv_transpose1d.default
+    _OP = ao.conv_transpose1d_dynamic.default
 
 
 class ConvTranspose2d(_ConvTranspose):
@@ -173,7 +156,7 @@ class ConvTranspose2d(_ConvTranspose):
 
     _RANK = 2
     _FLOAT = nn.ConvTranspose2d
-    _OP = ao.conv_transpose2d.default
+    _OP = ao.conv_transpose2d_dynamic.default
 
 
 class ConvTranspose3d(_ConvTranspose):
@@ -181,4 +164,4 @@ class ConvTranspose3d(_ConvTranspose):
 
     _RANK = 3
     _FLOAT = nn.ConvTranspose3d
-    _OP = ao.conv_transpose3d.default
+    _OP = ao.conv_transpose3d_dynamic.default
