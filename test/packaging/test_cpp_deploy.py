@@ -1,5 +1,6 @@
 """A C++ program without Python runs int8 models: test/cpp_deploy, built against this package."""
 
+import importlib
 import subprocess
 import warnings
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch_ao_ext
 from torch_ao_ext.quantization import get_default_qconfig_mapping, quantize_dynamic
 from torch_ao_ext.quantization.quantize_fx import convert_fx, prepare_fx
 
-SOURCE = Path(__file__).parents[1] / "cpp_deploy"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "test" / "cpp_deploy"
 
 
 def run(*command):
@@ -96,6 +98,26 @@ def test_results_are_those_of_python(program, make, form, tmp_path):
             assert (have - want).abs().max() < 1e-3
         else:
             assert torch.equal(have, want)
+
+
+def test_the_residual_block_of_the_docs(program, tmp_path, monkeypatch, capsys):
+    """Its page as it stands: Python, TorchScript and C++ give the same bits."""
+    page = (ROOT / "docs" / "residual_block.md").read_text()
+    shown = page.split("```cpp\n")[1].split("```")[0]
+    assert shown in (SOURCE / "residual_block.cpp").read_text()
+    monkeypatch.chdir(tmp_path)
+    code = tmp_path / "page.py"  # a file: TorchScript reads the source of a class
+    code.write_text(page.split("```python\n")[1].split("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    names = vars(importlib.import_module("page"))
+    assert float(capsys.readouterr().out.split()[-1]) < 0.02
+    for size in (1, 3):
+        batch = torch.randn(size, 32, 9, 11)
+        want = names["int8"](batch)
+        assert (want - names["block"](batch)).norm() < 0.05 * want.norm()
+        assert torch.equal(torch.jit.load("block.pt")(batch), want)
+        run(program.parent / "residual_block", "block.pt", data(tmp_path, batch), "y.pt")
+        assert torch.equal(torch.load("y.pt"), want)
 
 
 def test_a_wrong_file_is_an_error(program, tmp_path):
