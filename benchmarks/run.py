@@ -3,7 +3,7 @@
     python -m benchmarks.run [--full] [--max-isa avx512_vnni]
 
 Where the CPU has AMX, `--full` runs everything a second time capped to
-AVX512-VNNI. Exit status 1 when any benchmark missed a floor.
+AVX512-VNNI. Plots of all results are drawn at the end. Exit status 1 when any benchmark missed a floor.
 """
 
 import argparse
@@ -17,8 +17,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from benchmarks.harness import environment  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parent
-# Script, arguments of the short run (about 10 minutes together), of the full run.
+# Script, arguments of the short run (about 10 minutes together), of the full run; None: not in that run.
 BENCHMARKS = (
+    ("packages.py", [], ["--build"]),
     ("ops/linear.py", ["--budget", "1.5"], []),
     ("ops/between.py", ["--budget", "0.5"], []),
     ("ops/conv.py", ["--budget", "0.1"], []),
@@ -32,6 +33,15 @@ BENCHMARKS = (
     ("models/flows.py", ["--budget", "2"], []),
     ("models/resemblyzer.py", ["--budget", "2"], []),
     ("models/minilm.py", ["--budget", "4"], ["--autotune"]),
+    ("models/table.py layers", ["--budget", "0.3", "--workloads", "at 14,M=16"], ["--compile"]),
+    ("models/table.py convnets", ["--budget", "1", "--workloads", "resnet18"], ["--compile"]),
+    ("models/table.py transformers", ["--budget", "1", "--workloads", "sdpa 8x128"], ["--compile"]),
+    ("models/table.py recurrent", ["--budget", "1", "--workloads", "tagger B1"], ["--compile"]),
+    ("models/table.py recsys", ["--budget", "1"], ["--compile"]),
+    ("models/serve.py", ["--workloads", "resnet18", "--seconds", "1"], []),
+    ("models/table.py layers", None, ["--threads", "1"]),
+    ("models/table.py convnets", None, ["--threads", "1"]),
+    ("models/table.py transformers", None, ["--threads", "1"]),
 )
 
 
@@ -49,13 +59,19 @@ def main():
     status = 0
     for cap in caps:
         for script, short, full in BENCHMARKS:
-            command = [sys.executable, str(FOLDER / script), *(full if args.full else short)]
-            command += [f"--max-isa={cap}"] if cap else []
-            command += [f"--wait-quiet={args.wait_quiet}"] if args.wait_quiet else []
+            arguments = full if args.full else short
+            if arguments is None:
+                continue
+            name, *words = script.split()
+            command = [sys.executable, str(FOLDER / name), *words, *arguments]
+            if name != "packages.py":  # measures no speed
+                command += [f"--max-isa={cap}"] if cap else []
+                command += [f"--wait-quiet={args.wait_quiet}"] if args.wait_quiet else []
             print(f"\n=== {script}{f', ISA cap {cap}' if cap else ''}", flush=True)
             start = time.monotonic()
             status |= subprocess.run(command, check=False).returncode != 0
             print(f"=== {time.monotonic() - start:.0f} s", flush=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.plots"], cwd=FOLDER.parent, check=False)
     return int(status)
 
 

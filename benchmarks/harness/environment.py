@@ -25,7 +25,10 @@ ISA_FLAGS = (
     "amx_int8",
     "amx_bf16",
 )
-PACKAGES = ("torch", "torch_ao_ext", "torchao", "onnxruntime", "onnx", "transformers", "tokenizers", "numpy")
+PACKAGES = (
+    "torch", "torch_ao_ext", "torchao", "onnxruntime", "onnx", "openvino", "nncf", "executorch",
+    "ctranslate2", "fbgemm-gpu-cpu", "transformers", "tokenizers", "numpy",
+)  # fmt: skip
 # oneDNN's name for each cap of ours; it also reaches the oneDNN inside torch.
 ONEDNN_ISA = {
     "avx2": "AVX2",

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-MET, SHORT, MISSED, INFO = "target met", "above floor", "FLOOR MISSED", ""
+MET, SHORT, BELOW, MISSED, INFO = "target met", "above floor", "below target", "FLOOR MISSED", ""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Goal:
         if self.floor is not None and not self._reaches(self.floor):
             return MISSED
         if self.target is not None:
-            return MET if self._reaches(self.target) else SHORT
+            return MET if self._reaches(self.target) else BELOW if self.floor is None else SHORT
         return MET if self.floor is not None else INFO
 
     def as_dict(self):

@@ -16,8 +16,8 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"  # git-ignored
 
 
 class Report:
-    def __init__(self, benchmark, roof=None):
-        self.benchmark = benchmark
+    def __init__(self, benchmark, roof=None, layout=None):
+        self.benchmark, self.layout = benchmark, layout or timing_table
         self.environment = environment.record()
         self.roof = roof or {}
         self.missing = {}
@@ -72,14 +72,16 @@ class Report:
             lines.append(f"- missing: {name}: {reason}")
         if self.missing:
             lines.append("")
-        return "\n".join(lines + timing_table(self.rows) + [""] + goal_table(self.rows)) + "\n"
+        parts = self.layout(self.rows) + [""] + goal_table(self.rows) + ran_table(self.rows)
+        return "\n".join(lines + parts) + "\n"
 
     def write(self, folder=None):
         """Writes <benchmark>[-<isa cap>].json and .md; returns the markdown's path."""
         folder = Path(folder or RESULTS)
         folder.mkdir(parents=True, exist_ok=True)
         cap = self.environment["environment"].get("TORCH_AO_EXT_MAX_ISA")
-        stem = self.benchmark + (f"-{cap}" if cap else "")
+        threads = self.environment["threads"]
+        stem = self.benchmark + (f"-{cap}" if cap else "") + ("" if threads == 2 else f"-{threads}t")
         (folder / f"{stem}.json").write_text(json.dumps(_json_safe(self.as_dict()), indent=1) + "\n")
         path = folder / f"{stem}.md"
         path.write_text(self.markdown())
@@ -113,7 +115,12 @@ def figure(value, unit=""):
 def roof_line(roof):
     gops = ", ".join(f"{k} {'/'.join(f'{v:.0f}' for v in t.values())}" for k, t in roof["int8_gops"].items())
     reads = ", ".join(f"{k} {'/'.join(f'{v:.0f}' for v in t.values())}" for k, t in roof["read_gbps"].items())
-    return f"Roof, 1/2 threads: int8 GOPS {gops}; read GB/s {reads}."
+    text = f"Roof, 1/2 threads: int8 GOPS {gops}; read GB/s {reads}"
+    if "random_mrows" in roof:  # results from before have none
+        rows = "/".join(f"{v:.0f}" for v in roof["random_mrows"].values())
+        joins = ", ".join(f"{name} {us:.2f}" for name, us in roof["fork_join_us"].items())
+        text += f"; random rows of 64 B, M/s {rows}; fork and join, us: {joins}"
+    return text + "."
 
 
 def label(row):
@@ -127,21 +134,35 @@ def table(head, rows):
     return [line(head), line(["---"] * len(head)), *(line([str(c) for c in r]) for r in rows)]
 
 
+def _cell(row, name):
+    """Median, p10 in brackets; SQNR after it when measured."""
+    t, db = row["timings"].get(name), row.get("sqnr_db", {}).get(name)
+    text = f"{duration(t['median_us'])} ({duration(t['p10_us'])})" if t else ""
+    return text + (f", {db:.1f} dB" if text and db is not None else "")
+
+
+def _names(rows):
+    return list(dict.fromkeys(name for row in rows for name in row["timings"]))
+
+
 def timing_table(rows):
-    """Medians of every candidate, p10 in brackets; SQNR after it when measured."""
-    names = list(dict.fromkeys(name for row in rows for name in row["timings"]))
-    if not names:
-        return []
-    body = []
-    for row in rows:
-        cells = [label(row)]
-        for name in names:
-            t = row["timings"].get(name)
-            text = f"{duration(t['median_us'])} ({duration(t['p10_us'])})" if t else ""
-            db = row.get("sqnr_db", {}).get(name)
-            cells.append(text + (f", {db:.1f} dB" if text and db is not None else ""))
-        body.append(cells)
-    return table(["row", *names], body)
+    """One line a row, candidates across."""
+    names = _names(rows)
+    body = [[label(row), *(_cell(row, name) for name in names)] for row in rows]
+    return table(["row", *names], body) if names else []
+
+
+def candidate_table(rows):
+    """One line a candidate, rows across: for many candidates."""
+    names = _names(rows)
+    body = [[name, *(_cell(row, name) for row in rows)] for name in names]
+    return table(["candidate", *map(label, rows)], body) if names else []
+
+
+def ran_table(rows):
+    """What candidates said that they run, where they were asked."""
+    body = [[row["id"], name, text] for row in rows for name, text in row.get("ran", {}).items()]
+    return ["", *table(["row", "candidate", "ran"], body)] if body else []
 
 
 def goal_table(rows):

@@ -1,4 +1,4 @@
-// Physical limits of this machine: int8 register loops and streaming reads.
+// Physical limits of this machine: int8 register loops, streaming reads, random rows, fork and join.
 // Compiled by harness/roof.py, called through ctypes. No torch, no OpenMP (a
 // second OpenMP runtime would disturb torch's pool): plain threads.
 #include <immintrin.h>
@@ -206,6 +206,48 @@ double roof_random_mrows(const char* table, int64_t row_bytes, const int64_t* in
   const double s = run_together(
       threads, [&](int t) { sink += read_rows(table, row_bytes, indices + t * share, share); });
   return static_cast<double>(share) * threads / s / 1e6;
+}
+
+// Nanoseconds until a waiting second thread was told to work, did nothing and was seen to have done so:
+// two cache lines travel once. No pool can start and end a parallel region on two cores in less.
+// For `seconds`, so that a busy machine cannot stretch it.
+double roof_handover_ns(double seconds) {
+  alignas(64) std::atomic<int64_t> asked{0};
+  alignas(64) std::atomic<int64_t> done{0};
+  double result = 0;
+  run_together(2, [&](int t) {
+    const auto start = Clock::now();
+    int64_t count = 0;
+    while (t == 0 && seconds_since(start) < seconds) {
+      for (int64_t end = count + 100; count < end;) {
+        asked.store(++count, std::memory_order_release);
+        while (done.load(std::memory_order_acquire) != count) _mm_pause();
+      }
+    }
+    if (t == 0) {
+      result = seconds_since(start) / count * 1e9;
+      asked.store(-1, std::memory_order_release);
+      return;
+    }
+    for (int64_t seen = 0; seen >= 0;) {
+      const int64_t now = asked.load(std::memory_order_acquire);
+      if (now != seen) done.store(seen = now, std::memory_order_release);
+      else _mm_pause();
+    }
+  });
+  return result;
+}
+
+// Nanoseconds of an empty parallel region of the OpenMP runtime whose GOMP_parallel this is: the one that
+// torch has loaded, so that no second runtime comes in.
+double roof_region_ns(void (*parallel)(void (*)(void*), void*, unsigned, unsigned), int threads,
+                      double seconds) {
+  const auto nothing = [](void*) {};
+  parallel(nothing, nullptr, threads, 0);
+  const auto start = Clock::now();
+  int64_t count = 0;
+  for (; seconds_since(start) < seconds; ++count) parallel(nothing, nullptr, threads, 0);
+  return seconds_since(start) / count * 1e9;
 }
 
 // GB/s of reading `bytes` in all, `passes` times; each thread reads its share.

@@ -15,6 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
+from benchmarks.harness import environment
+
 SOURCE = Path(__file__).with_name("roof.cpp")
 LOOPS = ("amx", "avx512_vnni", "avx_vnni", "avx2")  # best first
 # One timed stretch: long against the start of a thread (about 50 us).
@@ -46,6 +50,9 @@ def library():
     lib.roof_int8_gops.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int64]
     lib.roof_read_gbps.argtypes = [ctypes.c_int64, ctypes.c_int, ctypes.c_int64]
     lib.roof_random_mrows.restype = ctypes.c_double
+    lib.roof_handover_ns.restype = lib.roof_region_ns.restype = ctypes.c_double
+    lib.roof_handover_ns.argtypes = [ctypes.c_double]
+    lib.roof_region_ns.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_double]
     lib.roof_random_mrows.argtypes = [
         ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int,
     ]  # fmt: skip
@@ -61,12 +68,57 @@ def int8_gops(loop, threads, stretches=7):
     return statistics.median(values) if min(values) > 0 else None
 
 
-def read_gbps(megabytes, threads, stretches=5):
+def read_gbps(kilobytes, threads, stretches=5):
+    """GB/s of streaming over so many kilobytes, each thread over its share."""
+    passes = max(1, (512 << 10) // kilobytes)
     lib = library()
-    if lib is None:
-        return None
-    passes = max(1, 512 // megabytes)
-    return statistics.median(lib.roof_read_gbps(megabytes << 20, threads, passes) for _ in range(stretches))
+    return statistics.median(lib.roof_read_gbps(kilobytes << 10, threads, passes) for _ in range(stretches))
+
+
+def read_sizes(caches):
+    """{level: (KB, whether each thread has so many)}: half of a cache, for DRAM far more than the last one.
+
+    Args:
+        caches: environment.cache_sizes().
+    """
+    l2, l3 = (_kilobytes(caches.get(level), default) for level, default in (("L2", 1024), ("L3", 32768)))
+    l3 = min(l3, 64 << 10)  # of a large shared one a guest gets a part
+    return {"L2": (l2 // 2, True), "L3": (l3 // 2, False), "DRAM": (max(256 << 10, 4 * l3), False)}
+
+
+def _kilobytes(text, default):
+    """'1024K' or '32M' of the kernel."""
+    if not text:
+        return default
+    return int(text[:-1]) * {"K": 1, "M": 1024}[text[-1]]
+
+
+def random_mrows(threads, row_bytes=64, table_mb=256, stretches=5):
+    """Million rows of one cache line a second, at random places of a table in memory."""
+    rows = (table_mb << 20) // row_bytes
+    table = torch.ones(rows, row_bytes, dtype=torch.uint8)
+    sampler = RowSampler(table, torch.randint(rows, (stretches << 18,)), threads, stretches)
+    for _ in range(stretches):
+        sampler()
+    return sampler.mrows
+
+
+def fork_join_us(threads=2, stretches=5):
+    """{'handover': of one word to another core and back, 'OpenMP': an empty region of torch's runtime}."""
+    found = {"handover": [library().roof_handover_ns(0.02) / 1e3 for _ in range(stretches)]}
+    parallel = _gomp_parallel()
+    if parallel:
+        times = (library().roof_region_ns(parallel, threads, 0.02) / 1e3 for _ in range(stretches))
+        found["OpenMP"] = list(times)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _gomp_parallel():
+    """Address of GOMP_parallel in the OpenMP runtime of this process, or None."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    for path in sorted({line.split()[-1] for line in maps if "gomp" in line.split()[-1]}):
+        return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value
+    return None
 
 
 def best_loop(cap=None):
@@ -125,12 +177,22 @@ class RowSampler:
 
 
 def probe(threads=(1, 2)):
-    """All limits, JSON-ready: GOPS per loop and thread count, GB/s from cache and memory."""
+    """All limits, JSON-ready.
+
+    GOPS per loop and thread count, GB/s from caches and memory, million random rows of a cache line a
+    second, microseconds of starting and ending work on two cores.
+    """
     if library() is None:
         return {}
     int8 = {loop: {str(t): int8_gops(loop, t) for t in threads} for loop in LOOPS}
-    reads = {f"{mb} MB": {str(t): read_gbps(mb, t) for t in threads} for mb in (1, 16, 256)}
+    reads = {}
+    for level, (kilobytes, each) in read_sizes(environment.cache_sizes()).items():
+        size = f"{kilobytes} KB" if kilobytes < 1024 else f"{kilobytes >> 10} MB"
+        name = f"{level} {size}{' a thread' if each else ''}"
+        reads[name] = {str(t): read_gbps(kilobytes * (t if each else 1), t) for t in threads}
     return {
         "int8_gops": {k: v for k, v in int8.items() if all(v.values())},
         "read_gbps": reads,
+        "random_mrows": {str(t): random_mrows(t) for t in threads},
+        "fork_join_us": fork_join_us(),
     }

@@ -85,12 +85,17 @@ def _calls_per_round(call, sample_s, clock):
     return max(1, min(repeats, round(sample_s / max(seconds, 1e-9))))
 
 
-def measure(candidates, *, min_rounds=30, budget_s=3.0, hard_s=None, sample_s=1e-3, clock=time.perf_counter):
+def measure(
+    candidates, *, min_rounds=30, budget_s=3.0, hard_s=None, sample_s=1e-3, warm=False,
+    clock=time.perf_counter,
+):  # fmt: skip
     """Time `candidates` (name -> call without arguments), interleaved.
 
     Runs at least `min_rounds` rounds and goes on until `budget_s` is used. Only
     when `hard_s` (default 4 budgets) would be passed does it stop below
-    `min_rounds`; the number of rounds is part of every result.
+    `min_rounds`; the number of rounds is part of every result. With `warm`, an
+    untimed call comes before each sample: weights are then in the caches that hold
+    them, and thread pools of the candidate before have stopped spinning.
 
     Returns:
         name -> Timing, in the order of `candidates`.
@@ -112,6 +117,8 @@ def measure(candidates, *, min_rounds=30, budget_s=3.0, hard_s=None, sample_s=1e
         # Alternating direction: nobody always runs after the same neighbour.
         for name in order if done % 2 == 0 else reversed(order):
             timing = timings[name]
+            if warm:
+                candidates[name]()
             timing.seconds.append(_timed(candidates[name], timing.calls_per_round, clock))
 
 

@@ -50,6 +50,16 @@ def test_measure_finds_medians_and_interleaves():
     assert log[-8:] == ["a", "b", "b", "a", "a", "b", "b", "a"]
 
 
+def test_a_warm_measure_does_not_time_the_call_before():
+    clock, left = Clock(), [9.0] * 3 + [1.0] + [5.0, 1.0] * 4
+
+    def call():
+        clock.now += left.pop(0)
+
+    timings = rounds.measure({"a": call}, min_rounds=4, budget_s=0.0, hard_s=1e9, warm=True, clock=clock)
+    assert timings["a"].seconds == [1.0] * 4 and not left
+
+
 def test_measure_goes_on_until_the_budget_is_used():
     clock = Clock()
     timings = rounds.measure({"a": clock.candidate(1.0)}, min_rounds=3, budget_s=10.0, clock=clock)

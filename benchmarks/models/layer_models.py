@@ -1,0 +1,50 @@
+"""Single layers of the shape files as models, so that whole engines can be peers of an operator."""
+
+import torch
+from torch import nn
+
+from benchmarks.harness import shapes
+
+# Which layers of shapes/conv.csv and (M, K, N) of shapes/linear.csv, with the speed-up that is wanted.
+CONVOLUTIONS = {
+    "resnet50 3x3 at 56": 1.1, "resnet50 3x3 at 14": 1.1, "resnet50 1x1 at 28": 1.1, "resnet stem": 1.15,
+    "mobilenetv2 depthwise 56": 1.2, "mobilenetv2 depthwise 14": 1.2,
+}  # fmt: skip
+LINEARS = {(1, 768, 3072): 1.1, (16, 768, 3072): 1.15, (128, 768, 3072): 1.05, (128, 3072, 768): 1.05}
+
+
+def convolutions():
+    """(shape, target) of CONVOLUTIONS."""
+    return [(s, CONVOLUTIONS[s.layer]) for s in shapes.read_conv("conv") if s.layer in CONVOLUTIONS]
+
+
+def linears():
+    """(shape, target) of LINEARS."""
+    found = [(s, (s.m, s.k, s.n)) for s in shapes.read_linear("linear")]
+    return [(s, LINEARS[key]) for s, key in found if key in LINEARS]
+
+
+def convolution(shape):
+    """Convolution and ReLU."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(
+        shape.channels, shape.out, shape.kernel, shape.stride, shape.padding, shape.dilation, shape.groups
+    )
+    return nn.Sequential(conv, nn.ReLU())
+
+
+def linear(shape):
+    """A linear layer with bias."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(shape.k, shape.n))
+
+
+def pixels(shape, seed):
+    """Input of a convolution."""
+    g = torch.Generator().manual_seed(seed)
+    return (torch.randn(shape.batch, shape.channels, *shape.size, generator=g),)
+
+
+def rows(shape, seed):
+    """Input of a linear layer."""
+    return (torch.randn(shape.m, shape.k, generator=torch.Generator().manual_seed(seed)),)

@@ -1,0 +1,150 @@
+"""A table of workloads x everything a user could run: floats, int8 inside PyTorch, other engines, ours.
+
+    python benchmarks/models/table.py convnets [--threads 1] [--compile] [--workloads resnet18] [--peers onnx]
+
+Tables: layers, convnets, transformers, recurrent, recsys (models/workloads.py). Every candidate says what it
+really runs; an int8 candidate that runs in float is listed as missing. SQNR is against eager fp32. --compile
+adds what needs torch.compile, minutes a workload. Exit status 1 when ours is slower than fp32 or less
+accurate than a slower peer.
+"""
+
+import contextlib
+import functools
+import io
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+import torch  # noqa: E402
+
+from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
+from benchmarks.harness.goals import Goal  # noqa: E402
+from benchmarks.models.workloads import TABLES  # noqa: E402
+from benchmarks.peers import registry  # noqa: E402
+from benchmarks.peers.case import Case  # noqa: E402
+
+FP32 = "fp32"
+SQNR_SLACK_DB = 0.5  # ours may be this much less accurate than a peer that it beats
+
+
+def chosen(workload, args):
+    """Candidates of the workload's family, by the command line; fp32 is always one."""
+    wanted = args.peers.split(",") if args.peers else [""]
+    for candidate in registry.CANDIDATES:
+        fits = any(text in candidate.name for text in wanted) or candidate.name == FP32
+        if set(workload.families) & set(candidate.families) and fits:
+            yield candidate
+
+
+def hush():
+    """No lines on what is not installed."""
+    for name in ("torchao", "torch.onnx", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Without the progress bars and warnings of exporters; what fails raises."""
+    nowhere = io.StringIO()
+    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def build(workload, args, folder, missing, saves=False):
+    """({name: Built}, {name: seconds to build}, the case)."""
+    case = Case(workload, args.threads, folder, saves)
+    built, seconds = {}, {}
+    for candidate in chosen(workload, args):
+        key = f"{workload.name}, {candidate.name}"
+        if candidate.compiles and not args.compile:
+            missing.reasons[f"{candidate.name}"] = "not run (--compile)"
+            continue
+        start = time.perf_counter()
+        with missing.noting(key), quiet():
+            built[candidate.name] = candidate.build(case)
+            seconds[candidate.name] = time.perf_counter() - start
+        print(f"  {candidate.name}: {missing.reasons.get(key) or built[candidate.name].ran}", flush=True)
+    return built, seconds, case
+
+
+def answers_of(built, inputs, missing, label):
+    """Answers and seconds of the first call after building; drops what fails."""
+    answers, first = {}, {}
+    for name in list(built):
+        start = time.perf_counter()
+        with missing.noting(f"{label}, {name}"):
+            answers[name] = built[name].call(*inputs).float().clone()
+            first[name] = time.perf_counter() - start
+        if name not in answers:
+            del built[name]
+    return answers, first
+
+
+def goals_of(workload, timings, sqnr):
+    """Ours (the fastest form) against fp32, the best int8 inside PyTorch and the best of other engines."""
+    kinds = {c.name: c.kind for c in registry.CANDIDATES}
+    ours = rounds.best_of(timings, [n for n in timings if kinds[n] == registry.OURS])
+    if ours is None:
+        return []
+    goals = [Goal(f"vs {FP32}", rounds.speedup(timings, ours, FP32), None, 1.0)]
+    for kind, target in ((registry.TORCH, workload.torch_target), (registry.OTHER, workload.other_target)):
+        best = rounds.best_of(timings, [n for n in timings if kinds[n] == kind])
+        if best is None:
+            continue
+        ratio = rounds.speedup(timings, ours, best)
+        goals.append(Goal(f"vs {best}", ratio, target))
+        floor = -SQNR_SLACK_DB if ratio > 1 else None
+        goals.append(Goal(f"SQNR above {best}", sqnr[ours] - sqnr[best], None, floor, "dB"))
+    return goals
+
+
+def run(workload, args, result, missing):
+    print(f"{workload.name}:", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        built, build_s, case = build(workload, args, folder, missing)
+        answers, first_call_s = answers_of(built, case.inputs, missing, workload.name)
+        sqnr = {name: sqnr_db(answers[FP32], y) for name, y in answers.items() if name != FP32}
+        calls = {name: functools.partial(b.call, *case.inputs) for name, b in built.items()}
+        # Each candidate warms its own weights and waits out the others' pools in an untimed call.
+        timings, foreign = cli.measure(calls, args, warm=True)
+        row = result.add(
+            workload.name, timings, goals_of(workload, timings, sqnr), (), foreign, sqnr_db=sqnr,
+            ran={name: b.ran for name, b in built.items()}, build_s=build_s, first_call_s=first_call_s,
+        )  # fmt: skip
+    report.print_row(row)
+
+
+def main():
+    parser = cli.parser(__doc__, budget_s=6.0)
+    parser.add_argument("table", choices=sorted(TABLES))
+    parser.add_argument("--workloads", default="", help="rows whose name holds one of these texts")
+    parser.add_argument("--peers", default="", help="candidates whose name holds one of these texts")
+    parser.add_argument("--compile", action="store_true", help="candidates that need torch.compile, too")
+    args = parser.parse_args()
+    if args.max_isa:
+        return environment.rerun_capped(args.max_isa)
+    environment.set_threads(args.threads)
+    hush()
+    result = report.Report(args.table, roof.probe((1, args.threads)), report.candidate_table)
+    print(environment.describe(result.environment))
+    missing = peers.Missing()
+    with torch.no_grad():
+        for workload in TABLES[args.table]:
+            if any(text in workload.name for text in args.workloads.split(",")):
+                with missing.noting(workload.name):
+                    run(workload, args, result, missing)
+    result.missing = missing.as_dict()
+    for name, reason in result.missing.items():
+        print(f"missing: {name}: {reason}")
+    return report.conclude(result, args.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

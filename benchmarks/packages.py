@@ -1,0 +1,85 @@
+"""Size of the wheel and of what is installed, ours and the peers'; with --build the time of a clean build.
+
+    python benchmarks/packages.py [--build]
+
+Sizes are those of the installed files, without what a package depends on. --build compiles the library from
+nothing (engines from their cache, no compiler cache) and makes the wheel.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))
+
+from benchmarks.harness import environment, report  # noqa: E402
+from benchmarks.harness.goals import Goal  # noqa: E402
+
+PEERS = ("torch", "torchao", "onnxruntime", "openvino", "nncf", "executorch", "ctranslate2", "fbgemm-gpu-cpu")
+MB = 1 << 20
+
+
+def installed_bytes(package):
+    """Bytes of a distribution's files, or None when it is not there."""
+    try:
+        files = importlib.metadata.distribution(package).files or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    paths = (Path(file.locate()) for file in files)
+    return sum(path.stat().st_size for path in paths if path.exists())
+
+
+def own_bytes():
+    """Bytes of the package in this checkout, and of its library."""
+    package = ROOT / "torch_ao_ext"
+    library = next(package.glob("lib/*.so")).stat().st_size
+    sources = sum(path.stat().st_size for path in package.rglob("*.py"))
+    return library + sources, library
+
+
+def build_wheel(folder):
+    """(seconds, bytes of the wheel) of a clean build."""
+    clean = dict(os.environ, CCACHE_DISABLE="1", TORCH_AO_EXT_BUILD_DIR=str(Path(folder) / "build"))
+    source = Path(folder) / "source"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps"]
+    subprocess.run([*command, "-w", folder, str(source)], check=True, env=clean)
+    return time.perf_counter() - start, next(Path(folder).glob("*.whl")).stat().st_size
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--build", action="store_true", help="time a clean build, too: minutes")
+    p.add_argument("--output", help="folder of the results (default benchmarks/results)")
+    args = p.parse_args()
+    result = report.Report("packages")
+    total, library = own_bytes()
+    goals = [Goal("installed", total / MB, unit="MB"), Goal("library", library / MB, unit="MB")]
+    if args.build:
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, wheel = build_wheel(folder)
+        goals += [Goal("wheel", wheel / MB, unit="MB"), Goal("clean build", seconds, unit="s")]
+    else:
+        result.missing["wheel and build time"] = "not run (--build)"
+    result.add("torch_ao_ext", {}, goals)
+    for package in PEERS:
+        size = installed_bytes(package)
+        if size is None:
+            result.missing[package] = "not installed"
+        else:
+            version = environment.version_of(package)
+            result.add(f"{package} {version}", {}, [Goal("installed", size / MB, unit="MB")])
+    for row in result.rows:
+        report.print_row(row)
+    return report.conclude(result, args.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

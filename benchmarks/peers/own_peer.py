@@ -1,0 +1,76 @@
+"""torch_ao_ext itself: dynamic int8 eager, traced and compiled, and pt2e; what ran is its report."""
+
+from collections import Counter
+
+from torch import nn
+
+from benchmarks.harness import peers
+from benchmarks.peers.case import Built, counted, on_integers
+from benchmarks.peers.torch_peers import compiled_now
+
+WITH_WEIGHTS = ("linear", "conv", "lstm", "gru", "rnn", "bag")
+
+
+def _ran(case, model):
+    rows = [row for row in peers.ours().report(model).rows if any(k in row.op.lower() for k in WITH_WEIGHTS)]
+    integer = Counter(row.op for row in rows if row.status == "int8")
+    rest = Counter(f"float {row.op}" for row in rows if row.status != "int8")
+    return on_integers(integer.total(), rest.total(), counted(integer + rest))
+
+
+def _dynamic_model(case):
+    kinds = {nn.Linear, nn.LSTM, nn.GRU, nn.EmbeddingBag}
+    return peers.ours().quantization.quantize_dynamic(case.model, kinds)
+
+
+def dynamic(case):
+    """quantize_dynamic, eager."""
+    model = _dynamic_model(case)
+    return Built(model, _ran(case, model))
+
+
+def dynamic_traced(case):
+    """quantize_dynamic, traced and frozen."""
+    model = _dynamic_model(case)
+    traced, file = case.traced(model, "own_dynamic")
+    return Built(traced, _ran(case, model), file, "torch_ao_ext")
+
+
+def dynamic_compiled(case):
+    """quantize_dynamic under torch.compile."""
+    model = _dynamic_model(case)
+    return Built(compiled_now(model, case.inputs), _ran(case, model))
+
+
+def _lowered(case):
+    ao = peers.ours()
+    from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
+
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = prepare_pt2e(case.exported(), quantizer)
+    for inputs in case.calibration():
+        prepared(*inputs)
+    return ao.lower(convert_pt2e(prepared), case.inputs)
+
+
+def pt2e(case):
+    """The lowered graph, eager."""
+    lowered = _lowered(case)
+    return Built(lowered, _ran(case, lowered))
+
+
+def pt2e_traced(case):
+    """The lowered graph, traced and frozen."""
+    lowered = _lowered(case)
+    traced, file = case.traced(lowered, "own_pt2e")
+    return Built(traced, _ran(case, lowered), file, "torch_ao_ext")
+
+
+def load(file, threads):
+    """For a fresh process."""
+    peers.ours()
+    from benchmarks.peers.torch_peers import load_torchscript
+
+    return load_torchscript(file, threads)

@@ -1,0 +1,72 @@
+"""torchao: dynamic int8 and pt2e under torch.compile, and pt2e's lowering without a compiler.
+
+What ran: Inductor's counts of fused integer layers, or the operators of the lowered graph.
+"""
+
+import copy
+import logging
+import warnings
+from collections import Counter
+
+import torch
+
+from benchmarks.peers.case import Built, counted, on_integers
+from benchmarks.peers.torch_peers import compiled_now
+
+FUSED = ("qconv_weight_prepack_matcher_count", "qlinear_weight_prepack_matcher_count")
+
+
+def _fusions():
+    counts = torch._dynamo.utils.counters["inductor"]
+    return Counter({name.split("_")[0]: counts[name] for name in FUSED})
+
+
+def _compiled(case, module):
+    """Built of `module` under torch.compile; its fused layers counted."""
+    before = _fusions()
+    fast = compiled_now(module, case.inputs)
+    fused = _fusions() - before
+    rest = max(0, case.layers - fused.total())
+    return Built(fast, on_integers(fused.total(), rest, f"Inductor fused {counted(fused)}"))
+
+
+def dynamic(case):
+    """Int8DynamicActivationInt8Weight under torch.compile with freezing."""
+    logging.getLogger("torchao").setLevel(logging.CRITICAL)  # CUDA libraries that it cannot load
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+        model = copy.deepcopy(case.model)
+        quantize_(model, Int8DynamicActivationInt8WeightConfig())
+        return _compiled(case, model)
+
+
+def _converted(case):
+    from torchao.quantization.pt2e import quantize_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = quantize_pt2e.prepare_pt2e(case.exported(), quantizer)
+    for inputs in case.calibration():
+        prepared(*inputs)
+    return quantize_pt2e.convert_pt2e(prepared)
+
+
+def pt2e_compiled(case):
+    """pt2e with the x86 quantizer, torch.compile with freezing."""
+    return _compiled(case, _converted(case))
+
+
+def pt2e_lowered(case):
+    """The same graph lowered to oneDNN operators, run without a compiler."""
+    from torchao.quantization.pt2e.lowering import lower_pt2e_quantized_to_x86
+
+    lowered = lower_pt2e_quantized_to_x86(_converted(case), case.inputs)
+    found = Counter(str(n.target).split(".")[1] for n in lowered.graph.nodes if "onednn.q" in str(n.target))
+    integer = Counter(
+        {k: v for k, v in found.items() if k.startswith(("qconv", "qlinear")) and "prepack" not in k}
+    )
+    rest = max(0, case.layers - integer.total())
+    return Built(lowered, on_integers(integer.total(), rest, counted(integer)))
