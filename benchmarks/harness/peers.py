@@ -24,8 +24,9 @@ class Missing:
         try:
             yield
         except Exception as error:
-            text = str(error).strip()
-            self.reasons[name] = f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:300]
+            # OpenVINO puts the places in its sources before the reason.
+            lines = [t for t in str(error).splitlines() if t.strip() and not t.startswith("Exception from")]
+            self.reasons[name] = f"{type(error).__name__}: {lines[0].strip() if lines else ''}"[:300]
 
     def as_dict(self):
         return dict(self.reasons)

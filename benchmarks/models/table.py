@@ -2,10 +2,10 @@
 
     python benchmarks/models/table.py convnets [--threads 1] [--compile] [--workloads resnet18] [--peers onnx]
 
-Tables: layers, convnets, transformers, recurrent, recsys (models/workloads.py). Every candidate says what it
-really runs; an int8 candidate that runs in float is listed as missing. SQNR is against eager fp32. --compile
-adds what needs torch.compile, minutes a workload. Exit status 1 when ours is slower than fp32 or less
-accurate than a slower peer.
+Tables: layers, convnets, transformers, recurrent, recsys and, of our own ways to one model, frontends
+(models/workloads.py). Every candidate says what it really runs; an int8 candidate that runs in float is
+listed as missing. SQNR is against eager fp32. --compile adds what needs torch.compile, minutes a workload.
+Exit status 1 when ours is slower than fp32 or less accurate than a slower peer.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from benchmarks.peers import registry  # noqa: E402
 from benchmarks.peers.case import Case  # noqa: E402
 
 FP32 = "fp32"
+SPREAD = 5.0  # % between our front-ends, wanted
 SQNR_SLACK_DB = 0.5  # ours may be this much less accurate than a peer that it beats
 
 
@@ -102,6 +103,11 @@ def goals_of(workload, timings, sqnr):
         goals.append(Goal(f"vs {best}", ratio, target))
         floor = -SQNR_SLACK_DB if ratio > 1 else None
         goals.append(Goal(f"SQNR above {best}", sqnr[ours] - sqnr[best], None, floor, "dB"))
+    if registry.FRONTENDS in workload.families:
+        traced = [n for n in timings if n.startswith(registry.OURS) and n.endswith("traced")]
+        slowest = max(traced, key=lambda n: timings[n].median)
+        spread = 100 * (rounds.speedup(timings, ours, slowest) - 1)
+        goals.append(Goal(f"{slowest} slower than {ours}", spread, SPREAD, None, "%", larger_is_better=False))
     return goals
 
 

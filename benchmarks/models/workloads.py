@@ -1,5 +1,6 @@
 """Every model of the tables as data: how to make it, its inputs, its family, and what it should reach."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from benchmarks.models import (
     tagger_model,
     transformer_models,
 )
-from benchmarks.peers.registry import BAGS, BERT, CNN, RNN, TRANSFORMER
+from benchmarks.peers.registry import BAGS, BERT, CNN, FRONTENDS, RNN, TRANSFORMER
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ TABLES = {
         _convnet("resnet50", 1, 1.5, 1.05),
         _convnet("mobilenetv2", 1, 3.0, 1.0),
         _crepe(1),
+        _crepe(8),
     ),
     "transformers": (
         _minilm("sdpa", 1, 32),
@@ -121,6 +123,10 @@ TABLES = {
         _recurrent("Resemblyzer B1", resemblyzer_model.load, _one(resemblyzer_model.inputs, 1)),
         _tagger(1),
         _tagger(8),
+    ),
+    "frontends": (
+        dataclasses.replace(_convnet("resnet18", 1), families=(FRONTENDS,)),
+        dataclasses.replace(_convnet("mobilenetv2", 1), families=(FRONTENDS,)),
     ),
     "recsys": (_dlrm(128), _dlrm(2048)),
 }

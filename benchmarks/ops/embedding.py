@@ -1,4 +1,4 @@
-"""`embedding_bag` and `embedding` on 8- and 4-bit rows against torch's own row-wise operators and fp32.
+"""`embedding_bag` and `embedding` on 8- and 4-bit rows against torch's and FBGEMM's operators and fp32.
 
     python benchmarks/ops/embedding.py [--max-isa avx2] [--quick] [--only zipf]
 
@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: E402
 from benchmarks.harness import cli, environment, peers, report, roof, rounds, shapes  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
+from benchmarks.peers import fbgemm_peer  # noqa: E402
 
 OURS = "torch_ao_ext"
 BITS = (8, 4)
@@ -74,6 +75,13 @@ def calls(shape, weight, missing):
             operator = torch_operator("embedding_bag_{}_rowwise_offsets", bits).default
             bags = torch.arange(shape.count) if lookup else offsets
             table[name] = lambda i, operator=operator, rows=rows, bags=bags: operator(rows, i, bags)
+        name = f"fbgemm TBE {bits} bit"
+        if not lookup:
+            with missing.noting(name):
+                tables = fbgemm_peer.Tables([weight], bits)
+                if tables.kinds != {f"int{bits}"}:
+                    raise RuntimeError(f"no {bits}-bit peer: tables of {tables.kinds}")
+                table[name] = lambda i, tables=tables: tables(i[None], offsets)[:, 0]
         name = f"{OURS} {bits} bit"
         with missing.noting(name):
             peers.ours()
@@ -118,6 +126,10 @@ def row_goals(timings, shape, samplers):
         if theirs in timings:
             limits = GOALS[bits, shape.indices == "hot"] if large else (None, None)
             goals.append(Goal(f"{bits} bit vs {theirs}", rounds.speedup(timings, ours, theirs), *limits))
+        if f"fbgemm TBE {bits} bit" in timings:
+            target = 1.15 if large else None
+            ratio = rounds.speedup(timings, ours, f"fbgemm TBE {bits} bit")
+            goals.append(Goal(f"{bits} bit vs fbgemm TBE", ratio, target))
         floor = 1.0 if shape.indices == "lookup" and bits == 8 else None
         goals.append(Goal(f"{bits} bit vs fp32", rounds.speedup(timings, ours, "fp32"), None, floor))
         if bits in samplers:

@@ -1,15 +1,16 @@
-"""`linear_weight_only` against fp32, int8 dynamic, torch's own kernels and the memory.
+"""`linear_weight_only` against fp32, int8 dynamic, torch's, onnxruntime's and OpenVINO's kernels, the memory.
 
     python benchmarks/ops/weight_only.py [--quick]
 
-M = 1 runs over so many weights that none is in a cache when its turn comes, beside reads of
-the same memory; other M over one weight. Answers are compared with float64 of the dequantized
+"Cold" runs over so many weights that none is in a cache when its turn comes, beside reads of
+the same memory; the other rows over one weight. Answers are compared with float64 of the dequantized
 weight. Exit status 1 when a floor is missed.
 """
 
 import functools
 import itertools
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,11 +19,14 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 
 from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
+from benchmarks.peers import weight_only_peers  # noqa: E402
 
 K, N = 4096, 4096
 COLD_BYTES = 128 << 20  # of weights in turn: 4 times the largest L3 of one die
 READ_MB = 128
+UNCHECKED = ("fp32", "torch int4pack")  # the second has random weights
 DB = {16: 80, 8: 35}  # least signal to noise by input bits
 
 
@@ -97,6 +101,21 @@ def torch_calls(x, w, missing):
     return table
 
 
+def engine_calls(x, w, threads, missing):
+    """Other engines on the same weight; name -> call."""
+    table, builders = {}, {
+        "onnxruntime": weight_only_peers.onnxruntime_call,
+        "openvino": weight_only_peers.openvino_call,
+    }  # fmt: skip
+    for engine, builder in builders.items():
+        for bits in (8, 4):
+            with tempfile.TemporaryDirectory() as folder, missing.noting(f"{engine} {bits} bit"):
+                call = functools.partial(builder(w, len(x), bits, threads, Path(folder)), x)
+                call()
+                table[f"{engine} {bits} bit"] = call
+    return table
+
+
 def cold_row(args, missing, result):
     x = torch.randn(1, K)
     kinds = {"8 bit": (0, 16), "4 bit g128": (128, 16), "4 bit g32": (32, 16)}
@@ -141,6 +160,9 @@ def warm_row(m, args, missing, result):
     table["fp32"] = functools.partial(torch.nn.functional.linear, x, w)
     table["int8 dynamic"] = functools.partial(torch.ops.torch_ao.linear_dynamic.default, x, *rows8(w))
     table.update(torch_calls(x, w, missing))
+    table.update(engine_calls(x, w, args.threads, missing))
+    want = x @ w.t()
+    sqnr = {name: sqnr_db(want, call().float()) for name, call in table.items() if name not in UNCHECKED}
     timings, foreign = cli.measure(table, args)
     goals = []
     for name, (group, bits) in kinds.items():
@@ -149,7 +171,14 @@ def warm_row(m, args, missing, result):
         floor = 0.8 if m >= 16 and bits == 8 and group in (0, 128) else None
         speedup = rounds.speedup(timings, name, "int8 dynamic")
         goals.append(Goal(f"{name} vs int8 dynamic", speedup, 0.8, floor))
-    report.print_row(result.add(f"M={m} K={K} N={N}", timings, goals, failures, foreign))
+    for engine in ("onnxruntime", "openvino"):
+        for bits, name in ((8, "8 bit, input_bits 8"), (4, "4 bit g128, input_bits 8")):
+            if f"{engine} {bits} bit" in timings:
+                ratio = rounds.speedup(timings, name, f"{engine} {bits} bit")
+                goals.append(Goal(f"{name} vs {engine} {bits} bit", ratio, 1.0))
+    report.print_row(
+        result.add(f"M={m} K={K} N={N}", timings, goals, failures, foreign, sqnr_db=sqnr)
+    )
 
 
 def main():
@@ -162,7 +191,7 @@ def main():
     print(environment.describe(result.environment))
     missing = peers.Missing()
     cold_row(args, missing, result)
-    for m in (2, 4, 16, 128):
+    for m in (1, 2, 4, 16, 128):
         warm_row(m, args, missing, result)
     result.missing = missing.as_dict()
     for name, reason in result.missing.items():

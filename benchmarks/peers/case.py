@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 CALIBRATION = 8  # sets of inputs, the same for every peer
-LEAST_SHARE = 0.9  # of the layers with weights that must run on integers
+LEAST_SHARE = 0.5  # of the layers with weights that must run on integers
 
 
 @dataclass(frozen=True)

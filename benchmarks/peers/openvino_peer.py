@@ -21,7 +21,8 @@ PRODUCTS = (
 )
 
 
-def _compiled(model, threads, precision):
+def compiled_model(model, threads, precision):
+    """A model or file compiled for the CPU with a pool of its own."""
     import openvino
 
     options = {
@@ -43,11 +44,18 @@ def executed(compiled):
     return found
 
 
+def constants(compiled):
+    """Types of the constants in memory, {'i8', 'f32'}."""
+    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    return {_text(f["runtimePrecision"]) for f in facts if _text(f["layerType"]) == "Const"}
+
+
 def _text(value):
     return value if isinstance(value, str) else value.astype(str)
 
 
-def _call(compiled, names):
+def call_of(compiled, names):
+    """Tensors -> tensor."""
     request = compiled.create_infer_request()
 
     def call(*inputs):
@@ -58,11 +66,11 @@ def _call(compiled, names):
 
 
 def _int8(case, model, file):
-    compiled = _compiled(model, case.threads, "f32")
+    compiled = compiled_model(model, case.threads, "f32")
     found = executed(compiled)
     integer = sum(count for name, count in found.items() if name.lower().endswith(("_i8", "_u8")))
     ran = on_integers(integer, found.total() - integer, counted(found))
-    return Built(_call(compiled, case.names), ran, file, "openvino")
+    return Built(call_of(compiled, case.names), ran, file, "openvino")
 
 
 def static(case):
@@ -91,11 +99,11 @@ def nncf_quantized(case):
 def _float(case, precision, suffix):
     import openvino
 
-    compiled = _compiled(openvino.Core().read_model(case.onnx), case.threads, precision)
+    compiled = compiled_model(openvino.Core().read_model(case.onnx), case.threads, precision)
     found = executed(compiled)
     if not any(name.lower().endswith(suffix) for name in found):
         raise RuntimeError(f"asked for {precision}, ran {counted(found)}")
-    return Built(_call(compiled, case.names), counted(found), case.onnx, f"openvino {precision}")
+    return Built(call_of(compiled, case.names), counted(found), case.onnx, f"openvino {precision}")
 
 
 def float32(case):
@@ -110,5 +118,5 @@ def bfloat16(case):
 
 def load(file, threads, precision="f32"):
     """For a fresh process."""
-    compiled = _compiled(str(file), threads, precision)
-    return _call(compiled, [entry.get_any_name() for entry in compiled.inputs])
+    compiled = compiled_model(str(file), threads, precision)
+    return call_of(compiled, [entry.get_any_name() for entry in compiled.inputs])

@@ -1,5 +1,6 @@
 """torch_ao_ext itself: dynamic int8 eager, traced and compiled, and pt2e; what ran is its report."""
 
+import copy
 from collections import Counter
 
 from torch import nn
@@ -11,7 +12,7 @@ from benchmarks.peers.torch_peers import compiled_now
 WITH_WEIGHTS = ("linear", "conv", "lstm", "gru", "rnn", "bag")
 
 
-def _ran(case, model):
+def _ran(model):
     rows = [row for row in peers.ours().report(model).rows if any(k in row.op.lower() for k in WITH_WEIGHTS)]
     integer = Counter(row.op for row in rows if row.status == "int8")
     rest = Counter(f"float {row.op}" for row in rows if row.status != "int8")
@@ -26,20 +27,20 @@ def _dynamic_model(case):
 def dynamic(case):
     """quantize_dynamic, eager."""
     model = _dynamic_model(case)
-    return Built(model, _ran(case, model))
+    return Built(model, _ran(model))
 
 
 def dynamic_traced(case):
     """quantize_dynamic, traced and frozen."""
     model = _dynamic_model(case)
     traced, file = case.traced(model, "own_dynamic")
-    return Built(traced, _ran(case, model), file, "torch_ao_ext")
+    return Built(traced, _ran(model), file, "torch_ao_ext")
 
 
 def dynamic_compiled(case):
     """quantize_dynamic under torch.compile."""
     model = _dynamic_model(case)
-    return Built(compiled_now(model, case.inputs), _ran(case, model))
+    return Built(compiled_now(model, case.inputs), _ran(model))
 
 
 def _lowered(case):
@@ -58,14 +59,47 @@ def _lowered(case):
 def pt2e(case):
     """The lowered graph, eager."""
     lowered = _lowered(case)
-    return Built(lowered, _ran(case, lowered))
+    return Built(lowered, _ran(lowered))
 
 
 def pt2e_traced(case):
     """The lowered graph, traced and frozen."""
     lowered = _lowered(case)
     traced, file = case.traced(lowered, "own_pt2e")
-    return Built(traced, _ran(case, lowered), file, "torch_ao_ext")
+    return Built(traced, _ran(lowered), file, "torch_ao_ext")
+
+
+def pt2e_compiled(case):
+    """The lowered graph under torch.compile."""
+    lowered = _lowered(case)
+    return Built(compiled_now(lowered, case.inputs), _ran(lowered))
+
+
+def eager_traced(case):
+    """Eager mode with edges found by itself, traced and frozen."""
+    from torch_ao_ext import quantization as tq
+
+    model = copy.deepcopy(case.model)
+    model.qconfig = tq.get_default_qconfig("x86")
+    prepared = tq.prepare(model, auto_edges=True)
+    for inputs in case.calibration():
+        prepared(*inputs)
+    converted = tq.convert(prepared)
+    traced, file = case.traced(converted, "own_eager")
+    return Built(traced, _ran(converted), file, "torch_ao_ext")
+
+
+def fx_traced(case):
+    """FX graph mode, traced and frozen."""
+    from torch_ao_ext.quantization import get_default_qconfig_mapping
+    from torch_ao_ext.quantization.quantize_fx import convert_fx, prepare_fx
+
+    prepared = prepare_fx(copy.deepcopy(case.model), get_default_qconfig_mapping("x86"), case.inputs)
+    for inputs in case.calibration():
+        prepared(*inputs)
+    converted = convert_fx(prepared)
+    traced, file = case.traced(converted, "own_fx")
+    return Built(traced, _ran(converted), file, "torch_ao_ext")
 
 
 def load(file, threads):

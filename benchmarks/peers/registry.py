@@ -36,12 +36,13 @@ class Candidate:
 
 
 CNN, TRANSFORMER, BERT, RNN, BAGS = "cnn", "transformer", "bert", "rnn", "bags"
+FRONTENDS = "frontends"  # our own ways to one int8 model, held against each other
 ALL = (CNN, TRANSFORMER, RNN, BAGS)
 DYNAMIC = (TRANSFORMER, RNN)
 STATIC = (CNN, TRANSFORMER)
 
 CANDIDATES = (
-    Candidate("fp32", FLOAT, ALL, "torch_peers", "float32"),
+    Candidate("fp32", FLOAT, (*ALL, FRONTENDS), "torch_peers", "float32"),
     Candidate("fp32 + compile", FLOAT, ALL, "torch_peers", "float32_compiled", compiles=True),
     Candidate("bf16 + compile", FLOAT, STATIC, "torch_peers", "bfloat16_compiled", compiles=True),
     Candidate("openvino f32", FLOAT, (*STATIC, RNN), "openvino_peer", "float32"),
@@ -63,8 +64,11 @@ CANDIDATES = (
     Candidate("torch_ao_ext dynamic", OURS, (*DYNAMIC, BAGS), "own_peer", "dynamic"),
     Candidate("torch_ao_ext dynamic traced", OURS, (*DYNAMIC, BAGS), "own_peer", "dynamic_traced"),
     Candidate("torch_ao_ext dynamic + compile", OURS, DYNAMIC, "own_peer", "dynamic_compiled", compiles=True),
-    Candidate("torch_ao_ext pt2e", OURS, STATIC, "own_peer", "pt2e"),
-    Candidate("torch_ao_ext pt2e traced", OURS, STATIC, "own_peer", "pt2e_traced"),
+    Candidate("torch_ao_ext pt2e", OURS, (*STATIC, FRONTENDS), "own_peer", "pt2e"),
+    Candidate("torch_ao_ext pt2e traced", OURS, (*STATIC, FRONTENDS), "own_peer", "pt2e_traced"),
+    Candidate("torch_ao_ext eager traced", OURS, (FRONTENDS,), "own_peer", "eager_traced"),
+    Candidate("torch_ao_ext FX traced", OURS, (FRONTENDS,), "own_peer", "fx_traced"),
+    Candidate("torch_ao_ext pt2e + compile", OURS, (FRONTENDS,), "own_peer", "pt2e_compiled", compiles=True),
 )  # fmt: skip
 
 # Built.loader -> (file in benchmarks/peers, function, keywords, library): how a process opens Built.file.

@@ -1,0 +1,67 @@
+"""A linear layer on 8- or 4-bit weights: onnxruntime's MatMulNBits and nncf.compress_weights in OpenVINO.
+
+Answers are float32 of float32 inputs. What ran: the node in the optimised graph, and the type of the weight
+in the runtime model.
+"""
+
+import numpy
+import torch
+
+from benchmarks.peers import onnxruntime_peer, openvino_peer
+
+GROUP = 128
+
+
+def _onnx(w, m):
+    """x `[M, K]` @ w^T as an ONNX model."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    n, k = w.shape
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x0", "w"], ["y"])],
+        "linear",
+        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, [m, k])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [m, n])],
+        [numpy_helper.from_array(numpy.ascontiguousarray(w.numpy().T), "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def onnxruntime_call(w, m, bits, threads, folder):
+    """MatMulNBits in groups of 128, int8 arithmetic (accuracy_level 4)."""
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import (
+        DefaultWeightOnlyQuantConfig,
+        MatMulNBitsQuantizer,
+    )
+
+    config = DefaultWeightOnlyQuantConfig(block_size=GROUP, is_symmetric=True, accuracy_level=4, bits=bits)
+    quantizer = MatMulNBitsQuantizer(_onnx(w, m), algo_config=config)
+    quantizer.process()
+    file, optimised = folder / f"nbits{bits}.onnx", folder / f"nbits{bits}_optimised.onnx"
+    onnx.save(quantizer.model.model, file)
+    run = onnxruntime_peer.session(file, threads, optimised)
+    integer, rest = onnxruntime_peer.weighted(optimised)
+    if integer["MatMulNBits"] != 1 or rest:
+        raise RuntimeError(f"no {bits}-bit peer: {dict(integer + rest)}")
+    return lambda x: torch.from_numpy(run.run(["y"], {"x0": x.numpy()})[0])
+
+
+def openvino_call(w, m, bits, threads, folder):
+    """Compressed weights: 8 bits per channel or 4 bits in groups of 128, float32 said explicitly."""
+    import nncf
+    import onnx
+    import openvino
+
+    file = folder / "float.onnx"
+    onnx.save(_onnx(w, m), file)
+    mode = nncf.CompressWeightsMode
+    options = {"mode": mode.INT8_SYM} if bits == 8 else {"mode": mode.INT4_SYM, "group_size": GROUP}
+    if bits == 4:
+        options |= {"ratio": 1.0, "all_layers": True}
+    model = nncf.compress_weights(openvino.Core().read_model(file), **options)
+    compiled = openvino_peer.compiled_model(model, threads, "f32")
+    types = openvino_peer.constants(compiled)
+    if not any(name in types for name in ((f"i{bits}", f"u{bits}"))):
+        raise RuntimeError(f"no {bits}-bit peer: constants of {sorted(types)}")
+    return openvino_peer.call_of(compiled, ["x0"])
