@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 from benchmarks.harness import quiet
 
+# An OpenMP worker spins after its last region: 300 000 pauses, 16 ms where a pause takes 140 cycles.
+SETTLE_S = 0.02
+
 
 @dataclass
 class Timing:
@@ -87,15 +90,16 @@ def _calls_per_round(call, sample_s, clock):
 
 def measure(
     candidates, *, min_rounds=30, budget_s=3.0, hard_s=None, sample_s=1e-3, warm=False,
-    clock=time.perf_counter,
+    clock=time.perf_counter, pause=time.sleep,
 ):  # fmt: skip
     """Time `candidates` (name -> call without arguments), interleaved.
 
     Runs at least `min_rounds` rounds and goes on until `budget_s` is used. Only
     when `hard_s` (default 4 budgets) would be passed does it stop below
-    `min_rounds`; the number of rounds is part of every result. With `warm`, an
-    untimed call comes before each sample: weights are then in the caches that hold
-    them, and thread pools of the candidate before have stopped spinning.
+    `min_rounds`; the number of rounds is part of every result. With `warm`, each
+    sample comes after SETTLE_S of silence, in which the thread pool of the candidate
+    before stops spinning, and after an untimed call, so that the candidate's own
+    weights are in the caches.
 
     Returns:
         name -> Timing, in the order of `candidates`.
@@ -118,6 +122,7 @@ def measure(
         for name in order if done % 2 == 0 else reversed(order):
             timing = timings[name]
             if warm:
+                pause(SETTLE_S)
                 candidates[name]()
             timing.seconds.append(_timed(candidates[name], timing.calls_per_round, clock))
 

@@ -118,7 +118,6 @@ def run(workload, args, result, missing):
         answers, first_call_s = answers_of(built, case.inputs, missing, workload.name)
         sqnr = {name: sqnr_db(answers[FP32], y) for name, y in answers.items() if name != FP32}
         calls = {name: functools.partial(b.call, *case.inputs) for name, b in built.items()}
-        # Each candidate warms its own weights and waits out the others' pools in an untimed call.
         timings, foreign = cli.measure(calls, args, warm=True)
         row = result.add(
             workload.name, timings, goals_of(workload, timings, sqnr), (), foreign, sqnr_db=sqnr,

@@ -56,8 +56,12 @@ def test_a_warm_measure_does_not_time_the_call_before():
     def call():
         clock.now += left.pop(0)
 
-    timings = rounds.measure({"a": call}, min_rounds=4, budget_s=0.0, hard_s=1e9, warm=True, clock=clock)
+    pauses = []
+    timings = rounds.measure(
+        {"a": call}, min_rounds=4, budget_s=0.0, hard_s=1e9, warm=True, clock=clock, pause=pauses.append
+    )
     assert timings["a"].seconds == [1.0] * 4 and not left
+    assert pauses == [rounds.SETTLE_S] * 4
 
 
 def test_measure_goes_on_until_the_budget_is_used():
