@@ -28,7 +28,6 @@ BENCHMARKS = (
     ("ops/rnn.py", ["--budget", "1"], []),
     ("models/memory.py", [], []),
     ("models/load.py", [], []),
-    ("models/convnets.py", ["--budget", "2"], ["--compile"]),
     ("models/eager.py", ["--budget", "2"], []),
     ("models/flows.py", ["--budget", "2"], []),
     ("models/resemblyzer.py", ["--budget", "2"], []),
