@@ -81,7 +81,8 @@ def calls(shape, weight, missing):
                 tables = fbgemm_peer.Tables([weight], bits)
                 if tables.kinds != {f"int{bits}"}:
                     raise RuntimeError(f"no {bits}-bit peer: tables of {tables.kinds}")
-                table[name] = lambda i, tables=tables: tables(i[None], offsets)[:, 0]
+                ends = torch.cat([offsets, torch.tensor([shape.count])])
+                table[name] = lambda i, bags=tables.bags, ends=ends: bags(i, ends)
         name = f"{OURS} {bits} bit"
         with missing.noting(name):
             peers.ours()
