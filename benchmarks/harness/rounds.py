@@ -14,6 +14,7 @@ from benchmarks.harness import quiet
 
 # An OpenMP worker spins after its last region: 300 000 pauses, 16 ms where a pause takes 140 cycles.
 SETTLE_S = 0.02
+WARM_S = 0.02
 
 
 @dataclass
@@ -88,6 +89,14 @@ def _calls_per_round(call, sample_s, clock):
     return max(1, min(repeats, round(sample_s / max(seconds, 1e-9))))
 
 
+def _run_for(seconds, call, clock):
+    """At least one call, and calls until so much time is over."""
+    end = clock() + seconds
+    call()
+    while clock() < end:
+        call()
+
+
 def measure(
     candidates, *, min_rounds=30, budget_s=3.0, hard_s=None, sample_s=1e-3, warm=False,
     clock=time.perf_counter, pause=time.sleep,
@@ -98,8 +107,8 @@ def measure(
     when `hard_s` (default 4 budgets) would be passed does it stop below
     `min_rounds`; the number of rounds is part of every result. With `warm`, each
     sample comes after SETTLE_S of silence, in which the thread pool of the candidate
-    before stops spinning, and after an untimed call, so that the candidate's own
-    weights are in the caches.
+    before stops spinning, and after WARM_S of untimed calls, so that the candidate's
+    own threads are awake on CPUs of their own and its weights in the caches.
 
     Returns:
         name -> Timing, in the order of `candidates`.
@@ -123,7 +132,7 @@ def measure(
             timing = timings[name]
             if warm:
                 pause(SETTLE_S)
-                candidates[name]()
+                _run_for(WARM_S, candidates[name], clock)
             timing.seconds.append(_timed(candidates[name], timing.calls_per_round, clock))
 
 
