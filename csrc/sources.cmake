@@ -43,7 +43,7 @@ tae_sources(TAE_ENGINE_SOURCES engines/reference conv linear rnn weight_only)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn onednn linear)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
 
-tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams weight_state)
+tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams result_memory weight_state)
 tae_sources(TAE_TORCH_SOURCES ops
   cat channels_last choose_qparams
   conv conv_common
@@ -55,6 +55,7 @@ tae_sources(TAE_TORCH_SOURCES ops
   group_norm
   histogram
   interpolate
+  island island_memory island_operators island_plans island_program
   layer_norm
   linear linear_common linear_dynamic linear_weight_only
   lookup

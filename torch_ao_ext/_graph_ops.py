@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-__all__ = ["FUSED", "REASON", "FloatOp", "Fused", "GraphOp", "arguments_of", "float_ops", "graph_ops"]
+from torch_ao_ext._island import Island
+from torch_ao_ext.ops.island import ProgramStep, read_program
+
+__all__ = [
+    "FUSED", "REASON", "FloatOp", "Fused", "GraphOp", "arguments_of", "float_ops", "graph_ops", "owner",
+]  # fmt: skip
 
 # Key in a node's meta: why `lower` left the operator float.
 REASON = "torch_ao_reason"
@@ -99,7 +104,7 @@ def arguments_of(node: fx.Node) -> dict[str, Any]:
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
-def _owner(node: fx.Node) -> str:
+def owner(node: fx.Node) -> str:
     """Name of the innermost module that a node lies in, the node's own when unknown."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     name = stack[-1][0] if stack else ""
@@ -118,16 +123,40 @@ def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
         return GraphOp(prefix + (owner or _owner(node)), op, None, bias, 0)
     # Weights of lowered graphs lie at the root: there the node knows its module.
     fqn = source.target.rpartition(".")[0] if weight is not None else ""
-    fqn = fqn or _owner(node)
+    fqn = fqn or owner(node)
     # A weight that is an input of the graph is known by its shape only.
     known = weight if weight is not None else getattr(source, "meta", {}).get("val")
     op = node.target._schema.name.split("::")[1]
-    lookup = op.startswith("embedding")  # no product, and no packed weight
-    macs = 0 if known is None or lookup else known.numel()
-    if arguments.get("group_size"):  # linear_weight_only with two weights a byte
-        macs *= 2
     bias = _attribute(module, arguments.get("bias"))
-    return GraphOp(prefix + fqn, op, weight, bias, macs)
+    return GraphOp(prefix + fqn, op, weight, bias, _macs(op, known, bool(arguments.get("group_size"))))
+
+
+def _macs(op: str, known: torch.Tensor | None, packed: bool) -> int:
+    if known is None or op.startswith("embedding"):  # no product, and no packed weight
+        return 0
+    return known.numel() * (2 if packed else 1)  # two weights of 4 bits a byte
+
+
+def _describe_step(step: ProgramStep, constants: list[torch.Tensor | None], prefix: str) -> GraphOp:
+    def constant(name: str) -> torch.Tensor | None:
+        token = step.argument(name)
+        return constants[int(token[1:])] if token is not None and token.startswith("@") else None
+
+    op = step.target._schema.name.split("::")[1]
+    weight = constant("weight")
+    packed = (step.argument("group_size") or "i0") != "i0"
+    return GraphOp(prefix + step.label, op, weight, constant("bias"), _macs(op, weight, packed))
+
+
+def _island(module: fx.GraphModule, node: fx.Node) -> tuple[str, list[torch.Tensor | None]] | None:
+    """Program and constants of an island, as module or operator; None for anything else."""
+    if node.op == "call_module":
+        called = module.get_submodule(str(node.target))
+        return (called.program, list(called.constants)) if isinstance(called, Island) else None
+    if node.target is not torch.ops.torch_ao.island.default:
+        return None
+    given = arguments_of(node)
+    return given["program"], [_attribute(module, source) for source in given["constants"]]
 
 
 def graph_ops(module: nn.Module, name: str) -> Iterator[GraphOp]:
@@ -139,12 +168,16 @@ def graph_ops(module: nn.Module, name: str) -> Iterator[GraphOp]:
     """
     if not isinstance(module, fx.GraphModule):
         return
+    prefix = f"{name}." if name else ""
     for node in module.graph.nodes:
-        target = node.target
-        if node.op == "call_function" and isinstance(target, torch._ops.OpOverload):
-            space, _, op = target._schema.name.partition("::")
+        island = _island(module, node)
+        if island is not None:
+            steps = [s for s in read_program(island[0])[0] if s.target.namespace == "torch_ao"]
+            yield from (_describe_step(step, island[1], prefix) for step in steps)
+        elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            space, _, op = node.target._schema.name.partition("::")
             if space == "torch_ao" and not op.startswith("_"):
-                yield _describe(module, node, f"{name}." if name else "")
+                yield _describe(module, node, prefix)
 
 
 def _sizes(module: nn.Module, source: Any) -> list[torch.Size]:
@@ -193,4 +226,4 @@ def float_ops(module: nn.Module, name: str) -> Iterator[FloatOp]:
         op = node.target._schema.name.split("::")[1]
         constants = (_attribute(module, source) for source in node.all_input_nodes)
         tensors = tuple(t for t in constants if t is not None)
-        yield FloatOp(prefix + _owner(node), op, _reason(node), macs, tensors)
+        yield FloatOp(prefix + owner(node), op, _reason(node), macs, tensors)

@@ -63,6 +63,9 @@ void attach_all(const char* op, const TensorScan& inputs, const std::tuple<Outpu
 inline void attach_all(const char* op, const TensorScan& inputs, const at::Tensor& output) {
   attach_raising_node(op, inputs, output);
 }
+inline void attach_all(const char* op, const TensorScan& inputs, const std::vector<at::Tensor>& outputs) {
+  for (const at::Tensor& o : outputs) attach_raising_node(op, inputs, o);
+}
 
 c10::OperatorHandle find_op(const char* name_and_overload);
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/fork.h"
+#include "core/result_memory.h"
 
 namespace tae {
 namespace {
@@ -177,7 +178,7 @@ void raise_out_of_memory(const Arg& arg, at::IntArrayRef sizes) {
 }
 
 at::Tensor empty_output(const Arg& arg, at::IntArrayRef sizes, at::ScalarType dtype) {
-  return allocate(arg, sizes, [&] { return at::detail::empty_cpu(sizes, dtype); });
+  return allocate(arg, sizes, [&] { return new_tensor(sizes, dtype); });
 }
 
 at::Tensor dense(const Arg& arg, const at::Tensor& t) {

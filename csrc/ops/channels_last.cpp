@@ -1,6 +1,7 @@
 #include "ops/channels_last.h"
 
 #include "core/fork.h"
+#include "core/result_memory.h"
 
 namespace tae {
 
@@ -17,7 +18,7 @@ Sizes channels_last_strides(at::IntArrayRef sizes) {
 
 at::Tensor empty_strided(const Arg& arg, at::IntArrayRef sizes, at::IntArrayRef strides,
                          at::ScalarType dtype) {
-  return allocate(arg, sizes, [&] { return at::detail::empty_strided_cpu(sizes, strides, dtype); });
+  return allocate(arg, sizes, [&] { return new_tensor(sizes, strides, dtype); });
 }
 
 at::Tensor channels_last(const Arg& arg, const at::Tensor& t) {

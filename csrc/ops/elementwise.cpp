@@ -9,6 +9,7 @@
 // the quantize out.
 #include "core/autograd.h"
 #include "core/fork.h"
+#include "core/result_memory.h"
 #include "ops/norm_common.h"
 #include "ops/table.h"
 
@@ -71,7 +72,7 @@ Tensor arranged(const Arg& arg, const Tensor& t, at::IntArrayRef sizes, at::IntA
   if (fits) return t;
   SerialAfterFork serial;
   return allocate(arg, sizes, [&] {
-    Tensor copy = at::detail::empty_strided_cpu(sizes, strides, t.scalar_type());
+    Tensor copy = new_tensor(sizes, strides, t.scalar_type());
     return copy.copy_(t.expand(sizes));
   });
 }
@@ -106,8 +107,8 @@ Tensor run_binary(const char* op, Binary kernels::ElementwiseKernels::* member, 
   const int64_t numel = check_numel(arg, sizes, c10::elementSize(out.dtype));
   const bool keeps = input.sizes() == at::IntArrayRef(sizes) && input.is_non_overlapping_and_dense();
   const Tensor output = allocate(arg, sizes, [&] {
-    return keeps ? at::detail::empty_strided_cpu(sizes, input.strides(), out.dtype)
-                 : at::detail::empty_cpu(sizes, out.dtype);
+    return keeps ? new_tensor(sizes, input.strides(), out.dtype)
+                 : new_tensor(sizes, out.dtype);
   });
   if (numel == 0) return output;
   const Tensor x = arranged(arg, input, sizes, output.strides());

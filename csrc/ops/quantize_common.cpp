@@ -1,6 +1,7 @@
 #include "ops/quantize_common.h"
 
 #include "core/fork.h"
+#include "core/result_memory.h"
 #include "kernels/vec_float_env.h"
 
 namespace tae {
@@ -30,7 +31,7 @@ Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType 
   if (input.is_non_overlapping_and_dense()) {
     e.input = input;
     e.output = allocate(arg, input.sizes(), [&] {
-      return at::detail::empty_strided_cpu(input.sizes(), input.strides(), output_dtype);
+      return new_tensor(input.sizes(), input.strides(), output_dtype);
     });
   } else {
     // Holes or overlaps: torch's rule for the order of the output's dimensions.
@@ -40,7 +41,7 @@ Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType 
                         [&] { return at::empty_like(input, input.options().dtype(output_dtype)); });
     e.input = allocate(arg, input.sizes(), [&] {
       at::Tensor copy =
-          at::detail::empty_strided_cpu(e.output.sizes(), e.output.strides(), input.scalar_type());
+          new_tensor(e.output.sizes(), e.output.strides(), input.scalar_type());
       return copy.copy_(input);
     });
   }

@@ -6,6 +6,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from torch_ao_ext._island import Island
 from torch_ao_ext._lower._inputs import CHECKS_OF_CONSTANTS, InputCheck, check_input
 from torch_ao_ext.quantization.pt2e._graph import copy_graph_module
 from torch_ao_ext.quantization.pt2e._portable import PortableGraphModule
@@ -41,6 +42,20 @@ def _checks(graph: fx.Graph, node: fx.Node, check: InputCheck) -> None:
     graph.erase_node(node)
 
 
+def _island_call(result: fx.GraphModule, node: fx.Node, module: Island) -> None:
+    """The operator in the place of its module; a plain one keeps the constants."""
+    graph, names = result.graph, [*module._parameters, *module._buffers]
+    keeper = torch.nn.Module()
+    keeper._parameters.update(module._parameters)
+    keeper._buffers.update(module._buffers)
+    result.add_module(str(node.target), keeper)
+    with graph.inserting_before(node):
+        constants = [graph.get_attr(f"{node.target}.{name}") for name in names]
+        call = graph.call_function(torch.ops.torch_ao.island, (list(node.args), constants, module.program))
+    node.replace_all_uses_with(call)
+    graph.erase_node(node)
+
+
 def _scriptable(model: fx.GraphModule) -> fx.GraphModule:
     """A copy in the Python subset that TorchScript reads."""
     result = copy_graph_module(model, _Scriptable)
@@ -50,6 +65,9 @@ def _scriptable(model: fx.GraphModule) -> fx.GraphModule:
     for node in list(graph.nodes):
         if node.op == "call_module":
             module = result.get_submodule(node.target)
+            if isinstance(module, Island):
+                _island_call(result, node, module)
+                continue
             if not isinstance(module, InputCheck):
                 raise RuntimeError(
                     f"torch.jit.script: module '{node.target}' must be traced: it is called whole"

@@ -45,6 +45,7 @@ from torch_ao_ext.ops.embedding import (
     embedding_unpack,
 )
 from torch_ao_ext.ops.interpolate import interpolate
+from torch_ao_ext.ops.island import island
 from torch_ao_ext.ops.linear import (
     linear,
     linear_add,
@@ -143,6 +144,7 @@ __all__ = [
     "gru_cell",
     "instance_norm",
     "interpolate",
+    "island",
     "layer_norm",
     "linear",
     "linear_add",

@@ -1,0 +1,161 @@
+#include "ops/island_memory.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "core/result_memory.h"
+
+namespace tae {
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+bool together(const Life& a, const Life& b) { return a.born < b.died && b.born < a.died; }
+
+}  // namespace
+
+// Largest first, each at the lowest offset where nothing lies that lives at the same time.
+MemoryPlan plan_memory(const std::vector<Life>& lives) {
+  MemoryPlan plan;
+  for (const Life& life : lives) plan.places.push_back({life.bytes, -1});
+  std::vector<size_t> order(lives.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return lives[a].bytes > lives[b].bytes; });
+  std::vector<size_t> placed;  // by offset
+  for (size_t i : order) {
+    if (lives[i].died < 0 || lives[i].bytes == 0) continue;
+    const int64_t size = static_cast<int64_t>(aligned(lives[i].bytes));
+    int64_t offset = 0;
+    for (size_t other : placed) {
+      if (!together(lives[i], lives[other])) continue;
+      const MemoryPlan::Place& place = plan.places[other];
+      if (offset + size <= place.offset) break;
+      offset = std::max(offset, place.offset + static_cast<int64_t>(aligned(place.bytes)));
+    }
+    plan.places[i].offset = offset;
+    plan.block_bytes = std::max(plan.block_bytes, static_cast<size_t>(offset + size));
+    plan.separate_bytes += aligned(lives[i].bytes);
+    const auto at = std::find_if(placed.begin(), placed.end(),
+                                 [&](size_t other) { return plan.places[other].offset > offset; });
+    placed.insert(at, i);
+  }
+  return plan;
+}
+
+// Shared by the allocator and all that it has handed out. Results may be freed by other
+// threads, later.
+struct RunMemory::State final : public c10::Allocator, std::enable_shared_from_this<State> {
+  struct Handed {
+    std::shared_ptr<State> owner;
+    c10::DataPtr own;  // memory of its own; empty for a place in the block
+    size_t index;
+  };
+
+  struct Used {
+    int64_t from, to;
+    size_t index;
+  };
+
+  explicit State(std::shared_ptr<const MemoryPlan> given) : plan(std::move(given)) {
+    if (plan != nullptr && plan->block_bytes > 0) block = cpu_allocator()->allocate(plan->block_bytes);
+  }
+
+  c10::DataPtr allocate(size_t bytes) override {
+    if (bytes == 0) return cpu_allocator()->allocate(0);
+    if (plan == nullptr) return note(cpu_allocator()->allocate(bytes), bytes);
+    const std::lock_guard lock(mutex);
+    const size_t index = next++;
+    void* data = place(index, bytes);
+    if (data == nullptr) return cpu_allocator()->allocate(bytes);
+    return hand_out(data, {}, index);
+  }
+
+  c10::DataPtr hand_out(void* data, c10::DataPtr own, size_t index) {
+    auto* handed = new Handed{shared_from_this(), std::move(own), index};
+    return {data, handed, &State::release, c10::Device(c10::DeviceType::CPU)};
+  }
+
+  // A result of a noting run.
+  c10::DataPtr note(c10::DataPtr own, size_t bytes) {
+    void* data = own.get();
+    const std::lock_guard lock(mutex);
+    lives.push_back({bytes, clock++, -1});
+    return hand_out(data, std::move(own), lives.size() - 1);
+  }
+
+  // The planned place of allocation `index`, null when there is none to use.
+  void* place(size_t index, size_t bytes) {
+    if (index >= plan->places.size() || plan->places[index].bytes != bytes) {
+      strayed = true;
+      return nullptr;
+    }
+    const int64_t offset = plan->places[index].offset;
+    if (offset < 0) return nullptr;
+    const int64_t end = offset + static_cast<int64_t>(aligned(bytes));
+    for (const auto& [from, to, _] : used)
+      if (from < end && offset < to) {
+        strayed = true;
+        return nullptr;
+      }
+    used.push_back({offset, end, index});
+    return static_cast<char*>(block.get()) + offset;
+  }
+
+  static void release(void* context) {
+    const std::unique_ptr<Handed> handed(static_cast<Handed*>(context));
+    State& s = *handed->owner;
+    const std::lock_guard lock(s.mutex);
+    if (s.plan == nullptr) {
+      if (s.running) s.lives[handed->index].died = s.clock++;
+      return;
+    }
+    s.used.erase(
+        std::find_if(s.used.begin(), s.used.end(), [&](const Used& u) { return u.index == handed->index; }));
+    s.free_block();
+  }
+
+  // Results that leave the island have memory of their own and must not hold the block.
+  void free_block() {
+    if (!running && used.empty()) block.clear();
+  }
+
+  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  void copy_data(void* dest, const void* src, size_t count) const override { std::memcpy(dest, src, count); }
+
+  const std::shared_ptr<const MemoryPlan> plan;
+  c10::DataPtr block;
+  std::mutex mutex;
+  size_t next = 0;
+  bool running = true;
+  bool strayed = false;
+  int64_t clock = 0;
+  std::vector<Life> lives;
+  std::vector<Used> used;
+};
+
+RunMemory::RunMemory(std::shared_ptr<const MemoryPlan> plan)
+    : state_(std::make_shared<State>(std::move(plan))) {}
+
+RunMemory::~RunMemory() {
+  const std::lock_guard lock(state_->mutex);
+  state_->running = false;
+  state_->free_block();
+}
+
+c10::Allocator* RunMemory::allocator() { return state_.get(); }
+
+MemoryPlan RunMemory::noted() const {
+  const std::lock_guard lock(state_->mutex);
+  return plan_memory(state_->lives);
+}
+
+bool RunMemory::followed() const {
+  const std::lock_guard lock(state_->mutex);
+  return !state_->strayed && state_->next == state_->plan->places.size();
+}
+
+}  // namespace tae
