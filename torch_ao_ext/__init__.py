@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from torch_ao_ext import nn, ns, pruning, quantization
     from torch_ao_ext._compare import compare, suggest_skip
     from torch_ao_ext._engines import prepack, repack, set_deterministic, set_engine
+    from torch_ao_ext._explain import explain
     from torch_ao_ext._loader import library_path
     from torch_ao_ext._lower import lower
-    from torch_ao_ext._report import explain, report
+    from torch_ao_ext._profile import profile
+    from torch_ao_ext._report import report
     from torch_ao_ext._saved.load import load_quantized
     from torch_ao_ext._saved.save import save_quantized
 
@@ -40,6 +42,7 @@ __all__ = [
     "ns",
     "ops",
     "prepack",
+    "profile",
     "pruning",
     "quantization",
     "repack",
@@ -54,13 +57,14 @@ _SUBMODULES = ("nn", "ns", "pruning", "quantization", "info")
 _LAZY = {
     "compare": "_compare",
     "suggest_skip": "_compare",
-    "explain": "_report",
+    "explain": "_explain",
     "report": "_report",
     "library_path": "_loader",
     "load_quantized": "_saved.load",
     "lower": "_lower",
     "save_quantized": "_saved.save",
     "prepack": "_engines",
+    "profile": "_profile",
     "repack": "_engines",
     "set_deterministic": "_engines",
     "set_engine": "_engines",

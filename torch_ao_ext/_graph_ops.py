@@ -113,28 +113,30 @@ def owner(node: fx.Node) -> str:
     return name or node.name
 
 
+def _graph_op(
+    fqn: str, op: str, weight: torch.Tensor | None, known: torch.Tensor | None, bias: torch.Tensor | None,
+    packed: bool,
+) -> GraphOp:  # fmt: skip
+    """A row of the operator; known is the weight, or what is known of its shape."""
+    if "norm" in op:  # a float factor, no product
+        return GraphOp(fqn, op, None, bias, 0)
+    # A lookup is no product, and has no packed weight. Two weights of 4 bits are a byte.
+    macs = 0 if known is None or op.startswith("embedding") else known.numel() * (2 if packed else 1)
+    return GraphOp(fqn, op, weight, bias, macs)
+
+
 def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
     arguments = arguments_of(node)
     source = arguments.get("weight")
     weight = _attribute(module, source)
-    if "norm" in node.target._schema.name:  # a float factor, no product
-        owner = source.target.rpartition(".")[0] if weight is not None else ""
-        op, bias = node.target._schema.name.split("::")[1], _attribute(module, arguments.get("bias"))
-        return GraphOp(prefix + (owner or _owner(node)), op, None, bias, 0)
     # Weights of lowered graphs lie at the root: there the node knows its module.
     fqn = source.target.rpartition(".")[0] if weight is not None else ""
-    fqn = fqn or owner(node)
     # A weight that is an input of the graph is known by its shape only.
     known = weight if weight is not None else getattr(source, "meta", {}).get("val")
     op = node.target._schema.name.split("::")[1]
     bias = _attribute(module, arguments.get("bias"))
-    return GraphOp(prefix + fqn, op, weight, bias, _macs(op, known, bool(arguments.get("group_size"))))
-
-
-def _macs(op: str, known: torch.Tensor | None, packed: bool) -> int:
-    if known is None or op.startswith("embedding"):  # no product, and no packed weight
-        return 0
-    return known.numel() * (2 if packed else 1)  # two weights of 4 bits a byte
+    packed = bool(arguments.get("group_size"))
+    return _graph_op(prefix + (fqn or owner(node)), op, weight, known, bias, packed)
 
 
 def _describe_step(step: ProgramStep, constants: list[torch.Tensor | None], prefix: str) -> GraphOp:
@@ -145,7 +147,7 @@ def _describe_step(step: ProgramStep, constants: list[torch.Tensor | None], pref
     op = step.target._schema.name.split("::")[1]
     weight = constant("weight")
     packed = (step.argument("group_size") or "i0") != "i0"
-    return GraphOp(prefix + step.label, op, weight, constant("bias"), _macs(op, weight, packed))
+    return _graph_op(prefix + step.label, op, weight, weight, constant("bias"), packed)
 
 
 def _island(module: fx.GraphModule, node: fx.Node) -> tuple[str, list[torch.Tensor | None]] | None:

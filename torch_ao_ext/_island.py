@@ -41,6 +41,11 @@ class Island(nn.Module):
         """
         return torch.ops.torch_ao.island(inputs, self.constants, self.program)
 
+    @property
+    def operators(self) -> int:
+        """How many operators the program runs."""
+        return len(self.program.splitlines()) - 2
+
     def extra_repr(self) -> str:
         """The number of operators."""
-        return f"{len(self.program.splitlines()) - 2} operators"
+        return f"{self.operators} operators"

@@ -16,11 +16,11 @@ from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic import RNNBase, RNNCellBase
 from torch_ao_ext.ops import service
 
-__all__ = ["Explanation", "Report", "Row", "explain", "report"]
+__all__ = ["Report", "Row", "report"]
 
 # Table lookups, not products: they have parameters and no MACs.
 _LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
-_RECURRENT = (RNNBase, RNNCellBase)
+RECURRENT = (RNNBase, RNNCellBase)
 
 @dataclass(frozen=True)
 class Row:
@@ -118,7 +118,7 @@ class Report:
 def _op_name(layer: nn.Module) -> str:
     if isinstance(layer, (Embedding, LinearWeightOnly)) and layer.bits != 8:
         return f"{type(layer).__name__} ({layer.bits} bit)"
-    own = isinstance(layer, (WeightedModule, ThroughFloat, *_RECURRENT, Embedding, LinearWeightOnly))
+    own = isinstance(layer, (WeightedModule, ThroughFloat, *RECURRENT, Embedding, LinearWeightOnly))
     return type(layer).__name__ if own else type_name(layer).removeprefix("nn.")
 
 
@@ -158,7 +158,7 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
                 result.parameters["int8"] += module.in_features * module.out_features
             if module.qbias is not None:
                 tensors.append((module.qbias, "float"))
-        elif isinstance(module, _RECURRENT):
+        elif isinstance(module, RECURRENT):
             weights, _, biases = module._side()
             tensors += [(w, "int8") for w in weights] + [(b, "float") for b in biases]
         elif isinstance(module, Embedding) and id(module.qweight) not in seen:
@@ -171,18 +171,6 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
             if id(tensor) not in seen and not is_lazy(tensor):
                 seen.add(id(tensor))
                 result.parameters[status] += tensor.numel()
-
-
-def _explain_rows(op: str, table: torch.Tensor) -> dict[str, Any]:
-    """An embedding has no packed state: the table runs as it is."""
-    state = {
-        "op": op,
-        "engine": "native",
-        "description": f"rows of {table.shape[1]} bytes, used as they are",
-        "packed_bytes": 0,
-        "refused": [],
-    }
-    return {"pack_count": 0, "states": [state]}
 
 
 def report(model: nn.Module) -> Report:
@@ -227,7 +215,7 @@ def report(model: nn.Module) -> Report:
             four = isinstance(module, LinearWeightOnly)  # whose bytes may hold two weights
             macs = module.in_features * module.out_features if four else module.qweight.numel()
             rows.append(Row(name, _op_name(module), "int8", _engine(module.qweight), "", macs))
-        elif isinstance(module, _RECURRENT):
+        elif isinstance(module, RECURRENT):
             weights = module._side()[0]
             macs = sum(w.numel() for w in weights)
             rows.append(Row(name, _op_name(module), "int8", _engine(weights[0]), "", macs))
@@ -246,76 +234,3 @@ def report(model: nn.Module) -> Report:
             result.macs[row.status] += row.macs
     _count_parameters(model, result)
     return result
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Packed states of the weights of a module or tensor; `str()` is a text.
-
-    Attributes:
-        weights: fqn -> {"pack_count", "states": [{"op", "engine", "description",
-            "packed_bytes", "refused": [[engine, reason], ...]}, ...]}.
-    """
-
-    weights: dict[str, dict[str, Any]]
-
-    def __str__(self) -> str:
-        lines = [line for item in self.weights.items() for line in self._lines(*item)]
-        return "\n".join(lines) or "no int8 layers"
-
-    @staticmethod
-    def _lines(name: str, entry: dict[str, Any]) -> list[str]:
-        states, count = entry["states"], entry["pack_count"]
-        lines = [f"{name or '(root)'}: {'' if states else 'not packed'}".rstrip()]
-        for state in states:
-            kernel = f"{state['engine']}, {state['description']}"
-            lines.append(f"  {state['op']}: {kernel}; {state['packed_bytes']} packed bytes")
-            lines += [f"    not {engine}: {reason}" for engine, reason in state["refused"]]
-        if count > max(1, len(states)):
-            lines.append(
-                f"  warning: packed {count} times; pass the same tensor to every call, "
-                "not a view of it, and do not change it"
-            )
-        return lines
-
-
-def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
-    """Tells which engine and kernel run a weight, which refused it and how often it was packed.
-
-    Args:
-        module_or_weight: an int8 module, a model, or the int8 weight tensor itself.
-
-    Returns:
-        Explanation; print it, or read `weights`.
-
-    Raises:
-        ValueError: neither a module nor a tensor.
-
-    Example:
-        >>> import torch, torch_ao_ext
-        >>> layer = torch_ao_ext.nn.quantized.dynamic.Linear(8, 4)
-        >>> print(torch_ao_ext.explain(layer))
-        (root): not packed
-    """
-    if isinstance(module_or_weight, torch.Tensor):
-        return Explanation({"weight": service.explain_weight(module_or_weight)})
-    if not isinstance(module_or_weight, nn.Module):
-        raise ValueError(
-            "explain: argument 'module_or_weight' must be an nn.Module or a tensor, "
-            f"got {type(module_or_weight).__name__}"
-        )
-    weights = {}
-    for name, module in module_or_weight.named_modules():
-        if isinstance(module, (WeightedModule, LinearWeightOnly)):
-            weights[name] = service.explain_weight(module.qweight)
-        elif isinstance(module, _RECURRENT):
-            weights[name] = service.explain_weight(module._side()[0][0])
-        elif isinstance(module, Embedding):
-            op = "embedding" if type(module) is Embedding else "embedding_bag"
-            weights[name] = _explain_rows(op, module.qweight)
-        for call in graph_ops(module, name):
-            if call.weight is not None:
-                rows = call.op.startswith("embedding")
-                explained = _explain_rows(call.op, call.weight) if rows else None
-                weights[call.fqn] = explained or service.explain_weight(call.weight)
-    return Explanation(weights)

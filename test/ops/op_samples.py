@@ -515,8 +515,9 @@ SETTINGS = {
     "_crc32", "_init_error", "_info", "_explain", "_repack", "_set_engine", "_set_deterministic",
     "_set_dispatch_log", "_pack_count",
 }  # fmt: skip
-# test_cat.py calls cat, whose list may hold any number of tensors.
-SERVICE = RECURRENT | {"cat"} | SETTINGS
+# test_cat.py calls cat, whose list may hold any number of tensors; test_island.py damages programs at random.
+LISTS = {"cat", "island", "_check_island", "_island_operators", "_island_plans"}
+SERVICE = RECURRENT | LISTS | SETTINGS
 
 
 def packs(name):

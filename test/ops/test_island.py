@@ -42,6 +42,12 @@ def test_equals_the_operators():
         assert a.dtype == e.dtype and torch.equal(a, e)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 4])
+def test_opcheck(rows):
+    inputs, constants = tensors()
+    torch.library.opcheck(ao.island.default, ([inputs[0][:rows]], constants, PROGRAM))
+
+
 def test_packed_weight_stays_with_the_constant():
     inputs, constants = tensors()
     for _ in range(3):

@@ -63,6 +63,8 @@ def _token(declared: Any, value: Any) -> str:
     kind = str(declared.type)
     if value is None:
         return "n"
+    if "Tensor" in kind and not isinstance(value, (list, tuple)):
+        raise _NotWritten  # a number that the dispatcher makes a tensor of
     if isinstance(value, torch.dtype):
         if value not in _DTYPES:
             raise _NotWritten

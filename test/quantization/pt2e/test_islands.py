@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import pickle
 import shutil
 
@@ -108,3 +109,37 @@ def test_argument():
     _, _, quantized = converted("Reused", "x86")
     with pytest.raises(TypeError, match="lower: argument 'islands' must be a bool, got 1"):
         torch_ao_ext.lower(quantized, islands=1)
+
+
+def test_explain_shows_the_plan():
+    _, example, quantized = converted("ResidualCnn", "x86")
+    merged = torch_ao_ext.lower(quantized, islands=True)
+    with torch.no_grad():
+        merged(*example)
+    explained = torch_ao_ext.explain(merged)
+    plan = explained.islands["island"]["plans"][-1]
+    assert 0 < plan["block_bytes"] < plan["separate_bytes"]
+    assert len(explained.weights) == 7 and "operators in one call" in str(explained)
+    assert f"{plan['results']} results, those inside in {plan['block_bytes']} bytes" in str(explained)
+
+
+def test_profile(tmp_path):
+    _, example, quantized = converted("ResidualCnn", "x86")
+    merged = torch_ao_ext.lower(quantized, example, islands=True)
+    trace = tmp_path / "trace.json"
+    profile = torch_ao_ext.profile(merged, *example, runs=3, trace=trace)
+    convs = [row for row in profile.rows if row.op == "torch_ao::conv2d"]
+    assert sum(row.calls for row in convs) == 6 and {"stem", "layers.0.c1"} <= {row.fqn for row in convs}
+    assert all(row.microseconds > 0 for row in profile.rows)
+    assert 0 < sum(row.microseconds for row in profile.rows) < profile.microseconds
+    assert "layers.0.c1" in str(profile) and "between operators" in str(profile)
+    names = {event["name"] for event in json.loads(trace.read_text())["traceEvents"] if "name" in event}
+    assert {"torch_ao::conv2d", "layers.0.c1"} <= names
+
+
+def test_profile_refuses():
+    with pytest.raises(TypeError, match="profile: argument 'model' must be callable, got int"):
+        torch_ao_ext.profile(3)
+    for runs in (0, True, 1.5):
+        with pytest.raises(ValueError, match="profile: argument 'runs' must be an integer of at least 1"):
+            torch_ao_ext.profile(torch.relu, torch.randn(2), runs=runs)

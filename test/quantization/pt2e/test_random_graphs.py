@@ -92,6 +92,10 @@ def test_random_network(seed, how, sqnr):
         ready(x)
         quantized = convert_pt2e(ready)
         lowered = torch_ao_ext.lower(quantized)
+        merged = torch_ao_ext.lower(quantized, islands=True)
+        for _ in range(2):  # noting memory, then by plan
+            for expected, actual in zip(lowered(x), merged(x), strict=True):
+                assert torch.equal(actual, expected) and actual.stride() == expected.stride()
         for expected, reference, actual in zip(model(x), quantized(x), lowered(x), strict=True):
             assert actual.shape == reference.shape and actual.is_contiguous()
             # The first quantized value next to a boundary that differs sets off others.

@@ -1,0 +1,128 @@
+"""Which engine and kernel run a weight, and where the results of an island lie."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from torch_ao_ext._graph_ops import graph_ops
+from torch_ao_ext._island import Island
+from torch_ao_ext._report import RECURRENT
+from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
+from torch_ao_ext.nn.quantized._weighted import WeightedModule
+from torch_ao_ext.ops import service
+
+__all__ = ["Explanation", "explain"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Packed states of the weights of a module or tensor; `str()` is a text.
+
+    Attributes:
+        weights: fqn -> {"pack_count", "states": [{"op", "engine", "description",
+            "packed_bytes", "refused": [[engine, reason], ...]}, ...]}.
+        islands: fqn -> {"operators", "plans": [{"block_bytes", "separate_bytes", "results"}, ...]}: a
+            plan for each set of input sizes that has run; its one block of memory, what the results in
+            it would take apart, and how many results an operator made.
+    """
+
+    weights: dict[str, dict[str, Any]]
+    islands: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [line for item in self.weights.items() for line in self._lines(*item)]
+        lines += [line for item in self.islands.items() for line in self._island_lines(*item)]
+        return "\n".join(lines) or "no int8 layers"
+
+    @staticmethod
+    def _lines(name: str, entry: dict[str, Any]) -> list[str]:
+        states, count = entry["states"], entry["pack_count"]
+        lines = [f"{name or '(root)'}: {'' if states else 'not packed'}".rstrip()]
+        for state in states:
+            kernel = f"{state['engine']}, {state['description']}"
+            lines.append(f"  {state['op']}: {kernel}; {state['packed_bytes']} packed bytes")
+            lines += [f"    not {engine}: {reason}" for engine, reason in state["refused"]]
+        if count > max(1, len(states)):
+            lines.append(
+                f"  warning: packed {count} times; pass the same tensor to every call, "
+                "not a view of it, and do not change it"
+            )
+        return lines
+
+
+    @staticmethod
+    def _island_lines(name: str, entry: dict[str, Any]) -> list[str]:
+        lines = [f"{name}: {entry['operators']} operators in one call"]
+        for plan in entry["plans"]:
+            lines.append(
+                f"  {plan['results']} results, those inside in {plan['block_bytes']} bytes "
+                f"({plan['separate_bytes']} apart)"
+            )
+        return lines
+
+
+def _explain_rows(op: str, table: torch.Tensor) -> dict[str, Any]:
+    """An embedding has no packed state: the table runs as it is."""
+    state = {
+        "op": op,
+        "engine": "native",
+        "description": f"rows of {table.shape[1]} bytes, used as they are",
+        "packed_bytes": 0,
+        "refused": [],
+    }
+    return {"pack_count": 0, "states": [state]}
+
+
+def _explain_island(module: Island) -> dict[str, Any]:
+    plans = torch.ops.torch_ao._island_plans(module.program)
+    names = ("block_bytes", "separate_bytes", "results")
+    return {
+        "operators": module.operators,
+        "plans": [dict(zip(names, plan, strict=True)) for plan in plans],
+    }
+
+
+def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
+    """Tells which engine and kernel run a weight, which refused it and how often it was packed.
+
+    Args:
+        module_or_weight: an int8 module, a model, or the int8 weight tensor itself.
+
+    Returns:
+        Explanation; print it, or read `weights`.
+
+    Raises:
+        ValueError: neither a module nor a tensor.
+
+    Example:
+        >>> import torch, torch_ao_ext
+        >>> layer = torch_ao_ext.nn.quantized.dynamic.Linear(8, 4)
+        >>> print(torch_ao_ext.explain(layer))
+        (root): not packed
+    """
+    if isinstance(module_or_weight, torch.Tensor):
+        return Explanation({"weight": service.explain_weight(module_or_weight)})
+    if not isinstance(module_or_weight, nn.Module):
+        raise ValueError(
+            "explain: argument 'module_or_weight' must be an nn.Module or a tensor, "
+            f"got {type(module_or_weight).__name__}"
+        )
+    weights, islands = {}, {}
+    for name, module in module_or_weight.named_modules():
+        if isinstance(module, (WeightedModule, LinearWeightOnly)):
+            weights[name] = service.explain_weight(module.qweight)
+        elif isinstance(module, RECURRENT):
+            weights[name] = service.explain_weight(module._side()[0][0])
+        elif isinstance(module, Embedding):
+            op = "embedding" if type(module) is Embedding else "embedding_bag"
+            weights[name] = _explain_rows(op, module.qweight)
+        elif isinstance(module, Island):
+            islands[name] = _explain_island(module)
+        for call in graph_ops(module, name):
+            if call.weight is not None:
+                rows = call.op.startswith("embedding")
+                explained = _explain_rows(call.op, call.weight) if rows else None
+                weights[call.fqn] = explained or service.explain_weight(call.weight)
+    return Explanation(weights, islands)
