@@ -30,16 +30,18 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   gemm gemm_pack gemm_portable gemm__avx2 gemm__avxvnni gemm__avx512 gemm__avx512vnni gemm__amx
   histogram histogram__avx2
   lookup lookup__avx512vnni
+  matmul matmul__avx2 matmul__avx512 matmul_pack matmul_pack__avx512
   norm norm__avx2 norm__avx512
   post_ops
   quantize quantize__avx2 quantize__avx512
   rnn rnn__avx2 rnn__avx512
   rows rows__avx2 rows__avx512
+  softmax softmax__avx2 softmax__avx512
   sparse sparse__avx2 sparse__avx512 sparse__avx512vnni
   weight_only weight_only__avx2 weight_only__avx512 weight_only__avx512vnni)
 tae_sources(TAE_ENGINE_SOURCES engines input_rows order output_rule)
-tae_sources(TAE_ENGINE_SOURCES engines/native conv depthwise_conv direct_conv embedding linear plan rnn sparse_linear sparse_pack weight4_pack weight_only)
-tae_sources(TAE_ENGINE_SOURCES engines/reference conv linear rnn weight_only)
+tae_sources(TAE_ENGINE_SOURCES engines/native conv depthwise_conv direct_conv embedding linear matmul plan rnn sparse_linear sparse_pack weight4_pack weight_only)
+tae_sources(TAE_ENGINE_SOURCES engines/reference conv linear matmul rnn weight_only)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn onednn linear)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
 
@@ -59,10 +61,12 @@ tae_sources(TAE_TORCH_SOURCES ops
   layer_norm
   linear linear_common linear_dynamic linear_weight_only
   lookup
+  matmul
   norm_common
   pool pool_common
   post_ops
   quantize_common quantize_per_channel quantize_per_tensor quantize_per_token
   rnn rnn_cells rnn_common
   service
+  softmax
   sparse_linear sparse_weight)

@@ -60,6 +60,11 @@ constexpr EngineRow<WeightOnlyProblem, WeightOnlyImplPtr> kWeightOnly[] = {
     {Engine::reference, make_weight_only_reference},
 };
 
+constexpr EngineRow<MatmulProblem, MatmulRun> kMatmul[] = {
+    {Engine::native, find_matmul_native},
+    {Engine::reference, find_matmul_reference},
+};
+
 // XNNPACK adds the bias to the accumulator and multiplies once, so a result near a
 // rounding boundary may differ by one step from the rule in engines/linear.h.
 bool follows_rule(Engine engine) { return engine != Engine::xnnpack; }
@@ -124,6 +129,10 @@ ConvSelection select_conv(const ConvProblem& problem, Engine forced) {
 
 WeightOnlySelection select_weight_only(const WeightOnlyProblem& problem, Engine forced) {
   return select_from(kWeightOnly, problem, forced, "has no linear layers with float inputs");
+}
+
+MatmulSelection select_matmul(const MatmulProblem& problem, Engine forced) {
+  return select_from(kMatmul, problem, forced, "has no products of two activations");
 }
 
 std::string refusal_lines(const std::vector<std::pair<std::string, std::string>>& refused) {

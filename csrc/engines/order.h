@@ -8,19 +8,21 @@
 #include "core/env.h"
 #include "engines/conv.h"
 #include "engines/linear.h"
+#include "engines/matmul.h"
 #include "engines/weight_only.h"
 
 namespace tae {
 
 template <typename ImplPtr>
 struct SelectionOf {
-  ImplPtr impl;  // null when every candidate refused
+  ImplPtr impl{};  // null when every candidate refused
   // Candidates before the chosen one, each with its reason.
   std::vector<std::pair<std::string, std::string>> refused;
 };
 using Selection = SelectionOf<LinearImplPtr>;
 using ConvSelection = SelectionOf<ConvImplPtr>;
 using WeightOnlySelection = SelectionOf<WeightOnlyImplPtr>;
+using MatmulSelection = SelectionOf<MatmulRun>;  // impl: a function, chosen for each call
 
 // Asks the candidates of the linear family in order. A forced engine is the only
 // candidate; deterministic mode leaves out engines that round in another place.
@@ -31,6 +33,9 @@ ConvSelection select_conv(const ConvProblem& problem, Engine forced);
 
 // The same for linear layers whose weight alone is quantized.
 WeightOnlySelection select_weight_only(const WeightOnlyProblem& problem, Engine forced);
+
+// The same for products of two activations.
+MatmulSelection select_matmul(const MatmulProblem& problem, Engine forced);
 
 // "  onednn: <reason>", one line each.
 std::string refusal_lines(const std::vector<std::pair<std::string, std::string>>& refused);

@@ -15,20 +15,6 @@ TAE_VEC VI load_value(const void* p, int64_t i, DType dtype, Tail t) {
                              : load_u8(static_cast<const uint8_t*>(p) + i, t);
 }
 
-// Calls body(i, vector, tail) for up to 4 vectors of a group of n <= kGroup elements.
-template <typename Body>
-TAE_VEC void for_group(int64_t n, const Body& body) {
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    const int64_t left = n - j * kLanes;
-    if (left >= kLanes) {
-      body(j, Full{});
-    } else if (left > 0) {
-      body(j, Part(left));
-    }
-  }
-}
-
 class Reader {
  public:
   explicit Reader(const Operand& o)

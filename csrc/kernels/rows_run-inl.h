@@ -36,6 +36,20 @@ TAE_VEC void load_group(const T* p, int64_t n, VF (&x)[4]) {
   }
 }
 
+// Calls body(i, tail) for up to 4 vectors of a group of n <= kGroup elements.
+template <typename Body>
+TAE_VEC void for_group(int64_t n, const Body& body) {
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const int64_t left = n - j * kLanes;
+    if (left >= kLanes) {
+      body(j, Full{});
+    } else if (left > 0) {
+      body(j, Part(left));
+    }
+  }
+}
+
 // round_half_even(x * inverse_scale), NaN and everything too small INT32_MIN. The
 // upper bound keeps large values from becoming INT32_MIN as well.
 TAE_VEC VI round_scaled(VF x, VF inverse_scale) { return to_int(min(vf(0x1p30f), mul(x, inverse_scale))); }

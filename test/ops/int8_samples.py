@@ -164,7 +164,7 @@ def real(q, scale, zero_point):
     return ((q.numpy().astype(np.int64) - zero_point).astype(F) * F(scale)).astype(F)
 
 
-def finish(r, input_dtype, scale, zero_point, dtype, post_ops="", numbers=()):
+def finish(r, input_dtype, scale, zero_point, dtype, post_ops="", numbers=(), divide=False):
     """Post-ops and quantize, each step one float32 operation; None for inexact post-ops."""
     numbers = list(numbers)
     for name in filter(None, post_ops.split(",")):
@@ -182,7 +182,8 @@ def finish(r, input_dtype, scale, zero_point, dtype, post_ops="", numbers=()):
         return torch.from_numpy(np.array(r)).to(dtype)
     info = torch.iinfo(dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        v = np.rint((r * F(1.0 / scale)).astype(F)).astype(np.float64) + zero_point
+        v = (r / F(scale) if divide else r * F(1.0 / scale)).astype(F)
+        v = np.rint(v).astype(np.float64) + zero_point
     v = np.where(np.isnan(v), info.min, np.clip(v, info.min, info.max))  # inf * 0
     return torch.from_numpy(v).to(dtype)
 

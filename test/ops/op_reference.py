@@ -6,6 +6,7 @@ which fuses nothing.
 
 import numpy as np
 import torch
+from attention_samples import ATTENTION_FORMULAS
 from int8_samples import INT8_FORMULAS
 from norm_samples import NORM_FORMULAS
 
@@ -358,6 +359,7 @@ FORMULAS = {
     "choose_qparams_per_token": choose_qparams_per_token,
     **INT8_FORMULAS,
     **NORM_FORMULAS,
+    **ATTENTION_FORMULAS,
 }
 for _suffix in ("per_tensor", "per_tensor.tensor", "per_channel", "per_token"):
     for _verb, _rule in (("quantize", quantized), ("dequantize", dequantized)):

@@ -4,6 +4,7 @@ test_opcheck.py runs them under opcheck, test_arguments.py changes one argument 
 """
 
 import torch
+from attention_samples import attention_samples
 from int8_samples import int8_samples
 from norm_samples import norm_samples
 from op_cases import random_int
@@ -490,6 +491,7 @@ def samples():
         "choose_qparams_per_token": _choose(True),
         **int8_samples(),
         **norm_samples(),
+        **attention_samples(),
     }
 
 

@@ -214,7 +214,7 @@ def test_integers(name):
                 if a.name == "other_zero_point" and error is None:
                     assert call[i - 2] is None
                     continue
-                kinds = IndexError if a.name == "axis" else ValueError
+                kinds = IndexError if a.name in ("axis", "dim") else ValueError
                 assert_contract(error, kinds, name)
                 assert str(error).endswith(f"got {value}") or "quant" in str(error)
     for i in positions(name, "Tensor"):

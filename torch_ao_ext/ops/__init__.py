@@ -58,6 +58,7 @@ from torch_ao_ext.ops.linear_bn import linear_bn, linear_bn_relu
 from torch_ao_ext.ops.linear_dynamic import linear_dynamic, linear_relu_dynamic
 from torch_ao_ext.ops.linear_weight_only import linear_weight_only
 from torch_ao_ext.ops.lookup import lookup
+from torch_ao_ext.ops.matmul import matmul
 from torch_ao_ext.ops.norm import (
     add_layer_norm,
     add_layer_norm_sum,
@@ -82,6 +83,7 @@ from torch_ao_ext.ops.quantize_per_channel import dequantize_per_channel, quanti
 from torch_ao_ext.ops.quantize_per_tensor import dequantize_per_tensor, quantize_per_tensor
 from torch_ao_ext.ops.quantize_per_token import dequantize_per_token, quantize_per_token
 from torch_ao_ext.ops.rnn import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
+from torch_ao_ext.ops.softmax import softmax
 from torch_ao_ext.ops.sparse_linear import (
     BlockSparse,
     from_block_sparse,
@@ -160,6 +162,7 @@ __all__ = [
     "lookup",
     "lstm",
     "lstm_cell",
+    "matmul",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
@@ -171,6 +174,7 @@ __all__ = [
     "rms_norm",
     "rnn",
     "rnn_cell",
+    "softmax",
     "sparse_linear",
     "sparse_linear_dynamic",
     "to_block_sparse",

@@ -13,6 +13,7 @@ Tensor = torch.Tensor
 
 FLOAT = (torch.float32, torch.bfloat16)
 QUANTIZED = (torch.uint8, torch.int8)
+OUTPUT = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
 SCALES = (torch.float32, torch.float64)
 ZERO_POINTS = (torch.int32, torch.int64)
 
@@ -93,9 +94,14 @@ def check_value(ok: object, op: str, name: str, rule: str, got: object) -> None:
         raise ValueError(_message(op, name, rule, got))
 
 
+def listed(shape: Sequence[object]) -> str:
+    """'[2, 3]', as the kernels print it."""
+    return f"[{', '.join(str(s) for s in shape)}]"
+
+
 def sizes(t: Tensor) -> str:
     """'sizes [2, 3]', as the kernels print it."""
-    return f"sizes [{', '.join(str(s) for s in t.shape)}]"
+    return f"sizes {listed(t.shape)}"
 
 
 def check_rank(op: str, name: str, t: Tensor, rank: int) -> None:
@@ -126,6 +132,19 @@ def check_shape(op: str, name: str, t: Tensor, shape: Sequence[object], rule: st
     check_value(t.dim() == len(shape), op, name, rule, sizes(t))
     for have, want in zip(t.shape, shape, strict=True):
         check_value(have == want, op, name, rule, sizes(t))
+
+
+def broadcast(op: str, other: Tensor, a: Sequence, b: Sequence, rule: str) -> list:
+    """Sizes of both, broadcast; ValueError naming 'other' where they do not."""
+    result = []
+    for i in range(max(len(a), len(b))):
+        x = a[-1 - i] if i < len(a) else 1
+        y = b[-1 - i] if i < len(b) else 1
+        one_of = isinstance(x, int) and x == 1 or isinstance(y, int) and y == 1
+        if not one_of:
+            check_value(x == y, op, "other", rule, sizes(other))
+        result.append(y if isinstance(x, int) and x == 1 else x)
+    return result[::-1]
 
 
 def check_axis(op: str, name: str, axis: int, rank: int) -> int:
@@ -233,6 +252,15 @@ def refuse_prelu(op: str, post_ops: str) -> None:
     """For an op without slopes."""
     if "prelu" in post_ops:
         _raise(op, "post_ops", "not contain 'prelu'", f"'{post_ops}'")
+
+
+def check_output(op: str, output_dtype: torch.dtype | None, post_ops: str, post_op_args) -> None:
+    """Dtype and post-ops of an operator between activations: `add` is an operator there."""
+    if output_dtype is not None:
+        check_dtype(op, "output_dtype", output_dtype, OUTPUT)
+    check_post_ops(op, post_ops, post_op_args)
+    if "add" in post_ops or "prelu" in post_ops:
+        _raise(op, "post_ops", "not contain 'add' or 'prelu'", f"'{post_ops}'")
 
 
 def check_other(

@@ -8,8 +8,6 @@ __all__ = ["add", "mul", "requantize"]
 
 Tensor = torch.Tensor
 
-_OUTPUT = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
-
 
 def requantize(
     input: Tensor,
@@ -159,14 +157,6 @@ def mul(
     )
 
 
-def _check_output(op: str, output_dtype: torch.dtype | None, post_ops: str, post_op_args) -> None:
-    if output_dtype is not None:
-        _fake.check_dtype(op, "output_dtype", output_dtype, _OUTPUT)
-    _fake.check_post_ops(op, post_ops, post_op_args)
-    if "add" in post_ops or "prelu" in post_ops:
-        _fake.check_value(False, op, "post_ops", "not contain 'add' or 'prelu'", f"'{post_ops}'")
-
-
 @torch.library.register_fake("torch_ao::requantize")
 def _(
     input,
@@ -179,23 +169,9 @@ def _(
     post_op_args=(),
 ):
     op = "requantize"
-    _fake.check_tensor(op, "input", input, _OUTPUT)
-    _check_output(op, output_dtype, post_ops, post_op_args)
+    _fake.check_tensor(op, "input", input, _fake.OUTPUT)
+    _fake.check_output(op, output_dtype, post_ops, post_op_args)
     return _fake.empty_like(input, output_dtype or input.dtype)
-
-
-def _broadcast(op: str, a: Tensor, b: Tensor) -> list:
-    sizes = []
-    for i in range(max(a.dim(), b.dim())):
-        x = a.shape[-1 - i] if i < a.dim() else 1
-        y = b.shape[-1 - i] if i < b.dim() else 1
-        same = x == y
-        one_of = isinstance(x, int) and x == 1 or isinstance(y, int) and y == 1
-        if not one_of:
-            rule = f"have sizes that broadcast with input's [{', '.join(str(s) for s in a.shape)}]"
-            _fake.check_value(same, op, "other", rule, _fake.sizes(b))
-        sizes.append(y if isinstance(x, int) and x == 1 else x)
-    return sizes[::-1]
 
 
 def _register_binary(op: str) -> None:
@@ -214,8 +190,9 @@ def _register_binary(op: str) -> None:
     ):
         _fake.check_tensor(op, "input", input, _fake.QUANTIZED)
         _fake.check_tensor(op, "other", other, _fake.QUANTIZED)
-        _check_output(op, output_dtype, post_ops, post_op_args)
-        sizes = _broadcast(op, input, other)
+        _fake.check_output(op, output_dtype, post_ops, post_op_args)
+        rule = f"have sizes that broadcast with input's {_fake.listed(input.shape)}"
+        sizes = _fake.broadcast(op, other, input.shape, other.shape, rule)
         dtype = output_dtype or input.dtype
         keeps = len(sizes) == input.dim() and all(
             a is b or a == b for a, b in zip(sizes, input.shape, strict=True)

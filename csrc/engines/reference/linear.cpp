@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engines/reference/bf16.h"
+#include "engines/reference/output.h"
 #include "kernels/choose_qparams.h"
 #include "kernels/post_ops.h"
 #include "kernels/vec_float_env.h"
@@ -16,16 +17,7 @@ namespace tae {
 namespace {
 
 using reference::from_bf16;
-using reference::to_bf16;
-
-// clamp(round_half_even(v) + zero_point, lo, hi); NaN gives lo.
-int32_t to_quantized(float v, int32_t zero_point, int32_t lo, int32_t hi) {
-  const float rounded = std::nearbyintf(v);
-  if (std::isnan(rounded)) return lo;
-  // Integers of this size are exact in f64, infinities stay ordered.
-  const double q = static_cast<double>(rounded) + zero_point;
-  return q <= lo ? lo : q >= hi ? hi : static_cast<int32_t>(q);
-}
+using reference::to_quantized;
 
 // Element i of a float or quantized buffer as a real number.
 float real_value(const void* data, DType dtype, int64_t i, float scale, int32_t zero_point) {
@@ -143,15 +135,7 @@ class ReferenceLinear final : public LinearImpl {
   }
 
   void store(void* output, int64_t i, float r) const {
-    const DType d = p_.output_dtype;
-    if (d == DType::f32) {
-      static_cast<float*>(output)[i] = r;
-    } else if (d == DType::bf16) {
-      static_cast<uint16_t*>(output)[i] = to_bf16(r);
-    } else {
-      const int32_t q = to_quantized(r / p_.output_scale, p_.output_zero_point, quant_min(d), quant_max(d));
-      static_cast<uint8_t*>(output)[i] = static_cast<uint8_t>(q);  // the low byte serves both types
-    }
+    reference::store(output, p_.output_dtype, i, r, p_.output_scale, p_.output_zero_point);
   }
 
   LinearProblem p_;

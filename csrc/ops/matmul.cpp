@@ -1,0 +1,150 @@
+// matmul: y = quantize(post_ops(dequantize(a) @ dequantize(b))), both operands activations
+//
+// Sizes and broadcasting of torch.matmul for two and more dimensions, any strides; the
+// output is contiguous. Rounding in engines/matmul.h. Float outputs leave the quantize out.
+#include "engines/matmul.h"
+
+#include "core/autograd.h"
+#include "core/env.h"
+#include "core/fork.h"
+#include "engines/order.h"
+#include "ops/elementwise_common.h"
+
+namespace tae {
+namespace {
+
+using at::Tensor;
+using OptDtype = std::optional<at::ScalarType>;
+using Sizes = std::vector<int64_t>;
+
+// Leading sizes of both, broadcast, and m and n.
+Sizes output_sizes(const char* op, const Tensor& a, const Tensor& b) {
+  check_min_rank({op, "input"}, a, 2);
+  const Arg other{op, "other"};
+  check_min_rank(other, b, 2);
+  check_size(other, b, b.dim() - 2, a.size(-1), "input.size(-1)");
+  TAE_CHECK_VALUE(a.size(-1) <= kMaxMatmulK, (Arg{op, "input"}),
+                  c10::str("have size(-1) of at most ", kMaxMatmulK, ", the most whose sum fits int32"),
+                  a.size(-1));
+  Sizes sizes(std::max(a.dim(), b.dim()));
+  const size_t rank = sizes.size();
+  sizes[rank - 2] = a.size(-2);
+  sizes[rank - 1] = b.size(-1);
+  for (int64_t i = 3; i <= static_cast<int64_t>(rank); ++i) {
+    const int64_t x = i <= a.dim() ? a.size(-i) : 1, y = i <= b.dim() ? b.size(-i) : 1;
+    TAE_CHECK_VALUE(x == y || x == 1 || y == 1, other,
+                    c10::str("have batch sizes that broadcast with input's sizes ", a.sizes()),
+                    c10::str("sizes ", b.sizes()));
+    sizes[rank - static_cast<size_t>(i)] = x == 1 ? y : x;
+  }
+  return sizes;
+}
+
+// First element of each matrix of a batch of these sizes.
+Sizes matrix_offsets(const Arg& arg, const Tensor& t, at::IntArrayRef batch, int64_t count) {
+  Sizes offsets = make_vector<int64_t>(arg, count);
+  int64_t filled = 1;
+  offsets[0] = 0;
+  // Innermost dimension first: each repeats what is there, shifted by its stride.
+  for (int64_t i = 0; i < static_cast<int64_t>(batch.size()); ++i) {
+    const int64_t size = batch[batch.size() - 1 - static_cast<size_t>(i)];
+    const int64_t d = t.dim() - 3 - i;
+    const int64_t stride = d < 0 || t.size(d) == 1 ? 0 : t.stride(d);
+    for (int64_t j = 1; j < size; ++j)
+      for (int64_t f = 0; f < filled; ++f) offsets[j * filled + f] = offsets[f] + j * stride;
+    filled *= size;
+  }
+  return offsets;
+}
+
+// A matrix whose elements lie side by side along its columns, or also along its rows.
+Tensor arranged(const Arg& arg, const Tensor& t, bool rows_too) {
+  const auto unit = [&](int64_t d) { return t.size(d) <= 1 || t.stride(d) == 1; };
+  return unit(-1) || (rows_too && unit(-2)) ? t : dense(arg, t);
+}
+
+MatmulOperand operand(const kernels::Operand& checked, const Tensor& t, const Sizes& offsets) {
+  MatmulOperand o;
+  o.data = static_cast<const uint8_t*>(t.const_data_ptr());
+  o.dtype = checked.dtype;
+  o.scale = checked.scale;
+  o.zero_point = checked.zero_point;
+  // Strides of dimensions of size 1 mean nothing: as if there was a next element.
+  o.row_stride = t.size(-2) <= 1 ? 1 : t.stride(-2);
+  o.column_stride = t.size(-1) <= 1 ? 1 : t.stride(-1);
+  o.offset = offsets.data();
+  return o;
+}
+
+void run_engine(const char* op, const MatmulProblem& p, const Tensor& input) {
+  TORCH_CHECK_VALUE(init_error().empty(), init_error());
+  const MatmulSelection selection = select_matmul(p, settings().engine.load());
+  TORCH_CHECK_NOT_IMPLEMENTED(selection.impl != nullptr, "torch_ao::", op, ": no engine accepts this call:\n",
+                              refusal_lines(selection.refused));
+  SerialAfterFork serial;
+  try {
+    selection.impl(p);
+  } catch (const std::bad_alloc&) {
+    raise_out_of_memory({op, "input"}, input.sizes());
+  }
+}
+
+Tensor matmul(const Tensor& input, double input_scale, int64_t input_zero_point, const Tensor& other,
+              double other_scale, int64_t other_zero_point, double output_scale, int64_t output_zero_point,
+              OptDtype output_dtype, std::string_view post_ops, at::ArrayRef<double> post_op_args) {
+  const char* op = "matmul";
+  const Arg a_arg{op, "input"}, b_arg{op, "other"};
+  const kernels::Operand a = check_operand(a_arg, {op, "input_scale"}, {op, "input_zero_point"}, input,
+                                           input_scale, input_zero_point);
+  const kernels::Operand b = check_operand(b_arg, {op, "other_scale"}, {op, "other_zero_point"}, other,
+                                           other_scale, other_zero_point);
+  OutputFinish out;
+  check_output(op, input.scalar_type(), output_scale, output_zero_point, output_dtype, post_ops, post_op_args,
+               &out);
+  const Sizes sizes = output_sizes(op, input, other);
+  if (input.numel() > 0) check_storage(a_arg, input);
+  if (other.numel() > 0) check_storage(b_arg, other);
+  const int64_t numel = check_numel(a_arg, sizes, c10::elementSize(out.dtype));
+  const Tensor output = empty_output(a_arg, sizes, out.dtype);
+  if (numel == 0) return output;
+
+  MatmulProblem p;
+  p.m = input.size(-2);
+  p.n = other.size(-1);
+  p.k = input.size(-1);
+  p.batch = numel / (p.m * p.n);
+  Tensor x = input, y = other;
+  if (p.k > 0) {
+    x = arranged(a_arg, input, false);
+    y = arranged(b_arg, other, true);
+  }
+  const at::IntArrayRef batch(sizes.data(), sizes.size() - 2);
+  const Sizes x_offsets = matrix_offsets(a_arg, x, batch, p.batch);
+  const Sizes y_offsets = matrix_offsets(b_arg, y, batch, p.batch);
+  p.a = operand(a, x, x_offsets);
+  p.b = operand(b, y, y_offsets);
+  p.post_ops = std::move(out.post_ops);
+  p.output_dtype = out.finish.dtype;
+  if (is_quantized(p.output_dtype)) p.output_scale = nearest_float(output_scale);
+  p.output_zero_point = out.finish.zero_point;
+  p.output = output.mutable_data_ptr();
+  run_engine(op, p, input);
+  return output;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
+  m.def(
+      "matmul(Tensor input, float input_scale, int input_zero_point, Tensor other, float other_scale, "
+      "int other_zero_point, float output_scale=1., int output_zero_point=0, "
+      "ScalarType? output_dtype=None, str post_ops='', float[] post_op_args=[]) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) { m.impl("matmul", TORCH_FN(matmul)); }
+
+TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {
+  m.impl("matmul", TORCH_FN((InferenceOnly<"matmul", matmul>::call)));
+}
+
+}  // namespace tae

@@ -1,0 +1,57 @@
+"""Valid calls of the ops of attention, and their exact results (op_samples.py)."""
+
+import numpy as np
+import torch
+from int8_samples import finish
+from op_cases import random_int
+
+U8, S8, F32, BF16 = torch.uint8, torch.int8, torch.float32, torch.bfloat16
+F = np.float32
+
+
+def matmul_calls():
+    heads = random_int(U8, 2, 5, 3, 8).transpose(1, 2)  # [B, S, H, D] seen as [B, H, S, D]
+    keys = random_int(U8, 2, 6, 3, 8).transpose(1, 2)
+    weights, values = random_int(S8, 2, 3, 5, 70), random_int(U8, 2, 3, 70, 66)
+    return [
+        (heads, 0.1, 120, keys.transpose(-1, -2), 0.05, 130, 1.0, 0, F32, "", []),
+        (weights, 0.004, -128, values, 0.05, 3, 0.02, -9, None, "", []),
+        (random_int(S8, 4, 12), 0.1, -7, random_int(S8, 12, 5), 0.05, 7, 0.3, 9, U8, "relu", []),
+        (random_int(U8, 3, 1, 2, 9), 0.1, 0, random_int(S8, 4, 9, 1), 0.05, 0, 1.0, 0, BF16, "clamp",
+         [-1.0, 1.0]),
+        (random_int(U8, 2, 0), 0.1, 0, random_int(U8, 0, 3), 0.05, 9, 0.3, 9, None, "", []),
+        (random_int(U8, 2, 0, 4), 0.1, 0, random_int(U8, 4, 3), 0.05, 9, 0.3, 9, None, "gelu", []),
+        (random_int(S8, 14, 6).t()[::2, ::2], 0.1, 0, random_int(S8, 21, 7)[::3, ::2], 0.05, 9, 0.3, 9, S8,
+         "leaky_relu", [0.1]),
+    ]  # fmt: skip
+
+
+def softmax_calls():
+    x = torch.randn(2, 3, 5, 70) * 4
+    mask = torch.zeros(2, 1, 1, 70)
+    mask[1, ..., 50:] = -torch.inf
+    return [
+        (x, -1, 0.125, 0, 1 / 255, 0, U8, mask),
+        (random_int(U8, 3, 70), 1, 0.05, 120, 1 / 256, -128, S8, None),
+        (x.transpose(1, 3), 1, 1.0, 0, 1.0, 0, None, torch.randn(5, 1)),
+        (x.to(BF16)[..., ::2], 3, 1.0, 0, 1.0, 0, BF16, None),
+        (random_int(S8, 9), 0, 0.1, -3, 1.0, 0, F32, torch.randn(1)),
+        (torch.randn(2, 0, 3), 1, 1.0, 0, 1 / 255, 0, U8, None),
+    ]
+
+
+def attention_samples():
+    """name -> calls, as op_samples.samples()."""
+    return {"matmul": matmul_calls(), "softmax": softmax_calls()}
+
+
+def matmul(args):
+    a, s_a, z_a, b, s_b, z_b, s_y, z_y, dtype, post_ops, numbers = args
+    acc = torch.matmul(a.double() - z_a, b.double() - z_b)  # below 2^53: exact
+    r = (acc.numpy().astype(F) * (F(s_a) * F(s_b))).astype(F)
+    dtype = dtype or a.dtype
+    # The division by the scale is exact here, not a product with its inverse.
+    return finish(r, a.dtype, s_y, z_y, dtype, post_ops, numbers, divide=True)
+
+
+ATTENTION_FORMULAS = {"matmul": matmul}
