@@ -113,16 +113,21 @@ def owner(node: fx.Node) -> str:
     return name or node.name
 
 
-def _graph_op(
-    fqn: str, op: str, weight: torch.Tensor | None, known: torch.Tensor | None, bias: torch.Tensor | None,
-    packed: bool,
-) -> GraphOp:  # fmt: skip
-    """A row of the operator; known is the weight, or what is known of its shape."""
-    if "norm" in op:  # a float factor, no product
-        return GraphOp(fqn, op, None, bias, 0)
-    # A lookup is no product, and has no packed weight. Two weights of 4 bits are a byte.
-    macs = 0 if known is None or op.startswith("embedding") else known.numel() * (2 if packed else 1)
-    return GraphOp(fqn, op, weight, bias, macs)
+def matrix(value: Any) -> int:
+    """Elements of one matrix of a batch, 0 when its sizes are unknown or free."""
+    sizes = value.shape[-2:] if isinstance(value, torch.Tensor) else ()
+    return torch.Size(sizes).numel() if len(sizes) == 2 and all(isinstance(s, int) for s in sizes) else 0
+
+
+def _macs(op: str, weight: torch.Tensor | None, packed: bool) -> int:
+    if weight is None or op.startswith("embedding"):  # a lookup is no product, and has no packed weight
+        return 0
+    return weight.numel() * (2 if packed else 1)  # two weights of 4 bits are a byte
+
+
+def _row(fqn: str, op: str, weight: torch.Tensor | None, bias: torch.Tensor | None, macs: int) -> GraphOp:
+    norm = "norm" in op  # a float factor, no product
+    return GraphOp(fqn, op, None if norm else weight, bias, 0 if norm else macs)
 
 
 def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
@@ -134,9 +139,11 @@ def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
     # A weight that is an input of the graph is known by its shape only.
     known = weight if weight is not None else getattr(source, "meta", {}).get("val")
     op = node.target._schema.name.split("::")[1]
+    macs = _macs(op, known, bool(arguments.get("group_size")))
+    if op == "matmul":
+        macs = matrix(getattr(arguments["other"], "meta", {}).get("val"))
     bias = _attribute(module, arguments.get("bias"))
-    packed = bool(arguments.get("group_size"))
-    return _graph_op(prefix + (fqn or owner(node)), op, weight, known, bias, packed)
+    return _row(prefix + (fqn or owner(node)), op, weight, bias, macs)
 
 
 def _describe_step(step: ProgramStep, constants: list[torch.Tensor | None], prefix: str) -> GraphOp:
@@ -147,7 +154,8 @@ def _describe_step(step: ProgramStep, constants: list[torch.Tensor | None], pref
     op = step.target._schema.name.split("::")[1]
     weight = constant("weight")
     packed = (step.argument("group_size") or "i0") != "i0"
-    return _graph_op(prefix + step.label, op, weight, weight, constant("bias"), packed)
+    macs = step.macs or _macs(op, weight, packed)
+    return _row(prefix + step.label, op, weight, constant("bias"), macs)
 
 
 def _island(module: fx.GraphModule, node: fx.Node) -> tuple[str, list[torch.Tensor | None]] | None:
@@ -200,6 +208,8 @@ def _reason(node: fx.Node) -> str:
         return "not lowered; call torch_ao_ext.lower"
     if any("torch_ao.dequantize" in target for target in targets):
         return f"no int8 operator for aten.{node.target._schema.name.split('::')[1]}"
+    if node.target is aten.scaled_dot_product_attention.default:
+        return "one float operator; int8 when the quantizer has a config for torch.matmul"
     what = "weight is" if node.target in _LOOKUPS else "inputs are"
     return f"its {what} not quantized"
 

@@ -181,7 +181,8 @@ class Parser {
     std::string_view text = lines_[line_];
     std::string label;
     if (const size_t mark = text.find(" # "); mark != std::string_view::npos) {
-      label = std::string(text.substr(mark + 3));
+      const std::string_view note = text.substr(mark + 3);
+      label = std::string(note.substr(0, note.find(' ')));
       text = text.substr(0, mark);
     }
     const auto tokens = split(text, ' ');

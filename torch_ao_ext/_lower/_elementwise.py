@@ -1,4 +1,4 @@
-"""add, mul, activations, pooling and cat between quantized tensors become one operator each."""
+"""What stands between quantized tensors and has no weight becomes one operator each."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,18 @@ import torch
 from torch import fx
 
 from torch_ao_ext._graph_ops import FUSED, Fused
+from torch_ao_ext._lower._attention import (
+    SOFTMAX,
+    lower_matmul,
+    lower_softmax,
+    output_arguments,
+)
 from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail, unary
 from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
 from torch_ao_ext.quantization.pt2e._graph import inherit_meta, retype
 from torch_ao_ext.quantization.quantizer._targets import (
     ADD,
+    MATMUL,
     MUL,
     argument,
     aten,
@@ -38,12 +45,6 @@ _ADAPTIVE = {
 }
 
 
-def _output(output: QParams | None) -> tuple[Any, ...]:
-    if output is None:
-        return 1.0, 0, torch.float32
-    return output.scale, output.zero_point, output.dtype
-
-
 def _binary(model: fx.GraphModule, node: fx.Node, target: Any) -> bool:
     if len(node.args) != 2 or node.kwargs.get("alpha", 1) != 1:
         return False
@@ -52,7 +53,7 @@ def _binary(model: fx.GraphModule, node: fx.Node, target: Any) -> bool:
         return False
     tail = read_tail(node, adds=False)
     operands = [part for q, p in (first, second) for part in (q, p.scale, p.zero_point)]
-    arguments = (*operands, *_output(tail.output), ",".join(tail.names), tail.numbers)
+    arguments = (*operands, *output_arguments(tail.output), ",".join(tail.names), tail.numbers)
     return replace_tail(model, tail, target, arguments)
 
 
@@ -68,7 +69,7 @@ def _activation(model: fx.GraphModule, node: fx.Node) -> bool:
     source, qparams = found
     names, values = [name, *tail.names], [*numbers, *tail.numbers]
     arguments = (
-        source, qparams.scale, qparams.zero_point, *_output(tail.output), ",".join(names), values
+        source, qparams.scale, qparams.zero_point, *output_arguments(tail.output), ",".join(names), values
     )  # fmt: skip
     return replace_tail(model, tail, ao.requantize.default, arguments)
 
@@ -150,7 +151,7 @@ def _average(model: fx.GraphModule, node: fx.Node, rank: int, target: Any, rest:
         tail.nodes.append(after)
         tail.output = output
     source, qparams = found
-    arguments = (source, qparams.scale, qparams.zero_point, *_output(tail.output), *rest)
+    arguments = (source, qparams.scale, qparams.zero_point, *output_arguments(tail.output), *rest)
     return replace_tail(model, tail, target, arguments)
 
 
@@ -204,9 +205,8 @@ def _cat(model: fx.GraphModule, node: fx.Node) -> bool:
             assert found is not None
             source, qparams = found
             if not qparams.same_steps(output):
-                source = model.graph.call_function(
-                    ao.requantize.default, (source, qparams.scale, qparams.zero_point, *_output(output))
-                )
+                given = (source, qparams.scale, qparams.zero_point, *output_arguments(output))
+                source = model.graph.call_function(ao.requantize.default, given)
                 inherit_meta(source, found[0])
                 retype(source, output.dtype)
             joined.append(source)
@@ -225,6 +225,8 @@ Rule = Callable[[fx.GraphModule, fx.Node], bool]
 _RULES: dict[Any, Rule] = {
     **dict.fromkeys(ADD, lambda model, node: _binary(model, node, ao.add.default)),
     **dict.fromkeys(MUL, lambda model, node: _binary(model, node, ao.mul.default)),
+    **dict.fromkeys(MATMUL, lower_matmul),
+    **dict.fromkeys(SOFTMAX, lower_softmax),
     **dict.fromkeys(_MAX_POOL, _max_pool),
     **dict.fromkeys(_AVG_POOL, _avg_pool),
     **dict.fromkeys(_ADAPTIVE, _adaptive),

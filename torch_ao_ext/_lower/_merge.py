@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from torch_ao_ext._graph_ops import owner
+from torch_ao_ext._graph_ops import matrix, owner
 from torch_ao_ext._island import Island
 from torch_ao_ext.quantization.pt2e._graph import free_name, inherit_meta, remove_unused, tensor_of
 
@@ -172,8 +172,10 @@ class _Writer:
 
     def _line(self, node: fx.Node) -> str:
         tokens = [self._token(declared, value) for declared, value in _arguments(node)]
-        label = " ".join(owner(node).split())
-        return " ".join([str(_name(node)), *tokens]) + f" # {label}"
+        line = " ".join([str(_name(node)), *tokens]) + f" # {owner(node)}"
+        if node.target is torch.ops.torch_ao.matmul.default:
+            line += f" macs={matrix(node.args[3].meta.get('val'))}"
+        return line
 
 
 def _merge(model: fx.GraphModule, members: list[fx.Node]) -> None:

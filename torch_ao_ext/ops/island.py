@@ -49,11 +49,13 @@ class ProgramStep:
         target: the operator.
         tokens: its arguments as written.
         label: name of the module or node that it comes from.
+        macs: multiply-accumulates of a product without weight, 0 where nothing is noted.
     """
 
     target: torch._ops.OpOverload
     tokens: tuple[str, ...]
     label: str
+    macs: int
 
     def argument(self, name: str) -> str | None:
         """The token of an argument by name, None when it is left out."""
@@ -77,9 +79,10 @@ def read_program(program: str) -> tuple[list[ProgramStep], list[int]]:
     _, *lines, last = program.split("\n")
     steps = []
     for line in lines:
-        text, _, label = line.partition(" # ")
+        text, _, note = line.partition(" # ")
+        label, _, macs = note.partition(" macs=")
         name, *tokens = text.split(" ")
-        steps.append(ProgramStep(_operator(name), tuple(tokens), label))
+        steps.append(ProgramStep(_operator(name), tuple(tokens), label, int(macs or 0)))
     return steps, [int(token[1:]) for token in last.split(" ")[1:]]
 
 

@@ -114,6 +114,26 @@ class Encoder(nn.Module):
         return x
 
 
+class Attention(nn.Module):
+    """scaled_dot_product_attention with a mask of booleans, of floats, and causal; bmm."""
+
+    example = (torch.randn(2, 6, 32), torch.zeros(2, 1, 1, 6).index_fill(3, torch.tensor([5]), -torch.inf))
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(32, 32) for _ in range(4))
+        self.register_buffer("keep", torch.rand(6, 6) > 0.3)
+        self.keep |= torch.eye(6, dtype=torch.bool)
+
+    def forward(self, x, mask):
+        heads = [p(x).view(2, 6, 4, 8).transpose(1, 2) for p in (self.q, self.k, self.v)]
+        y = functional.scaled_dot_product_attention(*heads, attn_mask=self.keep)
+        y = y + functional.scaled_dot_product_attention(*heads, attn_mask=mask, scale=0.5)
+        y = y + functional.scaled_dot_product_attention(*heads, is_causal=True)
+        y = self.o(y.transpose(1, 2).reshape(2, 6, 32))
+        return torch.bmm(y, y.transpose(1, 2))
+
+
 class OtherConvs(nn.Module):
     """conv1d, grouped conv_transpose1d, conv3d, conv_transpose2d and what surrounds them."""
 
@@ -148,7 +168,7 @@ class Reused(nn.Module):
         return functional.linear(x, self.linear.weight)
 
 
-MODELS = {m.__name__: m for m in (ResidualCnn, MobileCnn, Encoder, OtherConvs, Reused)}
+MODELS = {m.__name__: m for m in (ResidualCnn, MobileCnn, Encoder, Attention, OtherConvs, Reused)}
 
 
 def make(name):

@@ -42,13 +42,15 @@ def test_fixture(row, sqnr):
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{r['model']}-{r['quantizer'].replace(' ', '-')}" for r in ROWS])
 def test_no_pair_left_beside_a_product(row):
-    if row["quantizer"] == "embedding" or "matmul" in row["quantizer"]:
-        pytest.skip("rows are packed; matmul has no int8 operator")
+    if row["quantizer"] == "embedding":
+        pytest.skip("rows are packed")
     lowered = torch_ao_ext.lower(converted(row["model"], row["quantizer"])[2])
     assert count(lowered, "quantized_decomposed") == 0
 
 
-@pytest.mark.parametrize(("model", "how"), [("ResidualCnn", "x86"), ("Encoder", "x86 dynamic")])
+@pytest.mark.parametrize(
+    ("model", "how"), [("ResidualCnn", "x86"), ("Encoder", "x86 dynamic"), ("Attention", "x86 matmul")]
+)
 def test_every_runtime_gives_the_same(model, how):
     _, example, quantized = converted(model, how)
     lowered = torch_ao_ext.lower(quantized, example)

@@ -28,8 +28,13 @@ class ConfigTable:
     operators: dict[Any, QuantizationConfig | None] = field(default_factory=dict)
     default: QuantizationConfig | None = None
 
-    def find(self, node: fx.Node) -> QuantizationConfig | None:
-        """A name beats a class, a class an operator; the innermost module beats the outer ones."""
+    def find(self, node: fx.Node, operator: Any = None) -> QuantizationConfig | None:
+        """A name beats a class, a class an operator; the innermost module beats the outer ones.
+
+        Args:
+            node: where in the model.
+            operator: the ATen overload, the node's own by default.
+        """
         for name in reversed(module_names(node)):
             if name in self.names:
                 return self.names[name]
@@ -37,11 +42,7 @@ class ConfigTable:
         for kind in reversed(module_types(node)):
             if kind in by_type:
                 return by_type[kind]
-        return self.operators.get(node.target, self.default)
-
-    def explicit(self, node: fx.Node) -> QuantizationConfig | None:
-        """The config of the node's operator, None when only other keys match."""
-        return self.operators.get(node.target)
+        return self.operators.get(operator or node.target, self.default)
 
     def configs(self) -> list[QuantizationConfig]:
         """Every config that is not None."""

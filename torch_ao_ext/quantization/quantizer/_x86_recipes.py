@@ -14,6 +14,7 @@ from torch_ao_ext.quantization.quantizer._config_table import ConfigTable
 from torch_ao_ext.quantization.quantizer._targets import (
     HARDTANH,
     LINEAR,
+    MATMUL,
     MUL,
     RELU,
     argument,
@@ -48,7 +49,6 @@ _CONV_UNARY = RELU | HARDTANH | {
 _LINEAR_UNARY = RELU | {
     aten.tanh.default, aten.leaky_relu.default, aten.leaky_relu_.default, aten.gelu.default
 }  # fmt: skip
-_MATMUL = {aten.matmul.default}
 
 
 @dataclass
@@ -133,8 +133,8 @@ def annotate_products(model: fx.GraphModule, table: ConfigTable, linear_only: bo
 def annotate_matmul(model: fx.GraphModule, table: ConfigTable) -> None:
     """Matmul of two float tensors, where a config for matmul is set."""
     for node in model.graph.nodes:
-        config = table.explicit(node) if is_call(node, _MATMUL) else None
-        if config is None or table.find(node) is None or is_annotated(node):
+        config = table.operators.get(aten.matmul.default) if is_call(node, MATMUL) else None
+        if config is None or table.find(node, aten.matmul.default) is None or is_annotated(node):
             continue
         if all(float_value(arg) for arg in node.args):
             spec = get_input_act_qspec(config)
@@ -158,7 +158,7 @@ def _wanted(node: fx.Node) -> bool:
     """A flatten pays only before another quantized node."""
     if node.target is not aten.flatten.using_ints:
         return True
-    wanted = SAME_QPARAMS | _CONV | LINEAR | MUL | _MATMUL
+    wanted = SAME_QPARAMS | _CONV | LINEAR | MUL | MATMUL
     return any(is_call(user, wanted) for user in node.users)
 
 

@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from torch_ao_ext.quantization.observer import PlaceholderObserver
 from torch_ao_ext.quantization.quantizer import _x86_recipes
+from torch_ao_ext.quantization.quantizer._attention import decompose_attention
 from torch_ao_ext.quantization.quantizer._config_table import ConfigTable
 from torch_ao_ext.quantization.quantizer._default_specs import activation_spec, weight_spec
 from torch_ao_ext.quantization.quantizer._targets import aten
@@ -77,7 +78,8 @@ class X86InductorQuantizer(Quantizer):
     """Annotates conv, linear, matmul and the operators between them for int8 on x86.
 
     A config by module name beats one by module class or function, that one the global
-    config. matmul is quantized only when its own config is set.
+    config. matmul is quantized only when its own config is set, by
+    set_function_type_qconfig(torch.matmul, config); scaled_dot_product_attention then as well.
 
     Example:
         >>> from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
@@ -192,6 +194,13 @@ class X86InductorQuantizer(Quantizer):
         elif self._fits(config, name):
             self._table.operators[operator] = config
         return self
+
+    def transform_for_annotation(self, model: fx.GraphModule) -> fx.GraphModule:
+        """Where matmul has a config, scaled_dot_product_attention becomes matmul, softmax, matmul."""
+        matmul = aten.matmul.default
+        if self._mode().is_dynamic or self._table.operators.get(matmul) is None:
+            return model
+        return decompose_attention(model, lambda node: self._table.find(node, matmul) is not None)
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Annotates conv and linear with what they fuse with, then the operators between them."""
