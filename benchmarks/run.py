@@ -28,6 +28,7 @@ BENCHMARKS = (
     ("ops/embedding.py", ["--budget", "1.5"], []),
     ("ops/observer.py", ["--budget", "0.5"], []),
     ("ops/rnn.py", ["--budget", "1"], []),
+    ("ops/attention.py", ["--budget", "0.5"], []),
     ("models/memory.py", [], []),
     ("models/load.py", [], []),
     ("models/eager.py", ["--budget", "2"], []),
