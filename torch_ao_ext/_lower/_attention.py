@@ -45,7 +45,8 @@ def lower_matmul(model: fx.GraphModule, node: fx.Node) -> bool:
     first, second = dequantized(node.args[0]), dequantized(node.args[1])
     if first is None or second is None:
         return False
-    if any(a.meta["val"].dim() < 2 for a in node.args):
+    values = [a.meta.get("val") for a in node.args]
+    if any(value is None or value.dim() < 2 for value in values):
         return False
     scaled = only_user(node)
     factor = _factor(scaled)
