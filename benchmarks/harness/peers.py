@@ -4,6 +4,8 @@ torch.ao is imported here and in no file of the product.
 """
 
 import contextlib
+import io
+import logging
 import warnings
 
 import torch
@@ -30,6 +32,21 @@ class Missing:
 
     def as_dict(self):
         return dict(self.reasons)
+
+
+def hush():
+    """No lines of loggers on what is not installed."""
+    for name in ("torchao", "torch.onnx", "torch.utils._pytree", "nncf"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Without the progress bars and warnings of exporters and quantizers; what fails raises."""
+    nowhere = io.StringIO()
+    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextlib.contextmanager

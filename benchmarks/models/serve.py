@@ -166,7 +166,7 @@ def main():
     args = parser.parse_args()
     if args.max_isa:
         return environment.rerun_capped(args.max_isa)
-    table.hush()
+    peers.hush()
     if args.loader:
         child(args)
         return 0

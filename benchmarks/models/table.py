@@ -8,14 +8,10 @@ listed as missing. SQNR is against eager fp32. --compile adds what needs torch.c
 Exit status 1 when ours is slower than fp32 or less accurate than a slower peer.
 """
 
-import contextlib
 import functools
-import io
-import logging
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -43,21 +39,6 @@ def chosen(workload, args):
             yield candidate
 
 
-def hush():
-    """No lines on what is not installed."""
-    for name in ("torchao", "torch.onnx", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-@contextlib.contextmanager
-def quiet():
-    """Without the progress bars and warnings of exporters; what fails raises."""
-    nowhere = io.StringIO()
-    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def build(workload, args, folder, missing, saves=False):
     """({name: Built}, {name: seconds to build}, the case)."""
     case = Case(workload, args.threads, folder, saves)
@@ -68,7 +49,7 @@ def build(workload, args, folder, missing, saves=False):
             missing.reasons[f"{candidate.name}"] = "not run (--compile)"
             continue
         start = time.perf_counter()
-        with missing.noting(key), quiet():
+        with missing.noting(key), peers.quiet():
             built[candidate.name] = candidate.build(case)
             seconds[candidate.name] = time.perf_counter() - start
         print(f"  {candidate.name}: {missing.reasons.get(key) or built[candidate.name].ran}", flush=True)
@@ -136,7 +117,7 @@ def main():
     if args.max_isa:
         return environment.rerun_capped(args.max_isa)
     environment.set_threads(args.threads)
-    hush()
+    peers.hush()
     result = report.Report(args.table, roof.probe((1, args.threads)), report.candidate_table)
     print(environment.describe(result.environment))
     missing = peers.Missing()

@@ -109,10 +109,11 @@ def engine_calls(x, w, threads, missing):
     }  # fmt: skip
     for engine, builder in builders.items():
         for bits in (8, 4):
-            with tempfile.TemporaryDirectory() as folder, missing.noting(f"{engine} {bits} bit"):
+            name = f"{engine} {bits} bit"
+            with tempfile.TemporaryDirectory() as folder, missing.noting(name), peers.quiet():
                 call = functools.partial(builder(w, len(x), bits, threads, Path(folder)), x)
                 call()
-                table[f"{engine} {bits} bit"] = call
+                table[name] = call
     return table
 
 
@@ -187,6 +188,7 @@ def main():
         return environment.rerun_capped(args.max_isa)
     environment.set_threads(args.threads)
     peers.ours()
+    peers.hush()
     result = report.Report("weight_only")
     print(environment.describe(result.environment))
     missing = peers.Missing()

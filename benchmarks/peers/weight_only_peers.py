@@ -4,6 +4,8 @@ Answers are float32 of float32 inputs. What ran: the node in the optimised graph
 in the runtime model.
 """
 
+import logging
+
 import numpy
 import torch
 
@@ -35,6 +37,7 @@ def onnxruntime_call(w, m, bits, threads, folder):
         MatMulNBitsQuantizer,
     )
 
+    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)
     config = DefaultWeightOnlyQuantConfig(block_size=GROUP, is_symmetric=True, accuracy_level=4, bits=bits)
     quantizer = MatMulNBitsQuantizer(_onnx(w, m), algo_config=config)
     quantizer.process()
