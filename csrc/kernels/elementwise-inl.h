@@ -10,49 +10,66 @@ namespace {
 
 template <typename T>
 [[gnu::noinline]] void quantize_reals(const Finish& finish, const T* src, int64_t count, void* dst) noexcept {
-  const Writer write(finish, dst);
-  for_elements(count, [&](int64_t at, int64_t n) {
-    VF x[4];
-    if (n == kGroup) {
-      load_group(src + at, x);
-    } else {
-      load_group(src + at, n, x);
-    }
-    write(at, n, x);
+  with_writer(finish, dst, [&](const auto& write) {
+    for_elements(count, [&](int64_t at, auto n) {
+      VF x[4];
+      if (n == kGroup) {
+        load_group(src + at, x);
+      } else {
+        load_group(src + at, n, x);
+      }
+      write(at, n, x);
+    });
   });
 }
 
 [[gnu::noinline]] void requantize_run(const Finish& finish, const Operand& a, int64_t count,
                                       void* dst) noexcept {
-  const Reader read(a);
-  const Writer write(finish, dst);
-  for_elements(count, [&](int64_t at, int64_t n) {
-    VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
-    read(at, n, x);
-    write(at, n, x);
+  with_bytes(a.dtype, [&](auto kind) {
+    const Reader<decltype(kind)::value> read(a);
+    with_writer(finish, dst, [&](const auto& write) {
+      for_elements(count, [&](int64_t at, auto n) {
+        VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
+        read(at, n, x);
+        write(at, n, x);
+      });
+    });
+  });
+}
+
+template <bool kMultiply, Bytes kBytes>
+TAE_VEC void binary_values(const Finish& finish, const Operand& a, const Operand& b, int64_t count,
+                           void* dst) {
+  const Reader<kBytes> read_a(a), read_b(b);
+  with_writer(finish, dst, [&](const auto& write) {
+    for_elements(count, [&](int64_t at, auto n) {
+      VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
+      VF y[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
+      read_a(at, n, x);
+      read_b(at, n, y);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) x[j] = kMultiply ? mul(x[j], y[j]) : add(x[j], y[j]);
+      write(at, n, x);
+    });
   });
 }
 
 template <bool kMultiply>
 [[gnu::noinline]] void binary_run(const Finish& finish, const Operand& a, const Operand& b, int64_t count,
                                   void* dst) noexcept {
-  const Reader read_a(a), read_b(b);
-  const Writer write(finish, dst);
-  for_elements(count, [&](int64_t at, int64_t n) {
-    VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
-    VF y[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
-    read_a(at, n, x);
-    read_b(at, n, y);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) x[j] = kMultiply ? mul(x[j], y[j]) : add(x[j], y[j]);
-    write(at, n, x);
-  });
+  if (a.dtype != b.dtype) {
+    binary_values<kMultiply, Bytes::any>(finish, a, b, count, dst);
+  } else if (a.dtype == DType::qs8) {
+    binary_values<kMultiply, Bytes::s8>(finish, a, b, count, dst);
+  } else {
+    binary_values<kMultiply, Bytes::u8>(finish, a, b, count, dst);
+  }
 }
 
 void max_rows(const void* const* rows, int64_t count, int64_t channels, DType dtype, void* out) {
   uint8_t* dst = static_cast<uint8_t*>(out);
   const VBytes flip = set1_8(dtype == DType::qs8 ? 128 : 0);  // signed order in the u8 domain
-  for_elements(channels, [&](int64_t at, int64_t n) {
+  for_elements(channels, [&](int64_t at, auto n) {
     const auto load_row = [&](int64_t r) {
       const uint8_t* p = static_cast<const uint8_t*>(rows[r]) + at;
       return xor_bytes(n == kGroup ? load_bytes(p) : load_bytes(p, n), flip);
@@ -68,42 +85,58 @@ void max_rows(const void* const* rows, int64_t count, int64_t channels, DType dt
   });
 }
 
+// A division by 2^k is a product with 2^-k, to the bit.
+inline bool is_power_of_two(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return (bits & 0x7fffff) == 0;
+}
+
 [[gnu::noinline]] void average_run(const Finish& finish, const Operand& row, const void* const* rows,
                                    int64_t count, int64_t channels, float divisor, void* dst) noexcept {
-  const Writer write(finish, dst);
   const VI zero_sum = vi(static_cast<int32_t>(count * row.zero_point));
-  const VF scale = vf(row.scale), parts = vf(divisor);
-  for_elements(channels, [&](int64_t at, int64_t n) {
-    VI sum[4] = {vi(0), vi(0), vi(0), vi(0)};
-    for (int64_t r = 0; r < count; ++r)
-      for_group(n, [&](int j, auto tail) {
-        sum[j] = add(sum[j], load_value(rows[r], at + j * kLanes, row.dtype, tail));
-      });
-    VF x[4];
+  const bool power = is_power_of_two(divisor);
+  const VF scale = vf(row.scale), parts = vf(divisor), inverse = vf(1.f / divisor);
+  with_bytes(row.dtype, [&](auto kind) {
+    with_writer(finish, dst, [&](const auto& write) {
+      for_elements(channels, [&](int64_t at, auto n) {
+        VI sum[4] = {vi(0), vi(0), vi(0), vi(0)};
+        for (int64_t r = 0; r < count; ++r)
+          for_group(n, [&](int j, auto tail) {
+            sum[j] =
+                add(sum[j], load_value<decltype(kind)::value>(rows[r], at + j * kLanes, row.dtype, tail));
+          });
+        VF x[4];
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) x[j] = div(mul(to_float(sub(sum[j], zero_sum)), scale), parts);
-    write(at, n, x);
+        for (int j = 0; j < 4; ++j) x[j] = mul(to_float(sub(sum[j], zero_sum)), scale);
+        for (VF& v : x) v = power ? mul(v, inverse) : div(v, parts);
+        write(at, n, x);
+      });
+    });
   });
 }
 
 [[gnu::noinline]] void blend_run(const Finish& finish, const Operand& row, const void* const* rows,
                                  const float* down, const float* along, int64_t channels,
                                  void* dst) noexcept {
-  const Writer write(finish, dst);
   const VI zero = vi(row.zero_point);
   const VF scale = vf(row.scale);
   const VF weights[4] = {vf(down[0] * along[0]), vf(down[0] * along[1]), vf(down[1] * along[0]),
                          vf(down[1] * along[1])};
-  for_elements(channels, [&](int64_t at, int64_t n) {
-    VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
-    for_group(n, [&](int j, auto tail) {
-      const auto value = [&](int r) {
-        const VI q = load_value(rows[r], at + j * kLanes, row.dtype, tail);
-        return mul(to_float(sub(q, zero)), weights[r]);
-      };
-      x[j] = mul(add(add(value(0), value(1)), add(value(2), value(3))), scale);
+  with_bytes(row.dtype, [&](auto kind) {
+    with_writer(finish, dst, [&](const auto& write) {
+      for_elements(channels, [&](int64_t at, auto n) {
+        VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
+        for_group(n, [&](int j, auto tail) {
+          const auto value = [&](int r) {
+            const VI q = load_value<decltype(kind)::value>(rows[r], at + j * kLanes, row.dtype, tail);
+            return mul(to_float(sub(q, zero)), weights[r]);
+          };
+          x[j] = mul(add(add(value(0), value(1)), add(value(2), value(3))), scale);
+        });
+        write(at, n, x);
+      });
     });
-    write(at, n, x);
   });
 }
 

@@ -60,7 +60,7 @@ TAE_VEC void store_lanes(int32_t* p, VI x, Tail t) {
   const VI shift = vi(shift_of(dtype));
   for (int64_t first = 0; first < rows; first += kColumnRows) {
     const int64_t last = first + kColumnRows < rows ? first + kColumnRows : rows;
-    for_elements(channels, [&](int64_t at, int64_t n) {
+    for_elements(channels, [&](int64_t at, auto n) {
       VI sum[4] = {vi(0), vi(0), vi(0), vi(0)}, square[4] = {vi(0), vi(0), vi(0), vi(0)};
       for (int64_t r = first; r < last; ++r)
         for_group(n, [&](int j, auto tail) {
@@ -213,13 +213,14 @@ TAE_VEC void scale_and_shift(const float* weight, const float* bias, int64_t at,
 template <typename Read>
 TAE_VEC void normalize_row(const RowNorm& norm, const Finish& finish, float a, float b, const Read& read,
                            void* dst) {
-  const Writer write(finish, dst);
   const VF factor = vf(a), offset = vf(b);
-  for_elements(norm.count, [&](int64_t at, int64_t n) {
-    VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
-    for_group(n, [&](int j, auto t) { x[j] = add(mul(read(at + j * kLanes, t), factor), offset); });
-    scale_and_shift(norm.weight, norm.bias, at, n, x);
-    write(at, n, x);
+  with_writer(finish, dst, [&](const auto& write) {
+    for_elements(norm.count, [&](int64_t at, auto n) {
+      VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
+      for_group(n, [&](int j, auto t) { x[j] = add(mul(read(at + j * kLanes, t), factor), offset); });
+      scale_and_shift(norm.weight, norm.bias, at, n, x);
+      write(at, n, x);
+    });
   });
 }
 
@@ -287,11 +288,12 @@ TAE_VEC void* row_at(void* dst, DType dtype, int64_t row, int64_t count) {
   }
 }
 
-// r = v * a[c] + b[c], or with one a and b, over the vectors v that `read` gives.
+// r = v * a[c] + b[c] over rows of the vectors v that `read` gives; or with one a and b.
 struct Factors {
   const float* a;
   const float* b;
-  bool each;  // one for each value
+  bool each;  // one for each value of a row
+  int64_t rows;
 };
 
 template <typename Read>
@@ -303,40 +305,38 @@ TAE_VEC void affine_values(const Finish& finish, const Factors& f, int64_t count
     normalize_row(plain, finish, f.a[0], f.b[0], read, dst);
     return;
   }
-  const Writer write(finish, dst);
-  for_elements(count, [&](int64_t at, int64_t n) {
-    VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
-    for_group(n, [&](int j, auto t) { x[j] = read(at + j * kLanes, t); });
-    scale_and_shift(f.a, f.b, at, n, x);
-    write(at, n, x);
+  with_writer(finish, dst, [&](const auto& write) {
+    for (int64_t r = 0; r < f.rows; ++r)
+      for_elements(count, [&](int64_t c, auto n) {
+        const int64_t at = r * count + c;
+        VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
+        for_group(n, [&](int j, auto t) {
+          const VF v = mul(read(at + j * kLanes, t), load(f.a + c + j * kLanes, t));
+          x[j] = add(v, load(f.b + c + j * kLanes, t));
+        });
+        write(at, n, x);
+      });
   });
 }
 
 [[gnu::noinline]] void affine_run(const Finish& finish, const Operand& row, const Factors& f, int64_t count,
                                   void* dst) noexcept {
   const VI zero = vi(row.zero_point);
-  switch (row.dtype) {
-    case DType::qs8: {
-      const int8_t* q = static_cast<const int8_t*>(row.data);
+  if (is_quantized(row.dtype)) {
+    with_bytes(row.dtype, [&](auto kind) {
       affine_values(
-          finish, f, count, [&](int64_t i, auto t) { return to_float(sub(load_s8(q + i, t), zero)); }, dst);
-      break;
-    }
-    case DType::qu8: {
-      const uint8_t* q = static_cast<const uint8_t*>(row.data);
-      affine_values(
-          finish, f, count, [&](int64_t i, auto t) { return to_float(sub(load_u8(q + i, t), zero)); }, dst);
-      break;
-    }
-    case DType::bf16: {
-      const uint16_t* x = static_cast<const uint16_t*>(row.data);
-      affine_values(finish, f, count, [&](int64_t i, auto t) { return load_bf16(x + i, t); }, dst);
-      break;
-    }
-    default: {
-      const float* x = static_cast<const float*>(row.data);
-      affine_values(finish, f, count, [&](int64_t i, auto t) { return load(x + i, t); }, dst);
-    }
+          finish, f, count,
+          [&](int64_t i, auto t) {
+            return to_float(sub(load_value<decltype(kind)::value>(row.data, i, row.dtype, t), zero));
+          },
+          dst);
+    });
+  } else if (row.dtype == DType::bf16) {
+    const uint16_t* x = static_cast<const uint16_t*>(row.data);
+    affine_values(finish, f, count, [&](int64_t i, auto t) { return load_bf16(x + i, t); }, dst);
+  } else {
+    const float* x = static_cast<const float*>(row.data);
+    affine_values(finish, f, count, [&](int64_t i, auto t) { return load(x + i, t); }, dst);
   }
 }
 
@@ -352,15 +352,15 @@ void real_rows_entry(const RowNorm& norm, const RealRows& input, const RealRows*
   real_rows_run(norm, input, other, rows, scratch, out);
 }
 
-void affine_entry(const Finish& finish, const Operand& row, const float* a, const float* b, int64_t count,
-                  void* dst) {
+void affine_entry(const Finish& finish, const Operand& row, const float* a, const float* b, int64_t rows,
+                  int64_t count, void* dst) {
   const DefaultFloatEnv env;
-  affine_run(finish, row, {a, b, true}, count, dst);
+  affine_run(finish, row, {a, b, true, rows}, count, dst);
 }
 
 void affine_all_entry(const Finish& finish, const Operand& row, float a, float b, int64_t count, void* dst) {
   const DefaultFloatEnv env;
-  affine_run(finish, row, {&a, &b, false}, count, dst);
+  affine_run(finish, row, {&a, &b, false, 1}, count, dst);
 }
 
 constexpr NormKernels kNormKernels = {byte_rows_entry, real_rows_entry, sums_run,

@@ -66,10 +66,10 @@ struct NormKernels {
   // Adds those of each of `channels` columns, `stride` values apart, over `rows` rows.
   void (*column_sums)(const void* src, DType dtype, int64_t rows, int64_t stride, int64_t channels,
                       ByteSums* sums);
-  // r = v * a[c] + b[c] over `count` values v = f32(q - zero_point) of an 8-bit row, or those of
-  // a float one; or one a and b for all.
-  void (*affine)(const Finish& finish, const Operand& row, const float* a, const float* b, int64_t count,
-                 void* dst);
+  // r = v * a[c] + b[c] over `rows` rows of `count` values v = f32(q - zero_point) of 8 bits, or
+  // of floats; or one row with one a and b for all.
+  void (*affine)(const Finish& finish, const Operand& row, const float* a, const float* b, int64_t rows,
+                 int64_t count, void* dst);
   void (*affine_all)(const Finish& finish, const Operand& row, float a, float b, int64_t count, void* dst);
 };
 

@@ -44,18 +44,24 @@ void check_sizes(const Arg& arg, at::TensorList tensors, int64_t dim) {
   }
 }
 
-void write(const Part& p, const OutputFinish& out, int64_t row, int64_t step, uint8_t* dst) {
+struct Kernels {
+  kernels::LookupBytes look_up = kernels::lookup_bytes(best_isa());
+  const kernels::ElementwiseKernels& elements = kernels::elementwise_kernels(best_isa());
+};
+
+void write(const Kernels& k, const Part& p, const OutputFinish& out, int64_t row, int64_t step,
+           uint8_t* dst) {
   const uint8_t* src = p.src + row * p.run;
   const int64_t at = row * step + p.offset;
   if (p.copies) {
     std::memcpy(dst + at, src, static_cast<size_t>(p.run));
   } else if (is_quantized(out.finish.dtype)) {
-    kernels::lookup_bytes(best_isa())(p.table.data(), src, p.run, dst + at);
+    k.look_up(p.table.data(), src, p.run, dst + at);
   } else {
     kernels::Operand part = p.operand;
     part.data = src;
-    kernels::elementwise_kernels(best_isa())
-        .requantize(out.finish, part, p.run, dst + at * static_cast<int64_t>(size_of(out.finish.dtype)));
+    k.elements.requantize(out.finish, part, p.run,
+                          dst + at * static_cast<int64_t>(size_of(out.finish.dtype)));
   }
 }
 
@@ -112,6 +118,7 @@ Tensor cat(at::TensorList tensors, at::ArrayRef<double> scales, at::IntArrayRef 
       p.copies = is_identity(p.table);
     }
   }
+  const Kernels k;
   uint8_t* dst = static_cast<uint8_t*>(output.mutable_data_ptr());
   if (outer == 1) {  // long runs: the threads share each
     const int64_t width = size_of_element(output);
@@ -121,7 +128,7 @@ Tensor cat(at::TensorList tensors, at::ArrayRef<double> scales, at::IntArrayRef 
         piece.src += begin;
         piece.run = end - begin;
         piece.offset = 0;
-        write(piece, out, 0, 0, dst + (p.offset + begin) * width);
+        write(k, piece, out, 0, 0, dst + (p.offset + begin) * width);
       });
     return output;
   }
@@ -129,7 +136,7 @@ Tensor cat(at::TensorList tensors, at::ArrayRef<double> scales, at::IntArrayRef 
   parallel_for(outer, grain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row)
       for (const Part& p : parts)
-        if (p.run > 0) write(p, out, row, offset, dst);
+        if (p.run > 0) write(k, p, out, row, offset, dst);
   });
   return output;
 }

@@ -116,10 +116,12 @@ void apply(const kernels::NormKernels& k, const Images& i, const kernels::Operan
   }
   const int64_t grain = std::max<int64_t>(1, kElementGrain / i.channels);
   parallel_for(i.samples * i.inner, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
+    for (int64_t row = begin; row < end;) {  // the rows of one sample at a time
+      const int64_t rows = std::min(end, (row / i.inner + 1) * i.inner) - row;
       const int64_t at = row / i.inner * next;
-      k.affine(finish, part_at(row * i.channels), a + at, b + at, i.channels,
+      k.affine(finish, part_at(row * i.channels), a + at, b + at, rows, i.channels,
                i.dst + row * i.channels * step);
+      row += rows;
     }
   });
 }

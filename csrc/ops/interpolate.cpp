@@ -145,6 +145,10 @@ Tensor interpolate(const Tensor& input, double input_scale, int64_t input_zero_p
       const Position &p = y[l % height.out], &q = z[l / height.out % depth.out];
       const int64_t plane = (n * depth.size + q.first) * height.size;
       uint8_t* to = dst + l * width.out * step;
+      if (!linear && l > begin && l % height.out > 0 && y[l % height.out - 1].first == p.first) {
+        std::memcpy(to, to - width.out * step, static_cast<size_t>(width.out * step));
+        continue;
+      }
       for (int64_t o = 0; o < width.out; ++o, to += step) {
         if (linear) {
           const void* rows[4] = {row_at(plane + p.first, x[o].first), row_at(plane + p.first, x[o].second),

@@ -94,6 +94,16 @@ PoolPlan plan_adaptive(const char* op, const at::Tensor& input, int rank, at::In
   return plan;
 }
 
+namespace {
+
+std::vector<PoolWindow> windows_of(const Arg& arg, const PoolAxis& axis) {
+  std::vector<PoolWindow> windows = make_vector<PoolWindow>(arg, axis.size);
+  for (int64_t o = 0; o < axis.size; ++o) windows[o] = axis.window(o);
+  return windows;
+}
+
+}  // namespace
+
 at::Tensor run_pool(const char* op, const at::Tensor& input, const PoolPlan& plan, at::ScalarType dtype,
                     PoolBody body, const void* context) {
   const Arg arg{op, "input"};
@@ -108,22 +118,30 @@ at::Tensor run_pool(const char* op, const at::Tensor& input, const PoolPlan& pla
   const auto &d = plan.axes[0], &h = plan.axes[1], &w = plan.axes[2];
   const int64_t taps = d.most() * h.most() * w.most();
   const int64_t grain = std::max<int64_t>(1, kElementGrain / (taps * channels));
-  const int64_t positions = numel / channels;
-  parallel_for(positions, grain, [&](int64_t begin, int64_t end) {
-    std::vector<const void*> rows = make_vector<const void*>(arg, taps);
-    for (int64_t p = begin; p < end; ++p) {
-      const int64_t n = p / (w.size * h.size * d.size);
-      const PoolWindow x = w.window(p % w.size), y = h.window(p / w.size % h.size),
-                       z = d.window(p / (w.size * h.size) % d.size);
+  const std::vector<PoolWindow> xs = windows_of(arg, w), ys = windows_of(arg, h), zs = windows_of(arg, d);
+  // The positions [from, to) of a line of the output.
+  const auto run_line = [&](int64_t l, int64_t from, int64_t to, const void** rows) {
+    const PoolWindow &y = ys[l % h.size], &z = zs[l / h.size % d.size];
+    const int64_t n = l / (h.size * d.size);
+    for (int64_t o = from; o < to; ++o) {
+      const PoolWindow& x = xs[o];
       int64_t count = 0;
       for (int64_t i = 0; i < z.count; ++i)
         for (int64_t j = 0; j < y.count; ++j) {
           const int64_t line =
               ((n * d.input + z.first + i * d.step) * h.input + y.first + j * h.step) * w.input;
-          for (int64_t k = 0; k < x.count; ++k)
-            rows[count++] = src + (line + x.first + k * w.step) * channels;
+          const uint8_t* row = src + (line + x.first) * channels;
+          for (int64_t k = 0; k < x.count; ++k, row += w.step * channels) rows[count++] = row;
         }
-      body(context, rows.data(), count, z.padded * y.padded * x.padded, dst + p * step);
+      body(context, rows, count, z.padded * y.padded * x.padded, dst + (l * w.size + o) * step);
+    }
+  };
+  parallel_for(numel / channels, grain, [&](int64_t begin, int64_t end) {
+    std::vector<const void*> rows = make_vector<const void*>(arg, taps);
+    for (int64_t p = begin; p < end;) {
+      const int64_t l = p / w.size, from = p % w.size, to = std::min(w.size, from + end - p);
+      run_line(l, from, to, rows.data());
+      p += to - from;
     }
   });
   return output;

@@ -90,8 +90,9 @@ TEST_CASE("norm: every level gives the portable one's bits", "[norm]") {
       plain.real_rows(norm, floats, &bytes, 2, scratch.data(), {finish, z.data()});
       equal();
       const Operand row{x.data(), dtype, 1.f, 3};
-      k.affine(finish, row, weight.data(), bias.data(), n, y.data());
-      plain.affine(finish, row, weight.data(), bias.data(), n, z.data());
+      k.affine(finish, row, weight.data(), bias.data(), 2, n, y.data());
+      plain.affine(finish, row, weight.data(), bias.data(), 2, n, z.data());
+      equal();
       k.affine_all(finish, row, weight[0], bias[0], n, y.data() + n);
       plain.affine_all(finish, row, weight[0], bias[0], n, z.data() + n);
       equal();
