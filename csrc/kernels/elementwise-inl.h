@@ -85,6 +85,29 @@ void max_rows(const void* const* rows, int64_t count, int64_t channels, DType dt
   });
 }
 
+void max_windows(const void* line, int64_t origin, const PoolWindow* windows, int64_t step, int64_t outputs,
+                 int64_t channels, DType dtype, void* out) {
+  const uint8_t* src = static_cast<const uint8_t*>(line);
+  uint8_t* dst = static_cast<uint8_t*>(out);
+  const VBytes flip = set1_8(dtype == DType::qs8 ? 128 : 0);
+  for (int64_t o = 0; o < outputs; ++o, dst += channels) {
+    const int64_t first = (windows[o].first - origin) * channels;
+    for_elements(channels, [&](int64_t at, auto n) {
+      VBytes most = set1_8(0);
+      for (int64_t k = 0; k < windows[o].count; ++k) {
+        const uint8_t* p = src + first + k * step * channels + at;
+        most = max_u8(most, xor_bytes(n == kGroup ? load_bytes(p) : load_bytes(p, n), flip));
+      }
+      most = xor_bytes(most, flip);
+      if (n == kGroup) {
+        store_bytes(dst + at, most);
+      } else {
+        store_bytes(dst + at, most, n);
+      }
+    });
+  }
+}
+
 // A division by 2^k is a product with 2^-k, to the bit.
 inline bool is_power_of_two(float x) {
   uint32_t bits;
@@ -171,7 +194,8 @@ void average_entry(const Finish& finish, const Operand& row, const void* const* 
 }
 
 constexpr ElementwiseKernels kElementwiseKernels = {requantize_entry, binary_entry<false>, binary_entry<true>,
-                                                    max_rows,         average_entry,       blend_entry};
+                                                    max_rows,         max_windows,         average_entry,
+                                                    blend_entry};
 
 }  // namespace
 }  // namespace tae::kernels

@@ -29,6 +29,12 @@ struct Finish {
   int32_t zero_point = 0;
 };
 
+// Positions first, first + step ... of a window along a line of an image; `padded` counts
+// those in the padding as well.
+struct PoolWindow {
+  int64_t first = 0, count = 1, padded = 1;
+};
+
 // x = f32(q - zero_point) * scale, r = x, a + b or a * b: each step one f32 operation, so
 // that results do not depend on the ISA. No pointer needs alignment.
 struct ElementwiseKernels {
@@ -38,6 +44,10 @@ struct ElementwiseKernels {
 
   // dst[c] = max over the rows; rows holds `count` >= 1 pointers to `channels` values.
   void (*max_rows)(const void* const* rows, int64_t count, int64_t channels, DType dtype, void* dst);
+  // The largest values of each of `outputs` windows of a line [*][channels] that begins at position
+  // `origin`; a window of nothing gives the lowest integer.
+  void (*max_windows)(const void* line, int64_t origin, const PoolWindow* windows, int64_t step,
+                      int64_t outputs, int64_t channels, DType dtype, void* dst);
   // r = f32(sum over the rows of (q - zero_point)) * scale / divisor; at most 2^23 rows.
   void (*average_rows)(const Finish& finish, const Operand& row, const void* const* rows, int64_t count,
                        int64_t channels, float divisor, void* dst);

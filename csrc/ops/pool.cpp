@@ -19,24 +19,70 @@ using at::Tensor;
 using OptDtype = std::optional<at::ScalarType>;
 using OptList = at::OptionalIntArrayRef;
 
-struct MaxContext {
-  const kernels::ElementwiseKernels& k;
-  int64_t channels;
-  DType dtype;
+// Columns of the input that windows of a line read.
+struct Columns {
+  int64_t first = 0, end = 0;
 };
 
+Columns columns_of(const PoolWindow* windows, int64_t count, int64_t step) {
+  Columns c{INT64_MAX, 0};  // a dilated window in the padding may begin behind the next one
+  for (int64_t o = 0; o < count; ++o) {
+    if (windows[o].count == 0) continue;
+    c.first = std::min(c.first, windows[o].first);
+    c.end = std::max(c.end, windows[o].first + (windows[o].count - 1) * step + 1);
+  }
+  return c;
+}
+
+// A line of the output at a time: first down the columns, over whole lines of the input, then
+// along the line.
 Tensor max_pool(const char* op, const Tensor& input, const PoolNumbers& numbers) {
+  const Arg arg{op, "input"};
   const PoolPlan plan = plan_windows(op, input, numbers);
-  const MaxContext context{kernels::elementwise_kernels(best_isa()), input.size(1),
-                           dtype_of(input.scalar_type())};
-  const auto body = [](const void* c, const void* const* rows, int64_t count, int64_t, void* output) {
-    const MaxContext& m = *static_cast<const MaxContext*>(c);
-    if (count == 0)  // a dilated window of a small input may see padding only
-      std::memset(output, m.dtype == DType::qs8 ? -128 : 0, static_cast<size_t>(m.channels));
-    else
-      m.k.max_rows(rows, count, m.channels, m.dtype, output);
+  const int64_t numel = check_numel(arg, plan.sizes, 1);
+  const Tensor output =
+      empty_strided(arg, plan.sizes, channels_last_strides(plan.sizes), input.scalar_type());
+  if (numel == 0) return output;
+  const Tensor source = channels_last(arg, input);
+  const kernels::ElementwiseKernels& k = kernels::elementwise_kernels(best_isa());
+  const DType dtype = dtype_of(input.scalar_type());
+  const auto& [d, h, w] = plan.axes;
+  const std::vector<PoolWindow> xs = windows_of(arg, w), ys = windows_of(arg, h), zs = windows_of(arg, d);
+  const int64_t channels = input.size(1), taps = d.most() * h.most();
+  const uint8_t* src = static_cast<const uint8_t*>(source.const_data_ptr());
+  uint8_t* dst = static_cast<uint8_t*>(output.mutable_data_ptr());
+  const auto run_line = [&](int64_t l, int64_t from, int64_t to, const void** rows, uint8_t* scratch) {
+    const PoolWindow &y = ys[l % h.size], &z = zs[l / h.size % d.size];
+    const int64_t n = l / (h.size * d.size), count = z.count * y.count;
+    uint8_t* line = dst + (l * w.size + from) * channels;
+    const Columns c = columns_of(xs.data() + from, to - from, w.step);
+    if (count == 0 || c.end == 0) {  // a dilated window of a small input may see padding only
+      std::memset(line, dtype == DType::qs8 ? -128 : 0, static_cast<size_t>((to - from) * channels));
+      return;
+    }
+    for (int64_t i = 0; i < z.count; ++i)
+      for (int64_t j = 0; j < y.count; ++j) {
+        const int64_t row = (n * d.input + z.first + i * d.step) * h.input + y.first + j * h.step;
+        rows[i * y.count + j] = src + (row * w.input + c.first) * channels;
+      }
+    const uint8_t* most = static_cast<const uint8_t*>(rows[0]);
+    if (count > 1) {
+      k.max_rows(rows, count, (c.end - c.first) * channels, dtype, scratch);
+      most = scratch;
+    }
+    k.max_windows(most, c.first, xs.data() + from, w.step, to - from, channels, dtype, line);
   };
-  return run_pool(op, input, plan, input.scalar_type(), body, &context);
+  const int64_t grain = std::max<int64_t>(1, kElementGrain / (taps * w.most() * channels));
+  parallel_for(numel / channels, grain, [&](int64_t begin, int64_t end) {
+    std::vector<const void*> rows = make_vector<const void*>(arg, taps);
+    std::vector<uint8_t> scratch = make_vector<uint8_t>(arg, taps > 1 ? w.input * channels : 0);
+    for (int64_t p = begin; p < end;) {
+      const int64_t from = p % w.size, to = std::min(w.size, from + end - p);
+      run_line(p / w.size, from, to, rows.data(), scratch.data());
+      p += to - from;
+    }
+  });
+  return output;
 }
 
 // The arguments that every average has, in schema order.

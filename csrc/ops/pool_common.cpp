@@ -94,15 +94,11 @@ PoolPlan plan_adaptive(const char* op, const at::Tensor& input, int rank, at::In
   return plan;
 }
 
-namespace {
-
 std::vector<PoolWindow> windows_of(const Arg& arg, const PoolAxis& axis) {
   std::vector<PoolWindow> windows = make_vector<PoolWindow>(arg, axis.size);
   for (int64_t o = 0; o < axis.size; ++o) windows[o] = axis.window(o);
   return windows;
 }
-
-}  // namespace
 
 at::Tensor run_pool(const char* op, const at::Tensor& input, const PoolPlan& plan, at::ScalarType dtype,
                     PoolBody body, const void* context) {

@@ -18,11 +18,7 @@ struct PoolNumbers {
   bool ceil_mode = false;
 };
 
-// Input positions first, first + step ... of one window along one axis; `padded` counts
-// those in the padding as well.
-struct PoolWindow {
-  int64_t first = 0, count = 1, padded = 1;
-};
+using kernels::PoolWindow;
 
 // The windows along one axis; kernel 0 is adaptive: they share the input out evenly.
 struct PoolAxis {
@@ -42,6 +38,9 @@ struct PoolPlan {
 PoolPlan plan_windows(const char* op, const at::Tensor& input, const PoolNumbers& numbers);
 // Windows of adaptive_avg_pool.
 PoolPlan plan_adaptive(const char* op, const at::Tensor& input, int rank, at::IntArrayRef output_size);
+
+// The windows of every output position along one axis.
+std::vector<PoolWindow> windows_of(const Arg& arg, const PoolAxis& axis);
 
 // One output position: its rows of channels inside the input, and the size of the window
 // with padding.
