@@ -37,16 +37,40 @@ constexpr LinearRow kLinear[] = {
     {Engine::xnnpack, always, make_linear_xnnpack},     {Engine::reference, always, make_linear_reference},
 };
 
+struct ConvRow {
+  Engine engine;
+  bool (*applies)(const ConvProblem& p);
+  Result<ConvImplPtr> (*make)(const ConvProblem& p);
+};
+
+bool always(const ConvProblem&) { return true; }
+
+// oneDNN against native, 2 threads, AVX512-VNNI with 2 dot products a cycle, the rows of
+// benchmarks/shapes/conv.csv: 3x3 and 1x1 1.02-1.25x, 1x1 with few columns or channels
+// 2-3.8x, stems 1.2-2.5x, groups 2.2-2.6x, transposed 3-7x, dilated 1.2-1.9x. Native leads
+// - heavy weights, which networks have where images are small: 3x3 512 -> 512 1.13x, 1x1
+//   2048 -> 512 and 320 -> 1280 on 49 pixels
+// - kernels that are one tap wide on a pixel of less than 4 bytes: 512x1 33x
+// - depthwise with many channels: 384 to 1152 1.05-1.4x; fewer 0.6-0.9x.
+bool onednn_leads_conv(const ConvProblem& p) {
+  const ConvGeometry& g = p.geometry;
+  if (g.groups > 1 && g.group_channels() == 1 && !g.transposed) return g.groups < 384;
+  if (g.in_channels * g.kernel[2] < 4) return false;
+  return p.rows.k * p.rows.n / g.groups <= (g.taps() == 1 ? int64_t{1} << 18 : int64_t{1} << 20);
+}
+
+constexpr ConvRow kConv[] = {
+    {Engine::onednn, onednn_leads_conv, make_conv_onednn},
+    {Engine::native, always, make_conv_native},
+    {Engine::onednn, always, make_conv_onednn},
+    {Engine::reference, always, make_conv_reference},
+};
+
 // Families without classes.
 template <typename Problem, typename ImplPtr>
 struct EngineRow {
   Engine engine;
   Result<ImplPtr> (*make)(const Problem& p);
-};
-
-constexpr EngineRow<ConvProblem, ConvImplPtr> kConv[] = {
-    {Engine::native, make_conv_native},
-    {Engine::reference, make_conv_reference},
 };
 
 // Qparams of the input that come with each call.
@@ -87,6 +111,29 @@ SelectionOf<ImplPtr> select_from(const EngineRow<Problem, ImplPtr> (&rows)[kRows
   return selection;
 }
 
+template <typename Row, size_t kRows, typename Problem, typename ImplPtr>
+void select_by_class(const Row (&rows)[kRows], const Problem& problem, Engine forced, bool deterministic,
+                     SelectionOf<ImplPtr>* selection) {
+  bool asked[kNumEngines] = {};
+  for (const Row& row : rows) {
+    bool& done = asked[static_cast<int>(row.engine)];
+    if (done || (forced != Engine::automatic && forced != row.engine)) continue;
+    // A class table orders engines, it does not forbid one that is asked for by name.
+    if (forced == Engine::automatic && !row.applies(problem)) continue;
+    done = true;
+    if (deterministic && !follows_rule(row.engine)) {
+      selection->refused.emplace_back(name_of(row.engine), "may round differently; deterministic mode is on");
+      continue;
+    }
+    Result<ImplPtr> made = row.make(problem);
+    if (made) {
+      selection->impl = std::move(made.value());
+      return;
+    }
+    selection->refused.emplace_back(name_of(row.engine), made.reason());
+  }
+}
+
 }  // namespace
 
 Selection select_linear(const LinearProblem& problem, Engine forced, bool deterministic) {
@@ -100,31 +147,18 @@ Selection select_linear(const LinearProblem& problem, Engine forced, bool determ
     }
     selection.refused.emplace_back("native sparse", made.reason());
   }
-  bool asked[kNumEngines] = {};
-  for (const LinearRow& row : kLinear) {
-    bool& done = asked[static_cast<int>(row.engine)];
-    if (done || (forced != Engine::automatic && forced != row.engine)) continue;
-    // A class table orders engines, it does not forbid one that is asked for by name.
-    if (forced == Engine::automatic && !row.applies(problem)) continue;
-    done = true;
-    if (deterministic && !follows_rule(row.engine)) {
-      selection.refused.emplace_back(name_of(row.engine), "may round differently; deterministic mode is on");
-      continue;
-    }
-    Result<LinearImplPtr> made = row.make(problem);
-    if (made) {
-      selection.impl = std::move(made.value());
-      return selection;
-    }
-    selection.refused.emplace_back(name_of(row.engine), made.reason());
-  }
+  select_by_class(kLinear, problem, forced, deterministic, &selection);
   return selection;
 }
 
-ConvSelection select_conv(const ConvProblem& problem, Engine forced) {
+ConvSelection select_conv(const ConvProblem& problem, Engine forced, bool deterministic) {
   if (problem.rows.qparams_in_call)
     return select_from(kConvOfCall, problem, forced, "has no convolutions of float inputs");
-  return select_from(kConv, problem, forced, "has no convolutions");
+  ConvSelection selection;
+  select_by_class(kConv, problem, forced, deterministic, &selection);
+  if (selection.impl == nullptr && selection.refused.empty())
+    selection.refused.emplace_back(name_of(forced), "has no convolutions");
+  return selection;
 }
 
 WeightOnlySelection select_weight_only(const WeightOnlyProblem& problem, Engine forced) {

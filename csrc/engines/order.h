@@ -29,7 +29,7 @@ using MatmulSelection = SelectionOf<MatmulRun>;  // impl: a function, chosen for
 Selection select_linear(const LinearProblem& problem, Engine forced, bool deterministic);
 
 // The same for the convolution family.
-ConvSelection select_conv(const ConvProblem& problem, Engine forced);
+ConvSelection select_conv(const ConvProblem& problem, Engine forced, bool deterministic);
 
 // The same for linear layers whose weight alone is quantized.
 WeightOnlySelection select_weight_only(const WeightOnlyProblem& problem, Engine forced);

@@ -124,7 +124,8 @@ PackedState pack(const LinearBaked& b, const ConvGeometry& geometry, int64_t n) 
     problem.rows.input_dtype = DType::qu8;
   }
   SerialAfterFork serial;
-  PackedState state = packed_state(b.op, select_conv(problem, settings().engine.load()));
+  PackedState state =
+      packed_state(b.op, select_conv(problem, settings().engine.load(), settings().deterministic.load()));
   if (settings().log_dispatch.load(std::memory_order_relaxed)) log_packing(b, state);
   return state;
 }

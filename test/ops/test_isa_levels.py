@@ -31,6 +31,7 @@ FILES = (
     "test_conv.py",
     "test_conv_dynamic.py",
     "test_conv_post_ops.py",
+    "test_conv_engines.py",
     "test_linear.py",
     "test_linear_dynamic.py",
     "test_linear_weight_only.py",
@@ -72,7 +73,12 @@ def digest(engine, threads):
         if engine == "onednn" and name == "matmul":  # it has none
             continue
         for call in calls:
-            add(overload(name)(*call))
+            try:
+                add(overload(name)(*call))
+            except NotImplementedError:  # not every convolution has every engine
+                ops._set_engine("")
+                add(overload(name)(*call))
+                ops._set_engine(engine)
     if engine == "onednn":
         ops._set_engine("")  # it has neither recurrent nor weight-only layers
     for sizes in ({}, {"h": 20, "k": 33}, {"h": 130, "k": 64}):
@@ -161,6 +167,6 @@ def test_random_cases(level):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 40
-    # oneDNN refuses below VNNI: static and dynamic. Nothing else may be left out.
+    # oneDNN refuses below VNNI: linear static and dynamic, convolutions. Nothing else may be left out.
     for count, reason in re.findall(r"SKIPPED \[(\d+)\] .*\n(.*)", done.stdout):
-        assert int(count) <= 2 and "onednn: ISA level" in reason
+        assert int(count) <= 6 and "onednn: ISA level" in reason

@@ -6,16 +6,15 @@
 
 #include <array>
 #include <atomic>
-#include <list>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <tuple>
 
 #include "core/cpu_features.h"
 #include "core/fork.h"
+#include "engines/onednn/lru_cache.h"
+#include "engines/onednn/runtime.h"
 
 // oneDNN's assembler keeps the first error of a thread, and oneDNN 3.7 never clears it:
 // after one allocation that failed, no primitive could be made on that thread any more.
@@ -90,25 +89,25 @@ const Engine& engine() {
   return *instance;
 }
 
-void check(dnnl_status_t status, const char* what) {
+}  // namespace
+
+dnnl_engine* engine_handle() { return engine().handle; }
+
+void check(int status, const char* what) {
   if (status == dnnl_success) return;
   if (status == dnnl_out_of_memory) throw std::bad_alloc();
   throw std::runtime_error(std::string("torch_ao_ext: oneDNN: ") + what + ": status " +
                            std::to_string(status));
 }
 
-// Primitives take their thread count at creation, from the OpenMP setting of the
-// creating thread. Ours run inside parallel_for, so it must be 1 there.
-class OneThread {
- public:
-  OneThread() : saved_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~OneThread() { omp_set_num_threads(saved_); }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
+CreationThreads::CreationThreads(int threads) : saved_(omp_get_max_threads()) {
+  omp_set_num_threads(threads);
+  Xbyak::local::GetErrorRef() = 0;
+}
 
- private:
-  int saved_;
-};
+CreationThreads::~CreationThreads() { omp_set_num_threads(saved_); }
+
+namespace {
 
 std::atomic<uint64_t> next_id{1};
 
@@ -123,9 +122,8 @@ std::string init_error() { return engine().error; }
 
 Gemm::Gemm(int64_t rows, int64_t k, int64_t columns)
     : rows_(rows), k_(k), columns_(columns), id_(next_id.fetch_add(1)) {
-  const DelayFork delay;  // oneDNN's own primitive cache has a lock
-  OneThread one_thread;
-  Xbyak::local::GetErrorRef() = 0;
+  const DelayFork delay;                // oneDNN's own primitive cache has a lock
+  const CreationThreads one_thread(1);  // it runs inside parallel_for
   const dnnl_dims_t src_dims = {rows, k}, weight_dims = {k, columns}, dst_dims = {rows, columns};
   const dnnl_dims_t src_strides = {src_stride(k), 1}, dst_strides = {columns, 1};
   dnnl_primitive_attr_t attr = nullptr;
@@ -142,7 +140,7 @@ Gemm::Gemm(int64_t rows, int64_t k, int64_t columns)
     if (status == dnnl_success)
       status = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
     if (status == dnnl_success)
-      status = dnnl_matmul_primitive_desc_create(&desc, engine().handle, src_, weights_, nullptr, dst_, attr);
+      status = dnnl_matmul_primitive_desc_create(&desc, engine_handle(), src_, weights_, nullptr, dst_, attr);
     if (status == dnnl_success) {
       const char* name = "";
       dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name);
@@ -281,47 +279,7 @@ using GemmPtr = std::shared_ptr<const Gemm>;
 // its batches hit; a primitive is 10 to 50 KB of code.
 constexpr size_t kMaxEntries = 256;
 
-// Least recently used out first.
-class GemmCache {
- public:
-  GemmPtr find(const Key& key) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return find_locked(key);
-  }
-
-  // What is kept: `made`, or what another thread made meanwhile.
-  GemmPtr insert(const Key& key, GemmPtr made) {
-    GemmPtr dropped;  // destroyed after the lock
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (GemmPtr other = find_locked(key)) return other;
-    recent_.push_front(key);
-    entries_[key] = {made, recent_.begin()};
-    if (entries_.size() > kMaxEntries) {
-      const auto oldest = entries_.find(recent_.back());
-      dropped = std::move(oldest->second.gemm);
-      entries_.erase(oldest);
-      recent_.pop_back();
-    }
-    return made;
-  }
-
- private:
-  struct Entry {
-    GemmPtr gemm;
-    std::list<Key>::iterator position;
-  };
-
-  GemmPtr find_locked(const Key& key) {
-    const auto found = entries_.find(key);
-    if (found == entries_.end()) return nullptr;
-    recent_.splice(recent_.begin(), recent_, found->second.position);
-    return found->second.gemm;
-  }
-
-  std::mutex& mutex_ = fork_safe_mutex(this);
-  std::map<Key, Entry> entries_;
-  std::list<Key> recent_;  // most recently used first
-};
+using GemmCache = LruCache<Key, GemmPtr, kMaxEntries>;
 
 GemmCache& cache() {
   const DelayFork delay;
