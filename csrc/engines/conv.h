@@ -89,6 +89,7 @@ inline LinearProblem group_problem(const ConvProblem& p, int64_t group) {
 
 Result<ConvImplPtr> make_conv_native(const ConvProblem& p);
 Result<ConvImplPtr> make_conv_onednn(const ConvProblem& p);
+Result<ConvImplPtr> make_conv_xnnpack(const ConvProblem& p);
 Result<ConvImplPtr> make_conv_reference(const ConvProblem& p);
 
 }  // namespace tae

@@ -63,6 +63,7 @@ constexpr ConvRow kConv[] = {
     {Engine::onednn, onednn_leads_conv, make_conv_onednn},
     {Engine::native, always, make_conv_native},
     {Engine::onednn, always, make_conv_onednn},
+    {Engine::xnnpack, always, make_conv_xnnpack},
     {Engine::reference, always, make_conv_reference},
 };
 
@@ -156,8 +157,6 @@ ConvSelection select_conv(const ConvProblem& problem, Engine forced, bool determ
     return select_from(kConvOfCall, problem, forced, "has no convolutions of float inputs");
   ConvSelection selection;
   select_by_class(kConv, problem, forced, deterministic, &selection);
-  if (selection.impl == nullptr && selection.refused.empty())
-    selection.refused.emplace_back(name_of(forced), "has no convolutions");
   return selection;
 }
 

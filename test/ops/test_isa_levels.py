@@ -43,6 +43,7 @@ FILES = (
 
 def digest(engine, threads):
     """One hash over the outputs of all ops."""
+    import test_conv
     import test_conv_post_ops
     import test_linear
     import test_linear_dynamic
@@ -60,7 +61,21 @@ def digest(engine, threads):
         for t in result if isinstance(result, tuple) else (result,):
             seen.update(t.clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().tobytes())
 
+    def add_convolutions():
+        for i in range(60):
+            rank, transposed = i % 2 + 1, i % 4 < 2
+            x, w, groups, _, numbers = test_conv.random_case(rng, rank, transposed)
+            call = (x, 0.03, 7, w, torch.tensor([0.01]), None, None, 0.5, 3, None)
+            op = getattr(ops, test_conv.op_name(rank, transposed))
+            try:
+                add(op(*call, groups=groups, **numbers))
+            except NotImplementedError:  # not every convolution has every engine
+                ops._set_engine("native")
+                add(op(*call, groups=groups, **numbers))
+                ops._set_engine(engine)
+
     if engine == "xnnpack":
+        add_convolutions()
         # Its float results depend on FMA; its integers must not depend on anything.
         for _ in range(400):
             call = test_linear.random_call(rng)
@@ -90,6 +105,7 @@ def digest(engine, threads):
         args = test_linear_weight_only.problem(rng, n, k, (0, 32, 64, 128)[i % 4])
         add(ops.linear_weight_only(torch.randn(m, k), *args, (8, 16)[i // 4 % 2]))
     ops._set_engine(engine)
+    add_convolutions()
     posts = ["", "relu", "silu", "gelu", "gelu_tanh", "hardswish", "hardsigmoid", "sigmoid", "tanh"]
     for i in range(150):
         post_ops = posts[i % len(posts)]
