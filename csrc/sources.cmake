@@ -42,7 +42,7 @@ tae_sources(TAE_ENGINE_SOURCES kernels
 tae_sources(TAE_ENGINE_SOURCES engines conv_forms input_rows order output_rule)
 tae_sources(TAE_ENGINE_SOURCES engines/native conv depthwise_conv direct_conv embedding linear matmul plan rnn sparse_linear sparse_pack weight4_pack weight_only)
 tae_sources(TAE_ENGINE_SOURCES engines/reference conv linear matmul rnn weight_only)
-tae_sources(TAE_ENGINE_SOURCES engines/onednn conv conv_primitive conv_weight linear onednn)
+tae_sources(TAE_ENGINE_SOURCES engines/onednn conv conv_primitive conv_weight linear onednn thread_args)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack conv xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
 
 tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams result_memory weight_state)

@@ -107,8 +107,7 @@ Tensor run_binary(const char* op, Binary kernels::ElementwiseKernels::* member, 
   const int64_t numel = check_numel(arg, sizes, c10::elementSize(out.dtype));
   const bool keeps = input.sizes() == at::IntArrayRef(sizes) && input.is_non_overlapping_and_dense();
   const Tensor output = allocate(arg, sizes, [&] {
-    return keeps ? new_tensor(sizes, input.strides(), out.dtype)
-                 : new_tensor(sizes, out.dtype);
+    return keeps ? new_tensor(sizes, input.strides(), out.dtype) : new_tensor(sizes, out.dtype);
   });
   if (numel == 0) return output;
   const Tensor x = arranged(arg, input, sizes, output.strides());

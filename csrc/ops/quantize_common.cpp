@@ -30,9 +30,8 @@ Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType 
   check_numel(arg, input.sizes(), c10::elementSize(output_dtype));
   if (input.is_non_overlapping_and_dense()) {
     e.input = input;
-    e.output = allocate(arg, input.sizes(), [&] {
-      return new_tensor(input.sizes(), input.strides(), output_dtype);
-    });
+    e.output = allocate(arg, input.sizes(),
+                        [&] { return new_tensor(input.sizes(), input.strides(), output_dtype); });
   } else {
     // Holes or overlaps: torch's rule for the order of the output's dimensions.
     if (input.numel() > 0) check_storage(arg, input);
@@ -40,8 +39,7 @@ Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType 
     e.output = allocate(arg, input.sizes(),
                         [&] { return at::empty_like(input, input.options().dtype(output_dtype)); });
     e.input = allocate(arg, input.sizes(), [&] {
-      at::Tensor copy =
-          new_tensor(e.output.sizes(), e.output.strides(), input.scalar_type());
+      at::Tensor copy = new_tensor(e.output.sizes(), e.output.strides(), input.scalar_type());
       return copy.copy_(input);
     });
   }

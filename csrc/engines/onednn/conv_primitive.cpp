@@ -3,8 +3,6 @@
 #include <oneapi/dnnl/dnnl.h>
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -12,11 +10,10 @@
 #include "core/fork.h"
 #include "engines/onednn/lru_cache.h"
 #include "engines/onednn/runtime.h"
+#include "engines/onednn/thread_args.h"
 
 namespace tae::onednn {
 namespace {
-
-std::atomic<uint64_t> next_id{1};
 
 dnnl_data_type_t type_of(DType dtype) {
   switch (dtype) {
@@ -148,7 +145,7 @@ struct ConvPrimitive::Builder {
   }
 };
 
-ConvPrimitive::ConvPrimitive(const ConvSpec& spec, const WeightLayout* layout) : id_(next_id.fetch_add(1)) {
+ConvPrimitive::ConvPrimitive(const ConvSpec& spec, const WeightLayout* layout) : id_(next_primitive_id()) {
   try {
     build(spec, layout);
   } catch (const std::bad_alloc&) {
@@ -228,38 +225,12 @@ void ConvPrimitive::build(const ConvSpec& spec, const WeightLayout* layout) {
 
 ConvPrimitive::~ConvPrimitive() {
   dnnl_primitive_destroy(primitive_);
-  for (const Argument& a : arguments_) dnnl_memory_desc_destroy(a.desc);
+  for (const ArgumentDesc& a : arguments_) dnnl_memory_desc_destroy(const_cast<dnnl_memory_desc_t>(a.desc));
 }
 
-// The memory objects of one primitive on one thread: their pointers are mutable.
-struct ConvPrimitive::ThreadArgs {
-  uint64_t id = 0;
-  std::vector<dnnl_exec_arg_t> args;
-
-  ~ThreadArgs() { clear(); }
-  void clear() {
-    for (dnnl_exec_arg_t& a : args) dnnl_memory_destroy(a.memory);
-    args.clear();
-    id = 0;
-  }
-  void fill(const ConvPrimitive& p) {
-    clear();
-    args.reserve(p.arguments_.size());
-    for (const Argument& a : p.arguments_) {
-      dnnl_memory_t memory = nullptr;
-      check(dnnl_memory_create(&memory, a.desc, engine_handle(), DNNL_MEMORY_NONE), "dnnl_memory_create");
-      args.push_back({a.arg, memory});
-    }
-    id = p.id_;
-  }
-};
-
 void ConvPrimitive::run(const ConvOperands& o) const {
-  // Direct-mapped: ids count up, so the primitives of one model do not collide before 128.
-  thread_local std::array<ThreadArgs, 128> slots;
-  ThreadArgs& t = slots[id_ % slots.size()];
-  if (t.id != id_) t.fill(*this);
-  for (const dnnl_exec_arg_t& a : t.args) {
+  const std::vector<dnnl_exec_arg_t>& args = thread_args(id_, arguments_.data(), arguments_.size());
+  for (const dnnl_exec_arg_t& a : args) {
     const void* at = nullptr;
     if (a.arg == DNNL_ARG_SRC)
       at = o.input;
@@ -281,7 +252,7 @@ void ConvPrimitive::run(const ConvOperands& o) const {
       at = o.scratchpad;
     check(dnnl_memory_set_data_handle(a.memory, const_cast<void*>(at)), "dnnl_memory_set_data_handle");
   }
-  check(dnnl_primitive_execute(primitive_, thread_stream(), static_cast<int>(t.args.size()), t.args.data()),
+  check(dnnl_primitive_execute(primitive_, thread_stream(), static_cast<int>(args.size()), args.data()),
         "dnnl_primitive_execute");
 }
 

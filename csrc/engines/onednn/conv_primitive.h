@@ -21,6 +21,8 @@ struct dnnl_primitive;
 
 namespace tae::onednn {
 
+struct ArgumentDesc;
+
 // Everything that makes a primitive.
 struct ConvSpec {
   ConvGeometry geometry;
@@ -95,16 +97,10 @@ class ConvPrimitive {
 
  private:
   struct Builder;
-  struct ThreadArgs;
   void build(const ConvSpec& spec, const WeightLayout* layout);
-  struct Argument {
-    int arg;
-    dnnl_memory_desc* desc;
-  };
-
-  uint64_t id_;  // never used again, unlike addresses
+  uint64_t id_;
   dnnl_primitive* primitive_ = nullptr;
-  std::vector<Argument> arguments_;
+  std::vector<ArgumentDesc> arguments_;  // owned
   WeightLayoutPtr layout_;
   size_t scratchpad_bytes_ = 0;
   std::string implementation_, error_;

@@ -2,10 +2,8 @@
 
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
-#include <pthread.h>
 
-#include <array>
-#include <atomic>
+#include <iterator>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -15,6 +13,7 @@
 #include "core/fork.h"
 #include "engines/onednn/lru_cache.h"
 #include "engines/onednn/runtime.h"
+#include "engines/onednn/thread_args.h"
 
 // oneDNN's assembler keeps the first error of a thread, and oneDNN 3.7 never clears it:
 // after one allocation that failed, no primitive could be made on that thread any more.
@@ -107,12 +106,6 @@ CreationThreads::CreationThreads(int threads) : saved_(omp_get_max_threads()) {
 
 CreationThreads::~CreationThreads() { omp_set_num_threads(saved_); }
 
-namespace {
-
-std::atomic<uint64_t> next_id{1};
-
-}  // namespace
-
 std::string onednn_version() {
   const dnnl_version_t* v = dnnl_version();
   return std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch);
@@ -121,7 +114,7 @@ std::string onednn_version() {
 std::string init_error() { return engine().error; }
 
 Gemm::Gemm(int64_t rows, int64_t k, int64_t columns)
-    : rows_(rows), k_(k), columns_(columns), id_(next_id.fetch_add(1)) {
+    : rows_(rows), k_(k), columns_(columns), id_(next_primitive_id()) {
   const DelayFork delay;                // oneDNN's own primitive cache has a lock
   const CreationThreads one_thread(1);  // it runs inside parallel_for
   const dnnl_dims_t src_dims = {rows, k}, weight_dims = {k, columns}, dst_dims = {rows, columns};
@@ -169,98 +162,16 @@ Gemm::~Gemm() {
   for (dnnl_memory_desc* desc : {src_, weights_, dst_, scratchpad_}) dnnl_memory_desc_destroy(desc);
 }
 
-namespace {
-
-struct Stream {
-  dnnl_stream_t handle = nullptr;
-  ~Stream() { dnnl_stream_destroy(handle); }
-};
-
-}  // namespace
-
-// The memory objects of one primitive on one thread. Creating them costs as much
-// as a small GEMM; their pointers are mutable, hence one set a thread.
-struct Gemm::ThreadArgs {
-  uint64_t id = 0;
-  std::array<dnnl_exec_arg_t, 4> args{};
-
-  ~ThreadArgs() { clear(); }
-  void clear() {
-    for (dnnl_exec_arg_t& a : args) {
-      dnnl_memory_destroy(a.memory);
-      a.memory = nullptr;
-    }
-    id = 0;
-  }
-  void fill(const Gemm& gemm) {
-    clear();
-    const std::pair<int, const dnnl_memory_desc*> wanted[] = {{DNNL_ARG_SRC, gemm.src_},
-                                                              {DNNL_ARG_WEIGHTS, gemm.weights_},
-                                                              {DNNL_ARG_DST, gemm.dst_},
-                                                              {DNNL_ARG_SCRATCHPAD, gemm.scratchpad_}};
-    for (size_t i = 0; i < args.size(); ++i) {
-      args[i].arg = wanted[i].first;
-      check(dnnl_memory_create(&args[i].memory, wanted[i].second, engine().handle, DNNL_MEMORY_NONE),
-            "dnnl_memory_create");
-    }
-    id = gemm.id_;
-  }
-};
-
-// What a thread keeps. Behind a key and no thread_local with a destructor: glibc ends the process
-// when it has no memory to register one.
-struct Gemm::ThreadData {
-  // Direct-mapped: ids count up, so the primitives of one model do not collide
-  // before 64 of them.
-  std::array<ThreadArgs, 64> slots;
-  Stream stream;
-
-  static ThreadData& get() {
-    if (mine != nullptr) return *mine;
-    static const pthread_key_t key = make_key();
-    auto made = std::make_unique<ThreadData>();
-    if (pthread_setspecific(key, made.get()) != 0) throw std::bad_alloc();
-    mine = made.release();
-    return *mine;
-  }
-
-  ThreadArgs& args_of(const Gemm& gemm) {
-    ThreadArgs& slot = slots[gemm.id_ % slots.size()];
-    if (slot.id != gemm.id_) slot.fill(gemm);
-    return slot;
-  }
-
-  dnnl_stream_t opened_stream() {
-    if (stream.handle == nullptr)
-      check(dnnl_stream_create(&stream.handle, engine().handle, dnnl_stream_default_flags),
-            "dnnl_stream_create");
-    return stream.handle;
-  }
-
- private:
-  static pthread_key_t make_key() {
-    pthread_key_t key;
-    const auto at_exit = [](void* data) {
-      mine = nullptr;
-      delete static_cast<ThreadData*>(data);
-    };
-    if (pthread_key_create(&key, at_exit) != 0) throw std::bad_alloc();
-    return key;
-  }
-
-  static thread_local ThreadData* mine;
-};
-
-thread_local Gemm::ThreadData* Gemm::ThreadData::mine = nullptr;
-
 void Gemm::run(const uint8_t* src, const int8_t* weights, int32_t* dst, void* scratchpad) const {
-  ThreadData& data = ThreadData::get();
-  ThreadArgs& t = data.args_of(*this);
+  const ArgumentDesc wanted[] = {{DNNL_ARG_SRC, src_},
+                                 {DNNL_ARG_WEIGHTS, weights_},
+                                 {DNNL_ARG_DST, dst_},
+                                 {DNNL_ARG_SCRATCHPAD, scratchpad_}};
+  const std::vector<dnnl_exec_arg_t>& args = thread_args(id_, wanted, std::size(wanted));
   void* const handles[] = {const_cast<uint8_t*>(src), const_cast<int8_t*>(weights), dst, scratchpad};
-  for (size_t i = 0; i < t.args.size(); ++i)
-    check(dnnl_memory_set_data_handle(t.args[i].memory, handles[i]), "dnnl_memory_set_data_handle");
-  check(dnnl_primitive_execute(primitive_, data.opened_stream(), static_cast<int>(t.args.size()),
-                               t.args.data()),
+  for (size_t i = 0; i < args.size(); ++i)
+    check(dnnl_memory_set_data_handle(args[i].memory, handles[i]), "dnnl_memory_set_data_handle");
+  check(dnnl_primitive_execute(primitive_, thread_stream(), static_cast<int>(args.size()), args.data()),
         "dnnl_primitive_execute");
 }
 

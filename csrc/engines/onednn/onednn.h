@@ -49,9 +49,6 @@ class Gemm {
   void run(const uint8_t* src, const int8_t* weights, int32_t* dst, void* scratchpad) const;
 
  private:
-  struct ThreadArgs;
-  struct ThreadData;
-
   int64_t rows_, k_, columns_;
   uint64_t id_;  // never used again, unlike addresses
   dnnl_primitive* primitive_ = nullptr;
