@@ -412,12 +412,18 @@ def _weight_fake_quantize_calls():
     return calls
 
 
+def _with_slope(name, call):
+    """The call with the last argument of products, None where it has no prelu."""
+    arguments = overload(name)._schema.arguments
+    return (*call, None) if arguments[-1].name == "slope" and len(call) < len(arguments) else call
+
+
 def samples():
     static = _linear_calls()
     plain = [c[:10] for c in static]
     adds = [(*c[:10], random_int(U8, *c[0].shape[:-1], 5), 0.1, 3) for c in plain]
     dynamic = _dynamic_calls()
-    return {
+    result = {
         "linear": static,
         "linear.tensor": [_tensor_qparams(c) for c in static],
         "linear_relu": plain,
@@ -493,6 +499,7 @@ def samples():
         **norm_samples(),
         **attention_samples(),
     }
+    return {name: [_with_slope(name, call) for call in calls] for name, calls in result.items()}
 
 
 def rnn_samples(**sizes):

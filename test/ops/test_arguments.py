@@ -293,7 +293,7 @@ def test_post_ops(name, post_ops, args, argument, got):
 
 def test_other_without_add():
     call = list(ALL["linear_dynamic"][0])
-    call[-1] = torch.zeros(3, 5)
+    call[-2] = torch.zeros(3, 5)
     assert_contract(call_error("linear_dynamic", call), ValueError, "linear_dynamic", "other")
 
 
