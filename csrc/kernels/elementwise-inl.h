@@ -66,6 +66,22 @@ template <bool kMultiply>
   }
 }
 
+void clamp_bytes(const void* source, DType dtype, int32_t lo, int32_t hi, int64_t count, void* out) {
+  const uint8_t* src = static_cast<const uint8_t*>(source);
+  uint8_t* dst = static_cast<uint8_t*>(out);
+  const int32_t shift = dtype == DType::qs8 ? 128 : 0;
+  const VBytes flip = set1_8(shift), low = set1_8(lo + shift), high = set1_8(hi + shift);
+  for_elements(count, [&](int64_t at, auto n) {
+    const VBytes x = n == kGroup ? load_bytes(src + at) : load_bytes(src + at, n);
+    const VBytes y = xor_bytes(clamp_u8(xor_bytes(x, flip), low, high), flip);
+    if (n == kGroup) {
+      store_bytes(dst + at, y);
+    } else {
+      store_bytes(dst + at, y, n);
+    }
+  });
+}
+
 void max_rows(const void* const* rows, int64_t count, int64_t channels, DType dtype, void* out) {
   uint8_t* dst = static_cast<uint8_t*>(out);
   const VBytes flip = set1_8(dtype == DType::qs8 ? 128 : 0);  // signed order in the u8 domain
@@ -193,9 +209,9 @@ void average_entry(const Finish& finish, const Operand& row, const void* const* 
   average_run(finish, row, rows, count, channels, divisor, dst);
 }
 
-constexpr ElementwiseKernels kElementwiseKernels = {requantize_entry, binary_entry<false>, binary_entry<true>,
-                                                    max_rows,         max_windows,         average_entry,
-                                                    blend_entry};
+constexpr ElementwiseKernels kElementwiseKernels = {
+    requantize_entry, binary_entry<false>, binary_entry<true>, clamp_bytes,
+    max_rows,         max_windows,         average_entry,      blend_entry};
 
 }  // namespace
 }  // namespace tae::kernels

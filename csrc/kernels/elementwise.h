@@ -41,6 +41,8 @@ struct ElementwiseKernels {
   void (*requantize)(const Finish& finish, const Operand& a, int64_t count, void* dst);  // or floats
   void (*add)(const Finish& finish, const Operand& a, const Operand& b, int64_t count, void* dst);
   void (*multiply)(const Finish& finish, const Operand& a, const Operand& b, int64_t count, void* dst);
+  // dst[i] = min(max(src[i], lo), hi) in the order of the 8-bit dtype.
+  void (*clamp)(const void* src, DType dtype, int32_t lo, int32_t hi, int64_t count, void* dst);
 
   // dst[c] = max over the rows; rows holds `count` >= 1 pointers to `channels` values.
   void (*max_rows)(const void* const* rows, int64_t count, int64_t channels, DType dtype, void* dst);

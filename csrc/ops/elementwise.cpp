@@ -47,12 +47,19 @@ Tensor requantize(const Tensor& input, double input_scale, int64_t input_zero_po
   const kernels::ElementwiseKernels& k = kernels::elementwise_kernels(best_isa());
   const kernels::LookupBytes look_up = kernels::lookup_bytes(best_isa());
   const bool pays = look_up != kernels::lookup_bytes(Isa::portable) || transcendental(out.post_ops);
-  if (is_quantized(a.dtype) && is_quantized(out.finish.dtype) && e.numel >= kTableElements && pays) {
+  if (is_quantized(a.dtype) && is_quantized(out.finish.dtype) && e.numel >= kTableElements) {
     const ByteTable table = requantize_table(a, out);
-    parallel_for(e.numel, kElementGrain, [&](int64_t begin, int64_t end) {
-      look_up(table.data(), e.src + begin, end - begin, e.dst + begin);
-    });
-    return e.output;
+    int32_t lo = 0, hi = 0;
+    const bool clamps = a.dtype == out.finish.dtype && is_clamp(table, a.dtype, &lo, &hi);  // equal qparams
+    if (clamps || pays) {
+      parallel_for(e.numel, kElementGrain, [&](int64_t begin, int64_t end) {
+        if (clamps)
+          k.clamp(e.src + begin, a.dtype, lo, hi, end - begin, e.dst + begin);
+        else
+          look_up(table.data(), e.src + begin, end - begin, e.dst + begin);
+      });
+      return e.output;
+    }
   }
   const int64_t width = static_cast<int64_t>(size_of(a.dtype));
   const int64_t step = size_of_element(e.output);

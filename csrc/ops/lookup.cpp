@@ -25,6 +25,17 @@ bool is_identity(const ByteTable& table) {
   return true;
 }
 
+bool is_clamp(const ByteTable& table, DType dtype, int32_t* lo, int32_t* hi) {
+  const auto value = [&](int byte) { return dtype == DType::qs8 ? static_cast<int8_t>(byte) : byte; };
+  const auto result = [&](int v) { return value(table[v & 0xff]); };
+  *lo = result(quant_min(dtype));
+  *hi = result(quant_max(dtype));
+  if (*lo > *hi) return false;
+  for (int v = quant_min(dtype); v <= quant_max(dtype); ++v)
+    if (result(v) != std::clamp(v, *lo, *hi)) return false;
+  return true;
+}
+
 namespace {
 
 using at::Tensor;

@@ -16,4 +16,7 @@ ByteTable requantize_table(const kernels::Operand& operand, const OutputFinish& 
 // Whether the table is a copy of its index.
 bool is_identity(const ByteTable& table);
 
+// Whether the table is min(max(value, lo), hi) of the dtype's values, and the bounds.
+bool is_clamp(const ByteTable& table, DType dtype, int32_t* lo, int32_t* hi);
+
 }  // namespace tae

@@ -67,6 +67,19 @@ def test_a_table_gives_what_the_kernel_gives():
         assert (few.double() - exact.clamp(-128, 127)).abs().max() <= 0.5 + 1e-3, post
 
 
+def test_bounds_of_equal_qparams():
+    """Many values: clamped as integers, or looked up."""
+    for dtype, point in ((U8, 100), (S8, -5), (U8, 0), (S8, 127)):
+        every = torch.arange(256).sub(0 if dtype == U8 else 128).to(dtype)
+        x = every.repeat(40)
+        posts = [("clamp", [-1.0, 1.5]), ("clamp", [0.3, 0.3]), ("relu", []), ("leaky_relu", [0.5]), ("", [])]
+        for post in posts:
+            for scale in (0.05, 0.06):
+                y = ops.requantize(x, 0.05, point, scale, point, dtype, *post)
+                call = (every, 0.05, point, scale, point, dtype, *post)
+                assert torch.equal(y, INT8_FORMULAS["requantize"](call).repeat(40)), call[1:]
+
+
 def test_floats_are_quantized_behind_their_post_ops():
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.randn(3, 700).to(dtype)
