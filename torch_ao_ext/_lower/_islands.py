@@ -19,7 +19,7 @@ ao = torch.ops.torch_ao
 _NAMES = (
     "abs", "acos", "add", "asin", "atan", "ceil", "celu", "cos", "cosh", "div", "elu", "erf", "exp", "exp2",
     "expm1", "floor", "hardshrink", "log", "log1p", "log2", "log_sigmoid", "mish", "mul", "neg", "pow",
-    "prelu", "reciprocal", "relu", "round", "rrelu", "rsqrt", "rsub", "selu", "sgn", "sign", "sin", "sinh",
+    "prelu", "reciprocal", "relu", "round", "rsqrt", "rsub", "selu", "sgn", "sign", "sin", "sinh",
     "softplus", "softshrink", "sqrt", "square", "sub", "tan", "threshold", "trunc",
 )  # fmt: skip
 _OVERLOADS = ("default", "Tensor", "Scalar", "Tensor_Scalar")
