@@ -50,24 +50,41 @@ def _whole(node: fx.Node) -> str | None:
     return None
 
 
-def _constant_mask(model: fx.GraphModule, name: str, value: torch.Tensor) -> fx.Node:
-    with model.graph.inserting_before(next(iter(model.graph.nodes))):
-        return add_constant(model, name, value)
+class _Masks:
+    """What is added to the scores, made once for all layers that share a mask."""
+
+    def __init__(self, model: fx.GraphModule) -> None:
+        self._model = model
+        self._made: dict[Any, fx.Node] = {}
+
+    def _constant(self, name: str, value: torch.Tensor) -> fx.Node:
+        with self._model.graph.inserting_before(next(iter(self._model.graph.nodes))):
+            return add_constant(self._model, name, value)
+
+    def causal(self, rows: int, columns: int) -> fx.Node:
+        """0 where a query may look, -inf behind it."""
+        key = (rows, columns)
+        if key not in self._made:
+            self._made[key] = self._constant("causal_mask", torch.full(key, -math.inf).triu(1))
+        return self._made[key]
+
+    def added(self, steps: _Steps, mask: fx.Node) -> fx.Node:
+        """The mask itself; of one of booleans 0 where it is True, else -inf."""
+        if mask.meta["val"].dtype != torch.bool:
+            return mask
+        if mask not in self._made:
+            known = tensor_of(self._model, mask)
+            if known is not None:
+                value = torch.zeros(known.shape).masked_fill(~known, -math.inf)
+                self._made[mask] = self._constant("attention_mask", value)
+            else:
+                zeros = steps.call(aten.to.dtype, steps.call(aten.zeros_like.default, mask), torch.float32)
+                left_out = steps.call(aten.logical_not.default, mask)
+                self._made[mask] = steps.call(aten.masked_fill.Scalar, zeros, left_out, -math.inf)
+        return self._made[mask]
 
 
-def _mask(steps: _Steps, mask: fx.Node) -> fx.Node:
-    """What is added to the scores: of a bool mask, 0 where it is True, else -inf."""
-    if mask.meta["val"].dtype != torch.bool:
-        return mask
-    known = tensor_of(steps.model, mask)
-    if known is not None:
-        added = torch.zeros(known.shape).masked_fill(~known, -math.inf)
-        return _constant_mask(steps.model, "attention_mask", added)
-    zeros = steps.call(aten.to.dtype, steps.call(aten.zeros_like.default, mask), torch.float32)
-    return steps.call(aten.masked_fill.Scalar, zeros, steps.call(aten.logical_not.default, mask), -math.inf)
-
-
-def _decompose(model: fx.GraphModule, node: fx.Node) -> None:
+def _decompose(model: fx.GraphModule, node: fx.Node, masks: _Masks) -> None:
     given = arguments_of(node)
     q, k, v = given["query"], given["key"], given["value"]
     scale = given.get("scale")
@@ -77,12 +94,12 @@ def _decompose(model: fx.GraphModule, node: fx.Node) -> None:
     mask = given.get("attn_mask")
     rows, columns = q.meta["val"].shape[-2], k.meta["val"].shape[-2]
     if given.get("is_causal", False):
-        mask = _constant_mask(model, "causal_mask", torch.full((rows, columns), -math.inf).triu(1))
+        mask = masks.causal(rows, columns)
     with model.graph.inserting_before(node):
         x = steps.call(aten.matmul.default, q, steps.call(aten.transpose.int, k, -2, -1))
         x = steps.call(aten.mul.Tensor, x, scale)
         if mask is not None:
-            x = steps.call(aten.add.Tensor, x, _mask(steps, mask))
+            x = steps.call(aten.add.Tensor, x, masks.added(steps, mask))
         x = steps.call(aten.matmul.default, steps.call(aten.softmax.int, x, -1), v)
     node.replace_all_uses_with(x)
     model.graph.erase_node(node)
@@ -96,12 +113,13 @@ def decompose_attention(model: fx.GraphModule, wanted: Callable[[fx.Node], bool]
         wanted: whether a node is to be decomposed. One that cannot be gets a reason, which
             `report` shows.
     """
+    masks = _Masks(model)
     for node in list(model.graph.nodes):
         if not is_call(node, ATTENTION) or not wanted(node):
             continue
         reason = _whole(node)
         if reason is None:
-            _decompose(model, node)
+            _decompose(model, node, masks)
         else:
             node.meta[REASON] = f"{reason} has no int8 form"
     model.recompile()
