@@ -9,6 +9,7 @@ from flow_models import converted, count, export
 
 import torch_ao_ext
 from torch_ao_ext.quantization.pt2e.representation import reference_representation_rewrite
+from torch_ao_ext.quantization.pt2e.representation._attention import ATTENTION
 from torch_ao_ext.quantization.pt2e.representation._between import BETWEEN
 from torch_ao_ext.quantization.pt2e.representation._products import PRODUCTS
 from torch_ao_ext.quantization.pt2e.representation._values import NoFormula
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "ops"))
 import op_samples  # noqa: E402
 from test_flows import ROWS  # noqa: E402
 
-RULES = {**PRODUCTS, **BETWEEN}
+RULES = {**PRODUCTS, **BETWEEN, **ATTENTION}
 # Their C++ forms have polynomials of their own, at most a step away from ATen's functions.
 SMOOTH = {"silu", "gelu", "gelu_tanh", "sigmoid", "tanh", "hardswish", "hardsigmoid"}
 
@@ -44,7 +45,7 @@ def test_equals_the_operator(name, call):
     assert actual.dtype == expected.dtype and actual.shape == expected.shape
     texts = {part for value in call if isinstance(value, str) for part in value.split(",")}
     if not expected.dtype.is_floating_point:
-        near = texts & SMOOTH or name.startswith("adaptive")
+        near = texts & SMOOTH or name.startswith(("adaptive", "softmax"))
         torch.testing.assert_close(actual.int(), expected.int(), atol=1 if near else 0, rtol=0)
     else:
         torch.testing.assert_close(actual, expected)

@@ -18,6 +18,7 @@ from torch_ao_ext.quantization.pt2e._graph import (
     tensor_of,
     where,
 )
+from torch_ao_ext.quantization.pt2e.representation._attention import ATTENTION
 from torch_ao_ext.quantization.pt2e.representation._between import BETWEEN
 from torch_ao_ext.quantization.pt2e.representation._decomposed_ops import DECOMPOSED
 from torch_ao_ext.quantization.pt2e.representation._products import PRODUCTS
@@ -34,7 +35,7 @@ def _rule(node: fx.Node) -> Any:
     if space == "quantized_decomposed":
         table = DECOMPOSED
     elif space == "torch_ao":
-        table, name = {**PRODUCTS, **BETWEEN}, name.removesuffix(".default")
+        table, name = {**PRODUCTS, **BETWEEN, **ATTENTION}, name.removesuffix(".default")
     else:
         return None
     if name not in table:
