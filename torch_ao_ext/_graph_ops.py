@@ -11,7 +11,8 @@ from torch_ao_ext._island import Island
 from torch_ao_ext.ops.island import ProgramStep, read_program
 
 __all__ = [
-    "FUSED", "REASON", "FloatOp", "Fused", "GraphOp", "arguments_of", "float_ops", "graph_ops", "owner",
+    "FUSED", "REASON", "FloatOp", "Fused", "GraphOp", "arguments_of", "float_ops", "graph_ops", "matrix",
+    "module_types", "owner",
 ]  # fmt: skip
 
 # Key in a node's meta: why `lower` left the operator float.
@@ -111,6 +112,12 @@ def owner(node: fx.Node) -> str:
     for prefix in ("L['self'].", "L__self__."):
         name = name.removeprefix(prefix)
     return name or node.name
+
+
+def module_types(node: fx.Node) -> list[str]:
+    """Qualified class names of the modules that a node lies in, the outermost first."""
+    kinds = [kind for _, kind in node.meta.get("nn_module_stack", {}).values()]
+    return [k if isinstance(k, str) else f"{k.__module__}.{k.__qualname__}" for k in kinds]
 
 
 def matrix(value: Any) -> int:

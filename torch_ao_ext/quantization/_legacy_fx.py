@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from torch_ao_ext._graph_ops import module_types
 from torch_ao_ext._quantized_functions import RANGE
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
 from torch_ao_ext.quantization import _packed
@@ -22,7 +23,7 @@ from torch_ao_ext.quantization.pt2e._graph import add_constant, copy_graph_modul
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
 from torch_ao_ext.quantization.quantize_fx import convert_fx as _convert_fx
 from torch_ao_ext.quantization.quantizer._targets import CONV, CONV_TRANSPOSE, LINEAR, argument, is_call
-from torch_ao_ext.quantization.quantizer.utils import innermost_module, module_types
+from torch_ao_ext.quantization.quantizer.utils import innermost_module
 
 __all__ = ["convert_fx"]
 

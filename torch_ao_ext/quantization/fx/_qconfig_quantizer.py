@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from torch_ao_ext._graph_ops import module_types
 from torch_ao_ext.nn.quantized._static import STORAGE
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import dynamic_quant_of
 from torch_ao_ext.quantization.observer import (
@@ -33,7 +34,6 @@ from torch_ao_ext.quantization.quantizer.utils import (
     QuantizationConfig,
     is_annotated,
     module_names,
-    module_types,
 )
 from torch_ao_ext.quantization.quantizer.xnnpack_quantizer_utils import (
     OP_TO_ANNOTATOR,

@@ -10,8 +10,8 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import _PyTreeCodeGen
 
+from torch_ao_ext._graph_ops import module_types
 from torch_ao_ext.quantization import _decomposed
-from torch_ao_ext.quantization.quantizer.utils import module_types
 
 __all__ = ["FREE_SIZES", "TRAIN_EVAL", "PortableGraphModule", "target_of", "target_state"]
 

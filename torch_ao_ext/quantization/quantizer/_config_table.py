@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import fx
 
+from torch_ao_ext._graph_ops import module_types
 from torch_ao_ext.quantization.quantizer.utils import (
     QuantizationConfig,
     module_names,
-    module_types,
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
+from torch_ao_ext._graph_ops import module_types
 from torch_ao_ext.quantization.observer import PlaceholderObserver
 from torch_ao_ext.quantization.quantizer.quantizer import (
     Q_ANNOTATION_KEY,
@@ -147,12 +148,6 @@ def module_names(node: fx.Node) -> list[str]:
 def innermost_module(node: fx.Node) -> str:
     """The last of `module_names`; "" outside of all."""
     return (module_names(node) or [""])[-1]
-
-
-def module_types(node: fx.Node) -> list[str]:
-    """Qualified class names of the modules that a node lies in, the outermost first."""
-    kinds = [kind for _, kind in node.meta.get("nn_module_stack", {}).values()]
-    return [k if isinstance(k, str) else f"{k.__module__}.{k.__qualname__}" for k in kinds]
 
 
 def get_module_name_filter(module_name: str) -> Callable[[fx.Node], bool]:

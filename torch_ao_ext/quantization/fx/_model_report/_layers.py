@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from torch_ao_ext._graph_ops import module_types
 from torch_ao_ext.quantization.observer._base import _PER_CHANNEL
 from torch_ao_ext.quantization.pt2e._graph import tensor_of
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
 from torch_ao_ext.quantization.quantizer._targets import CONV, LINEAR, RANK, float_value, is_call
-from torch_ao_ext.quantization.quantizer.utils import innermost_module, module_types
+from torch_ao_ext.quantization.quantizer.utils import innermost_module
 
 __all__ = ["Layer", "layers_of", "observer_at", "weighted_layers"]
 
