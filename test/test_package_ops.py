@@ -278,7 +278,21 @@ def interpolate_cases():
     yield (s8(1, 2, 3, 4, 5), 0.1, 3, 0.1, 3, None, [3, 8, 2]), {}
 
 
+def matmul_cases():
+    yield (u8(3, 4), 0.1, 7, u8(4, 5), 0.2, 3), {"output_dtype": torch.float32}
+    yield (u8(2, 3, 4), 0.1, 7, u8(2, 5, 4).transpose(1, 2), 0.2, 3, 0.5, 9), {"post_ops": "relu"}
+    yield (u8(2, 1, 3, 4), 0.1, 7, u8(5, 4, 6), 0.2, 3, 0.5, 9), {}
+
+
+def softmax_cases():
+    yield (floats(3, 5), -1, 1.0, 0, 1 / 256, 0, torch.uint8), {}
+    yield (u8(2, 3, 5), 1, 0.1, 7), {"output_dtype": torch.float32}
+    yield (u8(2, 3, 5), 2, 0.1, 7, 1 / 256, 0), {"mask": floats(3, 5)}
+
+
 CASES = {
+    "matmul": matmul_cases,
+    "softmax": softmax_cases,
     "lookup": lookup_cases,
     "interpolate": interpolate_cases,
     **{
@@ -370,8 +384,8 @@ def overload(name):
     return getattr(getattr(ops, packet), kind or "default")
 
 
-# Their cases are in test/ops/test_rnn.py and test_cat.py.
-LISTS = {"lstm", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell", "cat"}
+# Their cases are in test/ops/test_rnn.py, test_cat.py and test_island.py.
+LISTS = {"lstm", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell", "cat", "island"}
 
 
 def test_every_public_overload_has_cases():
