@@ -90,3 +90,24 @@ def test_quantize(layout, dtype, on_threads):
         scales, points = torch.rand(c) + 0.01, torch.randint(-128, 128, (c,))
         q = on_threads(lambda a=(scales, points, axis): ops.quantize_per_channel(x, *a, -128, 127, S8))
         on_threads(lambda a=(scales, points, axis), q=q: ops.dequantize_per_channel(q, *a, dtype))
+
+
+def test_between_layers(on_threads):
+    """Rows, channels, lines and pieces of one, each beyond the work that a thread takes at least."""
+    rows, image = random_int(S8, 700, 130), random_int(U8, 3, 40, 61, 70)
+    weight, bias = torch.randn(130), torch.randn(40)
+    out, table = (0.03, 100, U8), random_int(U8, 40, 256)
+    on_threads(lambda: ops.layer_norm(rows, 0.1, 3, weight, None, *out, [130]))
+    on_threads(lambda: ops.add_layer_norm_sum(rows, 0.1, 3, rows.float(), 1.0, 0, weight, None, *out, [130]))
+    long = random_int(U8, 1, 3, 200_001)
+    for x in (image, image.to(memory_format=torch.channels_last)):
+        on_threads(lambda x=x: ops.group_norm(x, 0.1, 3, bias, bias, *out, 8))
+        on_threads(lambda x=x: ops.batch_norm(x, 0.1, 3, bias, bias.abs() + 0.1, None, None, *out))
+        on_threads(lambda x=x: ops.interpolate(x, 0.1, 3, 0.1, 3, None, [90, 35], "bilinear"))
+        on_threads(lambda x=x: ops.interpolate(x, 0.1, 3, 0.1, 3, None, [90, 35]))
+        on_threads(lambda x=x: ops.cat([x, x], [0.1, 0.2], [3, 4], 1, *out))
+        on_threads(lambda x=x: ops.max_pool2d(x, [3, 3], [2, 2], [1, 1]))
+        on_threads(lambda x=x: ops.lookup(x, table))
+    on_threads(lambda: ops.max_pool1d(long, [3], [1], [1]))
+    on_threads(lambda: ops.cat([long, long], [0.1, 0.2], [3, 4], 0, *out))
+    on_threads(lambda: ops.requantize(long, 0.1, 3, 0.1, 3, U8, "relu"))
