@@ -181,11 +181,15 @@ at::Tensor empty_output(const Arg& arg, at::IntArrayRef sizes, at::ScalarType dt
   return allocate(arg, sizes, [&] { return new_tensor(sizes, dtype); });
 }
 
+bool is_aligned(const at::Tensor& t) {
+  return reinterpret_cast<uintptr_t>(t.storage().data()) % t.element_size() == 0;
+}
+
 at::Tensor dense(const Arg& arg, const at::Tensor& t) {
-  if (t.is_contiguous()) return t;
+  if (t.is_contiguous() && is_aligned(t)) return t;
   if (t.numel() > 0) check_storage(arg, t);
   SerialAfterFork serial;  // the copy is torch's and may be parallel
-  return allocate(arg, t.sizes(), [&] { return t.contiguous(); });
+  return allocate(arg, t.sizes(), [&] { return t.clone(at::MemoryFormat::Contiguous); });
 }
 
 RowView rows_of(const Arg& arg, const at::Tensor& t) {
@@ -201,14 +205,15 @@ RowView rows_of(const Arg& arg, const at::Tensor& t) {
   }
   view.rows = t.numel() / cols;
   check_storage(arg, t);
-  if (t.is_contiguous()) {
+  const bool aligned = is_aligned(t);
+  if (aligned && t.is_contiguous()) {
     view.stride = cols;
     view.data = t.const_data_ptr();
     return view;
   }
   // Leading dimensions that step like one: the innermost of them with size > 1
   // gives the row stride, each outer one must continue it.
-  bool mergeable = t.stride(dim - 1) == 1 || cols == 1;
+  bool mergeable = aligned && (t.stride(dim - 1) == 1 || cols == 1);
   int64_t stride = 0;
   int64_t next = 0;  // the stride that the next outer dimension must have
   for (int64_t d = dim - 2; d >= 0 && mergeable; --d) {

@@ -114,7 +114,10 @@ std::vector<T> make_vector(const Arg& arg, int64_t count) {
 // A contiguous result of checked sizes, not initialized.
 at::Tensor empty_output(const Arg& arg, at::IntArrayRef sizes, at::ScalarType dtype);
 
-// The tensor itself when contiguous, else a contiguous copy.
+// Whether elements lie at multiples of their size. torch.frombuffer gives tensors at any address.
+bool is_aligned(const at::Tensor& t);
+
+// The tensor itself when contiguous and aligned, else such a copy.
 at::Tensor dense(const Arg& arg, const at::Tensor& t);
 
 // All elements of a contiguous tensor.

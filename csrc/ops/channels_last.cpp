@@ -24,7 +24,7 @@ at::Tensor empty_strided(const Arg& arg, at::IntArrayRef sizes, at::IntArrayRef 
 at::Tensor channels_last(const Arg& arg, const at::Tensor& t) {
   check_storage(arg, t);
   const Sizes strides = channels_last_strides(t.sizes());
-  bool fits = true;
+  bool fits = is_aligned(t);
   for (int64_t d = 0; d < t.dim(); ++d) fits = fits && (t.size(d) == 1 || t.stride(d) == strides[d]);
   if (fits) return t;
   at::Tensor copy = empty_strided(arg, t.sizes(), strides, t.scalar_type());

@@ -31,7 +31,8 @@ CheckedTable check_table(const char* op, const at::Tensor& weight, int64_t bits,
       result.table.dim);
   const RowView view = rows_of(arg, weight);
   result.owner = view.owner;
-  result.table.rows = static_cast<const uint8_t*>(view.data);
+  static constexpr uint8_t kNothing = 0;  // prefetches count from the address of an empty table, too
+  result.table.rows = view.data != nullptr ? static_cast<const uint8_t*>(view.data) : &kNothing;
   result.table.stride = view.stride;
   result.table.count = view.rows;
   return result;

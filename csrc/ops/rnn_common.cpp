@@ -189,6 +189,11 @@ const float* floats(const Tensor& t, int64_t offset) {
   return t.defined() ? static_cast<const float*>(t.const_data_ptr()) + offset : nullptr;
 }
 
+// An empty tensor has no address to count from.
+float* floats_of(const Tensor& t, int64_t offset) {
+  return t.numel() == 0 ? nullptr : static_cast<float*>(t.mutable_data_ptr()) + offset;
+}
+
 Tensor as_dtype(const Arg& arg, const Tensor& t, at::ScalarType dtype) {
   if (!t.defined() || t.scalar_type() == dtype) return t;
   return allocate(arg, t.sizes(), [&] { return t.to(dtype); });
@@ -320,9 +325,9 @@ RnnResult run_rnn(const RnnWeights& w, const Tensor& input, const OptTensor& bat
       direction.reverse = d == 1;
       direction.h0 = floats(first_h, i * args.batch * output);
       direction.c0 = floats(first_c, i * args.batch * hidden);
-      direction.h = static_cast<float*>(result.h.mutable_data_ptr()) + i * args.batch * output;
-      if (has_c) direction.c = static_cast<float*>(result.c.mutable_data_ptr()) + i * args.batch * hidden;
-      direction.y = static_cast<float*>(y.mutable_data_ptr()) + d * output;
+      direction.h = floats_of(result.h, i * args.batch * output);
+      if (has_c) direction.c = floats_of(result.c, i * args.batch * hidden);
+      direction.y = floats_of(y, d * output);
       directions.push_back(direction);
     }
     args.x = x.const_data_ptr();

@@ -1,9 +1,12 @@
 #include "core/checks.h"
 
+#include <ATen/ops/from_blob.h>
+
 #undef CHECK  // c10's
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <cstring>
 #include <limits>
 
 #include "core/qparams.h"
@@ -127,6 +130,23 @@ TEST_CASE("checks: rows keep their memory when one stride describes them") {
   CHECK_FALSE(shares(t.select(0, 0).select(0, 0).expand({5, 10})));
   CHECK(rows_of(kArg, make({2, 0})).rows == 2);
   CHECK(rows_of(kArg, make({0, 5})).rows == 0);
+}
+
+TEST_CASE("checks: tensors at odd addresses are copied") {
+  std::vector<char> memory(4 * 12 + 1);
+  const at::Tensor base = make({3, 4});
+  for (int i = 0; i < 12; ++i) base.mutable_data_ptr<float>()[i] = static_cast<float>(i);
+  std::memcpy(memory.data() + 1, base.const_data_ptr(), 48);
+  const at::Tensor odd = at::from_blob(memory.data() + 1, {3, 4}, at::kFloat);
+  REQUIRE(!is_aligned(odd));
+  const at::Tensor copy = dense({"op", "x"}, odd);
+  CHECK(is_aligned(copy));
+  CHECK(std::memcmp(copy.const_data_ptr(), base.const_data_ptr(), 48) == 0);
+  CHECK(dense({"op", "x"}, base).is_same(base));
+  const RowView rows = rows_of({"op", "x"}, odd);
+  CHECK(rows.owner.defined());
+  CHECK(rows.stride == 4);
+  CHECK(reinterpret_cast<uintptr_t>(rows.data) % 4 == 0);
 }
 
 TEST_CASE("qparams: values are read through any strides, errors name the position") {
