@@ -1,5 +1,5 @@
 # make demo | test | bench | lint | build | reference | wheel | clean
-# make mutate-checks | asan | tsan | fuzz-load
+# make mutate-checks | asan | tsan | fuzz-ops | fuzz-load
 # Everything is set up by the targets themselves: a virtual environment in
 # .venv, the engines in the cache (third_party/README.md), the library.
 PYTHON ?= python3
@@ -13,7 +13,7 @@ export MAX_JOBS ?= $(shell nproc)
 CXX_SOURCES = $(shell find csrc third_party test/csrc test/third_party -name '*.cpp' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt -o -name '*.lock' -o -name '*.patch' 2>/dev/null)
 BUILD_DIR   = build/release
 
-.PHONY: demo test bench bench-full lint format build reference wheel clean test-cpp test-python asan tsan fuzz-load mutate-checks
+.PHONY: demo test bench bench-full lint format build reference wheel clean test-cpp test-python asan tsan fuzz-ops fuzz-load mutate-checks
 
 demo: $(VENV)/.demo build
 	$(PY) benchmarks/demo.py
@@ -36,6 +36,11 @@ asan tsan: $(VENV)/.installed $(VENV)/.test
 
 # Seconds of each fuzzing run; the planted bug is its control.
 FUZZ_SECONDS ?= 60
+
+fuzz-ops: $(VENV)/.installed $(VENV)/.fuzz
+	sh third_party/system_packages.sh fuzz
+	$(PY) test/fuzz/ops.py --seconds $(FUZZ_SECONDS) --planted
+	$(PY) test/fuzz/ops.py --seconds $(FUZZ_SECONDS)
 
 fuzz-load: $(VENV)/.fuzz build
 	$(PY) test/fuzz/load_saved.py --seconds $(FUZZ_SECONDS) --planted
