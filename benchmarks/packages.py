@@ -59,6 +59,7 @@ def main():
     p.add_argument("--build", action="store_true", help="time a clean build, too: minutes")
     p.add_argument("--output", help="folder of the results (default benchmarks/results)")
     args = p.parse_args()
+    environment.set_threads(2)  # part of the result's file name
     result = report.Report("packages")
     total, library = own_bytes()
     goals = [Goal("installed", total / MB, unit="MB"), Goal("library", library / MB, unit="MB")]
