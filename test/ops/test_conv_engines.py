@@ -6,7 +6,8 @@ import random
 import pytest
 import torch
 from op_cases import random_int
-from test_conv import CASES, OPS, accumulators, ops, quantized, run_case
+from test_conv import CASES, OPS, accumulators, op_name, ops, quantized, random_case, run_case
+from test_guard_pages import guarded, in_child
 
 # What an engine may refuse, as its reasons say it.
 LACKS = {
@@ -136,3 +137,27 @@ def test_threads_share_a_weight(engine, shape, groups, forced):
     finally:
         torch.set_num_threads(before)
     assert engines_of(w) == [engine]
+
+
+def run_guarded(engine):
+    """Channels last inputs, which the engine reads where they lie, beside an unreadable page."""
+    torch.manual_seed(0)
+    rng, ran = random.Random(engine), 0
+    while ran < 200:
+        rank, transposed = rng.choice(OPS)
+        x, w, groups, _, numbers = random_case(rng, rank, transposed)
+        if rng.random() < 0.7:
+            numbers["padding"] = [0] * rank
+        for at_end in (True, False):
+            last = guarded(x.movedim(1, -1), at_end).movedim(-1, 1)
+            try:
+                run(op_name(rank, transposed), last, w, groups=groups, **numbers)
+            except (NotImplementedError, ValueError):  # the engine lacks it; smaller than its kernel
+                continue
+            ran += 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_reads_end_with_the_input(engine, forced):
+    forced(engine)
+    assert in_child(run_guarded, engine) == 0
