@@ -61,7 +61,7 @@ def test_a_model_without_stubs(pair):
     rows = {r.fqn: r.status for r in torch_ao_ext.report(int8).rows}
     attention = {f"att.{name}" for name in ("linear_Q", "linear_K", "linear_V", "out_proj")}
     int8_rows = {n for n, status in rows.items() if status == "int8"}
-    assert int8_rows == {"c1", "c2", "fc", "lstm.lstm", *attention}
+    assert int8_rows == {"c1", "c2", "fc", "norm", "lstm.lstm", *attention}
     assert type(int8.add) is nnq.QFunctional and type(int8.norm) is nnq.LayerNorm
     assert not any("post_process" in name for name, _ in int8.named_modules())
 

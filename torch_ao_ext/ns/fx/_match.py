@@ -108,16 +108,18 @@ def float_inputs(model: fx.GraphModule, match: Match) -> list[fx.Node]:
 def integer_inputs(match: Match) -> list[tuple[fx.Node, tuple[float, int] | None]]:
     """What the int8 operator reads: (node, its scale and zero point or None for floats)."""
     node = match.node
-    if not str(node.target).startswith("torch_ao."):  # cat, of integers with the output's qparams
-        return [(source, match.output) for source in node.args[0]]
     known = arguments_of(node)
-    found = []
+    if node.target is torch.ops.torch_ao.cat.default:
+        qparams = zip(known["scales"], known["zero_points"], strict=True)
+        return list(zip(known["tensors"], qparams, strict=True))
+    found: list[tuple[fx.Node, tuple[float, int] | None]] = []
     for name in ("input", "other"):
         source = known.get(name)
         if isinstance(source, fx.Node) and source.op != "get_attr":
             scale = known.get(f"{name}_scale")
-            if scale is None and match.output is not None:  # pooling keeps the qparams
-                found.append((source, match.output))
+            if scale is None and match.output is not None:  # pooling keeps the qparams, a table has others
+                made = source.meta.get(FUSED)
+                found.append((source, match.output if made is None else made.output))
             else:
                 integers = scale is not None and _is_integer(source, name, known)
                 found.append((source, (scale, known[f"{name}_zero_point"]) if integers else None))
