@@ -12,7 +12,8 @@ class Island(nn.Module):
     """Several operators of a lowered graph in one call (`ops.island`).
 
     Args:
-        constants: weights, scales and biases by name, in the program's order; parameters first.
+        constants: weights, scales and biases by name, in the program's order, parameters first; a name
+            that is taken gets an underscore.
         program: what runs.
     """
 
@@ -20,6 +21,8 @@ class Island(nn.Module):
         super().__init__()
         self.program = program
         for name, value in constants:
+            while hasattr(self, name):
+                name += "_"
             if isinstance(value, nn.Parameter):
                 self.register_parameter(name, value)
             else:

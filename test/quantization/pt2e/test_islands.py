@@ -105,6 +105,16 @@ def test_free_batch():
             assert torch.equal(merged(x), plain(x))
 
 
+def test_names_of_constants_are_told_apart():
+    values = [torch.full((2,), float(i)) for i in range(4)]
+    names = ["a_b", "a_b", "program", "forward"]
+    program = "torch_ao.island 1 inputs=1 constants=4\naten::add.Tensor %0 @0\naten::add.Tensor %1 @1\n"
+    island = Island(list(zip(names, values, strict=True)), program + "return %2")
+    assert all(a is b for a, b in zip(island.constants, values, strict=True))
+    assert len(island.state_dict()) == 4
+    assert torch.equal(island(torch.zeros(2))[0], torch.ones(2))
+
+
 def test_argument():
     _, _, quantized = converted("Reused", "x86")
     with pytest.raises(TypeError, match="lower: argument 'islands' must be a bool, got 1"):
