@@ -8,6 +8,7 @@
 #include "core/env.h"
 #include "core/fork.h"
 #include "engines/order.h"
+#include "kernels/vec_float_env.h"
 #include "ops/elementwise_common.h"
 
 namespace tae {
@@ -108,6 +109,8 @@ Tensor matmul(const Tensor& input, double input_scale, int64_t input_zero_point,
   const Tensor output = empty_output(a_arg, sizes, out.dtype);
   if (numel == 0) return output;
 
+  // Scales are multiplied and results rounded as anywhere, whatever mode the caller's thread is in.
+  const kernels::DefaultFloatEnv env;
   MatmulProblem p;
   p.m = input.size(-2);
   p.n = other.size(-1);

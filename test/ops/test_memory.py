@@ -61,6 +61,8 @@ def test_every_allocation_may_fail(tmp_path):
     calls = []
     for name, given in all_samples().items():
         for engine in engines(name):
+            if engine == "xnnpack" and name.startswith("conv"):
+                continue  # XNNPACK's reshape does not look whether it got memory (SECURITY.md)
             count = 2 if engine in ("", "native") else 1  # a oneDNN primitive takes thousands
             calls += [(name, engine, full(name, call)) for call in given[:count]]
     last = run("fail", calls, tmp_path)
