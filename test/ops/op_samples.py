@@ -374,7 +374,8 @@ def _conv_relu_calls(rank):
 def _conv_add_calls():
     calls = []
     for i, call in enumerate(_conv_relu_calls(2)):
-        size = torch.ops.torch_ao.conv2d(*call).shape
+        x, weight = call[0].float(), call[3].float()
+        size = torch.nn.functional.conv2d(x, weight, None, *call[10:14]).shape
         other = (random_int((U8, S8)[i % 2], *size), 0.2, 3) if i < 5 else (torch.randn(size), 1.0, 0)
         calls.append((*call[:10], *other, *call[10:]))
     return calls

@@ -23,6 +23,8 @@ def _check_values(op, name, x, scale, zero_point, quant_min, quant_max):
 @torch.library.register_fake("torch_ao::_min_max")
 def _(input, per_row=False):
     _fake.check_tensor("_min_max", "input", input, _FLOAT)
+    if per_row:
+        _fake.check_min_rank("_min_max", "input", input, 1)
     return input.new_empty([input.shape[0], 2] if per_row else [2])
 
 
@@ -48,4 +50,5 @@ def _(weight, factor, scale, zero_point, quant_min, quant_max):
 def _(grad, weight, factor, scale, zero_point, quant_min, quant_max):
     op = "_weight_fake_quantize_backward"
     _check_values(op, "weight", weight, scale, zero_point, quant_min, quant_max)
+    _fake.check_min_rank(op, "weight", weight, 1)
     return weight.new_empty(weight.shape), weight.new_empty([weight.shape[0]])
