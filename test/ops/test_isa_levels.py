@@ -85,8 +85,6 @@ def digest(engine, threads):
     for name, calls in samples().items():
         if name.startswith("_") or "linear" in name:
             continue
-        if engine == "onednn" and name == "matmul":  # it has none
-            continue
         for call in calls:
             try:
                 add(overload(name)(*call))
