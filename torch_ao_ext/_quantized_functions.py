@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils._pytree import tree_map
 
 from torch_ao_ext._describe import MODULE_PATH
+from torch_ao_ext._dimensions import each_dimension
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 
 __all__ = ["RANGE", "dispatch", "float_fallback", "quantize_per_tensor"]
@@ -138,11 +139,6 @@ def _gelu(x: QuantizedTensor, approximate: str = "none") -> QuantizedTensor:
     return _post_op("gelu_tanh" if approximate == "tanh" else "gelu")(x)
 
 
-def _numbers(value: Any, rank: int) -> list[int]:
-    values = list(value) if isinstance(value, (tuple, list)) else [value]
-    return values * rank if len(values) == 1 else values
-
-
 def _pooled(x: QuantizedTensor, rank: int, op: Any, *arguments: Any) -> QuantizedTensor:
     """An image without a batch dimension is a batch of one."""
     data = x.int_repr()
@@ -159,7 +155,7 @@ def _max_pool(rank: int) -> Callable[..., QuantizedTensor]:
         ceil_mode: bool = False, return_indices: bool = False,
     ) -> QuantizedTensor:  # fmt: skip
         # With indices torch calls another function, which has no int8 form.
-        windows = [_numbers(v, rank) for v in (kernel_size, stride or kernel_size, padding, dilation)]
+        windows = [each_dimension(v, rank) for v in (kernel_size, stride or kernel_size, padding, dilation)]
         return _pooled(x, rank, op, *windows, ceil_mode)
 
     return run
@@ -173,7 +169,7 @@ def _avg_pool(rank: int) -> Callable[..., QuantizedTensor]:
         count_include_pad: bool = True, divisor_override: int | None = None,
     ) -> QuantizedTensor:  # fmt: skip
         scale, point = x.q_scale(), x.q_zero_point()
-        windows = [_numbers(v, rank) for v in (kernel_size, stride or kernel_size, padding)]
+        windows = [each_dimension(v, rank) for v in (kernel_size, stride or kernel_size, padding)]
         rest = (ceil_mode, count_include_pad, divisor_override)
         return _pooled(x, rank, op, scale, point, scale, point, x.dtype, *windows, *rest)
 
@@ -188,7 +184,7 @@ def _adaptive(rank: int) -> Callable[..., QuantizedTensor]:
         spatial = x.shape[-rank:]
         size = [
             have if want is None else want
-            for want, have in zip(_numbers(output_size, rank), spatial, strict=True)
+            for want, have in zip(each_dimension(output_size, rank), spatial, strict=True)
         ]
         return _pooled(x, rank, op, scale, point, scale, point, x.dtype, size)
 
@@ -225,11 +221,11 @@ def _interpolate(
         return _through_float(functional.interpolate)(x, *rest)
     factors: list[float] = []
     if size is None:
-        factors = [float(f) for f in _numbers(scale_factor, rank)]
+        factors = [float(f) for f in each_dimension(scale_factor, rank)]
         sizes = [int(n * f) for n, f in zip(x.shape[2:], factors, strict=True)]
         factors = [] if recompute_scale_factor else factors
     else:
-        sizes = [int(n) for n in _numbers(size, rank)]
+        sizes = [int(n) for n in each_dimension(size, rank)]
     qparams = (x.q_scale(), x.q_zero_point())
     data = ao.interpolate.default(
         x.int_repr(), *qparams, *qparams, x.dtype, sizes, mode, bool(align_corners), factors
@@ -239,7 +235,7 @@ def _interpolate(
 
 def _mean(x: QuantizedTensor, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> QuantizedTensor:
     rank = x.dim() - 2
-    dims = sorted(d % x.dim() for d in _numbers(dim, 1)) if dim is not None else []
+    dims = sorted(d % x.dim() for d in each_dimension(dim, 1)) if dim is not None else []
     if dtype is not None or rank not in (1, 2, 3) or dims != list(range(2, x.dim())):
         return _through_float(torch.mean)(x, dim=dim, keepdim=keepdim, dtype=dtype)
     y = _adaptive(rank)(x, 1)

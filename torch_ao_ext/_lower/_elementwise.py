@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from torch_ao_ext._dimensions import each_dimension
 from torch_ao_ext._graph_ops import FUSED, Fused
 from torch_ao_ext._lower._attention import (
     SOFTMAX,
@@ -79,22 +80,18 @@ def _batched(node: fx.Node, rank: int) -> bool:
     return value is None or value.dim() == rank + 2
 
 
-def _numbers(value: Any, rank: int) -> list[Any]:
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return values * rank if len(values) == 1 else values
-
-
 def _stride(node: fx.Node, rank: int) -> list[Any]:
     """Stride as numbers: torch's default is the size of the window."""
-    return _numbers(argument(node, 2) or node.args[1], rank)
+    return each_dimension(argument(node, 2) or node.args[1], rank)
 
 
 def _pool_integers(model: fx.GraphModule, node: fx.Node, source: fx.Node, qparams: QParams) -> fx.Node:
     """The pooling of 8-bit values that node does on their real values."""
     rank, target = _MAX_POOL[node.target]
     arguments = (
-        source, _numbers(node.args[1], rank), _stride(node, rank), _numbers(argument(node, 3, 0), rank),
-        _numbers(argument(node, 4, 1), rank), argument(node, 5, False),
+        source, each_dimension(node.args[1], rank), _stride(node, rank),
+        each_dimension(argument(node, 3, 0), rank), each_dimension(argument(node, 4, 1), rank),
+        argument(node, 5, False),
     )  # fmt: skip
     pooled = model.graph.call_function(target, arguments)
     inherit_meta(pooled, node)
@@ -158,8 +155,8 @@ def _average(model: fx.GraphModule, node: fx.Node, rank: int, target: Any, rest:
 def _avg_pool(model: fx.GraphModule, node: fx.Node) -> bool:
     rank, target = _AVG_POOL[node.target]
     rest = (
-        _numbers(node.args[1], rank), _stride(node, rank),
-        _numbers(argument(node, 3, 0), rank), argument(node, 4, False), argument(node, 5, True),
+        each_dimension(node.args[1], rank), _stride(node, rank),
+        each_dimension(argument(node, 3, 0), rank), argument(node, 4, False), argument(node, 5, True),
         argument(node, 6),
     )  # fmt: skip
     return _average(model, node, rank, target, rest)
@@ -167,7 +164,7 @@ def _avg_pool(model: fx.GraphModule, node: fx.Node) -> bool:
 
 def _adaptive(model: fx.GraphModule, node: fx.Node) -> bool:
     rank, target = _ADAPTIVE[node.target]
-    return _average(model, node, rank, target, (_numbers(node.args[1], rank),))
+    return _average(model, node, rank, target, (each_dimension(node.args[1], rank),))
 
 
 def _mean(model: fx.GraphModule, node: fx.Node) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from torch_ao_ext._dimensions import each_dimension
 from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail
 from torch_ao_ext._lower._qdq import dequantized, dynamically_quantized
 from torch_ao_ext._lower._weights import Constants, NotLowered, Weight
@@ -23,16 +24,11 @@ EMBEDDING = {aten.embedding.default}
 PRODUCTS = CONV | CONV_TRANSPOSE | LINEAR | EMBEDDING
 
 
-def _numbers(value: Any, rank: int) -> list[Any]:
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return values * rank if len(values) == 1 else values
-
-
 def _padding(node: fx.Node, kernel: list[int], dilation: list[int]) -> list[int]:
     """Padding as numbers; "same" only where both sides are equal."""
     value = argument(node, 4, 0)
     if not isinstance(value, str):
-        return _numbers(value, len(kernel))
+        return each_dimension(value, len(kernel))
     if value == "valid":
         return [0] * len(kernel)
     total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
@@ -47,13 +43,13 @@ def _geometry(node: fx.Node, weight: torch.Tensor) -> tuple[Any, ...]:
     value = node.args[0].meta.get("val")
     if value is not None and value.dim() != rank + 2:
         raise NotLowered(f"its input has {value.dim()} dimensions; needs {rank + 2}, with a batch")
-    stride = _numbers(argument(node, 3, 1), rank)
+    stride = each_dimension(argument(node, 3, 1), rank)
     if is_call(node, CONV_TRANSPOSE):
         return (
-            stride, _numbers(argument(node, 4, 0), rank), _numbers(argument(node, 5, 0), rank),
-            argument(node, 6, 1), _numbers(argument(node, 7, 1), rank),
+            stride, each_dimension(argument(node, 4, 0), rank), each_dimension(argument(node, 5, 0), rank),
+            argument(node, 6, 1), each_dimension(argument(node, 7, 1), rank),
         )  # fmt: skip
-    dilation = _numbers(argument(node, 5, 1), rank)
+    dilation = each_dimension(argument(node, 5, 1), rank)
     padding = _padding(node, list(weight.shape[2:]), dilation)
     return stride, padding, dilation, argument(node, 6, 1)
 

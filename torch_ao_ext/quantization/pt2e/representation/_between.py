@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from torch_ao_ext._dimensions import each_dimension
 from torch_ao_ext.quantization.pt2e.representation._values import (
     Value,
     aten,
@@ -53,12 +54,8 @@ def _back(x: Value, rank: int) -> Value:
     return aten.squeeze.dim(x, -2) if rank == 1 else x
 
 
-def _each(values: Sequence[int], rank: int) -> list[int]:
-    return list(values) * (rank if len(values) == 1 else 1)
-
-
 def _lengths(values: Sequence[int], rank: int, fill: int) -> list[int]:
-    full = _each(values, rank)
+    full = each_dimension(values, rank)
     return [fill, *full] if rank == 1 else full
 
 
@@ -116,7 +113,7 @@ def _adaptive_avg_pool(rank: int) -> Any:
         input: Value, input_scale: float, input_zero_point: int, output_scale: float,
         output_zero_point: int, output_dtype: torch.dtype | None, size: list[int],
     ) -> Value:  # fmt: skip
-        means = operator(to(integers(input, input_zero_point), torch.float64), _each(size, rank))
+        means = operator(to(integers(input, input_zero_point), torch.float64), each_dimension(size, rank))
         r = aten.mul.Tensor(to(means, torch.float32), input_scale)
         return finish(r, output_scale, output_zero_point, output_dtype or known(input).dtype)
 
