@@ -47,19 +47,19 @@ tae_sources(TAE_ENGINE_SOURCES engines/xnnpack conv xnnpack fully_connected line
 
 tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams result_memory weight_state)
 tae_sources(TAE_TORCH_SOURCES ops
+  batch_norm
   cat channels_last choose_qparams
-  conv conv_common
+  conv conv_bn conv_common conv_dynamic conv_fused conv_input
   crc32
   elementwise elementwise_common
   embedding embedding_bag embedding_common embedding_prepack
-  batch_norm conv_bn conv_dynamic conv_fused conv_input linear_bn
   fake_quantize
   group_norm
   histogram
   interpolate
   island island_memory island_operators island_plans island_program
   layer_norm
-  linear linear_common linear_dynamic linear_weight_only
+  linear linear_bn linear_common linear_dynamic linear_weight_only
   lookup
   matmul
   norm_common

@@ -14,10 +14,8 @@ constexpr Arg kProgram{"island", "program"};
 constexpr size_t kMostSteps = 100000;
 constexpr int kMostTensors = 1000000;
 
-constexpr std::pair<const char*, at::ScalarType> kDtypes[] = {
-    {"uint8", at::kByte},    {"int8", at::kChar},         {"int32", at::kInt},      {"int64", at::kLong},
-    {"float32", at::kFloat}, {"bfloat16", at::kBFloat16}, {"float64", at::kDouble},
-};
+constexpr at::ScalarType kDtypes[] = {at::kByte,  at::kChar,     at::kInt,   at::kLong,
+                                      at::kFloat, at::kBFloat16, at::kDouble};
 
 [[noreturn]] void fail(size_t line, const std::string& rule, std::string_view got) {
   TAE_CHECK_VALUE(false, kProgram, c10::str(rule, " in line ", line + 1), c10::str("'", got, "'"));
@@ -99,8 +97,8 @@ class Parser {
   }
 
   at::ScalarType dtype(std::string_view token) {
-    for (const auto& [name, value] : kDtypes)
-      if (token == name) return value;
+    for (at::ScalarType known : kDtypes)
+      if (token == dtype_name(known)) return known;
     refuse("hold a dtype of int8, uint8, int32, int64, float32, float64, bfloat16", token);
   }
 
