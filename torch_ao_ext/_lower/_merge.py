@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from torch_ao_ext._graph_ops import matrix, owner
+from torch_ao_ext._graph_ops import arguments_of, matrix, owner
 from torch_ao_ext._island import Island
 from torch_ao_ext.quantization.pt2e._graph import free_name, inherit_meta, remove_unused, tensor_of
 
@@ -87,7 +87,7 @@ def _token(declared: Any, value: Any) -> str:
 def _arguments(node: fx.Node) -> list[tuple[Any, Any]]:
     """(declared argument, value) in schema order, without the defaults at the end."""
     declared = node.target._schema.arguments
-    given = dict(zip((a.name for a in declared), node.args, strict=False)) | dict(node.kwargs)
+    given = arguments_of(node)
     last = max((i for i, a in enumerate(declared) if a.name in given), default=-1)
     return [(a, given.get(a.name, a.default_value)) for a in declared[: last + 1]]
 

@@ -11,8 +11,8 @@ from torch import fx
 from torch_ao_ext._engines import set_engine
 from torch_ao_ext._graph_ops import REASON
 from torch_ao_ext._lower._elementwise import lower_between, quantize_before_max_pool
+from torch_ao_ext._lower._functions import lower_function, nearest_of_integers
 from torch_ao_ext._lower._inputs import check_inputs
-from torch_ao_ext._lower._islands import lower_island, nearest_of_integers
 from torch_ao_ext._lower._layout import contiguous_outputs, views_become_reshapes
 from torch_ao_ext._lower._merge import merge_islands
 from torch_ao_ext._lower._moves import (
@@ -96,8 +96,13 @@ def _check(model: Any, example_inputs: Any, backend: Any, strict: Any) -> None:
         )
 
 
-def integer_graph(model: fx.GraphModule, islands: bool = True) -> fx.GraphModule:
-    """A copy of a converted graph with int8 operators; islands: norms, functions and cat among them."""
+def integer_graph(model: fx.GraphModule, float_inside: bool = False) -> fx.GraphModule:
+    """A copy of a converted graph with int8 operators.
+
+    Args:
+        model: left as it is.
+        float_inside: norms, functions of one value and cat stay float between integers.
+    """
     model = copy_graph_module(model, LoweredModule)
     views_become_reshapes(model)
     drop_dropouts(model)
@@ -105,10 +110,10 @@ def integer_graph(model: fx.GraphModule, islands: bool = True) -> fx.GraphModule
     fold_pads(model)
     _sweep(model, lift_quantize, quantize_before_max_pool, sink_dequantize)
     _lower_products(model)
-    more = (lower_norm, lower_island) if islands else ()
+    more = () if float_inside else (lower_norm, lower_function)
     _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, *more, lower_between)
     lower_rest(model)
-    if islands:
+    if not float_inside:
         nearest_of_integers(model)
     contiguous_outputs(model)
     return model

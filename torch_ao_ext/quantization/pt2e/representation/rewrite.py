@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from torch_ao_ext._graph_ops import arguments_of
 from torch_ao_ext._lower._inputs import check_inputs
 from torch_ao_ext._lower._sizes import sizes_by_method
 from torch_ao_ext._lower.lower import integer_graph
@@ -27,40 +28,41 @@ from torch_ao_ext.quantization.pt2e.representation._values import NoFormula
 __all__ = ["reference_representation_rewrite"]
 
 
+_TABLES = {
+    "quantized_decomposed": DECOMPOSED,
+    "torch_ao": {f"{name}.default": rule for name, rule in {**PRODUCTS, **BETWEEN, **ATTENTION}.items()},
+}
+
+
 def _rule(node: fx.Node) -> Any:
     """The function that writes a node in ATen operators; None where it is one already."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return None
     space, _, name = str(node.target).partition(".")
-    if space == "quantized_decomposed":
-        table = DECOMPOSED
-    elif space == "torch_ao":
-        table, name = {**PRODUCTS, **BETWEEN, **ATTENTION}, name.removesuffix(".default")
-    else:
+    if space not in _TABLES:
         return None
-    if name not in table:
-        raise NoFormula(f"{space}::{name} has no form in ATen operators")
-    return table[name]
+    if name not in _TABLES[space]:
+        raise NoFormula(f"{space}::{name.removesuffix('.default')} has no form in ATen operators")
+    return _TABLES[space][name]
 
 
-def _arguments(node: fx.Node, proxies: dict[fx.Node, fx.Proxy]) -> dict[str, Any]:
-    """All arguments of the schema by name, defaults among them."""
-    schema = node.target._schema.arguments
-    given = dict(zip((a.name for a in schema), node.args, strict=False)) | dict(node.kwargs)
-    values = [given.get(a.name, a.default_value) for a in schema]
-    return {"args": fx.map_arg(tuple(values), lambda n: proxies[n])}
+def _arguments(node: fx.Node, proxies: dict[fx.Node, fx.Proxy]) -> tuple[Any, ...]:
+    """All arguments in schema order, defaults among them."""
+    given = arguments_of(node)
+    values = [given.get(a.name, a.default_value) for a in node.target._schema.arguments]
+    return fx.map_arg(tuple(values), lambda n: proxies[n])
 
 
 def _replace(model: fx.GraphModule, node: fx.Node, rule: Any) -> None:
     tracer = fx.proxy.GraphAppendingTracer(model.graph)
-    before = set(model.graph.nodes)
+    last = node.prev
     with model.graph.inserting_before(node):
         proxies = {n: fx.Proxy(n, tracer) for n in node.all_input_nodes}
-        result = rule(*_arguments(node, proxies)["args"])
-    for made in model.graph.nodes:
-        if made not in before:
-            place = {k: v for k, v in node.meta.items() if k not in ("val", "tensor_meta")}
-            made.meta.update(place)
+        result = rule(*_arguments(node, proxies))
+    place = {k: v for k, v in node.meta.items() if k not in ("val", "tensor_meta")}
+    while last.next is not node:
+        last = last.next
+        last.meta.update(place)
     if isinstance(result, tuple):
         for reader in list(node.users):
             assert reader.target is operator.getitem
@@ -103,7 +105,7 @@ def reference_representation_rewrite(model: fx.GraphModule) -> fx.GraphModule:
     """
     check_graph_module("reference_representation_rewrite", model)
     _decomposed.operators()
-    result = copy_graph_module(integer_graph(model, islands=False))  # float between integers
+    result = copy_graph_module(integer_graph(model, float_inside=True))
     for node in list(result.graph.nodes):
         value = tensor_of(result, node)
         if value is not None:

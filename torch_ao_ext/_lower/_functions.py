@@ -11,7 +11,7 @@ from torch_ao_ext._lower._qdq import dequantized, quantize_qparams
 from torch_ao_ext.quantization.pt2e._graph import add_constant, inherit_meta, set_value, tensor_of
 from torch_ao_ext.quantization.quantizer._targets import argument, aten, is_call, only_user
 
-__all__ = ["lower_island", "nearest_of_integers"]
+__all__ = ["lower_function", "nearest_of_integers"]
 
 ao = torch.ops.torch_ao
 
@@ -169,7 +169,7 @@ def nearest_of_integers(model: fx.GraphModule) -> None:
         model.graph.erase_node(node)
 
 
-def lower_island(model: fx.GraphModule, node: fx.Node) -> bool:
+def lower_function(model: fx.GraphModule, node: fx.Node) -> bool:
     """Replaces a node with all that it absorbs.
 
     Returns:
