@@ -190,29 +190,23 @@ def _mean(model: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _cat(model: fx.GraphModule, node: fx.Node) -> bool:
-    """Cat of quantized tensors: each is brought to the output's qparams, then joined."""
+    """Cat of quantized tensors with the output's qparams, or of any that all have their own."""
     after = only_user(node)
     output = quantize_qparams(after)
     sources = [dequantized(n) for n in node.args[0]]
     if after is None or output is None or not output.full_range or any(s is None for s in sources):
         return False
-    joined = []
+    found = [s for s in sources if s is not None]
+    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    arguments = (
+        [q for q, _ in found], [p.scale for _, p in found], [p.zero_point for _, p in found], dim,
+        output.scale, output.zero_point, output.dtype,
+    )  # fmt: skip
     with model.graph.inserting_before(after):
-        for found in sources:
-            assert found is not None
-            source, qparams = found
-            if not qparams.same_steps(output):
-                given = (source, qparams.scale, qparams.zero_point, *output_arguments(output))
-                source = model.graph.call_function(ao.requantize.default, given)
-                inherit_meta(source, found[0])
-                retype(source, output.dtype)
-            joined.append(source)
-        result = model.graph.call_function(node.target, (joined, *node.args[1:]))
-    inherit_meta(result, node)
-    result.meta[FUSED] = Fused((node.name,), (output.scale, output.zero_point))
-    if "val" in after.meta:
-        result.meta["val"] = after.meta["val"]
-    after.replace_all_uses_with(result)
+        call = model.graph.call_function(ao.cat.default, arguments)
+    inherit_meta(call, after)
+    call.meta[FUSED] = Fused((node.name,), (output.scale, output.zero_point))
+    after.replace_all_uses_with(call)
     model.graph.erase_node(after)
     model.graph.erase_node(node)
     return True

@@ -1,4 +1,4 @@
-"""What else computes in float between integers: functions of one value, activations, cat."""
+"""What else computes in float between integers: functions of one value, activations, resizing."""
 
 from typing import Any
 
@@ -109,29 +109,6 @@ def _activation(model: fx.GraphModule, node: fx.Node) -> bool:
     return replace_tail(model, tail, ao.requantize.default, arguments)
 
 
-def _cat(model: fx.GraphModule, node: fx.Node) -> bool:
-    """Cat of quantized tensors with the output's qparams, or of any that all have their own."""
-    after = only_user(node)
-    output = quantize_qparams(after)
-    sources = [dequantized(n) for n in node.args[0]]
-    if after is None or output is None or not output.full_range or any(s is None for s in sources):
-        return False
-    found = [s for s in sources if s is not None]
-    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    arguments = (
-        [q for q, _ in found], [p.scale for _, p in found], [p.zero_point for _, p in found], dim,
-        output.scale, output.zero_point, output.dtype,
-    )  # fmt: skip
-    with model.graph.inserting_before(after):
-        call = model.graph.call_function(ao.cat.default, arguments)
-    inherit_meta(call, after)
-    call.meta[FUSED] = Fused((node.name,), (output.scale, output.zero_point))
-    after.replace_all_uses_with(call)
-    model.graph.erase_node(after)
-    model.graph.erase_node(node)
-    return True
-
-
 def _resize(model: fx.GraphModule, node: fx.Node) -> bool:
     """Bilinear interpolation between integers; nearest is a move."""
     found, value = dequantized(node.args[0]), node.meta.get("val")
@@ -177,8 +154,6 @@ def lower_function(model: fx.GraphModule, node: fx.Node) -> bool:
     """
     if node.op != "call_function":
         return False
-    if is_call(node, {aten.cat.default}):
-        return _cat(model, node)
     if is_call(node, {aten.upsample_bilinear2d.vec}):
         return _resize(model, node)
     return _function(model, node) or _activation(model, node)

@@ -101,7 +101,7 @@ def integer_graph(model: fx.GraphModule, float_inside: bool = False) -> fx.Graph
 
     Args:
         model: left as it is.
-        float_inside: norms, functions of one value and cat stay float between integers.
+        float_inside: norms and functions of one value stay float between integers.
     """
     model = copy_graph_module(model, LoweredModule)
     views_become_reshapes(model)

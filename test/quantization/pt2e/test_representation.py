@@ -17,6 +17,7 @@ from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "ops"))
 import op_samples  # noqa: E402
+from int8_samples import cat_calls  # noqa: E402
 from test_flows import ROWS  # noqa: E402
 
 RULES = {**PRODUCTS, **BETWEEN, **ATTENTION}
@@ -26,7 +27,7 @@ SMOOTH = {"silu", "gelu", "gelu_tanh", "sigmoid", "tanh", "hardswish", "hardsigm
 
 def calls():
     torch.manual_seed(0)
-    samples = op_samples.samples()
+    samples = {**op_samples.samples(), "cat": cat_calls()}
     return [
         pytest.param(name, call, id=f"{name}-{i}")
         for name in sorted(RULES)

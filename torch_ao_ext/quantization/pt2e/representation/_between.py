@@ -41,6 +41,16 @@ def _binary(operator: Any) -> Any:
     return binary
 
 
+def cat(
+    tensors: Sequence[Value], scales: Sequence[float], zero_points: Sequence[int], dim: int,
+    output_scale: float, output_zero_point: int, output_dtype: torch.dtype | None,
+) -> Value:  # fmt: skip
+    dtype = output_dtype or known(tensors[0]).dtype
+    parts = zip(tensors, scales, zero_points, strict=True)
+    joined = [finish(real(*part), output_scale, output_zero_point, dtype) for part in parts]
+    return aten.cat.default(joined, dim)
+
+
 def _flat(rank: int) -> int:
     """ATen pools integers in 2 and 3 dimensions: a line is an image one pixel high."""
     return max(rank, 2)
@@ -126,6 +136,7 @@ def dequantize_per_tensor(q: Value, scale: float, zero_point: int, dtype: torch.
 
 BETWEEN: dict[str, Any] = {
     "requantize": requantize,
+    "cat": cat,
     "add": _binary(aten.add.Tensor),
     "mul": _binary(aten.mul.Tensor),
     "quantize_per_tensor": quantize,
