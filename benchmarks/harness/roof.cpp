@@ -1,4 +1,4 @@
-// Physical limits of this machine: int8 register loops, streaming reads, random rows, fork and join.
+// Physical limits of this machine: register loops, streaming reads, random rows, fork and join.
 // Compiled by harness/roof.py, called through ctypes. No torch, no OpenMP (a
 // second OpenMP runtime would disturb torch's pool): plain threads.
 #include <immintrin.h>
@@ -84,6 +84,20 @@ void loop_vnni512(int64_t iterations) {
 #undef TAE_DOT
 }
 
+// Products of floats, on zeros: bfloat16 pairs and f32.
+#define TAE_FLOAT_LOOP(name, instruction)                                                     \
+  void name(int64_t iterations) {                                                            \
+    asm volatile("vpxord %%zmm0, %%zmm0, %%zmm0\n vmovdqa64 %%zmm0, %%zmm1\n" TAE_CHAINS(    \
+                     TAE_ZERO) "1:\n" TAE_CHAINS(instruction) "dec %0\n jnz 1b\n vzeroupper\n" \
+                 : "+r"(iterations)::TAE_CLOBBERS, "cc");                                    \
+  }
+#define TAE_ZERO(r) "vpxord %%zmm" r ", %%zmm" r ", %%zmm" r "\n"
+#define TAE_DOT_BF16(r) "vdpbf16ps %%zmm1, %%zmm0, %%zmm" r "\n"
+#define TAE_FMA_F32(r) "vfmadd231ps %%zmm1, %%zmm0, %%zmm" r "\n"
+TAE_FLOAT_LOOP(loop_bf16_512, TAE_DOT_BF16)
+TAE_FLOAT_LOOP(loop_f32_512, TAE_FMA_F32)
+#undef TAE_ZERO
+
 void loop_vnni256(int64_t iterations) {
 #define TAE_ZERO(r) "vpxor %%ymm" r ", %%ymm" r ", %%ymm" r "\n"
 #define TAE_DOT(r) "%{vex%} vpdpbusd %%ymm1, %%ymm0, %%ymm" r "\n"
@@ -153,6 +167,9 @@ const Loop* find(const char* name) {
        kChains * 64 * 2},
       {"avx_vnni", static_cast<bool>(__builtin_cpu_supports("avxvnni")), loop_vnni256,
        kChains * 32 * 2},
+      {"avx512_bf16", static_cast<bool>(__builtin_cpu_supports("avx512bf16")), loop_bf16_512,
+       kChains * 32 * 2},
+      {"avx512_f32", static_cast<bool>(__builtin_cpu_supports("avx512f")), loop_f32_512, kChains * 16 * 2},
       {"avx2", static_cast<bool>(__builtin_cpu_supports("avx2")), loop_madd256, kChains * 16 * 2},
   };
   for (const Loop& l : loops)
@@ -191,8 +208,8 @@ int64_t read_rows(const char* table, int64_t row_bytes, const int64_t* indices, 
 
 extern "C" {
 
-// GOPS of one register loop, 0 when the CPU does not have the instruction.
-double roof_int8_gops(const char* loop, int threads, int64_t iterations) {
+// GOPS of one register loop (two are of floats), 0 when the CPU does not have the instruction.
+double roof_gops(const char* loop, int threads, int64_t iterations) {
   const Loop* l = find(loop);
   if (l == nullptr) return 0;
   const double s = run_together(threads, [&](int) { l->run(iterations); });

@@ -20,9 +20,11 @@ import torch
 from benchmarks.harness import environment
 
 SOURCE = Path(__file__).with_name("roof.cpp")
-LOOPS = ("amx", "avx512_vnni", "avx_vnni", "avx2")  # best first
+LOOPS = ("amx", "avx512_vnni", "avx_vnni", "avx2")  # of int8, best first
+FLOAT_LOOPS = ("avx512_bf16", "avx512_f32")
 # One timed stretch: long against the start of a thread (about 50 us).
-_ITERATIONS = {"amx": 40_000, "avx512_vnni": 2_000_000, "avx_vnni": 2_000_000, "avx2": 2_000_000}
+_ITERATIONS = {"amx": 40_000}
+_USUAL_ITERATIONS = 2_000_000
 
 
 def _cache_folder():
@@ -46,8 +48,8 @@ def library():
             subprocess.run([compiler, *flags, str(SOURCE), "-o", str(fresh)], check=True)
             fresh.replace(target)
     lib = ctypes.CDLL(str(target))
-    lib.roof_int8_gops.restype = lib.roof_read_gbps.restype = ctypes.c_double
-    lib.roof_int8_gops.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int64]
+    lib.roof_gops.restype = lib.roof_read_gbps.restype = ctypes.c_double
+    lib.roof_gops.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int64]
     lib.roof_read_gbps.argtypes = [ctypes.c_int64, ctypes.c_int, ctypes.c_int64]
     lib.roof_random_mrows.restype = ctypes.c_double
     lib.roof_handover_ns.restype = lib.roof_region_ns.restype = ctypes.c_double
@@ -59,12 +61,15 @@ def library():
     return lib
 
 
-def int8_gops(loop, threads, stretches=7):
+def _gops(loop, threads):
+    return library().roof_gops(loop.encode(), threads, _ITERATIONS.get(loop, _USUAL_ITERATIONS))
+
+
+def gops(loop, threads, stretches=7):
     """Median GOPS (multiply and add are two) of `loop`; None where it cannot run."""
-    lib = library()
-    if lib is None:
+    if library() is None:
         return None
-    values = [lib.roof_int8_gops(loop.encode(), threads, _ITERATIONS[loop]) for _ in range(stretches)]
+    values = [_gops(loop, threads) for _ in range(stretches)]
     return statistics.median(values) if min(values) > 0 else None
 
 
@@ -126,7 +131,7 @@ def best_loop(cap=None):
     # avx512 without VNNI has no loop of its own; AVX-VNNI is below it in the order.
     allowed = {None: LOOPS, "avx512": LOOPS[2:]}.get(cap) or LOOPS[LOOPS.index(cap) :]
     for loop in allowed:
-        if int8_gops(loop, 1, stretches=1):
+        if gops(loop, 1, stretches=1):
             return loop
     return None
 
@@ -144,7 +149,7 @@ class Sampler:
 
     def __call__(self):
         time.sleep(0.02)
-        self.values.append(library().roof_int8_gops(self.loop.encode(), self.threads, _ITERATIONS[self.loop]))
+        self.values.append(_gops(self.loop, self.threads))
 
     @property
     def gops(self):
@@ -184,7 +189,7 @@ def probe(threads=(1, 2)):
     """
     if library() is None:
         return {}
-    int8 = {loop: {str(t): int8_gops(loop, t) for t in threads} for loop in LOOPS}
+    int8 = {loop: {str(t): gops(loop, t) for t in threads} for loop in LOOPS}
     reads = {}
     for level, (kilobytes, each) in read_sizes(environment.cache_sizes()).items():
         size = f"{kilobytes} KB" if kilobytes < 1024 else f"{kilobytes >> 10} MB"

@@ -4,7 +4,8 @@
 
 "Cold" runs over so many weights that none is in a cache when its turn comes, beside reads of
 the same memory; the other rows over one weight. Answers are compared with float64 of the dequantized
-weight. Exit status 1 when a floor is missed.
+weight. "At its peak" is the time that the products alone would take in a loop of registers: of two
+int8 planes (rows of 16 bits), of bfloat16, of f32. Exit status 1 when a floor is missed.
 """
 
 import functools
@@ -43,6 +44,16 @@ class ReadSampler:
     @property
     def gbps(self):
         return sorted(self.values)[len(self.values) // 2]
+
+
+# Loops of harness/roof.cpp, and how many of their products one of x and W takes.
+PEAKS = {"two planes": ("avx512_vnni", 2), "bf16": ("avx512_bf16", 1), "f32": ("avx512_f32", 1)}
+
+
+def peak_samplers(m, threads):
+    """Candidates that run the register loops, where this CPU has them."""
+    usable = {n: loop for n, (loop, _) in PEAKS.items() if m >= 16 and roof.gops(loop, 1, stretches=1)}
+    return {name: roof.Sampler(loop, threads) for name, loop in usable.items()}
 
 
 def float_weight(seed):
@@ -164,8 +175,13 @@ def warm_row(m, args, missing, result):
     table.update(engine_calls(x, w, args.threads, missing))
     want = x @ w.t()
     sqnr = {name: sqnr_db(want, call().float()) for name, call in table.items() if name not in UNCHECKED}
-    timings, foreign = cli.measure(table, args)
+    samplers = peak_samplers(m, args.threads)
+    timings, foreign = cli.measure({**table, **samplers}, args)
     goals = []
+    for name, sampler in samplers.items():
+        del timings[name]
+        peak = PEAKS[name][1] * 2e-9 * m * K * N / sampler.gops
+        goals.append(Goal(f"{name} at its peak vs int8 dynamic", timings["int8 dynamic"].median / peak, None))
     for name, (group, bits) in kinds.items():
         goals.append(Goal(f"{name} vs fp32", rounds.speedup(timings, name, "fp32"), 1.0, 1.0))
         # Two planes are twice the products of int8 dynamic: only one plane can keep up.

@@ -80,8 +80,8 @@ def quantize_weight_only(
         model: float model; its copy is converted unless `inplace`. Set to eval mode.
         bits: 8 or 4.
         group_size: 32, 64 or 128 with 4 bits (default 128); 0 or None with 8.
-        input_bits: 16; 8 halves the work of large batches and rounds the input as
-            `quantize_dynamic` does.
+        input_bits: 16; 8 halves the work of 16 rows and more, and rounds each row of the input to
+            8 bits, as fast as `quantize_dynamic` and with its error (docs/design.md).
         filter_fn: called with module and name; False keeps the layer float.
         inplace: convert `model` itself, freeing each float weight as it goes.
         strict: raise instead of warning; also when a layer cannot be converted.
