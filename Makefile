@@ -64,9 +64,11 @@ format: $(VENV)/.lint
 reference: $(VENV)/.reference build
 	$(PY) -m sphinx -q -W --keep-going -b html docs/reference build/reference
 
-# Long: deletes each check of csrc in turn, goes on where it stopped. FILES='csrc/ops/a.cpp ..'
+# Long: deletes each check of csrc in turn, for MUTATE_SECONDS; the next run goes on where it
+# stopped. FILES='csrc/ops/a.cpp ..'
+MUTATE_SECONDS ?= inf
 mutate-checks: test-cpp
-	$(PY) test/tools/mutate_checks.py $(FILES)
+	$(PY) test/tools/mutate_checks.py --seconds $(MUTATE_SECONDS) $(FILES)
 
 wheel: $(VENV)/.build
 	$(PIP) wheel --no-build-isolation --no-deps -w dist .

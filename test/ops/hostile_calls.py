@@ -383,12 +383,14 @@ def single(calls, engine, i):
     return end
 
 
-def run(calls, engine, count, jobs):
-    """Counts and failures of the calls [0, count)."""
+def run(calls, engine, count, jobs, most_bad=None):
+    """Counts and failures of the calls [0, count); ends early behind `most_bad` failures."""
     counts, failures = collections.Counter(), []
     todo = [(b, min(b + BLOCK, count)) for b in range(0, count, BLOCK)][::-1]
     running = []
     while todo or running:
+        if most_bad is not None and len(failures) >= most_bad:
+            todo = []
         while todo and len(running) < jobs:
             running.append(Block(calls, engine, *todo.pop()))
         time.sleep(0.002)

@@ -1,14 +1,16 @@
 """Deletes each argument check of csrc in turn; some test must notice.
 
-    make mutate-checks [FILES='csrc/ops/linear.cpp ...']
+    make mutate-checks [FILES='csrc/ops/linear.cpp ...'] [MUTATE_SECONDS=600]
 
 A check is a statement TAE_CHECK*(..), TORCH_CHECK*(..) or check_*(..). One library holds all
 mutants: each check asks whether TAE_MUTANT names it, and then does nothing. The sources stay
 as they are. torch is loaded once; each mutant is tested in a forked child. Results are kept in
-build/mutants by the text of the check and its surroundings, so a run goes on where it stopped.
-Ends in a plain count line; exit code 1 with survivors.
+build/mutants by the text of the check and its surroundings, so a run goes on where it stopped;
+--seconds ends it after that time. Ends in a plain count line; exit code 1 with survivors, 2 with
+mutants that still wait.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -23,8 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "release"
 WORK = ROOT / "build" / "mutants"
 LIBRARY = WORK / "libtorch_ao_ext.so"
-SECONDS = 600  # of one step of one mutant
+SECONDS = 600  # of a step with every check in place
 HOSTILE_CALLS = 4000
+BLOCK = 250  # of them in one child: a run ends behind the block that noticed
 START = re.compile(r"^[ \t]*(?:TAE_CHECK\w*|TORCH_CHECK\w*|check_\w+)\(", re.M)
 
 
@@ -167,11 +170,12 @@ def passes(step):
     words = family.get(step, (step,))
     calls.names = [n for n in calls.names if any(w in n for w in words)] or calls.names
     hostile_calls.warm_up(calls)
-    counts, failures = hostile_calls.run(calls, "", HOSTILE_CALLS, 1)
+    hostile_calls.BLOCK, hostile_calls.HANG_SECONDS = BLOCK, 10
+    counts, failures = hostile_calls.run(calls, "", HOSTILE_CALLS, 1, most_bad=1)
     return not failures
 
 
-def child(step, name):
+def child(step, name, seconds):
     """'passed', 'noticed' or 'timeout' of one step with one check deleted ('' for none)."""
     sys.stdout.flush()
     pid = os.fork()
@@ -187,7 +191,7 @@ def child(step, name):
         finally:
             sys.stdout.flush()
             os._exit(code)
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -198,10 +202,39 @@ def child(step, name):
     return "timeout"
 
 
-def killed_by(path, name):
+class Results:
+    """What earlier runs found, in a file."""
+
+    def __init__(self):
+        self.file = WORK / "results.json"
+        self.found = json.loads(self.file.read_text()) if self.file.exists() else {}
+        newest = max(p.stat().st_mtime_ns for p in (ROOT / "test" / "ops").glob("*.py"))
+        self.state = f"{hashlib.sha256(LIBRARY.read_bytes()).hexdigest()} {newest}"
+
+    def how(self, key):
+        """'killed', 'survived' these tests, or 'waiting'."""
+        return "killed" if key in self.found else "survived" if key + self.state in self.found else "waiting"
+
+    def put(self, key, value):
+        self.found[key] = value
+        self.file.write_text(json.dumps(self.found))
+
+    def seconds_of(self, what, step):
+        """How long a step takes with every check in place, when nothing may be noticed."""
+        key = f"{what} {step} {self.state}"
+        if key not in self.found:
+            begin = time.monotonic()
+            if child(step, "", SECONDS) != "passed":
+                output = (WORK / "output.txt").read_text()[-3000:]
+                sys.exit(f"{what} {step}: do not pass as they are:\n{output}")
+            self.put(key, time.monotonic() - begin)
+        return self.found[key]
+
+
+def killed_by(path, name, results):
     """The step that noticed, or None."""
     for what, step in steps_of(path):
-        how = child(step, name)
+        how = child(step, name, 30 + 5 * results.seconds_of(what, step))
         if how != "passed":
             return what if how == "noticed" else how
     return None
@@ -226,39 +259,38 @@ def key_of(path, line, statement, text):
     return hashlib.sha256(f"{path.relative_to(ROOT)}:{line}:{statement}:{text}".encode()).hexdigest()
 
 
-def main(files):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("files", nargs="*", help="sources of csrc; all of csrc/ops and csrc/core")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    options = parser.parse_args()
+    end = time.monotonic() + options.seconds
     WORK.mkdir(parents=True, exist_ok=True)
-    store = WORK / "results.json"
-    results = json.loads(store.read_text()) if store.exists() else {}
-    paths = [ROOT / f for f in files] or sorted((ROOT / "csrc").glob("ops/*.cpp")) + sorted(
-        (ROOT / "csrc" / "core").glob("*.cpp")
-    )
+    paths = [ROOT / f for f in options.files] or [
+        p for folder in ("ops", "core") for p in sorted((ROOT / "csrc" / folder).glob("*.cpp"))
+    ]
     build(paths)
     load()
-    counts = {"killed": 0, "survived": 0}
+    results = Results()
+    counts = {"killed": 0, "survived": 0, "waiting": 0}
     survivors = []
     for path in paths:
-        mutants = list(mutants_of(path))
-        keys = [key_of(path, line, statement, path.read_text()) for line, _, statement, *_ in mutants]
-        if any(results.get(key) is None for key in keys):
-            for what, step in steps_of(path):  # without a deletion nothing may be noticed
-                if child(step, "") != "passed":
-                    sys.exit(f"{path.name}: {what} do not pass as they are:\n"
-                             + (WORK / "output.txt").read_text()[-3000:])  # fmt: skip
-        for (line, head, statement, *_), key in zip(mutants, keys, strict=True):
-            if results.get(key) is None:  # survivors again: the tests may have changed
+        text = path.read_text()
+        for line, head, statement, *_ in mutants_of(path):
+            key, name = key_of(path, line, statement, text), name_of(path, line)
+            if results.how(key) == "waiting" and time.monotonic() < end:
                 begin = time.monotonic()
-                results[key] = killed_by(path, name_of(path, line))
-                store.write_text(json.dumps(results))
-                print(f"{name_of(path, line)}: {head}: {results[key] or 'SURVIVED'} "
-                      f"({time.monotonic() - begin:.0f} s)", flush=True)  # fmt: skip
-            counts["survived" if results[key] is None else "killed"] += 1
-            if results[key] is None:
-                survivors.append(f"{name_of(path, line)}: {' '.join(statement.split())[:200]}")
+                step = killed_by(path, name, results)
+                results.put(key if step else key + results.state, step)
+                print(f"{name}: {head}: {step or 'SURVIVED'} ({time.monotonic() - begin:.0f} s)", flush=True)
+            how = results.how(key)
+            counts[how] += 1
+            if how == "survived":
+                survivors.append(f"{name}: {' '.join(statement.split())[:200]}")
     print(*survivors, sep="\n")
     print(f"mutated checks: {len(paths)} files, " + ", ".join(f"{n} {k}" for k, n in counts.items()))
-    return 1 if survivors else 0
+    return 1 if survivors else 2 if counts["waiting"] else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
