@@ -8,9 +8,9 @@ from torch import fx, nn
 from torch_ao_ext._lower import lower
 from torch_ao_ext.quantization._jit_capture import captured
 from torch_ao_ext.quantization._jit_dynamic import linear_layers_to_int8
+from torch_ao_ext.quantization.fx._flow import prepare_by_mapping
 from torch_ao_ext.quantization.fx._reduced_range import widen_reduced_ranges
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
-from torch_ao_ext.quantization.quantize_fx import prepare_by_mapping
 from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e
 
 __all__ = ["DynamicProgram", "ObservedProgram", "convert_dynamic", "convert_observed"]

@@ -6,7 +6,8 @@ g = gamma / sqrt(var + eps), computed in float64.
 """
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from torch_ao_ext.nn import intrinsic
 from torch_ao_ext.nn._fold import norm_affine, scale_channels
+from torch_ao_ext.quantization.utils import MatchAllNode
 
 __all__ = [
     "fuse_conv_bn",
@@ -214,15 +216,25 @@ def get_fuser_method(
     return get_fuser_method_new(op_list, table)
 
 
+def _any_of(pattern: Any) -> Iterator[Any]:
+    """The pattern, then those with MatchAllNode in the place of some parts, the last ones first."""
+    if isinstance(pattern, (tuple, list)):
+        yield from itertools.product(*(list(_any_of(part)) for part in pattern))
+    else:
+        yield pattern
+        yield MatchAllNode
+
+
 def get_fuser_method_new(
     op_pattern: tuple[type, ...], fuser_method_mapping: dict[Any, Callable[..., nn.Module]]
 ) -> Callable[..., nn.Module]:
-    """The fuser method of a sequence of layer types in the table given.
+    """The fuser method of a sequence of layer types in the table given; MatchAllNode there fits any type.
 
     Raises:
         ValueError: the table has no such sequence.
     """
-    found = fuser_method_mapping.get(op_pattern)
+    fitting = (fuser_method_mapping[key] for key in _any_of(op_pattern) if key in fuser_method_mapping)
+    found = next(fitting, None)
     if found is None:
         raise ValueError(
             "get_fuser_method: argument 'op_list' must be one of "

@@ -4,74 +4,28 @@ The graph is torch.export's: what it can capture, prepare_fx can. Parts with Pyt
 values raise with file, line and torch.export's own explanation.
 """
 
-import copy
-import warnings
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from torch_ao_ext._lower import lower
-from torch_ao_ext.quantization.fuse_modules import fuse_modules
-from torch_ao_ext.quantization.fuser_method_mappings import _DEFAULT_OP_LIST_TO_FUSER_METHOD
 from torch_ao_ext.quantization.fx._backend import backend_of
-from torch_ao_ext.quantization.fx._borders import check_borders, integer_inputs, integer_outputs
-from torch_ao_ext.quantization.fx._capture import export_whole, kept_calls
-from torch_ao_ext.quantization.fx._equalized import equalized, observe_channels
-from torch_ao_ext.quantization.fx._fates import Custom, convert_kept, fates_of, prepare_kept
-from torch_ao_ext.quantization.fx._following import follow
+from torch_ao_ext.quantization.fx._equalized import observe_channels
+from torch_ao_ext.quantization.fx._flow import (
+    attributes_of,
+    check_model,
+    convert_prepared,
+    keep,
+    optional_config,
+    prepare_captured,
+)
 from torch_ao_ext.quantization.fx._given import config_of
-from torch_ao_ext.quantization.fx._qconfig_quantizer import (
-    KEEP_QPARAMS,
-    QConfigMappingQuantizer,
-)
-from torch_ao_ext.quantization.fx._reduced_range import widen_reduced_ranges
 from torch_ao_ext.quantization.fx._where import located
-from torch_ao_ext.quantization.fx.custom_config import (
-    ConvertCustomConfig,
-    FuseCustomConfig,
-    PrepareCustomConfig,
-)
-from torch_ao_ext.quantization.fx.graph_module import (
-    PRESERVED,
-    FusedGraphModule,
-    ObservedGraphModule,
-    ObservedStandaloneGraphModule,
-    as_kind,
-)
-from torch_ao_ext.quantization.pt2e._graph import check_graph_module
+from torch_ao_ext.quantization.fx.custom_config import FuseCustomConfig
+from torch_ao_ext.quantization.fx.fuse import fuse
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
-from torch_ao_ext.quantization.quantize_pt2e import (
-    convert_pt2e,
-    prepare_graph,
-    prepare_qat_graph,
-)
 
 __all__ = ["convert_fx", "convert_to_reference_fx", "fuse_fx", "prepare_fx", "prepare_qat_fx"]
-
-# Meta of a prepared one: inputs and outputs that become integers.
-_BORDERS = "_torch_ao_ext_borders"
-
-
-def _check_model(op: str, model: Any, training: bool = False) -> None:
-    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
-        raise ValueError(f"{op}: argument 'model' must be a Python nn.Module, got {type(model).__name__}")
-    if model.training != training:
-        mode, call = ("training", "train") if training else ("evaluation", "eval")
-        raise ValueError(f"{op}: argument 'model' must be in {mode} mode (call model.{call}())")
-
-
-def _check_none(op: str, name: str, value: Any) -> None:
-    if value is not None:
-        raise ValueError(f"{op}: argument '{name}' must be None in this version, got {value!r}")
-
-
-def _config(op: str, name: str, value: Any, kind: type) -> Any:
-    """A custom config, given as such, as a dict or not at all."""
-    if value is None:
-        return kind()
-    return config_of(op, name, value, kind)
 
 
 def prepare_fx(
@@ -117,9 +71,9 @@ def prepare_fx(
     """
     arguments = (model, qconfig_mapping, example_inputs, prepare_custom_config, backend_config)
     if _equalization_config is None:
-        return _prepare("prepare_fx", *arguments)
+        return prepare_captured("prepare_fx", *arguments)
     equalization = config_of("prepare_fx", "_equalization_config", _equalization_config, QConfigMapping)
-    prepared = _prepare("prepare_fx", *arguments)
+    prepared = prepare_captured("prepare_fx", *arguments)
     observe_channels("prepare_fx", prepared, equalization)
     return prepared
 
@@ -157,77 +111,7 @@ def prepare_qat_fx(
         torch.Size([5, 4])
     """
     arguments = (model, qconfig_mapping, example_inputs, prepare_custom_config, backend_config)
-    return _prepare("prepare_qat_fx", *arguments, training=True)
-
-
-def _prepare(
-    op: str, model: Any, qconfig_mapping: Any, example_inputs: Any, prepare_custom_config: Any,
-    backend_config: Any, training: bool = False,
-) -> fx.GraphModule:  # fmt: skip
-    _check_model(op, model, training)
-    backend = backend_of(op, backend_config)
-    qconfig_mapping = config_of(op, "qconfig_mapping", qconfig_mapping, QConfigMapping)
-    if not isinstance(example_inputs, (tuple, list)):
-        raise ValueError(
-            f"{op}: argument 'example_inputs' must be a tuple of inputs, got {type(example_inputs).__name__}"
-        )
-    custom = _config(op, "prepare_custom_config", prepare_custom_config, PrepareCustomConfig)
-    kept = _attributes(op, model, custom.preserved_attributes)
-    inputs = tuple(example_inputs)
-
-    def standalone(module: nn.Module, mapping: Any, inputs: Any, config: Any, backend: Any) -> Any:
-        backend = backend_config if backend is None else backend
-        prepared = _prepare(op, module, mapping, inputs, config, backend, training)
-        return as_kind(prepared, ObservedStandaloneGraphModule)
-
-    fates = fates_of(op, model, qconfig_mapping, custom, inputs, standalone)
-    if training and any(isinstance(fate, Custom) for fate in fates.values()):
-        raise ValueError(f"{op}: float_to_observed_mapping must be empty in training")
-    with torch.no_grad():
-        graph = export_whole(op, model, inputs, list(fates))
-    prepare_kept(graph, model, fates)
-    required = not any(fate.quantizes for fate in fates.values())
-    prepared = prepare_by_mapping(op, graph, qconfig_mapping, training, required, backend)
-    prepared = as_kind(prepared, ObservedGraphModule)
-    borders = (custom.input_quantized_indexes, custom.output_quantized_indexes)
-    check_borders(op, prepared, *borders)
-    prepared.meta[_BORDERS] = borders
-    return _keep(prepared, kept)
-
-
-def prepare_by_mapping(
-    op: str, graph: fx.GraphModule, mapping: QConfigMapping, training: bool = False, required: bool = True,
-    backend: Any = None,
-) -> fx.GraphModule:  # fmt: skip
-    """Puts observers into an exported graph where the QConfigs of a mapping say.
-
-    Args:
-        op: for messages.
-        graph: left as it is.
-        mapping: QConfigs.
-        training: fake quantization.
-        required: whether something must be quantized.
-        backend: a Backend that limits what is quantized, or None.
-    """
-    quantizer = QConfigMappingQuantizer(mapping, backend)
-    prepared = (prepare_qat_graph if training else prepare_graph)(op, graph, quantizer, required)
-    follow(prepared, KEEP_QPARAMS)
-    return prepared
-
-
-def _keep(graph: fx.GraphModule, attributes: dict[str, Any]) -> fx.GraphModule:
-    """Sets attributes that copies of the graph have as well."""
-    graph.meta[PRESERVED] = {**graph.meta.get(PRESERVED, {}), **attributes}
-    for name, value in graph.meta[PRESERVED].items():
-        setattr(graph, name, value)
-    return graph
-
-
-def _attributes(op: str, model: nn.Module, names: list[str]) -> dict[str, Any]:
-    missing = [name for name in names if not hasattr(model, name)]
-    if missing:
-        raise ValueError(f"{op}: preserved_attributes must name attributes of the model, got {missing[0]!r}")
-    return {name: copy.deepcopy(getattr(model, name)) for name in names}
+    return prepare_captured("prepare_qat_fx", *arguments, training=True)
 
 
 def convert_fx(
@@ -252,7 +136,7 @@ def convert_fx(
         ValueError: an observer without data, an argument that is not available.
     """
     arguments = (graph_module, convert_custom_config, qconfig_mapping, backend_config)
-    return _convert("convert_fx", *arguments, make=lower)
+    return convert_prepared("convert_fx", *arguments, make=lower)
 
 
 def convert_to_reference_fx(
@@ -290,48 +174,16 @@ def convert_to_reference_fx(
         ['aten::linear']
     """
     arguments = (graph_module, convert_custom_config, qconfig_mapping, backend_config)
-    return _convert("convert_to_reference_fx", *arguments, make=lambda graph: graph)
-
-
-def _convert(
-    op: str, graph_module: Any, convert_custom_config: Any, qconfig_mapping: Any, backend_config: Any,
-    make: Callable[[fx.GraphModule], fx.GraphModule],
-) -> fx.GraphModule:  # fmt: skip
-    _check_none(op, "qconfig_mapping", qconfig_mapping)
-    backend_of(op, backend_config)
-    custom = _config(op, "convert_custom_config", convert_custom_config, ConvertCustomConfig)
-    check_graph_module(op, graph_module)
-    kept = _attributes(op, graph_module, custom.preserved_attributes)
-    return _keep(_converted(graph_module, custom, make), kept)
-
-
-def _converted(
-    graph_module: fx.GraphModule,
-    custom: ConvertCustomConfig,
-    make: Callable[[fx.GraphModule], fx.GraphModule],
-) -> fx.GraphModule:
-    with warnings.catch_warnings():
-        if any(call.fate.quantizes for call in kept_calls(graph_module).values()):
-            # What is quantized may be in them alone.
-            warnings.filterwarnings("ignore", message=".*must hold (observers|an operator) of")
-        inputs, outputs = graph_module.meta.get(_BORDERS, ([], []))
-        graph = convert_pt2e(equalized(graph_module, inputs))
-        widen_reduced_ranges(graph)
-        borders = {
-            "input_qparams": integer_inputs(graph, inputs),
-            "output_qparams": integer_outputs(graph, outputs),
-        }
-        convert_kept(graph, custom, lambda child: _converted(child, custom, make))
-        return _keep(make(graph), borders)
+    return convert_prepared("convert_to_reference_fx", *arguments, make=lambda graph: graph)
 
 
 def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: Any = None) -> fx.GraphModule:
-    """Finds layers that fuse, and fuses them (`fuse_modules` with the names that it finds).
+    """Finds layers that fuse, and fuses them (`fx.fuse.fuse` of its torch.fx graph).
 
     Args:
         model: float model in evaluation mode that torch.fx traces; left as it is.
         fuse_custom_config: FuseCustomConfig or a dict.
-        backend_config: checked only.
+        backend_config: BackendConfig or a dict, whose fuser methods count; None: all that this library fuses.
 
     Returns:
         A graph module of the fused model.
@@ -347,40 +199,10 @@ def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: An
         >>> type(getattr(fuse_fx(model), "0")).__name__
         'ConvReLU2d'
     """
-    _check_model("fuse_fx", model)
+    check_model("fuse_fx", model)
     backend_of("fuse_fx", backend_config)
-    custom = _config("fuse_fx", "fuse_custom_config", fuse_custom_config, FuseCustomConfig)
-    kept = _attributes("fuse_fx", model, custom.preserved_attributes)
+    custom = optional_config("fuse_fx", "fuse_custom_config", fuse_custom_config, FuseCustomConfig)
+    kept = attributes_of("fuse_fx", model, custom.preserved_attributes)
     with located("fuse_fx", "what torch.fx traces", "name the layers to fuse_modules instead"):
         graph = fx.Tracer().trace(model)
-    groups = _groups(model, graph)
-    fused = fuse_modules(model, groups) if groups else copy.deepcopy(model)
-    return _keep(FusedGraphModule(fused, graph), kept)
-
-
-def _groups(model: nn.Module, graph: fx.Graph) -> list[list[str]]:
-    """Names of layers in a row, each read by the next one only and called once."""
-    calls: dict[str, int] = {}
-    for node in graph.nodes:
-        if node.op == "call_module":
-            calls[node.target] = calls.get(node.target, 0) + 1
-    groups, used = [], set()
-    longest = max(len(types) for types in _DEFAULT_OP_LIST_TO_FUSER_METHOD)
-    for node in graph.nodes:
-        chain = [node]
-        while len(chain) < longest and len(chain[-1].users) == 1:
-            after = next(iter(chain[-1].users))
-            if after.op != "call_module" or after.args != (chain[-1],) or after.kwargs:
-                break
-            chain.append(after)
-        while len(chain) > 1:
-            names = [n.target for n in chain]
-            plain = all(n.op == "call_module" and calls[n.target] == 1 for n in chain)
-            if plain and not used & set(names):
-                types = tuple(type(model.get_submodule(name)) for name in names)
-                if types in _DEFAULT_OP_LIST_TO_FUSER_METHOD:
-                    groups.append(names)
-                    used |= set(names)
-                    break
-            chain.pop()
-    return groups
+    return keep(fuse(fx.GraphModule(model, graph), False, None, backend_config), kept)

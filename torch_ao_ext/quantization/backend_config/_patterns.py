@@ -51,6 +51,7 @@ _SHARED_QPARAMS = (
     torch.transpose, torch.squeeze, torch.unsqueeze, torch.reshape, torch.permute, "relu", "relu_", "mean",
     "reshape", "view", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "repeat",
 )  # fmt: skip
+_RELUS = (nn.ReLU, F.relu, torch.relu, "relu", "relu_")
 _RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 
 
@@ -83,7 +84,9 @@ def _fused(dtypes: dict[type, list[DTypeConfig]]) -> list[BackendPatternConfig]:
     for types, fuser in _DEFAULT_OP_LIST_TO_FUSER_METHOD.items():
         root = types[0] if types[0] in dtypes else None
         layers = dtypes.get(types[0], BETWEEN)
-        found.append(_pattern(tuple(types), layers, fuser_method=fuser, root_module=root))
+        for last in _RELUS if types[-1] is nn.ReLU else types[-1:]:
+            pattern = (*types[:-1], last)
+            found.append(_pattern(pattern, layers, fuser_method=fuser, root_module=root))
     for name in intrinsic.__all__:
         kind = getattr(intrinsic, name)
         root = _root_of(name, list(dtypes))

@@ -1,11 +1,16 @@
 """Tables of a BackendConfig, each from pattern to one of its attributes."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from torch_ao_ext.quantization.backend_config.backend_config import BackendConfig, DTypeConfig
+from torch_ao_ext.quantization.backend_config.backend_config import (
+    BackendConfig,
+    BackendPatternConfig,
+    DTypeConfig,
+)
 
 __all__ = [
     "entry_to_pretty_str",
@@ -23,9 +28,41 @@ __all__ = [
 ]
 
 
-def _table(backend_config: BackendConfig, name: str, key: str = "pattern") -> dict[Any, Any]:
-    pairs = [(getattr(config, key), getattr(config, name)) for config in backend_config.configs]
-    return {pattern: value for pattern, value in pairs if pattern is not None and value not in (None, {}, [])}
+def _pattern_of(config: BackendPatternConfig) -> Any:
+    """The pattern in the form in which it was given."""
+    return config._pattern_complex_format if config.pattern is None else config.pattern
+
+
+def _table(backend_config: BackendConfig, name: str, key: str | None = None) -> dict[Any, Any]:
+    found = {}
+    for config in backend_config.configs:
+        pattern = _pattern_of(config) if key is None else getattr(config, key)
+        value = getattr(config, name)
+        if pattern is not None and value not in (None, {}, []):
+            found[pattern] = value
+    return found
+
+
+def nested_patterns(backend_config: BackendConfig) -> dict[Any, BackendPatternConfig]:
+    """Patterns from their last operator back, `(ReLU, (BatchNorm2d, Conv2d))` -> their entries."""
+    found = {}
+    for config in backend_config.configs:
+        pattern = _pattern_of(config)
+        if config.pattern is not None and isinstance(pattern, tuple):
+            pattern = functools.reduce(lambda before, part: (part, before), pattern)
+        found[pattern] = config
+    return found
+
+
+def in_data_order(config: BackendPatternConfig) -> tuple[Any, ...]:
+    """The operators of a pattern; of branches those of the last."""
+    if config.pattern is not None:
+        return config.pattern if isinstance(config.pattern, tuple) else (config.pattern,)
+    found, pattern = [], config._pattern_complex_format
+    while isinstance(pattern, tuple):
+        found.append(pattern[0])
+        pattern = pattern[-1]
+    return (pattern, *reversed(found))
 
 
 def get_pattern_to_dtype_configs(backend_config: BackendConfig) -> dict[Any, list[DTypeConfig]]:

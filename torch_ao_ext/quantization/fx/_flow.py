@@ -1,0 +1,199 @@
+"""The flow of FX graph mode: capture, observe, convert.
+
+The graph is torch.export's: what it can capture can be prepared. Parts with Python control flow over
+values raise with file, line and torch.export's own explanation.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from torch_ao_ext.quantization.fx._backend import backend_of
+from torch_ao_ext.quantization.fx._borders import check_borders, integer_inputs, integer_outputs
+from torch_ao_ext.quantization.fx._capture import export_whole, kept_calls
+from torch_ao_ext.quantization.fx._equalized import equalized
+from torch_ao_ext.quantization.fx._fates import Custom, convert_kept, fates_of, prepare_kept
+from torch_ao_ext.quantization.fx._following import follow
+from torch_ao_ext.quantization.fx._given import config_of
+from torch_ao_ext.quantization.fx._qconfig_quantizer import KEEP_QPARAMS, QConfigMappingQuantizer
+from torch_ao_ext.quantization.fx._reduced_range import widen_reduced_ranges
+from torch_ao_ext.quantization.fx.custom_config import ConvertCustomConfig, PrepareCustomConfig
+from torch_ao_ext.quantization.fx.graph_module import (
+    PRESERVED,
+    ObservedGraphModule,
+    ObservedStandaloneGraphModule,
+    as_kind,
+)
+from torch_ao_ext.quantization.pt2e._graph import check_graph_module
+from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
+from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_graph, prepare_qat_graph
+
+__all__ = [
+    "attributes_of",
+    "check_model",
+    "convert_prepared",
+    "keep",
+    "optional_config",
+    "prepare_by_mapping",
+    "prepare_captured",
+]
+
+# Meta of a prepared one: inputs and outputs that become integers.
+_BORDERS = "_torch_ao_ext_borders"
+
+
+def check_model(op: str, model: Any, training: bool = False) -> None:
+    """Refuses what is no Python module, or in the other mode.
+
+    Raises:
+        ValueError: see above.
+    """
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(f"{op}: argument 'model' must be a Python nn.Module, got {type(model).__name__}")
+    if model.training != training:
+        mode, call = ("training", "train") if training else ("evaluation", "eval")
+        raise ValueError(f"{op}: argument 'model' must be in {mode} mode (call model.{call}())")
+
+
+def _check_none(op: str, name: str, value: Any) -> None:
+    if value is not None:
+        raise ValueError(f"{op}: argument '{name}' must be None in this version, got {value!r}")
+
+
+def optional_config(op: str, name: str, value: Any, kind: type) -> Any:
+    """A custom config, given as such, as a dict or not at all; arguments as `config_of`."""
+    if value is None:
+        return kind()
+    return config_of(op, name, value, kind)
+
+
+def prepare_captured(
+    op: str, model: Any, qconfig_mapping: Any, example_inputs: Any, prepare_custom_config: Any,
+    backend_config: Any, training: bool = False,
+) -> fx.GraphModule:  # fmt: skip
+    """As `prepare_fx` and `prepare_qat_fx`.
+
+    Args:
+        op: for messages.
+        model: see `prepare_fx`, as the arguments that follow.
+        qconfig_mapping: see there.
+        example_inputs: see there.
+        prepare_custom_config: see there.
+        backend_config: see there.
+        training: fake quantization.
+    """
+    check_model(op, model, training)
+    backend = backend_of(op, backend_config)
+    qconfig_mapping = config_of(op, "qconfig_mapping", qconfig_mapping, QConfigMapping)
+    if not isinstance(example_inputs, (tuple, list)):
+        raise ValueError(
+            f"{op}: argument 'example_inputs' must be a tuple of inputs, got {type(example_inputs).__name__}"
+        )
+    custom = optional_config(op, "prepare_custom_config", prepare_custom_config, PrepareCustomConfig)
+    kept = attributes_of(op, model, custom.preserved_attributes)
+    inputs = tuple(example_inputs)
+
+    def standalone(module: nn.Module, mapping: Any, inputs: Any, config: Any, backend: Any) -> Any:
+        backend = backend_config if backend is None else backend
+        prepared = prepare_captured(op, module, mapping, inputs, config, backend, training)
+        return as_kind(prepared, ObservedStandaloneGraphModule)
+
+    fates = fates_of(op, model, qconfig_mapping, custom, inputs, standalone)
+    if training and any(isinstance(fate, Custom) for fate in fates.values()):
+        raise ValueError(f"{op}: float_to_observed_mapping must be empty in training")
+    with torch.no_grad():
+        graph = export_whole(op, model, inputs, list(fates))
+    prepare_kept(graph, model, fates)
+    required = not any(fate.quantizes for fate in fates.values())
+    prepared = prepare_by_mapping(op, graph, qconfig_mapping, training, required, backend)
+    prepared = as_kind(prepared, ObservedGraphModule)
+    borders = (custom.input_quantized_indexes, custom.output_quantized_indexes)
+    check_borders(op, prepared, *borders)
+    prepared.meta[_BORDERS] = borders
+    return keep(prepared, kept)
+
+
+def prepare_by_mapping(
+    op: str, graph: fx.GraphModule, mapping: QConfigMapping, training: bool = False, required: bool = True,
+    backend: Any = None,
+) -> fx.GraphModule:  # fmt: skip
+    """Puts observers into an exported graph where the QConfigs of a mapping say.
+
+    Args:
+        op: for messages.
+        graph: left as it is.
+        mapping: QConfigs.
+        training: fake quantization.
+        required: whether something must be quantized.
+        backend: a Backend that limits what is quantized, or None.
+    """
+    quantizer = QConfigMappingQuantizer(mapping, backend)
+    prepared = (prepare_qat_graph if training else prepare_graph)(op, graph, quantizer, required)
+    follow(prepared, KEEP_QPARAMS)
+    return prepared
+
+
+def keep(graph: fx.GraphModule, attributes: dict[str, Any]) -> fx.GraphModule:
+    """Sets attributes that copies of the graph have as well."""
+    graph.meta[PRESERVED] = {**graph.meta.get(PRESERVED, {}), **attributes}
+    for name, value in graph.meta[PRESERVED].items():
+        setattr(graph, name, value)
+    return graph
+
+
+def attributes_of(op: str, model: nn.Module, names: list[str]) -> dict[str, Any]:
+    """Copies of attributes to preserve, by name.
+
+    Raises:
+        ValueError: a name that the model does not have.
+    """
+    missing = [name for name in names if not hasattr(model, name)]
+    if missing:
+        raise ValueError(f"{op}: preserved_attributes must name attributes of the model, got {missing[0]!r}")
+    return {name: copy.deepcopy(getattr(model, name)) for name in names}
+
+
+def convert_prepared(
+    op: str, graph_module: Any, convert_custom_config: Any, qconfig_mapping: Any, backend_config: Any,
+    make: Callable[[fx.GraphModule], fx.GraphModule],
+) -> fx.GraphModule:  # fmt: skip
+    """As `convert_fx`.
+
+    Args:
+        op: for messages.
+        graph_module: see `convert_fx`, as the arguments that follow.
+        convert_custom_config: see there.
+        qconfig_mapping: see there.
+        backend_config: see there.
+        make: makes the result of the reference graph.
+    """
+    _check_none(op, "qconfig_mapping", qconfig_mapping)
+    backend_of(op, backend_config)
+    custom = optional_config(op, "convert_custom_config", convert_custom_config, ConvertCustomConfig)
+    check_graph_module(op, graph_module)
+    kept = attributes_of(op, graph_module, custom.preserved_attributes)
+    return keep(_converted(graph_module, custom, make), kept)
+
+
+def _converted(
+    graph_module: fx.GraphModule,
+    custom: ConvertCustomConfig,
+    make: Callable[[fx.GraphModule], fx.GraphModule],
+) -> fx.GraphModule:
+    with warnings.catch_warnings():
+        if any(call.fate.quantizes for call in kept_calls(graph_module).values()):
+            # What is quantized may be in them alone.
+            warnings.filterwarnings("ignore", message=".*must hold (observers|an operator) of")
+        inputs, outputs = graph_module.meta.get(_BORDERS, ([], []))
+        graph = convert_pt2e(equalized(graph_module, inputs))
+        widen_reduced_ranges(graph)
+        borders = {
+            "input_qparams": integer_inputs(graph, inputs),
+            "output_qparams": integer_outputs(graph, outputs),
+        }
+        convert_kept(graph, custom, lambda child: _converted(child, custom, make))
+        return keep(make(graph), borders)
