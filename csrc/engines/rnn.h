@@ -8,11 +8,13 @@
 //   RNN:   h = tanh(X + R) or max(0, X + R)
 // Each step in f32, no FMA. Biases are added in f32: b_ih + b_hh; b_hn stays apart.
 //
-// q(h) = clamp(round_half_even(h * (1 / s_h)), -127, 127) + 128, a scale for each row:
-//   LSTM without projection, GRU: |h| <= 1 needs no search: s_h = 1/127. Initial states may
-//     be larger: s_h = max(1, max|h0|) / 127 for the first step (GRU: for all of them).
-//   RNN, LSTM with projection (before and after it): s_h = max|h| / 127 at each step (0: 1;
-//     not below the smallest normal float).
+// q(h) = clamp(round_half_even(h * (1 / s_h)), -127, 127) + 128, s_h = max|h| / 127 for each
+// row at each step (0: 1; not below the smallest normal float). The value before a
+// projection is quantized in the same way.
+//
+// Weights in two parts, w = s_w * high + s_low * low: X and R are the sum of both parts', each
+// computed as above, high + low; biases are with the first.
+//
 // A row of x or of h0 with a NaN or infinity, or of c0 with a NaN, gives NaN in every unit
 // of this and of later steps. Torch-free.
 #pragma once
@@ -30,10 +32,16 @@ enum class RnnKind : uint8_t { lstm, gru, rnn_tanh, rnn_relu };
 
 constexpr int64_t gates_of(RnnKind kind) { return kind == RnnKind::lstm ? 4 : kind == RnnKind::gru ? 3 : 1; }
 
-// Hidden scale: fixed, or from the row at each step.
-constexpr bool searches_scale(RnnKind kind, bool projected) {
-  return projected || kind == RnnKind::rnn_tanh || kind == RnnKind::rnn_relu;
-}
+// A matrix [rows][columns] with a scale for each row; `low` and its scales are null when it has
+// one part.
+struct RnnWeight {
+  const int8_t* high = nullptr;
+  const float* scale = nullptr;
+  const int8_t* low = nullptr;
+  const float* low_scale = nullptr;
+
+  int parts() const { return low == nullptr ? 1 : 2; }
+};
 
 struct RnnProblem {
   RnnKind kind = RnnKind::lstm;
@@ -41,17 +49,14 @@ struct RnnProblem {
   int64_t hidden = 0;  // units
   int64_t output = 0;  // features of h: hidden, or those of the projection
   DType input_dtype = DType::f32;
-  // [gates * hidden] rows in torch's gate order (i f g o, r z n); scales [rows], biases too.
-  const int8_t* weight_ih = nullptr;  // [rows][input]
-  const float* scale_ih = nullptr;
-  const int8_t* weight_hh = nullptr;  // [rows][output]
-  const float* scale_hh = nullptr;
-  const float* bias_ih = nullptr;  // or null, as the next
+  // Rows in torch's gate order (i f g o, r z n). All matrices have as many parts.
+  RnnWeight ih;                    // [gates * hidden][input]
+  RnnWeight hh;                    // [gates * hidden][output]
+  RnnWeight hr;                    // [output][hidden], or null
+  const float* bias_ih = nullptr;  // [gates * hidden] or null, as the next
   const float* bias_hh = nullptr;
-  const int8_t* weight_hr = nullptr;  // [output][hidden], or null
-  const float* scale_hr = nullptr;
 
-  bool projected() const { return weight_hr != nullptr; }
+  bool projected() const { return hr.high != nullptr; }
 };
 
 // Largest k: 128 * column_sum must fit into int32.

@@ -12,14 +12,11 @@ namespace tae::kernels {
 // Units whose gates lie side by side: one load of 16 columns is one gate of 16 units.
 constexpr int64_t kUnits = 16;
 
-// Column of gate g of unit u when `gates` gates of 16 units alternate.
+// Column of gate g of unit u when `gates` gates of 16 units alternate. With weights in two
+// parts the second ones are further gates.
 constexpr int64_t gate_column(int64_t u, int64_t g, int64_t gates) {
   return u / kUnits * kUnits * gates + g * kUnits + u % kUnits;
 }
-
-// Scale of |h| <= 1 in integers, and its inverse.
-constexpr float kUnitScale = 1.f / 127.f;
-constexpr float kUnitInverse = 127.f;
 
 // A range of units (a multiple of 16, or up to the last) by rows. Pointers are at the
 // first unit or at its first column; strides are in elements.
@@ -39,18 +36,17 @@ struct GateTile {
   int64_t state_stride = 0;          // of c and h
   float* y = nullptr;                // copy of h for the output, or null
   int64_t y_stride = 0;
-  uint8_t* q = nullptr;              // clamp(round(h * 127) + 128, 1, 255), or null
-  const float* q_inverse = nullptr;  // [rows]; null: 127 for all
-  int64_t q_stride = 0;
 };
 
-// h = f32(acc - 128 * column_sum) * (row_scale * weight_scale) for the projection of h.
+// For weights in one or in two parts. h = f32(acc - 128 * column_sum) * (row_scale *
+// weight_scale) for the projection of h.
 struct RnnKernels {
-  void (*lstm)(const GateTile& t);
-  void (*gru)(const GateTile& t);
-  void (*rnn_tanh)(const GateTile& t);
-  void (*rnn_relu)(const GateTile& t);
-  void (*project)(const GateTile& t);
+  using Fn = void (*)(const GateTile& t);
+  Fn lstm[2];
+  Fn gru[2];
+  Fn rnn_tanh[2];
+  Fn rnn_relu[2];
+  Fn project[2];
 };
 
 // The table of the best level <= isa that has one (portable, avx2, avx512).

@@ -73,10 +73,10 @@ PackedState pack(const Cell& cell, DType input_dtype) {
   const int64_t rows = gates_of(w.kind) * p.hidden;
   const Tensor ih = dense(cell.weight_arg(0), cell.weight(0)), hh = dense(cell.weight_arg(1), cell.weight(1));
   const std::vector<float> scale_ih = row_scales(cell, 0, rows), scale_hh = row_scales(cell, 1, rows);
-  p.weight_ih = span_of<int8_t>(cell.weight_arg(0), ih).first(rows * p.input);
-  p.weight_hh = span_of<int8_t>(cell.weight_arg(1), hh).first(rows * p.output);
-  p.scale_ih = scale_ih.data();
-  p.scale_hh = scale_hh.data();
+  p.ih.high = span_of<int8_t>(cell.weight_arg(0), ih).first(rows * p.input);
+  p.hh.high = span_of<int8_t>(cell.weight_arg(1), hh).first(rows * p.output);
+  p.ih.scale = scale_ih.data();
+  p.hh.scale = scale_hh.data();
   std::vector<float> bias_ih, bias_hh, scale_hr;
   if (cell.biased()) {
     bias_ih = finite_values(cell.bias_arg(0), cell.bias(0));
@@ -92,8 +92,8 @@ PackedState pack(const Cell& cell, DType input_dtype) {
   if (w.projected()) {
     hr = dense(cell.weight_arg(2), cell.weight(2));
     scale_hr = row_scales(cell, 2, p.output);
-    p.weight_hr = span_of<int8_t>(cell.weight_arg(2), hr).first(p.output * p.hidden);
-    p.scale_hr = scale_hr.data();
+    p.hr.high = span_of<int8_t>(cell.weight_arg(2), hr).first(p.output * p.hidden);
+    p.hr.scale = scale_hr.data();
   }
   SerialAfterFork serial;
   const Settings& s = settings();

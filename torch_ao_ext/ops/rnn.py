@@ -22,8 +22,8 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes c = f c + i g, h = o tanh(c) over all steps, layers and directions.
 
-    Input rows are quantized with a scale and zero point each; h with the fixed scale 1/127,
-    or with a scale a row when it has a projection. Every rounding is in csrc/engines/rnn.h.
+    Rows of the input are quantized with a scale and zero point each, rows of h with a scale
+    max|h| / 127 at each step. Every rounding is in csrc/engines/rnn.h.
 
     Args:
         input: `[T, N, K]`, float32 or bfloat16; with batch_sizes `[rows, K]`.

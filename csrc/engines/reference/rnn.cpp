@@ -1,6 +1,7 @@
 // The rule of engines/rnn.h as plain loops: the definition that `native` is compared with.
 #include "engines/rnn.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -15,6 +16,7 @@ namespace {
 float sigmoid(float x) { return kernels::apply_post_op({PostOp::Kind::sigmoid}, x, 0.f); }
 float tanh_of(float x) { return kernels::apply_post_op({PostOp::Kind::tanh}, x, 0.f); }
 
+// NaN when a value is not finite.
 float largest(const float* row, int64_t count) {
   float m = 0.f;
   for (int64_t i = 0; i < count; ++i) {
@@ -30,8 +32,13 @@ struct QuantizedState {
   std::vector<int32_t> q;
 };
 
-QuantizedState quantize(const float* row, int64_t count, float scale, float inverse) {
-  QuantizedState s{scale, std::vector<int32_t>(count)};
+QuantizedState quantize(const float* row, int64_t count) {
+  const float m = largest(row, count);
+  QuantizedState s{m / 127.f, std::vector<int32_t>(count)};
+  if (std::isnan(m)) return s;
+  if (s.scale < std::numeric_limits<float>::min())
+    s.scale = m == 0.f ? 1.f : std::numeric_limits<float>::min();
+  const float inverse = 1.f / s.scale;
   for (int64_t i = 0; i < count; ++i) {
     const float v = row[i] * inverse;
     const float bounded = v > -127.f ? (v < 127.f ? v : 127.f) : -127.f;
@@ -40,12 +47,9 @@ QuantizedState quantize(const float* row, int64_t count, float scale, float inve
   return s;
 }
 
-// With the scale of the row's largest value.
-QuantizedState search(const float* row, int64_t count) {
-  const float m = largest(row, count);
-  float scale = m / 127.f;
-  if (scale < std::numeric_limits<float>::min()) scale = m == 0.f ? 1.f : std::numeric_limits<float>::min();
-  return quantize(row, count, scale, 1.f / scale);
+template <typename T>
+std::vector<T> copy(const T* data, int64_t count) {
+  return data == nullptr ? std::vector<T>() : std::vector<T>(data, data + count);
 }
 
 float dot(const QuantizedState& s, const int8_t* weight, float weight_scale) {
@@ -54,40 +58,54 @@ float dot(const QuantizedState& s, const int8_t* weight, float weight_scale) {
   return static_cast<float>(static_cast<int32_t>(acc)) * (s.scale * weight_scale);
 }
 
-template <typename T>
-std::vector<T> copy(const T* data, int64_t count) {
-  return data == nullptr ? std::vector<T>() : std::vector<T>(data, data + count);
-}
+// A matrix with its own copies.
+struct Matrix {
+  Matrix() = default;
+  Matrix(const RnnWeight& w, int64_t rows, int64_t columns)
+      : k(columns),
+        high(copy(w.high, rows * columns)),
+        low(copy(w.low, rows * columns)),
+        scale(copy(w.scale, rows)),
+        low_scale(copy(w.low_scale, rows)) {}
+
+  float times(const QuantizedState& s, int64_t row) const {
+    const float first = dot(s, high.data() + row * k, scale[row]);
+    return low.empty() ? first : first + dot(s, low.data() + row * k, low_scale[row]);
+  }
+  size_t bytes() const { return high.size() + low.size() + 4 * (scale.size() + low_scale.size()); }
+
+  int64_t k = 0;
+  std::vector<int8_t> high, low;
+  std::vector<float> scale, low_scale;
+};
 
 class ReferenceRnn final : public RnnImpl {
  public:
-  ReferenceRnn(const RnnProblem& p, LinearImplPtr input);
+  // low_input: the second parts of W_ih, or null.
+  ReferenceRnn(const RnnProblem& p, LinearImplPtr input, LinearImplPtr low_input);
   void run(const RnnArgs& args, const RnnDirection* directions, int count) const override {
     for (int i = 0; i < count; ++i)
       static_cast<const ReferenceRnn*>(directions[i].impl)->run_direction(args, directions[i]);
   }
   const char* engine() const override { return "reference"; }
   std::string description() const override { return "scalar"; }
-  size_t packed_bytes() const override {
-    return weight_hh_.size() + weight_hr_.size() + 4 * (scale_hh_.size() + scale_hr_.size() + bias_n_.size());
-  }
+  size_t packed_bytes() const override { return hh_.bytes() + hr_.bytes() + 4 * bias_n_.size(); }
 
  private:
   [[gnu::noinline]] void run_direction(const RnnArgs& args, const RnnDirection& d) const;
-  QuantizedState state_of(const float* h, bool first, float start) const;
+  void input_side(const RnnArgs& args, int64_t row, std::vector<float>* x) const;
   void step(const float* x, const QuantizedState& s, float* h, float* c) const;
 
   RnnKind kind_;
   bool projected_;
   int64_t input_size_, hidden_, output_;
   DType input_dtype_;
-  LinearImplPtr input_;
-  std::vector<int8_t> weight_hh_, weight_hr_;
-  std::vector<float> scale_hh_, scale_hr_;
+  LinearImplPtr input_, low_input_;
+  Matrix hh_, hr_;
   std::vector<float> bias_n_;  // GRU: b_hn, or zeros
 };
 
-ReferenceRnn::ReferenceRnn(const RnnProblem& p, LinearImplPtr input)
+ReferenceRnn::ReferenceRnn(const RnnProblem& p, LinearImplPtr input, LinearImplPtr low_input)
     : kind_(p.kind),
       projected_(p.projected()),
       input_size_(p.input),
@@ -95,32 +113,32 @@ ReferenceRnn::ReferenceRnn(const RnnProblem& p, LinearImplPtr input)
       output_(p.output),
       input_dtype_(p.input_dtype),
       input_(std::move(input)),
-      weight_hh_(copy(p.weight_hh, gates_of(p.kind) * p.hidden * p.output)),
-      weight_hr_(copy(p.weight_hr, p.output * p.hidden)),
-      scale_hh_(copy(p.scale_hh, gates_of(p.kind) * p.hidden)),
-      scale_hr_(copy(p.scale_hr, p.output)),
+      low_input_(std::move(low_input)),
+      hh_(p.hh, gates_of(p.kind) * p.hidden, p.output),
       bias_n_(p.hidden) {
+  if (projected_) hr_ = Matrix(p.hr, p.output, p.hidden);
   if (p.kind == RnnKind::gru && p.bias_hh != nullptr)
     for (int64_t u = 0; u < hidden_; ++u) bias_n_[u] = p.bias_hh[2 * hidden_ + u];
 }
 
-// start: the row's max(1, max|h0|).
-QuantizedState ReferenceRnn::state_of(const float* h, bool first, float start) const {
-  if (first && std::isnan(start)) return quantize(h, output_, start, start);
-  if (!searches_scale(kind_, projected_)) {
-    const bool wide = first || kind_ == RnnKind::gru;
-    return wide && start != 1.f ? quantize(h, output_, start / 127.f, 127.f / start)
-                                : quantize(h, output_, 1.f / 127.f, 127.f);
-  }
-  return search(h, output_);
+void ReferenceRnn::input_side(const RnnArgs& args, int64_t row, std::vector<float>* x) const {
+  LinearArgs linear;
+  linear.m = 1;
+  linear.input =
+      static_cast<const uint8_t*>(args.x) + row * input_size_ * static_cast<int64_t>(size_of(input_dtype_));
+  linear.input_stride = input_size_;
+  linear.output = x->data();
+  input_->run(linear);
+  if (low_input_ == nullptr) return;
+  std::vector<float> low(x->size());
+  linear.output = low.data();
+  low_input_->run(linear);
+  for (size_t i = 0; i < low.size(); ++i) (*x)[i] = (*x)[i] + low[i];
 }
 
 void ReferenceRnn::step(const float* x, const QuantizedState& s, float* h, float* c) const {
   std::vector<float> out(hidden_);
-  const auto recurrent = [&](int64_t g, int64_t u) {
-    const int64_t row = g * hidden_ + u;
-    return dot(s, weight_hh_.data() + row * output_, scale_hh_[row]);
-  };
+  const auto recurrent = [&](int64_t g, int64_t u) { return hh_.times(s, g * hidden_ + u); };
   for (int64_t u = 0; u < hidden_; ++u) {
     const float first = x[u] + recurrent(0, u);
     if (kind_ == RnnKind::lstm) {
@@ -143,8 +161,8 @@ void ReferenceRnn::step(const float* x, const QuantizedState& s, float* h, float
     }
   }
   if (projected_) {
-    const QuantizedState wide = search(out.data(), hidden_);
-    for (int64_t j = 0; j < output_; ++j) h[j] = dot(wide, weight_hr_.data() + j * hidden_, scale_hr_[j]);
+    const QuantizedState wide = quantize(out.data(), hidden_);
+    for (int64_t j = 0; j < output_; ++j) h[j] = hr_.times(wide, j);
   } else {
     for (int64_t u = 0; u < hidden_; ++u) h[u] = out[u];
   }
@@ -152,36 +170,25 @@ void ReferenceRnn::step(const float* x, const QuantizedState& s, float* h, float
 
 void ReferenceRnn::run_direction(const RnnArgs& args, const RnnDirection& d) const {
   const kernels::DefaultFloatEnv env;
-  const int64_t columns = gates_of(kind_) * hidden_;
-  std::vector<float> x(columns);
-  std::vector<float> start(args.batch, 1.f);
-  std::vector<bool> first(args.batch, true);
-  for (int64_t n = 0; n < args.batch; ++n) {
-    for (int64_t j = 0; j < output_; ++j)
-      d.h[n * output_ + j] = d.h0 == nullptr ? 0.f : d.h0[n * output_ + j];
-    const float m = largest(d.h + n * output_, output_);
-    start[n] = m <= 1.f ? 1.f : m;
-    if (kind_ != RnnKind::lstm) continue;
+  std::vector<float> x(gates_of(kind_) * hidden_);
+  std::vector<bool> broken(args.batch);  // c0 has a NaN
+  std::copy_n(d.h0 == nullptr ? std::vector<float>(args.batch * output_).data() : d.h0, args.batch * output_,
+              d.h);
+  for (int64_t n = 0; n < args.batch && kind_ == RnnKind::lstm; ++n)
     for (int64_t u = 0; u < hidden_; ++u) {
       const float c = d.c0 == nullptr ? 0.f : d.c0[n * hidden_ + u];
-      if (std::isnan(c)) start[n] = c;
+      broken[n] = broken[n] || std::isnan(c);
       d.c[n * hidden_ + u] = c;
     }
-  }
   for (int64_t i = 0; i < args.steps; ++i) {
     const int64_t t = d.reverse ? args.steps - 1 - i : i;
     for (int64_t n = 0; n < args.rows_of(t); ++n) {
       const int64_t row = args.first_row(t) + n;
-      LinearArgs linear;
-      linear.m = 1;
-      linear.input = static_cast<const uint8_t*>(args.x) +
-                     row * input_size_ * static_cast<int64_t>(size_of(input_dtype_));
-      linear.input_stride = input_size_;
-      linear.output = x.data();
-      input_->run(linear);
+      input_side(args, row, &x);
       float* h = d.h + n * output_;
-      const QuantizedState s = state_of(h, first[n], start[n]);
-      first[n] = false;
+      QuantizedState s = quantize(h, output_);
+      if (broken[n]) s.scale = std::numeric_limits<float>::quiet_NaN();
+      broken[n] = false;
       step(x.data(), s, h, kind_ == RnnKind::lstm ? d.c + n * hidden_ : nullptr);
       for (int64_t j = 0; j < output_; ++j) d.y[row * args.y_stride + j] = h[j];
     }
@@ -199,8 +206,8 @@ void ReferenceRnn::run_direction(const RnnArgs& args, const RnnDirection& d) con
   LinearProblem linear;
   linear.k = p.input;
   linear.n = rows;
-  linear.weight = p.weight_ih;
-  linear.weight_scale = p.scale_ih;
+  linear.weight = p.ih.high;
+  linear.weight_scale = p.ih.scale;
   linear.weight_scale_size = rows;
   linear.bias = bias.data();
   linear.dynamic = true;
@@ -208,7 +215,14 @@ void ReferenceRnn::run_direction(const RnnArgs& args, const RnnDirection& d) con
   linear.output_dtype = DType::f32;
   Result<LinearImplPtr> input = make_linear_reference(linear);
   if (!input) return Refusal{input.reason()};
-  return RnnImplPtr(std::make_shared<ReferenceRnn>(p, std::move(input.value())));
+  LinearImplPtr low_input;
+  if (p.ih.low != nullptr) {
+    linear.weight = p.ih.low;
+    linear.weight_scale = p.ih.low_scale;
+    linear.bias = nullptr;
+    low_input = std::move(make_linear_reference(linear).value());
+  }
+  return RnnImplPtr(std::make_shared<ReferenceRnn>(p, std::move(input.value()), std::move(low_input)));
 }
 
 }  // namespace
