@@ -1,11 +1,13 @@
 """Classes and functions of FX graph mode that programs import; constants and failures of its capture."""
 
 import copy
+import importlib
 import inspect
 import operator
 import pickle
 import re
 import types
+import warnings
 
 import pytest
 import torch
@@ -264,3 +266,50 @@ def test_skipped_modules():
     assert (names, classes) == (["a", "b"], [nn.GRU, nn.Bilinear, nn.LSTM])
     assert utils.get_skipped_module_name_and_classes(config, True) == (["a"], [nn.GRU])
     assert config.non_traceable_module_names == ["a"]
+
+
+def test_arguments_that_are_no_values():
+    """As in torch.ao's table; it has the functions under "call_method", where no node finds them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = importlib.import_module("torch.ao.quantization.fx.utils")
+    graph = fx.Graph()
+    x, mask = graph.placeholder("x"), graph.placeholder("mask")
+    calls = [
+        graph.call_method("masked_fill", (x, mask, 0.0)), graph.call_method("permute", (x, 1, 0, 2)),
+        graph.call_method("size", (x, 1)), graph.call_method("size", (x,)), graph.call_method("relu", (x,)),
+        graph.call_method("unsqueeze", (x, 0)), graph.call_method("view", (x, -1)),
+    ]  # fmt: skip
+
+    def indices(module, node):
+        found = module.get_non_observable_arg_indexes_and_types(node)
+        return {kind: function(node) for kind, function in found.items()}
+
+    for node in calls:
+        assert indices(utils, node) == indices(theirs, node), node
+    assert indices(utils, calls[0]) == {torch.bool: [1], float: [2]}
+    assert indices(utils, graph.call_function(torch.transpose, (x, 0, 1))) == {int: [1, 2]}
+    assert utils.get_non_observable_arg_indexes_and_types(x) is utils.EMPTY_ARG_DICT == {}
+    own = {info for info in theirs.NON_OBSERVABLE_ARG_DICT if isinstance(info.target, str)}
+    assert {tuple(info) for info in own} <= {tuple(info) for info in utils.NON_OBSERVABLE_ARG_DICT}
+
+
+def test_weights_and_biases_among_arguments():
+    graph = fx.Graph()
+    x, w, b = (graph.placeholder(name) for name in "xwb")
+    aten = torch.ops.aten
+    for node in (
+        graph.call_function(F.linear, (x, w, b)), graph.call_function(F.conv2d, (x, w), {"bias": b}),
+        graph.call_function(F.layer_norm, (x, (4,), w, b)), graph.call_function(F.group_norm, (x, 2, w, b)),
+        graph.call_function(F.instance_norm, (x,), {"weight": w, "bias": b}),
+        graph.call_function(aten.conv2d.default, (x, w, b)),
+        graph.call_function(aten.linear.default, (x, w, b)),
+    ):  # fmt: skip
+        is_weight = [utils.node_arg_is_weight(node, arg) for arg in (x, w, b, None)]
+        assert is_weight == [False, True, False, False], node
+        assert [utils.node_arg_is_bias(node, arg) for arg in (x, w, b, None)] == [False, False, True, False]
+        stays = node.target in utils.NON_QUANTIZABLE_WEIGHT_OPS
+        assert stays is ("norm" in str(node.target))
+    rows = graph.call_function(F.embedding, (x, w))
+    assert utils.node_arg_is_weight(rows, w) and not utils.node_arg_is_bias(rows, w)
+    assert not utils.node_arg_is_weight(graph.call_function(torch.add, (x, w)), w)

@@ -12,8 +12,56 @@ from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
+from torch_ao_ext.ns._numeric_suite import Logger
 
-__all__ = ["bias_correction"]
+__all__ = ["MeanShadowLogger", "bias_correction", "get_module", "get_param", "parent_child_names"]
+
+
+def get_module(model: nn.Module, name: str) -> nn.Module:
+    """The module of this name; "" is the model.
+
+    Raises:
+        AttributeError: there is none.
+    """
+    return model.get_submodule(name)
+
+
+def parent_child_names(name: str) -> tuple[str, str]:
+    """("a.b", "c") of "a.b.c"; the parent of "c" is ""."""
+    parent, _, child = name.rpartition(".")
+    return parent, child
+
+
+def get_param(module: nn.Module, attr: str) -> Any:
+    """An attribute, or the result of a method, as `weight()` of int8 layers; None: there is none."""
+    value = getattr(module, attr, None)
+    return value() if callable(value) else value
+
+
+class MeanShadowLogger(Logger):
+    """Means of what the layers of two models gave, in `stats` under "float" and "quantized".
+
+    For `ns._numeric_suite.prepare_model_with_stubs`; results keep their shape, which all batches share.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clear()
+
+    def forward(self, x: Any, y: Any) -> None:
+        """Adds x, of the quantized layer, and y, of the float one."""
+        self.count += 1
+        for name, value in (("quantized", x), ("float", y)):
+            value = value.dequantize() if isinstance(value, QuantizedTensor) else value
+            total = value.detach().double() + self._sums.get(name, 0.0)
+            self._sums[name] = total
+            self.stats[name] = (total / self.count).to(value.dtype)
+
+    def clear(self) -> None:
+        """Forgets all batches."""
+        self.stats: dict[str, Any] = {"float": None, "quantized": None}
+        self._sums: dict[str, torch.Tensor] = {}
+        self.count = 0
 
 
 class _Mean:

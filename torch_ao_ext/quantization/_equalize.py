@@ -5,6 +5,7 @@ between them can be scaled: W1 / s, b1 / s, W2 s. s = sqrt(r1 / r2) makes the ra
 weights equal, which spends a per-tensor scale better (Nagel et al. 2019, section 4.1).
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -13,7 +14,22 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from torch_ao_ext.quantization._copy import copied
 
-__all__ = ["cross_layer_equalization", "equalize"]
+__all__ = [
+    "channel_range",
+    "converged",
+    "cross_layer_equalization",
+    "equalize",
+    "expand_groups_in_paired_modules_list",
+    "get_module_bias",
+    "get_module_weight",
+    "get_name_by_module",
+    "has_bias",
+    "max_over_ndim",
+    "min_over_ndim",
+    "process_paired_modules_list_to_name",
+    "set_module_bias",
+    "set_module_weight",
+]
 
 # Rounds after which it stops without having converged.
 _MOST_ROUNDS = 100
@@ -25,6 +41,60 @@ def _product(op: str, module: nn.Module) -> Any:
     if not isinstance(found, (nn.Linear, _ConvNd)):
         raise ValueError(f"{op}: modules must be linear or convolution layers, got {type(module).__name__}")
     return found
+
+
+def get_module_weight(module: nn.Module) -> torch.Tensor:
+    """The weight of a layer, or of the first layer of a container."""
+    return _product("get_module_weight", module).weight
+
+
+def get_module_bias(module: nn.Module) -> torch.Tensor | None:
+    """The bias of a layer, or of the first layer of a container."""
+    return _product("get_module_bias", module).bias
+
+
+def has_bias(module: nn.Module) -> bool:
+    """Whether a layer, or the first layer of a container, has a bias."""
+    return get_module_bias(module) is not None
+
+
+def set_module_weight(module: nn.Module, weight: torch.Tensor) -> None:
+    """Gives a layer, or the first layer of a container, a weight."""
+    _product("set_module_weight", module).weight = nn.Parameter(weight)
+
+
+def set_module_bias(module: nn.Module, bias: torch.Tensor) -> None:
+    """Gives a layer, or the first layer of a container, a bias."""
+    _product("set_module_bias", module).bias = nn.Parameter(bias)
+
+
+def max_over_ndim(input: torch.Tensor, axis_list: list[int], keepdim: bool = False) -> torch.Tensor:
+    """Largest values over some axes."""
+    return input.amax(tuple(axis_list), keepdim) if axis_list else input
+
+
+def min_over_ndim(input: torch.Tensor, axis_list: list[int], keepdim: bool = False) -> torch.Tensor:
+    """Smallest values over some axes."""
+    return input.amin(tuple(axis_list), keepdim) if axis_list else input
+
+
+def channel_range(input: torch.Tensor, axis: int = 0) -> torch.Tensor:
+    """Max - min of each index of an axis, `[N]`."""
+    rest = [other for other in range(input.dim()) if other != axis % input.dim()]
+    return max_over_ndim(input, rest) - min_over_ndim(input, rest)
+
+
+def get_name_by_module(model: nn.Module, module: nn.Module) -> str:
+    """The name of a module in a model.
+
+    Raises:
+        ValueError: it is not in the model.
+    """
+    for name, found in model.named_modules():
+        if found is module:
+            return name
+    got = type(module).__name__
+    raise ValueError(f"get_name_by_module: argument 'module' must be in the model, got {got}")
 
 
 def _by_output(module: Any, values: torch.Tensor) -> torch.Tensor:
@@ -105,10 +175,15 @@ def cross_layer_equalization(
     second.weight.copy_(second.weight.double() * _by_input(second, factor))
 
 
-def _names(model: nn.Module, groups: Any) -> list[list[str]]:
+def process_paired_modules_list_to_name(model: nn.Module, paired_modules_list: Any) -> list[list[str]]:
+    """Names in the place of modules.
+
+    Raises:
+        ValueError: what is neither a module of the model nor the name of one.
+    """
     by_module = {id(module): name for name, module in model.named_modules()}
     found = []
-    for group in groups:
+    for group in paired_modules_list:
         names = []
         for item in group:
             name = item if isinstance(item, str) else by_module.get(id(item))
@@ -117,12 +192,46 @@ def _names(model: nn.Module, groups: Any) -> list[list[str]]:
                     f"equalize: argument 'paired_modules_list' must hold modules of the model, got {item!r}"
                 )
             names.append(name)
-        if len(names) < 2:
+        found.append(names)
+    return found
+
+
+def expand_groups_in_paired_modules_list(paired_modules_list: Any) -> list[list[Any]]:
+    """Neighbours in each group, as pairs.
+
+    Raises:
+        ValueError: a group of one.
+    """
+    for group in paired_modules_list:
+        if len(group) < 2:
             raise ValueError(
                 f"equalize: argument 'paired_modules_list' must hold groups of two or more, got {group!r}"
             )
-        found.append(names)
-    return found
+    return [[a, b] for group in paired_modules_list for a, b in zip(group, group[1:], strict=False)]
+
+
+def converged(
+    curr_modules: dict[str, nn.Module], prev_modules: dict[str, Any], threshold: float = 1e-4
+) -> bool:
+    """Whether weights have moved less than threshold since: the sum of the norms of their changes.
+
+    Args:
+        curr_modules: name -> layer or container.
+        prev_modules: the same before; None where there was none yet.
+        threshold: see above.
+
+    Raises:
+        ValueError: other names.
+    """
+    if curr_modules.keys() != prev_modules.keys():
+        raise ValueError(
+            f"converged: argument 'prev_modules' must have the names {sorted(curr_modules)}, "
+            f"got {sorted(prev_modules)}"
+        )
+    if any(module is None for module in prev_modules.values()):
+        return False
+    moved = [get_module_weight(m) - get_module_weight(prev_modules[name]) for name, m in curr_modules.items()]
+    return sum(float(change.detach().norm()) for change in moved) < threshold
 
 
 def equalize(
@@ -152,15 +261,15 @@ def equalize(
         >>> torch.allclose(equalize(net, [["0", "2"]], inplace=False)(x), net(x), atol=1e-5)
         True
     """
-    groups = _names(model, paired_modules_list)
+    pairs = expand_groups_in_paired_modules_list(
+        process_paired_modules_list_to_name(model, paired_modules_list)
+    )
     model = model if inplace else copied("equalize", model)
-    pairs = [(a, b) for names in groups for a, b in zip(names, names[1:], strict=False)]
     layers = {name: _product("equalize", model.get_submodule(name)) for pair in pairs for name in pair}
     for _ in range(_MOST_ROUNDS):
-        before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+        before = copy.deepcopy(layers)
         for a, b in pairs:
             cross_layer_equalization(model.get_submodule(a), model.get_submodule(b))
-        moved = sum(float((layers[name].weight.detach() - old).norm()) for name, old in before.items())
-        if moved < threshold:
+        if converged(layers, before, threshold):
             break
     return model

@@ -14,7 +14,8 @@ from torch import nn
 from torch_ao_ext.nn.quantized import LSTM, MultiheadAttention, ReLU6
 from torch_ao_ext.nn.quantized._static import QuantizedOutput
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
-from torch_ao_ext.nn.quantized.dynamic.modules import rnn, rnn_cells
+from torch_ao_ext.nn.quantized.dynamic.modules import rnn
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import Recurrent
 from torch_ao_ext.nn.quantized.modules import embedding_ops
 from torch_ao_ext.nn.sparse.quantized._base import SparseLinearBase
 from torch_ao_ext.quantization import _packed, legacy
@@ -27,12 +28,10 @@ _CONVOLUTION = (
     "output_padding", "groups", "padding_mode", "weight", "bias", "scale", "zero_point", "training",
 )  # fmt: skip
 _BASES = (
-    QuantizedOutput, WeightedModule, embedding_ops.Embedding, rnn._Recurrent, SparseLinearBase, ReLU6,
+    QuantizedOutput, WeightedModule, embedding_ops.Embedding, Recurrent, SparseLinearBase, ReLU6,
 )  # fmt: skip
 # torch.ao builds these of other parts.
 _COMPOSED = (LSTM, MultiheadAttention)
-# Names of this library's files for what torch.ao has elsewhere.
-_MOVED = {rnn: ("LSTMCell", "GRUCell", "RNNCell", "RNNCellBase")}
 
 
 class PackedParams(nn.Module):
@@ -111,7 +110,7 @@ def _entries(module: nn.Module, values: dict[str, Any], parts: dict[str, Any]) -
             for key, packed in held.items():
                 recurrent = isinstance(module, rnn.RNNBase)
                 entries[f"{path}.{key}"] = packed if recurrent else _unpacked(module, key, packed)
-    if isinstance(module, rnn_cells.RNNCellBase):
+    if isinstance(module, rnn.RNNCellBase):
         entries = {k: v for k, v in entries.items() if not k.startswith("bias_")}  # not used by torch.ao
     return entries
 
@@ -167,8 +166,5 @@ def install() -> None:
         module = importlib.import_module(f"torch_ao_ext.{place}")
         for name in names:
             setattr(module, name, _refused(name))
-    for module, moved in _MOVED.items():
-        for name in moved:
-            setattr(module, name, getattr(rnn_cells, name))
     for base in _BASES:
         base.__setstate__ = _restore  # type: ignore[method-assign]

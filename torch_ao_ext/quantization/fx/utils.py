@@ -8,11 +8,26 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from torch_ao_ext.quantization.fx._arguments import (
+    EMPTY_ARG_DICT,
+    NON_OBSERVABLE_ARG_DICT,
+    NON_QUANTIZABLE_WEIGHT_OPS,
+    NodeInfo,
+    all_node_args_except_first,
+    get_non_observable_arg_indexes_and_types,
+    node_arg_is_bias,
+    node_arg_is_weight,
+    return_arg_list,
+)
 from torch_ao_ext.quantization.fx.custom_config import PrepareCustomConfig
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
 from torch_ao_ext.quantization.quant_type import QuantType
 
 __all__ = [
+    "EMPTY_ARG_DICT",
+    "NON_OBSERVABLE_ARG_DICT",
+    "NON_QUANTIZABLE_WEIGHT_OPS",
+    "NodeInfo",
     "all_node_args_except_first",
     "all_node_args_have_no_tensors",
     "assert_and_get_unique_device",
@@ -21,9 +36,12 @@ __all__ = [
     "create_node_from_old_node_preserve_meta",
     "get_custom_module_class_keys",
     "get_new_attr_name_with_prefix",
+    "get_non_observable_arg_indexes_and_types",
     "get_skipped_module_name_and_classes",
     "graph_module_from_producer_nodes",
     "maybe_get_next_module",
+    "node_arg_is_bias",
+    "node_arg_is_weight",
     "return_arg_list",
 ]
 
@@ -200,16 +218,6 @@ def maybe_get_next_module(
             if user.target == target_functional_type:
                 return user
     return None
-
-
-def return_arg_list(arg_indices: list[int]) -> Callable[[fx.Node], list[int]]:
-    """A function that gives those of the indices that a node has arguments at."""
-    return lambda node: [index for index in arg_indices if index < len(node.args)]
-
-
-def all_node_args_except_first(node: fx.Node) -> list[int]:
-    """Indices of the arguments behind the first."""
-    return list(range(1, len(node.args)))
 
 
 def get_custom_module_class_keys(custom_module_mapping: dict[QuantType, dict[type, type]]) -> list[Any]:

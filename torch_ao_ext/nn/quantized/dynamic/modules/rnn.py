@@ -3,69 +3,42 @@
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from torch_ao_ext.nn.quantized._observed import INT8, check_weight_dtype, quantize_weight
-from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, CheckedLoad, keep_dtypes
+from torch_ao_ext.nn.quantized._observed import INT8, check_weight_dtype
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import Recurrent, check_nonlinearity
+from torch_ao_ext.nn.quantized.dynamic.modules.rnn_cells import (
+    GRUCell,
+    LSTMCell,
+    RNNCell,
+    RNNCellBase,
+)
 
-__all__ = ["GRU", "LSTM", "RNN"]
-
-
-def _quantized(module: nn.Module, name: str, qconfig: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    part = quantize_weight(getattr(module, name).detach(), qconfig)
-    if part.zero_point is not None:
-        raise ValueError(f"{name}: qconfig.weight must give zero point 0, got {part.zero_point}")
-    return part.data, part.scale
-
-
-class _Recurrent(CheckedLoad):
-    """What layers and cells share: buffers of the float module's names, int8 and float32."""
-
-    _MORE: tuple[str, ...] = ()  # arguments of the constructor beside sizes and bias
-
-    @classmethod
-    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> "_Recurrent":
-        """Quantized copy of a float module whose `qconfig` is set.
-
-        Raises:
-            ValueError: no qconfig, a weight that is not finite, an unsupported qconfig.
-        """
-        del use_precomputed_fake_quant
-        qconfig = getattr(mod, "qconfig", None)
-        if qconfig is None:
-            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
-        more = {name: getattr(mod, name) for name in cls._MORE}
-        new = cls(mod.input_size, mod.hidden_size, bias=mod.bias, **more)
-        for name, own in list(new._buffers.items()):
-            if own is not None and name.startswith("bias"):
-                new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
-            elif own is not None and own.dtype == torch.int8:
-                data, scale = _quantized(mod, name, qconfig)
-                new._buffers[name], new._buffers[name + "_scale"] = data, scale.expand(len(data)).clone()
-        return new
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "_Recurrent":
-        inner = super()._apply
-        keep_dtypes(self, list(self._buffers), lambda: inner(fn, recurse))
-        return self
-
-    def _take_form(self, state_dict: dict[str, Any], prefix: str) -> str | None:
-        for name, own in self._buffers.items():
-            value = state_dict.get(prefix + name)
-            # Weights have the float module's names: copied, they would become 0 in silence.
-            if own is not None and own.dtype == torch.int8 and value is not None and value.dtype != own.dtype:
-                return f"{prefix}{name} is a float weight; {LOAD_FLOAT_FIRST}"
-        return None
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNBase",
+    "RNNCell",
+    "RNNCellBase",
+    "apply_permutation",
+]
 
 
-def check_nonlinearity(who: str, nonlinearity: str) -> None:
-    """ValueError unless it is one of torch's two."""
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"{who}: argument 'nonlinearity' must be 'tanh' or 'relu', got {nonlinearity!r}")
+def apply_permutation(tensor: torch.Tensor, permutation: torch.Tensor, dim: int = 1) -> torch.Tensor:
+    """The slices of a tensor along dim in another order, as PackedSequence sorts sequences.
+
+    Args:
+        tensor: any.
+        permutation: int64, indices along dim.
+        dim: of the sequences.
+    """
+    return tensor.index_select(dim, permutation)
 
 
-class RNNBase(_Recurrent):
+class RNNBase(Recurrent):
     """Buffers of torch.nn.RNNBase's names: int8 `weight_*`, float32 `weight_*_scale`, `bias_*`.
 
     Args:

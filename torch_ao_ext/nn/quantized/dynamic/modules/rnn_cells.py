@@ -3,12 +3,12 @@
 import torch
 
 from torch_ao_ext.nn.quantized._observed import INT8, check_weight_dtype
-from torch_ao_ext.nn.quantized.dynamic.modules.rnn import _Recurrent, check_nonlinearity
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import Recurrent, check_nonlinearity
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
 
 
-class RNNCellBase(_Recurrent):
+class RNNCellBase(Recurrent):
     """Buffers of torch.nn.RNNCellBase's names: int8 `weight_*`, float32 `weight_*_scale`, `bias_*`.
 
     Args:

@@ -10,7 +10,16 @@ from torch_ao_ext.nn.quantized.reference.modules.utils import (
     observed_qparams,
 )
 
-__all__ = ["GRU", "LSTM", "GRUCell", "LSTMCell", "RNNCell"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "GRUCell",
+    "LSTMCell",
+    "RNNBase",
+    "RNNCell",
+    "RNNCellBase",
+    "get_quantized_weight",
+]
 
 
 class _Recurrent(ReferenceWeights):
@@ -62,7 +71,19 @@ class _Recurrent(ReferenceWeights):
         return new
 
 
-class _Cell(_Recurrent):
+def get_quantized_weight(module: ReferenceWeights, wn: str) -> torch.Tensor | None:
+    """Integers of the weight of this name; None when the layer has none.
+
+    Args:
+        module: reference layer or cell.
+        wn: name of the parameter, "weight_ih_l0" for one.
+    """
+    return module._quantized(wn) if wn in module.weight_names() else None
+
+
+class RNNCellBase(_Recurrent):
+    """Base of the cells: put before the float class in the bases."""
+
     def weight_names(self) -> list[str]:
         """Of the input and of the hidden state."""
         return ["weight_ih", "weight_hh"]
@@ -84,25 +105,27 @@ class _Cell(_Recurrent):
         return self._quantized("weight_hh")
 
 
-class RNNCell(_Cell, nn.RNNCell):
+class RNNCell(RNNCellBase, nn.RNNCell):
     """nn.RNNCell on rounded weights."""
 
     _FLOAT = nn.RNNCell
 
 
-class LSTMCell(_Cell, nn.LSTMCell):
+class LSTMCell(RNNCellBase, nn.LSTMCell):
     """nn.LSTMCell on rounded weights."""
 
     _FLOAT = nn.LSTMCell
 
 
-class GRUCell(_Cell, nn.GRUCell):
+class GRUCell(RNNCellBase, nn.GRUCell):
     """nn.GRUCell on rounded weights."""
 
     _FLOAT = nn.GRUCell
 
 
-class _Layers(_Recurrent):
+class RNNBase(_Recurrent):
+    """Base of the layers: put before the float class in the bases."""
+
     def weight_names(self) -> list[str]:
         """Weights of all layers and directions."""
         return [name for name in self._flat_weights_names if name.startswith("weight")]
@@ -114,7 +137,7 @@ class _Layers(_Recurrent):
         return {n: self._quantized(n) if n in own else getattr(self, n, None) for n in names}
 
 
-class LSTM(_Layers, nn.LSTM):
+class LSTM(RNNBase, nn.LSTM):
     """nn.LSTM on rounded weights, with all of its arguments (projections, packed sequences too).
 
     Example:
@@ -130,7 +153,7 @@ class LSTM(_Layers, nn.LSTM):
     _FLOAT = nn.LSTM
 
 
-class GRU(_Layers, nn.GRU):
+class GRU(RNNBase, nn.GRU):
     """nn.GRU on rounded weights."""
 
     _FLOAT = nn.GRU
