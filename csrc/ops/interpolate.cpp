@@ -123,7 +123,8 @@ Tensor interpolate(const Tensor& input, double input_scale, int64_t input_zero_p
   const Tensor output = empty_strided(arg, grid.sizes, channels_last_strides(grid.sizes), out.dtype);
   if (numel == 0) return output;
   const Tensor source = channels_last(arg, input);
-  const auto& [depth, height, width] = grid.axes;
+  // No structured binding: clang 14 lets no lambda use one.
+  const auto &depth = grid.axes[0], &height = grid.axes[1], &width = grid.axes[2];
   const std::vector<Position> z = positions(arg, depth, false, false),
                               y = positions(arg, height, linear, align_corners),
                               x = positions(arg, width, linear, align_corners);

@@ -46,7 +46,8 @@ Tensor max_pool(const char* op, const Tensor& input, const PoolNumbers& numbers)
   const Tensor source = channels_last(arg, input);
   const kernels::ElementwiseKernels& k = kernels::elementwise_kernels(best_isa());
   const DType dtype = dtype_of(input.scalar_type());
-  const auto& [d, h, w] = plan.axes;
+  // No structured binding: clang 14 lets no lambda use one.
+  const auto &d = plan.axes[0], &h = plan.axes[1], &w = plan.axes[2];
   const std::vector<PoolWindow> xs = windows_of(arg, w), ys = windows_of(arg, h), zs = windows_of(arg, d);
   const int64_t channels = input.size(1), taps = d.most() * h.most();
   const uint8_t* src = static_cast<const uint8_t*>(source.const_data_ptr());
