@@ -3,8 +3,8 @@
 // inputs and constants are the tensors that the program (island_program.h) names; constants
 // are weights and their scales, given again at every call so that packed forms stay with
 // them. The result are the tensors that the program returns; one that would share memory with
-// an input or another result is copied. Each step is the operator itself: same checks, same
-// results, same engines; torch.profiler shows each by name.
+// an input or another result is copied, one with gaps becomes contiguous. Each step is the
+// operator itself: same checks, same results, same engines; torch.profiler shows each by name.
 #include <algorithm>
 
 #include "core/autograd.h"
@@ -22,15 +22,17 @@ using ProgramPtr = std::shared_ptr<const IslandProgram>;
 
 constexpr size_t kMostPrograms = 256;
 
-// Parsed programs, the newest last.
+// Parsed programs, the last used one last. No thread_local beside it: its destructor is registered
+// with memory that may be missing, which ends the process.
 class Programs {
  public:
   ProgramPtr find(std::string_view text) {
-    thread_local ProgramPtr last;  // most threads run one program again and again
-    if (last != nullptr && last->text == text) return last;
     const std::lock_guard lock(fork_safe_mutex(this));
-    for (const ProgramPtr& known : programs_)
-      if (known->text == text) return last = known;
+    for (auto known = programs_.rbegin(); known != programs_.rend(); ++known) {
+      if ((*known)->text != text) continue;
+      std::swap(*known, programs_.back());
+      return programs_.back();
+    }
     return nullptr;
   }
   void add(const ProgramPtr& program) {
@@ -66,10 +68,14 @@ ProgramPtr checked(int64_t inputs, int64_t constants, std::string_view text) {
 }
 
 void check_tensors(const char* name, TensorList list) {
-  for (const Tensor& t : list)
+  for (const Tensor& t : list) {
     TAE_CHECK_TYPE(t.defined() && t.is_cpu() && t.layout() == at::kStrided, (Arg{"island", name}),
                    "hold dense CPU tensors",
                    t.defined() ? c10::str("layout ", t.layout(), " on ", t.device()) : std::string("None"));
+    TAE_CHECK_TYPE(!t.is_quantized(), (Arg{"island", name}), "hold tensors of no quantized dtype",
+                   dtype_name(t.scalar_type()));
+    if (t.numel() > 0) check_storage({"island", name}, t);  // operators of ATen do not look
+  }
 }
 
 std::vector<Tensor> island(TensorList inputs, TensorList constants, std::string_view text) {
@@ -134,6 +140,12 @@ std::vector<Tensor> run_steps(const IslandProgram& program, TensorList inputs, T
   return results;
 }
 
+Tensor copy_of(const Tensor& t) {
+  const Arg arg{"island", "inputs"};
+  if (!t.is_non_overlapping_and_dense()) return empty_output(arg, t.sizes(), t.scalar_type()).copy_(t);
+  return allocate(arg, t.sizes(), [&] { return at::empty_like(t); }).copy_(t);
+}
+
 // A result shares memory with nothing that the caller has.
 void separate(std::vector<Tensor>* results, TensorList inputs, TensorList constants) {
   for (size_t i = 0; i < results->size(); ++i) {
@@ -141,8 +153,9 @@ void separate(std::vector<Tensor>* results, TensorList inputs, TensorList consta
     const auto shares = [&](const Tensor& t) { return t.is_alias_of(result); };
     if (std::any_of(inputs.begin(), inputs.end(), shares) ||
         std::any_of(constants.begin(), constants.end(), shares) ||
-        std::any_of(results->begin(), results->begin() + static_cast<int64_t>(i), shares))
-      result = result.clone();
+        std::any_of(results->begin(), results->begin() + static_cast<int64_t>(i), shares) ||
+        !result.is_non_overlapping_and_dense())
+      result = copy_of(result);
   }
 }
 

@@ -7,7 +7,8 @@
 namespace tae {
 namespace {
 
-constexpr const char* kAten[] = {
+// Sorted.
+constexpr std::string_view kAten[] = {
     "aten::add.Tensor",
     "aten::cat",
     "aten::channel_shuffle",
@@ -50,22 +51,24 @@ bool fits(const c10::FunctionSchema& schema) {
          returns[0].type()->kind() == c10::TypeKind::TensorType;
 }
 
-std::vector<std::string> find_operators() {
-  std::vector<std::string> names(std::begin(kAten), std::end(kAten));
-  for (const c10::OperatorName& name : c10::Dispatcher::singleton().getAllOpNames()) {
-    if (name.name.rfind("torch_ao::", 0) != 0) continue;
-    const auto op = c10::Dispatcher::singleton().findSchema(name);
-    if (!op.has_value() || !fits(op->schema())) continue;
-    names.push_back(name.overload_name.empty() ? name.name : name.name + "." + name.overload_name);
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 }  // namespace
 
-const std::vector<std::string>& island_operators() {
-  static const std::vector<std::string> names = find_operators();
+std::optional<c10::OperatorHandle> find_island_operator(std::string_view name) {
+  const bool own = name.rfind("torch_ao::", 0) == 0;
+  if (!own && !std::binary_search(std::begin(kAten), std::end(kAten), name)) return std::nullopt;
+  const size_t dot = name.find('.');
+  const std::string overload(dot == std::string_view::npos ? "" : name.substr(dot + 1));
+  auto op = c10::Dispatcher::singleton().findSchema({std::string(name.substr(0, dot)), overload});
+  return op.has_value() && (!own || fits(op->schema())) ? op : std::nullopt;
+}
+
+std::vector<std::string> island_operators() {
+  std::vector<std::string> names(std::begin(kAten), std::end(kAten));
+  for (const c10::OperatorName& op : c10::Dispatcher::singleton().getAllOpNames()) {
+    const std::string name = op.overload_name.empty() ? op.name : op.name + "." + op.overload_name;
+    if (name.rfind("torch_ao::", 0) == 0 && find_island_operator(name).has_value()) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
   return names;
 }
 

@@ -166,13 +166,9 @@ class Parser {
   }
 
   c10::OperatorHandle find(std::string_view name) {
-    const auto& known = island_operators();
-    if (!std::binary_search(known.begin(), known.end(), name))
-      refuse("name an operator that islands know", name);
-    const size_t dot = name.find('.');
-    const std::string base(name.substr(0, dot));
-    const std::string overload(dot == std::string_view::npos ? "" : name.substr(dot + 1));
-    return c10::Dispatcher::singleton().findSchemaOrThrow(base.c_str(), overload.c_str());
+    const auto op = find_island_operator(name);
+    if (!op.has_value()) refuse("name an operator that islands know", name);
+    return *op;
   }
 
   void step() {

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,7 +56,10 @@ struct IslandProgram {
 };
 
 // Names of the operators that may stand in a program, "space::name" or "space::name.overload".
-const std::vector<std::string>& island_operators();
+std::vector<std::string> island_operators();
+
+// Nothing for a name that is not among them.
+std::optional<c10::OperatorHandle> find_island_operator(std::string_view name);
 
 // Raises ValueError for argument 'program' of torch_ao::island.
 std::shared_ptr<const IslandProgram> parse_island(std::string_view text);

@@ -3,7 +3,7 @@
 import warnings
 
 import torch
-from op_samples import samples
+from op_samples import ISLAND, samples
 from op_shapes import is_tensor, readable, resized
 
 DTYPES = [
@@ -47,6 +47,30 @@ def texts(rng):
             lambda: "",
         ]
     )()
+
+
+def damaged(rng, program):
+    """A program of several lines with a few words, lines or letters changed."""
+    words = {*program.split(), *ISLAND.split(), "n", "i-1", "f0.5", "T%0,%1", "%0", "@9", "sx", "I0,1"}
+    words = sorted(words)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        lines = program.split("\n")
+        at = rng.randrange(len(lines))
+        parts = lines[at].split(" ")
+        kind = rng.randrange(5)
+        if kind == 0:
+            lines[at:at] = [rng.choice(lines)]
+        elif kind == 1:
+            del lines[at]
+        elif kind == 2:
+            letters = list(lines[at] or " ")
+            letters[rng.randrange(len(letters))] = rng.choice("%@nifbsdIFT0123456789,. -:#")
+            lines[at] = "".join(letters)
+        else:
+            parts[rng.randrange(len(parts))] = rng.choice(words)
+            lines[at] = " ".join(parts)
+        program = "\n".join(lines) or " "
+    return program
 
 
 def lists(rng, old, values):
@@ -252,7 +276,8 @@ def mutated(rng, call, arguments):
     elif "dtype" in name:
         new = rng.choice([*DTYPES, *QUANTIZED, None, 0, 1, 5, 44, 999, -1, 2**31])
     elif kind == "str":
-        new = texts(rng)
+        program = isinstance(old, str) and "\n" in old and rng.random() < 0.8
+        new = damaged(rng, old) if program else texts(rng)
     elif "List" in kind:
         new = lists(rng, old, FLOATS if "float" in kind else INTEGERS)
     elif kind == "bool":

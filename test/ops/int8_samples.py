@@ -112,9 +112,9 @@ def lookup_calls():
     ]
 
 
-def cat_calls():
-    a, b, c = random_int(U8, 2, 5, 3), random_int(S8, 2, 4, 3), random_int(U8, 2, 1, 3)
-    images = [random_int(U8, 2, 3, 4, n).movedim(-1, 1) for n in (5, 66)]
+def cat_calls(n=5, k=3):
+    a, b, c = random_int(U8, 2, n, k), random_int(S8, 2, 4, k), random_int(U8, 2, 1, k)
+    images = [random_int(U8, 2, 3, 4, n).movedim(-1, 1) for n in (n, 66)]
     return [
         ([a, b, c], [0.1, 0.05, 0.3], [7, -3, 9], 1, *_OUTPUTS[0]),
         ([a], [0.1], [7], 0, *_OUTPUTS[1]),
@@ -327,6 +327,7 @@ def adaptive_avg_pool(rank, args):
 
 
 INT8_FORMULAS = {
+    "cat": cat,
     "requantize": requantize,
     "add": add,
     "mul": mul,

@@ -5,7 +5,7 @@ test_opcheck.py runs them under opcheck, test_arguments.py changes one argument 
 
 import torch
 from attention_samples import attention_samples
-from int8_samples import int8_samples
+from int8_samples import cat_calls, int8_samples
 from norm_samples import norm_samples
 from op_cases import random_int
 
@@ -512,8 +512,39 @@ def rnn_samples(**sizes):
     }
 
 
+ISLAND = """torch_ao.island 1 inputs=1 constants=3
+torch_ao::quantize_per_tensor %0 f0.05 i128 i0 i255 duint8 # stem
+torch_ao::linear %1 f0.05 i128 @0 @1 n @2 f0.1 i3 duint8 srelu F n f1.0 i0 # stem.fc
+torch_ao::requantize %2 f0.1 i3 f0.02 i0 dint8 sclamp F-1.5,inf # act
+aten::cat T%2,%2 i1
+return %3 %4"""
+_VIEWS = "torch_ao.island 1 inputs=2 constants=0\naten::transpose.int %0 i0 i1\nreturn %2 %1 %2"
+
+
+def _island_calls(n=6, k=10):
+    weights = [random_int(S8, n, k), torch.rand(n) * 0.1 + 0.01, torch.randn(n)]
+    dynamic = "torch_ao.island 1 inputs=1 constants=3\ntorch_ao::linear_dynamic %0 @0 @1 n @2\nreturn %1"
+    return [
+        ([torch.randn(4, k)], weights, ISLAND),
+        ([torch.randn(0, k)], weights, ISLAND),
+        ([torch.randn(2, 3, k)], weights, dynamic),
+        ([random_int(U8, 2, 3, 5), torch.randn(3)], [], _VIEWS),
+    ]
+
+
+def list_samples(n=6, k=10):
+    """Of the ops whose lists hold any number of tensors, and of the text of an island."""
+    programs = [(len(inputs), len(constants), text) for inputs, constants, text in _island_calls()]
+    return {
+        "cat": cat_calls(n, k),
+        "island": _island_calls(n, k),
+        "_check_island": programs,
+        "_island_plans": [(text,) for *_, text in programs],
+    }
+
+
 def all_samples():
-    return {**samples(), **rnn_samples()}
+    return {**samples(), **rnn_samples(), **list_samples()}
 
 
 # test_rnn.py runs opcheck on rnn_samples().
@@ -523,10 +554,11 @@ SIZED.update({name: lambda n, k, name=name: rnn_samples(h=n, k=k)[name] for name
 # Ops that give no tensor: settings, reports and a digest.
 SETTINGS = {
     "_crc32", "_init_error", "_info", "_explain", "_repack", "_set_engine", "_set_deterministic",
-    "_set_dispatch_log", "_pack_count",
+    "_set_dispatch_log", "_pack_count", "_island_operators",
 }  # fmt: skip
-# test_cat.py calls cat, whose list may hold any number of tensors; test_island.py damages programs at random.
-LISTS = {"cat", "island", "_check_island", "_island_operators", "_island_plans"}
+# test_cat.py and test_island.py run opcheck on them.
+LISTS = set(list_samples())
+SIZED.update({name: lambda n, k, name=name: list_samples(n, k)[name] for name in LISTS})
 SERVICE = RECURRENT | LISTS | SETTINGS
 
 

@@ -22,7 +22,7 @@ DATA_OPS = [n for n in all_samples() if not n.startswith("_")]
 
 
 def as_tuple(result):
-    return result if isinstance(result, tuple) else (result,)
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
 def equal(a, b):

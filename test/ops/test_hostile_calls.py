@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hostile_calls
 import pytest
+from op_samples import registered
 
 PROGRAM = Path(__file__).with_name("hostile_calls.py")
 
@@ -28,6 +30,10 @@ def run(arguments, **variables):
 
 def test_enough_calls():
     assert sum(count for *_, count in RUNS) >= 50000
+
+
+def test_every_operator_is_called():
+    assert set(hostile_calls.table()) == registered()
 
 
 @pytest.mark.parametrize(("engine", "level", "count"), RUNS)

@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 from op_cases import random_int
+from op_samples import ISLAND as PROGRAM
 
 import torch_ao_ext
 from torch_ao_ext.ops.island import read_program
@@ -13,12 +14,6 @@ from torch_ao_ext.ops.island import read_program
 ao = torch.ops.torch_ao
 U8, S8, F32 = torch.uint8, torch.int8, torch.float32
 
-PROGRAM = """torch_ao.island 1 inputs=1 constants=3
-torch_ao::quantize_per_tensor %0 f0.05 i128 i0 i255 duint8 # stem
-torch_ao::linear %1 f0.05 i128 @0 @1 n @2 f0.1 i3 duint8 srelu F n f1.0 i0 # stem.fc
-torch_ao::requantize %2 f0.1 i3 f0.02 i0 dint8 sclamp F-1.5,inf # act
-aten::cat T%2,%2 i1
-return %3 %4"""
 
 
 def tensors():
@@ -62,6 +57,16 @@ def test_results_share_no_memory():
     assert torch.equal(given[0], x.t()) and torch.equal(given[1], x) and torch.equal(given[3], x.relu())
     storages = [t.untyped_storage().data_ptr() for t in [x, *given]]
     assert len(set(storages)) == len(storages)
+
+
+def test_results_with_gaps_become_contiguous():
+    x = torch.randn(3, 8)
+    program = "torch_ao.island 1 inputs=1 constants=0\naten::relu %0\n"
+    program += "aten::slice.Tensor %1 i1 i0 i3 i1\nreturn %2"
+    for given in (x, x[:1].expand(3, 8)):
+        y = ao.island([given], [], program)[0]
+        assert torch.equal(y, given.relu()[:, :3]) and y.is_contiguous()
+        assert ao.island([given.to("meta")], [], program)[0].stride() == y.stride()
 
 
 def chain(steps, keep=()):
@@ -165,10 +170,31 @@ def test_other_bad_arguments():
         ao.island(inputs, [*constants, inputs[0]], PROGRAM)
     with pytest.raises(TypeError, match="'inputs' must hold dense CPU tensors, got layout Sparse"):
         ao.island([inputs[0].to_sparse()], constants, PROGRAM)
-    with pytest.raises(TypeError, match="'inputs' must suit.*'stem.fc' says: torch_ao::linear: argument"):
-        ao.island(inputs, [constants[0].int(), *constants[1:]], PROGRAM)
-    with pytest.raises(ValueError, match="step 'stem.fc' says: torch_ao::linear: argument 'input' must"):
-        ao.island([torch.randn(4, 9)], constants, PROGRAM)
+    for device in ("cpu", "meta"):
+        here, there = [[t.to(device) for t in part] for part in (inputs, constants)]
+        with pytest.raises(TypeError, match="'inputs' must suit.*'stem.fc' says: torch_ao::linear: argument"):
+            ao.island(here, [there[0].int(), *there[1:]], PROGRAM)
+        with pytest.raises(ValueError, match="step 'stem.fc' says: torch_ao::linear: argument 'input' must"):
+            ao.island([here[0][:, :9]], there, PROGRAM)
+    with pytest.raises(TypeError, match="island: argument 'constants' must be on the meta device"):
+        ao.island(here, constants, PROGRAM)
+
+
+RETURNS = "torch_ao.island 1 inputs=1 constants=0\naten::t %0\nreturn %0"
+
+
+def test_inputs_that_no_operator_looks_at():
+    """Operators of ATen trust a tensor; an input may also be a result."""
+    shrunken = torch.randn(40, 50)
+    shrunken.untyped_storage().resize_(4)
+    with pytest.raises(ValueError, match="'inputs' must have a storage of at least 2000 elements"):
+        ao.island([shrunken], [], RETURNS)
+    with pytest.warns(UserWarning, match="quantized tensor creation"):
+        quantized = torch.quantize_per_tensor(torch.randn(3, 4), 0.1, 0, torch.qint8)
+    with pytest.raises(TypeError, match="'inputs' must hold tensors of no quantized dtype, got qint8"):
+        ao.island([quantized], [], RETURNS)
+    with pytest.raises(torch.OutOfMemoryError, match="torch_ao::island: argument 'inputs' must need no more"):
+        ao.island([torch.ones(1).expand(2**40, 2**20)], [], RETURNS)
 
 
 def test_damaged_programs():

@@ -134,25 +134,49 @@ def build(paths):
     shell(link, BUILD)
 
 
+# Source in csrc/ops without "_common" -> parts of the names of its operators, and its test files. Else
+# both are its own name.
+FAMILIES = {
+    "batch_norm": ("_bn", "batch_norm"),
+    "channels_last": ("conv2d", "conv"),
+    "choose_qparams": ("choose_qparams", "quantize"),
+    "conv_dynamic": ("conv dynamic", "conv_dynamic"),
+    "conv_input": ("conv", "conv"),
+    "elementwise": ("add mul pool requantize", "elementwise"),
+    "embedding_bag": ("embedding", "embedding"),
+    "embedding_prepack": ("embedding", "embedding"),
+    "group_norm": ("norm", "norm"),
+    "histogram": ("histogram", "nothing"),
+    "interpolate": ("interpolate", "elementwise"),
+    "island_program": ("island", "island"),
+    "layer_norm": ("norm", "norm"),
+    "lookup": ("lookup", "elementwise"),
+    "pool": ("pool", "elementwise"),
+    "post_ops": ("linear", "linear"),
+    "rnn": ("lstm gru rnn", "rnn"),
+    "rnn_cells": ("cell", "rnn"),
+    "sparse_weight": ("sparse", "sparse"),
+}
+OBSERVERS = ["test/quantization/test_fake_quantize.py", "test/quantization/test_histogram_observer.py"]
+
+
 def steps_of(path):
-    """Steps that look at the checks of a file, the quickest first: what, and a function."""
+    """Steps that look at the checks of a file, the quickest first: what, and a list of tests or words."""
     stem = path.stem.removesuffix("_common")
-    family = {"post_ops": "linear", "quantize": "quantize", "embedding_prepack": "embedding",
-              "choose_qparams": "quantize", "rnn_cells": "rnn", "pool": "elementwise",
-              "sparse_weight": "sparse_linear", "histogram": "quantize"}.get(stem, stem)  # fmt: skip
-    own = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "test" / "ops").glob(f"test_{family}*.py"))]
+    words, files = FAMILIES.get(stem, (stem, stem))
     if path.parent.name != "ops":
-        yield "arguments", ["test/ops/test_arguments.py"]
-    elif family != "rnn":  # its lists of tensors are not in that table
-        names = f"{family} or {stem} or post_ops or scales or memory"
-        yield "arguments", ["test/ops/test_arguments.py", "-k", names]
-    yield "hostile calls of the family", family
+        words, files = "", "linear"
+    yield "hostile calls of the family", words
+    names = f"{' or '.join(words.split())} or post_ops or scales or memory" if words else "test"
+    yield "arguments", ["test/ops/test_arguments.py", "-k", names]
+    own = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "test" / "ops").glob(f"test_{files}*.py"))]
     if own:
         yield "own tests", own
-    yield "hostile calls", ""
-    if path.stem in ("fake_quantize", "histogram"):
-        yield "observers", ["test/quantization/test_fake_quantize.py", "test/quantization/test_observer.py"]
-    if path.stem in ("service", "autograd", "weight_state", "env", "linear_common", "rnn_common"):
+    if stem in ("fake_quantize", "histogram"):
+        yield "observers", OBSERVERS
+    if words:
+        yield "hostile calls", ""
+    if stem in ("service", "autograd", "weight_state", "linear", "rnn", "checks", "qparams"):
         yield "service", [f"test/ops/test_{s}.py" for s in ("service", "weight_state", "opcheck")]
 
 
@@ -166,9 +190,7 @@ def passes(step):
     import hostile_calls
 
     calls = hostile_calls.Calls(1)
-    family = {"rnn": ("lstm", "gru", "rnn"), "elementwise": ("add", "mul", "pool", "requantize")}
-    words = family.get(step, (step,))
-    calls.names = [n for n in calls.names if any(w in n for w in words)] or calls.names
+    calls.names = [n for n in calls.names if any(w in n for w in step.split() or [""])] or calls.names
     hostile_calls.warm_up(calls)
     hostile_calls.BLOCK, hostile_calls.HANG_SECONDS = BLOCK, 10
     counts, failures = hostile_calls.run(calls, "", HOSTILE_CALLS, 1, most_bad=1)

@@ -55,17 +55,21 @@ def _raise(op: str, name: str, rule: str, got: object) -> NoReturn:
     raise ValueError(_message(op, name, rule, got))
 
 
-def check_tensor(op: str, name: str, t: Tensor, dtypes: Sequence[torch.dtype]) -> None:
-    """TypeError unless t is strided and of one of the dtypes.
+def check_device(op: str, name: str, t: Tensor) -> None:
+    """TypeError for a plain tensor in memory.
 
-    A plain tensor in memory gets here beside one on the meta device only: the result would be
-    memory that nobody wrote to.
+    It gets here beside one on the meta device only: the result would be memory that nobody wrote to.
     """
-    if t is None:
-        raise TypeError(_message(op, name, "be a dense CPU tensor", "None"))
     if type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type != "meta":
         rule = "be on the meta device, as another argument is"
         raise TypeError(_message(op, name, rule, f"a tensor on device {t.device}"))
+
+
+def check_tensor(op: str, name: str, t: Tensor, dtypes: Sequence[torch.dtype]) -> None:
+    """TypeError unless t is strided and of one of the dtypes."""
+    if t is None:
+        raise TypeError(_message(op, name, "be a dense CPU tensor", "None"))
+    check_device(op, name, t)
     if t.layout is not torch.strided or t.is_nested:
         raise TypeError(_message(op, name, "be a dense CPU tensor", f"layout {t.layout}"))
     if t.dtype not in dtypes:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+
+from torch_ao_ext.ops import _fake
 
 __all__ = ["ProgramStep", "island", "read_program"]
 
@@ -122,15 +124,35 @@ def _call(step: ProgramStep, values: list[Tensor], constants: Sequence[Tensor]) 
     return step.target(*positional, **named)
 
 
+def _raise_from_step(step: ProgramStep, error: Exception) -> NoReturn:
+    """What a step raised, in the words of csrc/ops/island.cpp; tracers' own exceptions as they are."""
+    kind = type(error)
+    if kind not in (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError):
+        raise error
+    raise (ValueError if kind is RuntimeError else kind)(
+        "torch_ao::island: argument 'inputs' must suit the operators of the program, got tensors of "
+        f"which step '{step.label}' says: {error}"
+    ) from error
+
+
 @torch.library.register_fake("torch_ao::island")
 def _island(inputs: list[Tensor], constants: list[Tensor], program: str) -> list[Tensor]:
     torch.ops.torch_ao._check_island(len(inputs), len(constants), program)
+    for name, tensors in (("inputs", inputs), ("constants", constants)):
+        for t in tensors:
+            _fake.check_device("island", name, t)
     steps, results = read_program(program)
     values = list(inputs)
     for step in steps:
-        values.append(_call(step, values, constants))
-    # a result is new memory, whatever its step returned
-    return [
-        torch.empty_strided(v.size(), v.stride(), dtype=v.dtype, device=v.device)
-        for v in (values[r] for r in results)
-    ]
+        try:
+            values.append(_call(step, values, constants))
+        except Exception as error:
+            _raise_from_step(step, error)
+    return [_new(values[r]) for r in results]
+
+
+def _new(v: Tensor) -> Tensor:
+    """A result is new memory, whatever its step returned; with gaps it becomes contiguous."""
+    if torch.ops.aten.is_non_overlapping_and_dense(v):
+        return torch.empty_strided(v.size(), v.stride(), dtype=v.dtype, device=v.device)
+    return v.new_empty(v.size())
