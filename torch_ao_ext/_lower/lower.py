@@ -11,6 +11,7 @@ from torch import fx
 from torch_ao_ext._engines import set_engine
 from torch_ao_ext._graph_ops import REASON
 from torch_ao_ext._lower._elementwise import lower_between, quantize_before_max_pool
+from torch_ao_ext._lower._float_dtype import floats_to_bfloat16
 from torch_ao_ext._lower._functions import lower_function, nearest_of_integers
 from torch_ao_ext._lower._inputs import check_inputs
 from torch_ao_ext._lower._layout import contiguous_outputs, views_become_reshapes
@@ -41,6 +42,7 @@ from torch_ao_ext.quantization.quantizer._targets import is_call
 __all__ = ["lower"]
 
 _BACKENDS = ("auto", "onednn", "xnnpack", "native", "reference")
+_FLOATS = (torch.float32, torch.bfloat16)
 
 
 def _lower_products(model: fx.GraphModule) -> None:
@@ -79,7 +81,9 @@ def _engine(backend: str) -> Iterator[None]:
         set_engine(before)
 
 
-def _check(model: Any, example_inputs: Any, backend: Any, strict: Any) -> None:
+def _check(
+    model: Any, example_inputs: Any, backend: Any, strict: Any, islands: Any, float_dtype: Any
+) -> None:
     check_graph_module("lower", model)
     if example_inputs is not None and not isinstance(example_inputs, (tuple, list)):
         raise TypeError(
@@ -87,8 +91,13 @@ def _check(model: Any, example_inputs: Any, backend: Any, strict: Any) -> None:
         )
     if backend not in _BACKENDS:
         raise ValueError(f"lower: argument 'backend' must be one of {', '.join(_BACKENDS)}, got {backend!r}")
-    if not isinstance(strict, bool):
-        raise TypeError(f"lower: argument 'strict' must be a bool, got {strict!r}")
+    for name, flag in (("strict", strict), ("islands", islands)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"lower: argument '{name}' must be a bool, got {flag!r}")
+    if float_dtype not in _FLOATS:
+        raise ValueError(
+            f"lower: argument 'float_dtype' must be torch.float32 or torch.bfloat16, got {float_dtype!r}"
+        )
     if backend != "auto" and example_inputs is None:
         raise ValueError(
             "lower: argument 'example_inputs' must be given with a backend, which is chosen when the "
@@ -125,6 +134,7 @@ def lower(
     backend: str = "auto",
     strict: bool = False,
     islands: bool = False,
+    float_dtype: torch.dtype = torch.float32,
 ) -> fx.GraphModule:
     """Makes int8 operators of a converted graph: they run in plain eager mode, without a compiler.
 
@@ -142,14 +152,18 @@ def lower(
             lowered; by default the latter warns.
         islands: merge neighbouring operators into one that runs them in C++ (`ops.island`): the
             same results with less time between operators; `report` still lists each.
+        float_dtype: torch.bfloat16 runs what stays float in bfloat16, by torch.autocast's rule
+            for CPUs, and int8 operators hand bfloat16 on; the model's own inputs and outputs keep
+            their dtypes. Each such operator rounds to 8 bits of mantissa. Faster where the CPU
+            multiplies bfloat16; elsewhere torch may be slower than in float32.
 
     Returns:
         A new graph module.
 
     Raises:
         TypeError: not a graph module; example_inputs no tuple.
-        ValueError: unknown backend, a backend without example_inputs; with strict, an
-            operator that stays float, by node and reason.
+        ValueError: unknown backend, a backend without example_inputs, another float_dtype; with
+            strict, an operator that stays float, by node and reason.
 
     Example:
         >>> import torch, torch_ao_ext
@@ -163,10 +177,10 @@ def lower(
         >>> torch_ao_ext.report(torch_ao_ext.lower(convert_pt2e(prepared))).int8["linear"]
         1
     """
-    _check(model, example_inputs, backend, strict)
-    if not isinstance(islands, bool):
-        raise TypeError(f"lower: argument 'islands' must be a bool, got {islands!r}")
+    _check(model, example_inputs, backend, strict, islands, float_dtype)
     model = integer_graph(model)
+    if float_dtype == torch.bfloat16:
+        floats_to_bfloat16(model)
     check_inputs(model, sizes_by_method(model))
     remove_unused(model)
     _complain(model, strict)
