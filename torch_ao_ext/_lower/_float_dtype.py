@@ -16,6 +16,7 @@ from torch import fx
 from torch._guards import detect_fake_mode
 
 from torch_ao_ext.quantization.pt2e._graph import add_constant, inherit_meta, retype, set_value, tensor_of
+from torch_ao_ext.quantization.pt2e._in_place import writes_in_place
 from torch_ao_ext.quantization.quantizer._targets import aten
 
 __all__ = ["floats_to_bfloat16"]
@@ -103,17 +104,6 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     ]
 
 
-def _mutates(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
-def _root(node: fx.Node) -> fx.Node:
-    """The node whose memory an operator writes to, through views."""
-    while node.op == "call_function" and node.args and isinstance(node.args[0], fx.Node):
-        node = node.args[0]
-    return node
-
-
 class _Pass:
     """Walks the graph once.
 
@@ -126,32 +116,28 @@ class _Pass:
         self.graph = model.graph
         self.casts: dict[tuple[fx.Node, torch.dtype], fx.Node] = {}
         self.was = {n: _dtype(n) for n in self.graph.nodes}
-        self.mutated = {_root(n).target for n in self.graph.nodes if _mutates(n)}
+        self.writes = any(map(writes_in_place, self.graph.nodes))
 
     def cast(self, node: fx.Node, dtype: torch.dtype, reader: fx.Node) -> fx.Node:
         """The node's values in this dtype for a reader; finite constants stay finite."""
         if (node, dtype) in self.casts:
             return self.casts[node, dtype]
-        constant = self.constant(node)
+        constant = tensor_of(self.model, node)
         if constant is not None:
+            constant = constant.detach()
             value = torch.where(constant.isfinite(), constant.clamp(-_LARGEST, _LARGEST), constant).to(dtype)
             with self.graph.inserting_before(node):
                 new = add_constant(self.model, f"{node.target}_{str(dtype).removeprefix('torch.')}", value)
             set_value(new, value, node)
         else:
-            place = self.graph.inserting_before(reader) if self.mutated else self.graph.inserting_after(node)
+            place = self.graph.inserting_before(reader) if self.writes else self.graph.inserting_after(node)
             with place:
                 new = self.graph.call_function(aten.to.dtype, (node, dtype))
             inherit_meta(new, node)
             retype(new, dtype)
-        if constant is not None or not self.mutated:
+        if constant is not None or not self.writes:
             self.casts[node, dtype] = new
         return new
-
-    def constant(self, node: fx.Node) -> torch.Tensor | None:
-        """The tensor of a node that no operator writes to."""
-        value = tensor_of(self.model, node)
-        return None if value is None or node.target in self.mutated else value.detach()
 
     def give(self, node: fx.Node, dtype: torch.dtype, these: Callable[[fx.Node], bool]) -> None:
         """Its float32 and bfloat16 inputs that are `these`, in dtype."""
@@ -216,7 +202,7 @@ class _Pass:
         floats = [a for a in node.all_input_nodes if _dtype(a) in (_LOW, _HIGH)]
         if not floats:
             return
-        if _mutates(node):
+        if writes_in_place(node):
             self.everything(node, _dtype(node.args[0]) or _HIGH)
         elif any(_LARGEST < abs(x) < float("inf") for x in _numbers(node)):
             self.everything(node, _HIGH)
@@ -242,7 +228,7 @@ class _Pass:
             if node.target is aten.scaled_dot_product_attention.default and node.args[3:]
             else None
         )
-        if _dtype(mask) != _HIGH or self.constant(mask) is not None:
+        if _dtype(mask) != _HIGH or tensor_of(self.model, mask) is not None:
             return
         with self.graph.inserting_before(node):
             bounded = self.graph.call_function(aten.clamp.default, (mask, -_LARGEST, _LARGEST))
@@ -253,7 +239,7 @@ class _Pass:
         """Constants follow the values; values of two dtypes meet in float32."""
 
         def constant(a: fx.Node) -> bool:
-            value = self.constant(a)
+            value = tensor_of(self.model, a)
             return value is not None and bool((value.abs() <= _LARGEST).all())
 
         if node.target not in _KEEP_CONSTANTS:

@@ -19,8 +19,10 @@ def views_become_reshapes(model: fx.GraphModule) -> None:
 def _channels_last(node: fx.Node) -> bool:
     """Whether the node is an operator of ours that gives channels last."""
     name = str(node.target)
-    return node.op == "call_function" and name.startswith("torch_ao.") and any(
-        kind in name for kind in ("conv", "pool", "interpolate")
+    return (
+        node.op == "call_function"
+        and name.startswith("torch_ao.")
+        and any(kind in name for kind in ("conv", "pool", "interpolate"))
     )
 
 

@@ -152,8 +152,9 @@ class _Writer:
     def __init__(self, model: fx.GraphModule, members: list[fx.Node]) -> None:
         inside = set(members)
         sources = dict.fromkeys(n for m in members for n in m.all_input_nodes if n not in inside)
-        self.inputs = [n for n in sources if n.op != "get_attr"]
-        constants = [(n, tensor_of(model, n)) for n in sources if n.op == "get_attr"]
+        known = [(n, tensor_of(model, n)) for n in sources]
+        self.inputs = [n for n, value in known if value is None]
+        constants = [(n, value) for n, value in known if value is not None]
         constants.sort(key=lambda pair: not isinstance(pair[1], torch.nn.Parameter))
         self.constants = [(str(n.target).replace(".", "_"), value) for n, value in constants]
         self.results = [m for m in members if any(user not in inside for user in m.users)]

@@ -35,6 +35,7 @@ from torch_ao_ext.quantization.pt2e._graph import (
     remove_unused,
     where,
 )
+from torch_ao_ext.quantization.pt2e._in_place import mark_written
 from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts, fold_pads
 from torch_ao_ext.quantization.pt2e.convert import fold_constants
 from torch_ao_ext.quantization.quantizer._targets import is_call
@@ -113,6 +114,7 @@ def integer_graph(model: fx.GraphModule, float_inside: bool = False) -> fx.Graph
         float_inside: norms and functions of one value stay float between integers.
     """
     model = copy_graph_module(model, LoweredModule)
+    mark_written(model)
     views_become_reshapes(model)
     drop_dropouts(model)
     fold_constants(model)

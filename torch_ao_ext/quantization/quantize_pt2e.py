@@ -12,12 +12,13 @@ from torch_ao_ext.quantization.pt2e._graph import (
     remove_unused,
     where,
 )
+from torch_ao_ext.quantization.pt2e._in_place import drop_in_place
 from torch_ao_ext.quantization.pt2e._qat import (
     attach_batch_norms,
     detach_batch_norms,
     fold_trained,
 )
-from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts, drop_in_place, fold_pads
+from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts, fold_pads
 from torch_ao_ext.quantization.pt2e.convert import convert
 from torch_ao_ext.quantization.pt2e.duplicate_dq_pass import DuplicateDQPass
 from torch_ao_ext.quantization.pt2e.export_utils import disallow_train_eval, switch, training_nodes
@@ -106,8 +107,8 @@ def prepare_graph(
             f"export), got training mode at {where(training[0])}"
         )
     model = copy_graph_module(model)
+    drop_dropouts(model)  # what it returns is its input
     drop_in_place(model)
-    drop_dropouts(model)
     fold_batch_norms(model)
     fold_pads(model)
     model = _annotate(function, model, quantizer, required)

@@ -16,7 +16,8 @@ from torch_ao_ext.quantization.fx._capture import export_whole
 from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer, config_of
 from torch_ao_ext.quantization.pt2e._batch_norm import fold_batch_norms
 from torch_ao_ext.quantization.pt2e._graph import check_graph_module, copy_graph_module, remove_unused
-from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts, drop_in_place
+from torch_ao_ext.quantization.pt2e._in_place import drop_in_place
+from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_graph
 from torch_ao_ext.quantization.quantizer._targets import (
@@ -117,8 +118,8 @@ def prepare_n_shadows_model(
             raise ValueError(f"{op}: argument '{name}' must be None, got {value!r}")
     with torch.no_grad():
         graph = copy_graph_module(export_whole("prepare_n_shadows_model", model, tuple(example_inputs), []))
-    drop_in_place(graph)
     drop_dropouts(graph)
+    drop_in_place(graph)
     fold_batch_norms(graph)
     quantizers = [QConfigMappingQuantizer(m) for m in qconfig_multi_mapping.qconfig_mappings_list]
     count = 0

@@ -14,6 +14,9 @@ HOOKS = (
 )  # fmt: skip
 
 
+# Mark of get_attr nodes whose buffer the graph writes to: no constants.
+WRITTEN = "torch_ao_ext_written"
+
 # Attributes that each graph module has for itself.
 _OWN_EACH = ("train", "eval", TRAIN_EVAL, "_tracer_cls", "_tracer_extras")
 
@@ -52,8 +55,8 @@ def copy_graph_module(
 
 
 def tensor_of(model: nn.Module, node: Any) -> torch.Tensor | None:
-    """The tensor that a get_attr node reads; None for anything else."""
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
+    """The constant of a get_attr node; None for anything else, and for buffers that the graph writes to."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr" or node.meta.get(WRITTEN):
         return None
     owner, _, name = node.target.rpartition(".")
     value = getattr(model.get_submodule(owner), name, None)

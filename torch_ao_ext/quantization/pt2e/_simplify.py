@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import fx
 
 from torch_ao_ext.quantization import _decomposed
@@ -75,35 +74,3 @@ def drop_dropouts(model: fx.GraphModule) -> None:
         if is_call(node, _DROPOUT) and not node.args[2]:
             node.replace_all_uses_with(node.args[0])
             model.graph.erase_node(node)
-
-
-def _functional(node: fx.Node) -> Any:
-    """The operator that computes what an in-place one writes; None when node is no such one."""
-    target = node.target
-    if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
-        return None
-    name = target._schema.name.removeprefix("aten::")
-    first = target._schema.arguments[0] if target._schema.arguments else None
-    writes = first is not None and first.alias_info is not None and first.alias_info.is_write
-    if not writes or not name.endswith("_") or target.namespace != "aten":
-        return None
-    packet = getattr(aten, name[:-1], None)
-    return getattr(packet, target._overloadname, None)
-
-
-def drop_in_place(model: fx.GraphModule) -> None:
-    """In-place activations and sums become functional: later readers read what was written.
-
-    Observers, and a dequantize for each reader, would otherwise stand between the write
-    and those who count on it. Writes to inputs and buffers of the graph stay.
-    """
-    order = {node: i for i, node in enumerate(model.graph.nodes)}
-    for node in list(model.graph.nodes):
-        functional = _functional(node)
-        source = node.args[0] if node.args else None
-        if functional is None or not isinstance(source, fx.Node) or source.op != "call_function":
-            continue
-        node.target = functional
-        for reader in list(source.users):
-            if order[reader] > order[node]:
-                reader.replace_input_with(source, node)
