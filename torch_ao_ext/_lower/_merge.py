@@ -16,6 +16,7 @@ from torch import fx
 from torch_ao_ext._graph_ops import arguments_of, matrix, owner
 from torch_ao_ext._island import Island
 from torch_ao_ext.quantization.pt2e._graph import free_name, inherit_meta, remove_unused, tensor_of
+from torch_ao_ext.quantization.pt2e._in_place import views_to_memory, writes_in_place
 
 _FEWEST = 2  # operators that are worth an island
 _DTYPES = {
@@ -117,17 +118,24 @@ def _fits(node: fx.Node) -> bool:
 def _levels(graph: fx.Graph) -> dict[fx.Node, tuple[int, bool]]:
     """(level, fits) of each node: one level higher behind every operator outside.
 
-    What depends on no operator that fits has level -1 and comes first.
+    What depends on no operator that fits has level -1 and comes first. Nothing moves past an
+    operator that writes in place, and the views that one writes to are no results of an island.
     """
+    written = {n for w in graph.nodes if writes_in_place(w) for n in views_to_memory(w.args[0])}
     levels: dict[fx.Node, tuple[int, bool]] = {}
+    barrier: list[tuple[int, bool]] = []
     for node in graph.nodes:
-        fits = _fits(node)
-        before = [levels[n] for n in node.all_input_nodes]
+        fits = node not in written and _fits(node)
+        before = [levels[n] for n in node.all_input_nodes] + barrier
+        if writes_in_place(node):
+            before += levels.values()
         if fits:
             level = max([0, *(at + (not inside) for at, inside in before)])
         else:
             level = max([-1, *(at for at, _ in before)])
         levels[node] = (level, fits)
+        if writes_in_place(node):
+            barrier = [levels[node]]
     return levels
 
 

@@ -15,7 +15,7 @@ from torch._guards import detect_fake_mode
 from torch_ao_ext.quantization.pt2e._graph import WRITTEN, inherit_meta, where
 from torch_ao_ext.quantization.quantizer._targets import argument, aten
 
-__all__ = ["drop_in_place", "mark_written", "writes_in_place"]
+__all__ = ["drop_in_place", "mark_written", "views_to_memory", "writes_in_place"]
 
 
 def writes_in_place(node: fx.Node) -> bool:
@@ -134,7 +134,7 @@ def _part(view: fx.Node) -> tuple[Any, ...] | None:
     return aten.slice_scatter.default, axis, sum(sizes[:index]), sum(sizes[: index + 1])
 
 
-def _chain(node: fx.Node) -> list[fx.Node]:
+def views_to_memory(node: fx.Node) -> list[fx.Node]:
     """node, what it is a view of, ... the node with the memory."""
     chain = [node]
     while (base := _base(chain[-1])) is not None:
@@ -144,7 +144,9 @@ def _chain(node: fx.Node) -> list[fx.Node]:
 
 def mark_written(model: fx.GraphModule) -> None:
     """Notes at the get_attr nodes of buffers that the graph writes to that they are no constants."""
-    written = {_chain(node.args[0])[-1].target for node in model.graph.nodes if writes_in_place(node)}
+    written = {
+        views_to_memory(node.args[0])[-1].target for node in model.graph.nodes if writes_in_place(node)
+    }
     for node in model.graph.nodes:
         if node.op == "get_attr" and node.target in written:
             node.meta[WRITTEN] = True
@@ -192,7 +194,7 @@ class _Writes:
     def replace(self, node: fx.Node, functional: Any) -> None:
         """One in-place operator; those that write to buffers stay, inputs get the new value."""
         source = node.args[0]
-        chain = _chain(source)
+        chain = views_to_memory(source)
         memory = chain[-1]
         written = next((n for n in chain if n in self.inputs), None)
         order = {n: i for i, n in enumerate(self.graph.nodes)}
