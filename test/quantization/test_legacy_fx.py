@@ -122,6 +122,18 @@ class Bags(nn.Module):
         return self.last(self.table(x))
 
 
+class Table(nn.Module):
+    """A table whose rows go into a quantized layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.ModuleDict({"table": nn.Embedding(20, 8)})
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.last(self.inner["table"](x))
+
+
 class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()
@@ -164,9 +176,14 @@ def dynamic(q):
     return q.QConfigMapping().set_global(q.default_dynamic_qconfig)
 
 
-def rows(q, bits=""):
+def rows(q, bits="", kind=nn.EmbeddingBag):
     table = getattr(q, f"float_qparams_weight_only_qconfig{bits}")
-    return q.QConfigMapping().set_object_type(nn.EmbeddingBag, table)
+    return q.QConfigMapping().set_object_type(kind, table)
+
+
+def table_and_layer(q):
+    table = q.float_qparams_weight_only_qconfig
+    return q.get_default_qconfig_mapping("x86").set_object_type(nn.Embedding, table)
 
 
 def indices():
@@ -180,6 +197,9 @@ OTHER_LAYERS = {
     "functions": (Products, lambda q: q.get_default_qconfig_mapping("x86"), lambda: torch.randn(5, 8), 0.01),
     "bag": (Bags, rows, indices, 1e-5),
     "bag of 4 bits": (Bags, lambda q: rows(q, "_4bit"), indices, 1e-3),
+    "table": (Table, lambda q: rows(q, kind=nn.Embedding), indices, 1e-6),
+    "table of 4 bits": (Table, lambda q: rows(q, "_4bit", nn.Embedding), indices, 1e-3),
+    "table and layer": (Table, table_and_layer, indices, 0.01),
     "recurrent": (Recurrent, dynamic, lambda: torch.randn(5, 2, 8), 0.03),  # inputs by another rule
 }  # fmt: skip
 
@@ -194,6 +214,24 @@ def test_other_layers(name):
     mine = legacy.convert_fx(prepare_fx(fresh, mapping(tq), (batches[0],)), other.state_dict())
     want, have = other(batches[1]), mine(batches[1])
     assert want.shape == have.shape and (want - have).norm() <= most * want.norm()
+
+
+def test_rows_are_those_of_the_file():
+    model = Table().eval().requires_grad_(False)
+    mapping = rows(peer(), kind=nn.Embedding)
+    state = theirs(model, "x86", [indices()], mapping).state_dict()
+    observed = prepare_fx(Table().eval(), rows(tq, kind=nn.Embedding), (indices(),))
+    key = "inner.table._packed_params._packed_weight"
+    mine = legacy.convert_fx(observed, state)
+    ids = torch.arange(21).reshape(7, 3) % 20
+    read = nn.functional.linear(state[key].dequantize()[ids], state["last.weight"], state["last.bias"])
+    assert torch.allclose(mine(ids), read, atol=1e-5)
+    assert any(node.target is torch.ops.torch_ao.embedding.default for node in mine.graph.nodes)
+    with pytest.raises(ValueError, match=f"must hold '{key}' in quint8, got torch.float32"):
+        legacy.convert_fx(observed, {**state, key: state[key].dequantize()})
+    with pytest.raises(ValueError, match="must hold 'inner.table.weight' as .20, 8., got .10, 8."):
+        few = torch.quantize_per_channel(torch.ones(10, 8), torch.ones(10), torch.ones(10), 0, torch.quint8)
+        legacy.convert_fx(observed, {**state, key: few})
 
 
 def test_what_does_not_fit_is_refused():

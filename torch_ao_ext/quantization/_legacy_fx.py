@@ -2,7 +2,7 @@
 
 Their keys follow torch.fx's names: `M.weight`, `M.scale` of a layer M, `M_input_scale_N` where a float goes
 into it, `P_scale_N` and `P_packed_weight_N` of the functions in a module P, in the order of their calls.
-Recurrent layers and tables have the keys of eager mode.
+Recurrent layers, tables and `T._packed_params._packed_weight` of a table T have the keys of eager mode.
 """
 
 import re
@@ -36,15 +36,17 @@ class _KnownWeight(ObserverBase):
 
     Args:
         scale: `[N]` or `[1]`.
-        zero_point: the same shape.
+        zero_point: the same shape; floats for the rows of a table, which are unsigned.
         axis: of the channels.
     """
 
     def __init__(self, scale: torch.Tensor, zero_point: torch.Tensor, axis: int) -> None:
-        super().__init__(dtype=torch.qint8)
-        self.quant_min, self.quant_max = RANGE[torch.int8]
-        per_tensor = scale.numel() == 1
-        self.qscheme = torch.per_tensor_affine if per_tensor else torch.per_channel_affine
+        rows = zero_point.is_floating_point()
+        super().__init__(dtype=torch.quint8 if rows else torch.qint8)
+        self.quant_min, self.quant_max = RANGE[torch.uint8 if rows else torch.int8]
+        per_tensor = scale.numel() == 1 and not rows
+        per_channel = torch.per_channel_affine_float_qparams if rows else torch.per_channel_affine
+        self.qscheme = torch.per_tensor_affine if per_tensor else per_channel
         self.ch_axis = axis
         self.register_buffer("scale", scale)
         self.register_buffer("zero_point", zero_point)
@@ -149,6 +151,22 @@ class _Loader:
                 constant = add_constant(self.model, f"{name}.bias", bias.detach().float())
             node.args = (*node.args[:2], constant, *node.args[3:])
 
+    def table(self, node: fx.Node) -> None:
+        """Rows of a table."""
+        name, observed = innermost_module(node), node.args[0]
+        key = f"{name}._packed_params._packed_weight"
+        if self._observer(observed) is None or key not in self.rest:
+            return
+        self.rest.pop(f"{name}._packed_params.dtype", None)
+        weight = self.rest.pop(key)
+        if not isinstance(weight, torch.Tensor) or weight.dtype != torch.quint8:
+            got = str(getattr(weight, "dtype", type(weight).__name__))
+            raise self._fail(f"hold '{key}' in quint8", got)
+        self._set(observed.args[0], weight.dequantize())
+        points = weight.q_per_channel_zero_points().to(torch.float32)
+        scales = weight.q_per_channel_scales().to(torch.float32)
+        self._replace(observed, _KnownWeight(scales, points, 0))
+
     def _take(self, scale: str) -> tuple[torch.Tensor, torch.Tensor] | None:
         point = re.sub(r"scale(_\d+)?$", r"zero_point\1", scale)
         if scale not in self.rest or point not in self.rest:
@@ -219,7 +237,9 @@ class _Loader:
         elif key is not None:
             found = self._take(key)
         elif found is None:
-            found = self._take(f"{innermost_module(source)}.scale")
+            name = innermost_module(source)
+            # Of a layer whose result is float, such as a table: its key is that of a function.
+            found = self._take(f"{name}.scale") or self._take(f"{name.replace('.', '_')}_scale_0")
         if found is None:
             raise self._fail(
                 f"have qparams for '{source.name}' of module '{innermost_module(source)}'",
@@ -245,6 +265,8 @@ class _Loader:
         for node in list(self.model.graph.nodes):
             if is_call(node, _PRODUCTS):
                 self.product(node)
+            elif is_call(node, {torch.ops.aten.embedding.default}):
+                self.table(node)
         nodes = self._activations()
         by_observer = {id(self.modules[node.target]): node for node in reversed(nodes)}
         planned = self._plan([node for node in nodes if node in by_observer.values()])

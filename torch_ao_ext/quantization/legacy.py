@@ -187,7 +187,7 @@ def convert_fx(graph_module: Any, state_dict: dict[str, Any], **options: Any) ->
     """`quantize_fx.convert_fx` with weights and qparams of a graph that torch.ao has converted.
 
     Integers and qparams are those of the file. Read are layers (convolutions, linear), functions with
-    qparams, recurrent layers, bags and 4-bit tables; a model whose functions torch.ao quantizes
+    qparams, recurrent layers, bags and tables; a model whose functions torch.ao quantizes
     elsewhere is refused, by name.
 
     Args:
