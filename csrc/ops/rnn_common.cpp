@@ -6,6 +6,7 @@
 #include "core/env.h"
 #include "core/fork.h"
 #include "core/qparams.h"
+#include "engines/rnn_parts.h"
 
 namespace tae {
 namespace {
@@ -46,7 +47,10 @@ struct Cell {
 void check_matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns) {
   const Tensor& weight = cell.weight(i);
   const Arg arg = cell.weight_arg(i);
-  check_tensor(arg, weight, {at::kChar});
+  check_tensor(arg, weight, {at::kChar, at::kBFloat16});
+  const at::ScalarType dtype = cell.w.weights[0].scalar_type();
+  TAE_CHECK_TYPE(weight.scalar_type() == dtype, arg,
+                 c10::str("have the dtype of the first weight (", dtype, ")"), weight.scalar_type());
   TAE_CHECK_VALUE(weight.dim() == 2 && weight.size(0) == rows && weight.size(1) == columns, arg,
                   c10::str("have sizes [", rows, ", ", columns, "] at this place"),
                   c10::str("sizes ", weight.sizes()));
@@ -62,6 +66,35 @@ std::vector<float> row_scales(const Cell& cell, int64_t i, int64_t rows) {
   return values;
 }
 
+// Weight i as engines take it, with what the view refers to.
+struct Matrix {
+  Matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns);
+
+  RnnWeight view;
+
+ private:
+  Tensor dense_;
+  std::vector<float> scale_;
+  RnnParts parts_;
+};
+
+Matrix::Matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns)
+    : dense_(dense(cell.weight_arg(i), cell.weight(i))), scale_(row_scales(cell, i, rows)) {
+  const Arg arg = cell.weight_arg(i);
+  if (dense_.scalar_type() == at::kChar) {
+    view = {span_of<int8_t>(arg, dense_).first(rows * columns), scale_.data()};
+    return;
+  }
+  const auto* bits =
+      reinterpret_cast<const uint16_t*>(span_of<at::BFloat16>(arg, dense_).first(rows * columns));
+  for (int64_t j = 0; j < rows * columns; ++j)
+    TAE_CHECK_VALUE((bits[j] & 0x7f80) != 0x7f80, arg, "be finite", "a NaN or infinity");
+  parts_ = split_weight(bits, scale_.data(), rows, columns);
+  for (const float s : parts_.scale)
+    TAE_CHECK_VALUE(std::isfinite(s), arg, "be finite when multiplied by its scale", "an infinity");
+  view = parts_.view();
+}
+
 PackedState pack(const Cell& cell, DType input_dtype) {
   const RnnWeights& w = cell.w;
   RnnProblem p;
@@ -71,13 +104,10 @@ PackedState pack(const Cell& cell, DType input_dtype) {
   p.output = w.output();
   p.input_dtype = input_dtype;
   const int64_t rows = gates_of(w.kind) * p.hidden;
-  const Tensor ih = dense(cell.weight_arg(0), cell.weight(0)), hh = dense(cell.weight_arg(1), cell.weight(1));
-  const std::vector<float> scale_ih = row_scales(cell, 0, rows), scale_hh = row_scales(cell, 1, rows);
-  p.ih.high = span_of<int8_t>(cell.weight_arg(0), ih).first(rows * p.input);
-  p.hh.high = span_of<int8_t>(cell.weight_arg(1), hh).first(rows * p.output);
-  p.ih.scale = scale_ih.data();
-  p.hh.scale = scale_hh.data();
-  std::vector<float> bias_ih, bias_hh, scale_hr;
+  const Matrix ih(cell, 0, rows, p.input), hh(cell, 1, rows, p.output);
+  p.ih = ih.view;
+  p.hh = hh.view;
+  std::vector<float> bias_ih, bias_hh;
   if (cell.biased()) {
     bias_ih = finite_values(cell.bias_arg(0), cell.bias(0));
     bias_hh = finite_values(cell.bias_arg(1), cell.bias(1));
@@ -88,13 +118,8 @@ PackedState pack(const Cell& cell, DType input_dtype) {
                           static_cast<double>(std::numeric_limits<float>::max()),
                       cell.bias_arg(1), "have a finite sum b_ih + b_hh", "an infinity");
   }
-  Tensor hr;
-  if (w.projected()) {
-    hr = dense(cell.weight_arg(2), cell.weight(2));
-    scale_hr = row_scales(cell, 2, p.output);
-    p.hr.high = span_of<int8_t>(cell.weight_arg(2), hr).first(p.output * p.hidden);
-    p.hr.scale = scale_hr.data();
-  }
+  std::optional<Matrix> hr;
+  if (w.projected()) p.hr = hr.emplace(cell, 2, p.output, p.hidden).view;
   SerialAfterFork serial;
   const Settings& s = settings();
   const Engine forced = s.engine.load();
@@ -239,7 +264,7 @@ void check_rnn_weights(const RnnWeights& w) {
                   c10::str("have 0 or ", 2 * w.cells(), " tensors"), biases);
   for (int64_t i = 0; i < count; ++i) {
     const Arg arg{w.op, w.names.weights[i % w.weights_per_cell()]};
-    check_tensor(arg, w.weights[i], {at::kChar});
+    check_tensor(arg, w.weights[i], {at::kChar, at::kBFloat16});
     check_rank(arg, w.weights[i], 2);
   }
   const int64_t gates = gates_of(w.kind);

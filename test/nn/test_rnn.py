@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 import torch_ao_ext
 from torch_ao_ext.nn.quantized import dynamic
-from torch_ao_ext.quantization import quantize_dynamic
+from torch_ao_ext.quantization import bfloat16_dynamic_qconfig, quantize_dynamic
 
 
 class Model(nn.Module):
@@ -114,3 +114,38 @@ def test_rnn_keeps_its_nonlinearity(nonlinearity):
     assert q.mode == layer.mode and close(q(x)[0], layer(x)[0])
     with pytest.raises(ValueError, match="RNN: argument 'nonlinearity' must be 'tanh' or 'relu', got 'gelu'"):
         dynamic.RNN(3, 4, nonlinearity="gelu")
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_bfloat16_weights(kind, tmp_path):
+    torch.manual_seed(0)
+    layer, x = nn.Sequential(kind(12, 32)).eval(), torch.randn(4, 12)
+    spec = {kind: bfloat16_dynamic_qconfig}
+    q, int8 = quantize_dynamic(layer, spec, strict=True), quantize_dynamic(layer)
+
+    def first(module):
+        y = module(x)
+        return y[0] if isinstance(y, tuple) else y
+
+    y, want = first(q), first(layer)
+    assert q[0].half().weight_dtype == torch.bfloat16 and int8[0].weight_dtype == torch.int8
+    assert (y - want).norm() < (first(int8) - want).norm() and (y - want).norm() / want.norm() < 0.01
+    int8.load_state_dict(q.state_dict())
+    for name, value in q[0].get_weight().items():
+        assert torch.equal(value, getattr(layer[0], name).to(torch.bfloat16))
+        q[0].set_weight_bias({name: value.clone()})
+    assert torch.equal(first(q), y)
+    torch_ao_ext.save_quantized(q, tmp_path / "q.safetensors")
+    loaded = torch_ao_ext.load_quantized(tmp_path / "q.safetensors", lambda: nn.Sequential(kind(12, 32)))
+    for other in (int8, loaded, copy.deepcopy(q), pickle.loads(pickle.dumps(q)), torch.jit.trace(q, x)):
+        assert torch.equal(first(other), y)
+    assert torch.equal(first(torch.export.export(q, (x,)).module()), y)
+    with pytest.raises(RuntimeError, match="is a float weight; load it into the float"):
+        q.load_state_dict(copy.deepcopy(layer).to(torch.bfloat16).state_dict(), strict=False)
+
+
+def test_bfloat16_weights_are_for_recurrent_layers():
+    with pytest.raises(ValueError, match="qconfig.weight must observe for int8"):
+        quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear: bfloat16_dynamic_qconfig})
+    with pytest.raises(ValueError, match="GRU: argument 'dtype' must be torch.qint8, int8 or bfloat16"):
+        dynamic.GRU(3, 4, dtype=torch.float16)

@@ -14,15 +14,17 @@ from torch_ao_ext import ops
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "tanh": nn.RNN, "relu": nn.RNN}
 
 
-def quantized_side(layer):
-    """int8 weights at max|w| / 127.5, scales and biases of a float layer."""
+def quantized_side(layer, dtype=torch.int8):
+    """Weights in int8 at max|w| / 127.5 or in bfloat16, scales and biases of a float layer."""
     weights, scales, biases = [], [], []
     projected = getattr(layer, "proj_size", 0) > 0
     for i, end in itertools.product(range(layer.num_layers), ("", "_reverse")[: 1 + layer.bidirectional]):
         for part in ("ih", "hh", "hr")[: 2 + projected]:
             w = getattr(layer, f"weight_{part}_l{i}{end}").detach()
-            scale = w.abs().amax(1) / 127.5
-            weights.append((w / scale[:, None]).round().clamp(-128, 127).to(torch.int8))
+            scale = w.abs().amax(1) / 127.5 if dtype == torch.int8 else torch.ones(1)
+            weights.append(w.to(dtype))
+            if dtype == torch.int8:
+                weights[-1] = (w / scale[:, None]).round().clamp(-128, 127).to(dtype)
             scales.append(scale)
         if layer.bias:
             biases += [getattr(layer, f"bias_{part}_l{i}{end}").detach() for part in ("ih", "hh")]
@@ -94,7 +96,7 @@ def test_random_cases_are_equal_on_both_engines(kind, on_engine):
             kind, pick(1, 3, 64, 70), pick(6, 16, 17, 63, 65, 80), pick(1, 2),
             bidirectional=pick(False, True), **({"proj_size": projection} if projection else {}),
         )  # fmt: skip
-        side, batch = quantized_side(layer), pick(1, 2, 7, 13, 50)
+        side, batch = quantized_side(layer, pick(torch.int8, torch.bfloat16)), pick(1, 2, 7, 13, 50)
         cells = layer.num_layers * (1 + layer.bidirectional)
         h0 = torch.randn(cells, batch, projection or layer.hidden_size) * pick(0.3, 3.0)
         states = (h0, torch.randn(cells, batch, layer.hidden_size)) if kind == "lstm" else (h0,)
@@ -105,6 +107,30 @@ def test_random_cases_are_equal_on_both_engines(kind, on_engine):
         native, reference = on_engine("native", *args), on_engine("reference", *args)
         for a, b in zip(native, reference, strict=True):
             assert a.dtype == x.dtype and torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_weights_have_sixteen_bits(kind):
+    """Against the float layer of the same bfloat16 weights only rows of x and h are rounded."""
+    torch.manual_seed(2)
+    layer, x = make(kind, 40, 96, 2), torch.randn(30, 4, 40)
+    error = []
+    with torch.no_grad():
+        for dtype in (torch.int8, torch.bfloat16):
+            got = run(kind, layer, quantized_side(layer, dtype), x)[0]
+            if dtype == torch.bfloat16:
+                for p in layer.parameters():
+                    if p.dim() == 2:
+                        p.copy_(p.to(dtype))
+            want = layer(x)[0]
+            error.append(float((got - want).norm() / want.norm()))
+    assert error[1] < 0.008 and error[1] < error[0]
+    # One value in 16 bits: h = tanh or relu of a single product, exact but for the last bit.
+    if kind == "relu":
+        w = torch.tensor([[1.0, 0.0], [0.0039, 0.0]]).to(torch.bfloat16)
+        side = ([w, torch.zeros_like(w)], [torch.ones(1)] * 2, [])
+        y = ops.rnn(torch.tensor([[[1.0, 0.0]]]), None, None, *side, 1, False, "relu")[0]
+        assert ((y[0, 0] - w[:, 0].float()).abs() / w[:, 0].float() < 2e-5).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,9 +188,13 @@ def test_wrong_calls_name_the_argument():
         ((x[..., :5], None, None, None, w, s, b), "argument 'input' must have size"),
         ((x[0], torch.tensor([1, 2]), None, None, w, s, b), "argument 'batch_sizes' must hold positive"),
         ((x, None, None, None, w, s, b, 0), "argument 'num_layers' must be in"),
+        ((x, None, None, None, [torch.full(t.shape, torch.inf, dtype=torch.bfloat16) for t in w], s, b),
+         "argument 'weights' must be finite, got a NaN or infinity"),
     ]:
         with pytest.raises(ValueError, match="torch_ao::lstm: " + text):
             ops.lstm(*call)
+    with pytest.raises(TypeError, match="'weights' must have the dtype of the first weight"):
+        ops.lstm(x, None, None, None, [w[0], w[1].to(torch.bfloat16)], s, b)
     with pytest.raises(NotImplementedError, match="no engine accepts"):
         torch.ops.torch_ao._set_engine("onednn")
         try:

@@ -36,6 +36,7 @@ class SavedType:
         check: raises ValueError about values that no other rule covers.
         packs: `prepack(dtype)` makes a packed copy, after which the plain bytes may go.
         renamed: argument in files -> argument of the constructor, where they differ.
+        more: as `args`, left out of the file where the value is None; older files have none.
     """
 
     cls: type[nn.Module]
@@ -46,17 +47,20 @@ class SavedType:
     check: Callable[[Any], None] | None = None
     packs: bool = True
     renamed: dict[str, str] = field(default_factory=dict)
+    more: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
 
     def args_of(self, module: nn.Module) -> dict[str, Any]:
         """Constructor arguments that make an empty module like this one."""
-        return {
+        args = {
             name: source(module) if callable(source) else getattr(module, source)
             for name, source in self.args.items()
         }
+        found = {name: source(module) for name, source in self.more.items()}
+        return {**args, **{name: value for name, value in found.items() if value is not None}}
 
     def make(self, args: dict[str, Any]) -> nn.Module:
         """The empty module; call it on the meta device."""
-        if args.keys() != self.args.keys():
+        if args.keys() - self.more.keys() != self.args.keys():
             raise ValueError(f"arguments must be {sorted(self.args)}, got {sorted(args)}")
         args = {self.renamed.get(name, name): value for name, value in args.items()}
         make = getattr(self.cls, "_from_saved", None)
@@ -115,13 +119,19 @@ def _check_recurrent(module: Any) -> None:
             raise ValueError(f"must hold {kind} in '{name}', got {values[bad][0].item()}")
 
 
+def _weight_dtype(module: Any) -> str | None:
+    """None for int8."""
+    return "bfloat16" if module.weight_dtype == torch.bfloat16 else None
+
+
 def _recurrent(cls: type[nn.Module], *more: str) -> SavedType:
-    return SavedType(cls, {**_RECURRENT, **_same(*more)}, (), (), (), _check_recurrent)
+    args = {**_RECURRENT, **_same(*more)}
+    return SavedType(cls, args, (), (), (), _check_recurrent, more={"dtype": _weight_dtype})
 
 
 def _cell(cls: type[nn.Module], *more: str) -> SavedType:
     names = ("input_size", "hidden_size", "bias", *more)
-    return SavedType(cls, _same(*names), (), (), (), _check_recurrent)
+    return SavedType(cls, _same(*names), (), (), (), _check_recurrent, more={"dtype": _weight_dtype})
 
 
 def _lists(*names: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch_ao_ext.nn import quantized
 from torch_ao_ext.nn.quantized import dynamic
 from torch_ao_ext.nn.quantized._observed import weight_observer
 from torch_ao_ext.nn.quantized._weight import check_finite
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import weight_dtype_of
 from torch_ao_ext.nn.quantized.dynamic.modules.activation import is_self_attention
 from torch_ao_ext.nn.quantized.dynamic.modules.transformer import disable_fused_path
 from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
@@ -98,13 +99,19 @@ def _convert_one(target: _plan.Target) -> nn.Module:
     return new.eval()
 
 
+def _qconfig_reader(kind: type) -> Any:
+    """What reads the qconfig's weight side for this class, and refuses what it cannot take."""
+    if issubclass(kind, quantized.Embedding):
+        return row_observer
+    return weight_dtype_of if issubclass(kind, (dynamic.RNNBase, dynamic.RNNCellBase)) else weight_observer
+
+
 def _check_targets(plan: _plan.Plan) -> None:
     """Before anything is changed: an in-place conversion must not stop half way."""
     for target in plan.targets:
         if target.to_class in _OWN_CLASSES:
-            rows = issubclass(target.to_class, quantized.Embedding)
             try:
-                (row_observer if rows else weight_observer)(target.qconfig)
+                _qconfig_reader(target.to_class)(target.qconfig)
             except ValueError as error:
                 raise ValueError(f"quantize_dynamic: '{target.name}': {error}") from error
         for name, p in target.module.named_parameters():
@@ -173,6 +180,9 @@ def quantize_dynamic(
     Embeddings are converted when asked for: with {nn.Embedding, nn.EmbeddingBag} in the
     spec to 8-bit rows, each with its own scale and bias, without a special QConfig;
     `float_qparams_weight_only_qconfig` and `_4bit` give torch.ao's rows.
+
+    Recurrent layers quantize rows of the input and of h at each step; `bfloat16_dynamic_qconfig`
+    keeps their weights in bfloat16 (16 bits of integer arithmetic: more exact, slower).
 
     Converted by default: nn.Linear and subclasses that keep its forward,
     nn.MultiheadAttention (whole), fused LinearReLU, transformers' Conv1D. Modules

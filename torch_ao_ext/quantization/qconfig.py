@@ -56,6 +56,7 @@ __all__ = [
     "QConfig",
     "QConfigAny",
     "QConfigDynamic",
+    "bfloat16_dynamic_qconfig",
     "default_activation_only_qconfig",
     "default_debug_qconfig",
     "default_dynamic_qat_qconfig",
@@ -167,6 +168,11 @@ default_reuse_input_qconfig = QConfig(
     activation=default_reuse_input_observer, weight=NoopObserver
 )
 
+# Recurrent layers: weights in bfloat16, rows of activations in int8.
+bfloat16_dynamic_qconfig = QConfig(
+    activation=default_row_quant_observer,
+    weight=PlaceholderObserver.with_args(dtype=torch.bfloat16),
+)
 _FLOAT16 = PlaceholderObserver.with_args(dtype=torch.float16)
 float16_dynamic_qconfig = QConfig(
     activation=PlaceholderObserver.with_args(dtype=torch.float16, is_dynamic=True), weight=_FLOAT16

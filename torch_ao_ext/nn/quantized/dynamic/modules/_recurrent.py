@@ -1,4 +1,4 @@
-"""What recurrent layers and cells with int8 weights share."""
+"""What recurrent layers and cells with int8 or bfloat16 weights share."""
 
 from typing import Any
 
@@ -6,11 +6,42 @@ import torch
 from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized._observed import quantize_weight
+from torch_ao_ext.nn.quantized._observed import INT8, quantize_weight, weight_observer
 from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, CheckedLoad, keep_dtypes
+from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
 
-__all__ = ["Recurrent", "check_nonlinearity"]
+__all__ = ["Recurrent", "check_nonlinearity", "stored_dtype", "weight_dtype_of"]
+
+_WEIGHT_DTYPES = {**dict.fromkeys(INT8, torch.int8), torch.bfloat16: torch.bfloat16}
+
+
+def stored_dtype(who: str, dtype: Any) -> torch.dtype:
+    """Dtype of the weight buffers: torch.int8 or torch.bfloat16.
+
+    Raises:
+        ValueError: another one was asked for.
+    """
+    if dtype not in _WEIGHT_DTYPES:
+        raise ValueError(f"{who}: argument 'dtype' must be torch.qint8, int8 or bfloat16, got {dtype}")
+    return _WEIGHT_DTYPES[dtype]
+
+
+def weight_dtype_of(qconfig: Any) -> torch.dtype:
+    """Dtype that the qconfig asks for: torch.bfloat16, or torch.int8.
+
+    Raises:
+        ValueError: its weight observer is for neither.
+    """
+    observer = qconfig.weight
+    if observer is not None and getattr(observer(), "dtype", None) == torch.bfloat16:
+        return torch.bfloat16
+    weight_observer(qconfig)
+    return torch.int8
+
+
+def _is_weight(name: str) -> bool:
+    return name.startswith("weight_") and not name.endswith("_scale")
 
 
 def _quantized(module: nn.Module, name: str, qconfig: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,7 +52,11 @@ def _quantized(module: nn.Module, name: str, qconfig: Any) -> tuple[torch.Tensor
 
 
 class Recurrent(CheckedLoad):
-    """Buffers of the float module's names, int8 and float32."""
+    """Buffers of the float module's names.
+
+    Weights are int8 with a scale for each row, or bfloat16 with scales of 1; scales and biases
+    are float32.
+    """
 
     _MORE: tuple[str, ...] = ()  # arguments of the constructor beside sizes and bias
 
@@ -37,19 +72,38 @@ class Recurrent(CheckedLoad):
         if qconfig is None:
             raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
         more = {name: getattr(mod, name) for name in cls._MORE}
-        new = cls(mod.input_size, mod.hidden_size, bias=mod.bias, **more)
+        dtype = weight_dtype_of(qconfig)
+        new = cls(mod.input_size, mod.hidden_size, bias=mod.bias, dtype=dtype, **more)
         for name, own in list(new._buffers.items()):
             if own is not None and name.startswith("bias"):
                 new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
-            elif own is not None and own.dtype == torch.int8:
+            elif _is_weight(name) and dtype == torch.bfloat16:
+                check_finite(getattr(mod, name), name)
+                new._buffers[name] = getattr(mod, name).detach().to(dtype, copy=True)
+            elif _is_weight(name):
                 data, scale = _quantized(mod, name, qconfig)
                 new._buffers[name], new._buffers[name + "_scale"] = data, scale.expand(len(data)).clone()
         return new
 
-    def get_weight(self) -> dict[str, QuantizedTensor]:
-        """Parameter name -> int8 weight with its scales (shares memory)."""
-        int8 = [n for n, own in self._buffers.items() if own is not None and own.dtype == torch.int8]
-        return {n: QuantizedTensor(self._buffers[n], self._buffers[f"{n}_scale"]) for n in int8}
+    @classmethod
+    def _from_saved(cls, args: dict[str, Any]) -> "Recurrent":
+        """Of the constructor's arguments in a file, where a dtype is a name."""
+        dtype = args.pop("dtype", "int8")
+        if dtype not in ("int8", "bfloat16"):
+            raise ValueError(f"dtype must be 'int8' or 'bfloat16', got {dtype!r}")
+        return cls(**args, dtype=getattr(torch, dtype))
+
+    @property
+    def weight_dtype(self) -> torch.dtype:
+        """torch.int8 or torch.bfloat16."""
+        return next(b.dtype for name, b in self._buffers.items() if _is_weight(name))
+
+    def get_weight(self) -> dict[str, Any]:
+        """Parameter name -> int8 weight with its scales, or bfloat16 weight (shares memory)."""
+        b, names = self._buffers, list(filter(_is_weight, self._buffers))
+        if self.weight_dtype == torch.bfloat16:
+            return {n: b[n] for n in names}
+        return {n: QuantizedTensor(b[n], b[f"{n}_scale"]) for n in names}
 
     def get_bias(self) -> dict[str, torch.Tensor]:
         """Parameter name -> float32 bias; none without biases."""
@@ -60,7 +114,7 @@ class Recurrent(CheckedLoad):
 
         Args:
             weight_bias_dict: parameter name -> int8 weight (a QuantizedTensor, or what has `int_repr()` and
-                `qscheme()`) or float bias; names that are not in it keep theirs.
+                `qscheme()`), bfloat16 weight or float bias; names that are not in it keep theirs.
 
         Raises:
             ValueError: another name, shape or dtype, a zero point that is not 0.
@@ -70,12 +124,14 @@ class Recurrent(CheckedLoad):
         for name, value in weight_bias_dict.items():
             if name not in weights and name not in biases:
                 raise ValueError(f"{who}: names must be {[*weights, *biases]}, got {name!r}")
-            if name in weights:
+            if name in weights and self.weight_dtype == torch.int8:
                 part = weight_of_tensor(value, 0)
                 if part.zero_point is not None:
                     raise ValueError(f"{who}: '{name}' must have zero point 0, got {part.zero_point}")
                 new[name], rows = part.data, self._buffers[f"{name}_scale"]
                 new[f"{name}_scale"] = part.scale.expand(rows.shape).clone()
+            elif name in weights:
+                new[name], new[f"{name}_scale"] = value.detach().clone(), torch.ones(len(value))
             else:
                 new[name] = value.detach().to(torch.float32, copy=True)
             own = self._buffers[name]
@@ -90,11 +146,16 @@ class Recurrent(CheckedLoad):
         return self
 
     def _take_form(self, state_dict: dict[str, Any], prefix: str) -> str | None:
-        for name, own in self._buffers.items():
+        for name in filter(_is_weight, list(self._buffers)):
             value = state_dict.get(prefix + name)
+            if value is None:
+                continue
             # Weights have the float module's names: copied, they would become 0 in silence.
-            if own is not None and own.dtype == torch.int8 and value is not None and value.dtype != own.dtype:
+            if value.dtype not in _WEIGHT_DTYPES.values() or f"{prefix}{name}_scale" not in state_dict:
                 return f"{prefix}{name} is a float weight; {LOAD_FLOAT_FIRST}"
+            own = self._buffers[name]
+            if own.dtype != value.dtype:
+                self._buffers[name] = torch.zeros_like(own, dtype=value.dtype)
         return None
 
 

@@ -1,12 +1,16 @@
-"""LSTM, GRU and RNN with int8 weights; x and h are quantized inside the operator."""
+"""LSTM, GRU and RNN with int8 or bfloat16 weights; x and h are quantized inside the operator."""
 
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from torch_ao_ext.nn.quantized._observed import INT8, check_weight_dtype
-from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import Recurrent, check_nonlinearity
+from torch_ao_ext.nn.quantized._observed import INT8
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import (
+    Recurrent,
+    check_nonlinearity,
+    stored_dtype,
+)
 from torch_ao_ext.nn.quantized.dynamic.modules.rnn_cells import (
     GRUCell,
     LSTMCell,
@@ -39,7 +43,7 @@ def apply_permutation(tensor: torch.Tensor, permutation: torch.Tensor, dim: int 
 
 
 class RNNBase(Recurrent):
-    """Buffers of torch.nn.RNNBase's names: int8 `weight_*`, float32 `weight_*_scale`, `bias_*`.
+    """Buffers of torch.nn.RNNBase's names: `weight_*`, float32 `weight_*_scale`, `bias_*`.
 
     Args:
         mode: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU".
@@ -51,7 +55,7 @@ class RNNBase(Recurrent):
         dropout: kept for the repr; inference only.
         bidirectional: two directions.
         proj_size: R of an LSTM's projection, 0 for none.
-        dtype: of the weights, torch.qint8 or torch.int8.
+        dtype: of the weights, torch.qint8, int8 or bfloat16.
     """
 
     _GATES = 4
@@ -71,7 +75,7 @@ class RNNBase(Recurrent):
         dtype: torch.dtype = INT8[-1],
     ) -> None:
         super().__init__()
-        check_weight_dtype(type(self).__name__, dtype)
+        stored = stored_dtype(type(self).__name__, dtype)
         self.mode, self.input_size, self.hidden_size = mode, input_size, hidden_size
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
         self.dropout, self.bidirectional, self.proj_size = float(dropout), bidirectional, proj_size
@@ -84,7 +88,7 @@ class RNNBase(Recurrent):
                 if proj_size:
                     sizes["weight_hr"] = (output, hidden_size)
                 for name, size in sizes.items():
-                    self.register_buffer(name + end, torch.zeros(size, dtype=torch.int8))
+                    self.register_buffer(name + end, torch.zeros(size, dtype=stored))
                     self.register_buffer(f"{name}{end}_scale", torch.ones(size[0]))
                 for name in ("bias_ih", "bias_hh") if bias else ():
                     self.register_buffer(name + end, torch.zeros(rows))

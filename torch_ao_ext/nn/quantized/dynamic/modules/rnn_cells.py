@@ -1,21 +1,25 @@
-"""One step of an LSTM, GRU or RNN with int8 weights."""
+"""One step of an LSTM, GRU or RNN with int8 or bfloat16 weights."""
 
 import torch
 
-from torch_ao_ext.nn.quantized._observed import INT8, check_weight_dtype
-from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import Recurrent, check_nonlinearity
+from torch_ao_ext.nn.quantized._observed import INT8
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import (
+    Recurrent,
+    check_nonlinearity,
+    stored_dtype,
+)
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
 
 
 class RNNCellBase(Recurrent):
-    """Buffers of torch.nn.RNNCellBase's names: int8 `weight_*`, float32 `weight_*_scale`, `bias_*`.
+    """Buffers of torch.nn.RNNCellBase's names: `weight_*`, float32 `weight_*_scale`, `bias_*`.
 
     Args:
         input_size: K.
         hidden_size: H.
         bias: with biases.
-        dtype: of the weights, torch.qint8 or torch.int8.
+        dtype: of the weights, torch.qint8, int8 or bfloat16.
     """
 
     _GATES = 1
@@ -24,11 +28,11 @@ class RNNCellBase(Recurrent):
         self, input_size: int, hidden_size: int, bias: bool = True, dtype: torch.dtype = INT8[-1]
     ) -> None:
         super().__init__()
-        check_weight_dtype(type(self).__name__, dtype)
+        stored = stored_dtype(type(self).__name__, dtype)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         rows = self._GATES * hidden_size
         for name, columns in (("weight_ih", input_size), ("weight_hh", hidden_size)):
-            self.register_buffer(name, torch.zeros(rows, columns, dtype=torch.int8))
+            self.register_buffer(name, torch.zeros(rows, columns, dtype=stored))
             self.register_buffer(f"{name}_scale", torch.ones(rows))
         for name in ("bias_ih", "bias_hh"):
             self.register_buffer(name, torch.zeros(rows) if bias else None)
@@ -118,7 +122,7 @@ class RNNCell(RNNCellBase):
         hidden_size: H.
         bias: with biases.
         nonlinearity: "tanh" or "relu".
-        dtype: of the weights, torch.qint8 or torch.int8.
+        dtype: of the weights, torch.qint8, int8 or bfloat16.
     """
 
     _MORE = ("nonlinearity",)
