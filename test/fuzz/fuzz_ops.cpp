@@ -1,8 +1,8 @@
 // libFuzzer target: operators whose tensors describe other memory, with bytes for contents.
 //   fuzz_ops CORPUS [-max_total_time=60 ..]; test/fuzz/ops.py builds and runs it
-// Block-sparse indices, rows of embedding tables, bags, counts of packed sequences and names of
-// post-ops. A call may raise; anything the sanitizers report, any other exception, and a native
-// result that is not the reference engine's is a finding. FUZZ_PLANTED=1 reads one byte too many
+// Block-sparse indices, rows of embedding tables, bags, counts of packed sequences, names of
+// post-ops and programs of islands. A call may raise; anything the sanitizers report, any other exception,
+// and a native result that is not the reference engine's is a finding. FUZZ_PLANTED=1 reads one byte too many
 // behind four conditions: the control that must be found.
 #include <fuzzer/FuzzedDataProvider.h>
 
@@ -133,6 +133,38 @@ std::pair<const char*, Stack> post_ops(Bytes& b) {
        true, false, false, c10::IValue(), names, args, maybe(b, floats(b, {m, n}))}};
 }
 
+// Lines of words that programs have, in any order, and now and then other text.
+std::pair<const char*, Stack> island(Bytes& b) {
+  static constexpr const char* kOperators[] = {"torch_ao::quantize_per_tensor %0 f0.05 i128 i0 i255 duint8",
+                                               "torch_ao::requantize %1 f0.05 i128 f0.1 i3 dint8 srelu F",
+                                               "torch_ao::linear %1 f0.05 i128 @0 @1 n n f0.1 i3 duint8",
+                                               "torch_ao::linear_dynamic %0 @0 @1",
+                                               "aten::cat T%1,%1 i0",
+                                               "aten::transpose.int %1 i0 i1",
+                                               "aten::slice.Tensor %0 i1 i0 i2 i1",
+                                               "aten::reshape %1 I-1",
+                                               "aten::softmax.int %0 i1 n"};
+  static constexpr const char* kWords[] = {"%0", "%1", "%2",     "@0",    "n",      "i-1",   "i0", "i9",
+                                           "f0", "F",  "dint32", "I1,-1", "T%0,@1", "srelu", "b1", "# x"};
+  std::string text = "torch_ao.island 1 inputs=1 constants=2\n";
+  for (int64_t i = small(b, 4); i > 0; --i) {
+    std::string line = b.PickValueInArray(kOperators);
+    for (int64_t edits = small(b, 2); edits > 0; --edits) {
+      const size_t from = line.find(' ', static_cast<size_t>(small(b, 40)));
+      if (from == std::string::npos) break;
+      const size_t to = line.find(' ', from + 1);
+      line.replace(from + 1, to == std::string::npos ? to : to - from - 1, b.PickValueInArray(kWords));
+    }
+    text += line + "\n";
+  }
+  text += "return %" + std::to_string(small(b, 4)) + (b.ConsumeBool() ? " %0" : "");
+  if (b.ConsumeProbability<float>() > 0.9f) text.insert(text.size() / 2, b.ConsumeRandomLengthString(6));
+  const int64_t n = 1 + small(b, 4), k = 1 + small(b, 6);
+  return {"island",
+          {c10::List<at::Tensor>({floats(b, {small(b, 3), k})}),
+           c10::List<at::Tensor>({bytes(b, {n, k}, at::kChar), scales(b, n)}), text}};
+}
+
 Stack fresh(const Stack& arguments) {
   Stack copy;
   for (const c10::IValue& a : arguments) copy.push_back(a.isTensor() ? a.toTensor().clone() : a.deepcopy());
@@ -146,6 +178,8 @@ std::string call(const char* name, const char* engine, Stack* stack) {
   tae::set_engine(forced);
   const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow((std::string("torch_ao::") + name).c_str(), "");
+  const auto& declared = op.schema().arguments();
+  while (stack->size() < declared.size()) stack->push_back(*declared[stack->size()].default_value());
   try {
     op.callBoxed(*stack);
   } catch (const c10::Error& error) {
@@ -155,9 +189,17 @@ std::string call(const char* name, const char* engine, Stack* stack) {
   return "";
 }
 
-void compare(const char* name, const Stack& a, const Stack& b) {
+std::vector<at::Tensor> tensors_of(const Stack& results) {
+  if (results.size() == 1 && results[0].isTensorList()) return results[0].toTensorVector();
+  std::vector<at::Tensor> tensors;
+  for (const c10::IValue& r : results) tensors.push_back(r.toTensor());
+  return tensors;
+}
+
+void compare(const char* name, const Stack& native, const Stack& reference) {
+  const std::vector<at::Tensor> a = tensors_of(native), b = tensors_of(reference);
   for (size_t i = 0; i < a.size(); ++i) {
-    const at::Tensor x = a[i].toTensor().contiguous(), y = b[i].toTensor().contiguous();
+    const at::Tensor x = a[i].contiguous(), y = b[i].contiguous();
     if (x.sizes() == y.sizes() && (x.numel() == 0 || x.equal(y) || x.isnan().any().item<bool>())) continue;
     std::fprintf(stderr, "torch_ao::%s: native is not the reference\n", name);
     std::abort();
@@ -183,7 +225,8 @@ extern "C" int LLVMFuzzerInitialize(int*, char***) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Bytes b(data, size);
-  constexpr std::pair<const char*, Stack> (*kTargets[])(Bytes&) = {sparse, bag, unpack, sequence, post_ops};
+  constexpr std::pair<const char*, Stack> (*kTargets[])(Bytes&) = {sparse,   bag,      unpack,
+                                                                   sequence, post_ops, island};
   const size_t target = b.ConsumeIntegralInRange<size_t>(0, std::size(kTargets) - 1);
   auto [name, arguments] = kTargets[target](b);
   if (planted && kTargets[target] == bag) plant(arguments);
