@@ -136,6 +136,18 @@ class Parser {
     return c10::ListType::ofTensors()->isSubtypeOf(*argument.type());
   }
 
+  // Operators of ATen trust the number of a dtype or a memory format.
+  void check_enumeration(std::string_view token, const c10::Argument& declared) {
+    c10::TypePtr type = declared.real_type();
+    if (const auto optional = type->cast<c10::OptionalType>()) type = optional->getElementType();
+    if (type->kind() == c10::TypeKind::ScalarTypeType)
+      refuse(c10::str("give '", declared.name(), "' a dtype by name"), token);
+    if (type->kind() != c10::TypeKind::MemoryFormatType) return;
+    const int64_t format = number<int64_t>(token.substr(1));
+    if (format < 0 || format > static_cast<int64_t>(at::MemoryFormat::ChannelsLast3d))
+      refuse(c10::str("give '", declared.name(), "' a memory format"), token);
+  }
+
   void argument(std::string_view token, const c10::Argument& declared, int index, IslandStep* step) {
     if (token.empty()) refuse("separate arguments by one space", lines_[line_].substr(0, 80));
     if (token[0] == '%' || token[0] == '@') {
@@ -158,6 +170,7 @@ class Parser {
       step->arguments.emplace_back();
       return;
     }
+    if (token[0] == 'i') check_enumeration(token, declared);
     c10::IValue parsed = value(token);
     const bool fits = parsed.isNone() ? c10::NoneType::get()->isSubtypeOf(*declared.type())
                                       : parsed.type()->isSubtypeOf(*declared.type());

@@ -141,6 +141,9 @@ BAD = [
     (PROGRAM.replace("torch_ao::linear ", "torch_ao::island "), "name an operator that islands know"),
     (PROGRAM.replace("torch_ao::linear ", "torch_ao::_repack "), "name an operator that islands know"),
     (PROGRAM.replace("i3 duint8", "i3 dcomplex64"), "hold a dtype of"),
+    (PROGRAM.replace("i3 duint8", "i3 i0"), "give 'output_dtype' a dtype by name"),
+    (PROGRAM.replace("aten::cat T%2,%2 i1", "aten::softmax.int %2 i1 i99"), "give 'dtype' a dtype by name"),
+    (PROGRAM.replace("aten::cat T%2,%2 i1", "aten::contiguous %2 i4"), "give 'memory_format' a memory format"),
     (PROGRAM.replace("f0.1 i3 duint8", "fzero i3 duint8"), "hold a number"),
     (PROGRAM.replace("i128 @0", "f1.0 @0"), "give 'input_zero_point' a int"),
     (PROGRAM.replace("i128 @0", "%0 @0"), "give 'input_zero_point' no tensor"),
@@ -178,6 +181,12 @@ def test_other_bad_arguments():
             ao.island([here[0][:, :9]], there, PROGRAM)
     with pytest.raises(TypeError, match="island: argument 'constants' must be on the meta device"):
         ao.island(here, constants, PROGRAM)
+
+
+def test_memory_format():
+    x = torch.randn(2, 3, 4, 5)
+    program = "torch_ao.island 1 inputs=1 constants=0\naten::contiguous %0 i2\nreturn %1"
+    assert ao.island([x], [], program)[0].is_contiguous(memory_format=torch.channels_last)
 
 
 RETURNS = "torch_ao.island 1 inputs=1 constants=0\naten::t %0\nreturn %0"
