@@ -164,7 +164,7 @@ TAE_VEC void store_bytes(void* p, VBytes x) { _mm_storeu_si128(static_cast<__m12
 // The first n < 4 * kLanes bytes.
 TAE_VEC VBytes load_bytes(const void* p, int64_t n) {
   alignas(16) uint8_t copy[4 * kLanes] = {};
-  std::memcpy(copy, p, static_cast<size_t>(n));
+  if (n > 0) std::memcpy(copy, p, static_cast<size_t>(n));  // an empty row is null
   return load_bytes(copy);
 }
 TAE_VEC void store_bytes(void* p, VBytes x, int64_t n) {

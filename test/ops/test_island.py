@@ -143,7 +143,7 @@ BAD = [
     (PROGRAM.replace("i3 duint8", "i3 dcomplex64"), "hold a dtype of"),
     (PROGRAM.replace("i3 duint8", "i3 i0"), "give 'output_dtype' a dtype by name"),
     (PROGRAM.replace("aten::cat T%2,%2 i1", "aten::softmax.int %2 i1 i99"), "give 'dtype' a dtype by name"),
-    (PROGRAM.replace("aten::cat T%2,%2 i1", "aten::contiguous %2 i4"), "give 'memory_format' a memory format"),
+    (PROGRAM.replace("aten::cat T%2,%2 i1", "aten::contiguous %2 i4"), "give 'memory_format' a memory"),
     (PROGRAM.replace("f0.1 i3 duint8", "fzero i3 duint8"), "hold a number"),
     (PROGRAM.replace("i128 @0", "f1.0 @0"), "give 'input_zero_point' a int"),
     (PROGRAM.replace("i128 @0", "%0 @0"), "give 'input_zero_point' no tensor"),

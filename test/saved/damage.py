@@ -20,17 +20,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from saved_models import (
+    Kinds,
     join,
+    kinds_model,
     manifest_of,
     sign,
     sign_tensors,
-    small_file,
     small_float_model,
     small_model,
     split,
 )
 
-from torch_ao_ext import load_quantized
+from torch_ao_ext import load_quantized, save_quantized
 from torch_ao_ext.quantization import quantize_dynamic
 
 KINDS = ("bit in a tensor", "bit anywhere", "cut", "bytes", "header text", "entry", "manifest", "length",
@@ -157,23 +158,56 @@ def damaged(data, seed, number):
     return join(header, body), kind + (" signed" if signed else ""), None, False
 
 
+class Subject:
+    """A model, its file, and a target with other weights."""
+
+    def __init__(self, make, target, model_fn, x, path):
+        save_quantized(make(), path)
+        self.data, self.x, self.expected = path.read_bytes(), x, make()(x)
+        self.target, self.model_fn = target, model_fn
+        self.renew()
+
+    def renew(self):
+        self.live = self.target()
+        self.before = self.live(self.x)
+        self.state = {k: v.clone() for k, v in self.live.state_dict().items()}
+
+    def changed(self):
+        same = all(torch.equal(v, self.state[k]) for k, v in self.live.state_dict().items())
+        return not same or not torch.equal(self.live(self.x), self.before)
+
+
+def other_kinds_model():
+    model = kinds_model()
+    with torch.no_grad():
+        model.recurrent.bias_ih_l0.add_(1)
+        model.sparse.qweight.neg_()
+    return model
+
+
+def subjects(path):
+    return [
+        Subject(small_model, lambda: quantize_dynamic(small_float_model()), small_float_model,
+                torch.randn(4, 24), path),
+        Subject(kinds_model, other_kinds_model, Kinds, torch.randint(0, 11, (3, 5)), path),
+    ]  # fmt: skip
+
+
 def run(seed, first, last, out=sys.stdout):
     """One line per file; ends at the first file that is taken wrongly."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        data = small_file(path)
-        live = quantize_dynamic(small_float_model())
-        x = torch.randn(4, 24)
-        expected, before = small_model()(x), live(x)
-        state = {k: v.clone() for k, v in live.state_dict().items()}
+        both = subjects(path)
         for number in range(first, last):
-            changed, kind, tensor, must_fail = damaged(data, seed, number)
+            turn = number // len(KINDS)
+            subject = both[turn % 2]
+            changed, kind, tensor, must_fail = damaged(subject.data, seed, number)
             print(json.dumps({"number": number, "kind": kind}), file=out, flush=True)
             path.unlink(missing_ok=True)
             path.write_bytes(changed)
-            options = ({"into": live}, {}, {"model_fn": small_float_model})[number % 3]
+            options = ({"into": subject.live}, {}, {"model_fn": subject.model_fn})[turn // 2 % 3]
             problem = None
             message = ""
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -190,15 +224,12 @@ def run(seed, first, last, out=sys.stdout):
             else:
                 if must_fail:
                     problem = "loaded"
-                elif "signed" not in kind and not torch.equal(loaded(x), expected):
+                elif "signed" not in kind and not torch.equal(loaded(subject.x), subject.expected):
                     problem = "loaded another model"
-                if loaded is live:  # right again: start over with a fresh target
-                    live = quantize_dynamic(small_float_model())
-                    before, state = live(x), {k: v.clone() for k, v in live.state_dict().items()}
-            if problem is None and message and "into" in options:
-                same = all(torch.equal(v, state[k]) for k, v in live.state_dict().items())
-                if not same or not torch.equal(live(x), before):
-                    problem = "the target changed"
+                if loaded is subject.live:  # right again: start over with a fresh target
+                    subject.renew()
+            if problem is None and message and "into" in options and subject.changed():
+                problem = "the target changed"
             grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024
             if problem is None and grown > 2 * len(changed) + (64 << 20):
                 problem = f"took {grown >> 20} MB for a file of {len(changed)} bytes"

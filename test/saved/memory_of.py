@@ -1,8 +1,8 @@
-"""Memory of a loaded model in a process of its own: `python memory_of.py FILE WORKERS`.
+"""Memory of a loaded model in a process of its own: `python memory_of.py FILE WORKERS [kinds]`.
 
-Prints a line of JSON: int8 bytes, RSS growth after load and prepack and after a call, and
-the PSS of the workers forked from here, each after a call. Also used by
-benchmarks/models/memory.py.
+The file holds linear layers in a row, or saved_models.big_kinds(). Prints a line of JSON:
+bytes of weights, RSS growth after load and prepack and after a call, and the PSS of the
+workers forked from here, each after a call. Also used by benchmarks/models/load.py.
 """
 
 import ctypes
@@ -71,12 +71,20 @@ def main():
     torch_ao_ext.save_quantized(warm, path + ".warm")
     torch_ao_ext.load_quantized(path + ".warm")(torch.randn(4, 64))
     os.remove(path + ".warm")
+    model_fn = None
+    if sys.argv[3:] == ["kinds"]:
+        from saved_models import Kinds, big_kinds, kinds_model
+
+        model_fn = big_kinds
+        torch_ao_ext.save_quantized(kinds_model(), path + ".warm")
+        torch_ao_ext.load_quantized(path + ".warm", Kinds)(torch.arange(10).reshape(2, 5))
+        os.remove(path + ".warm")
 
     before, before_anon = settled("Rss"), settled("Anonymous")
-    model = torch_ao_ext.load_quantized(path)
+    model = torch_ao_ext.load_quantized(path, model_fn)
     loaded = settled("Rss") - before
-    int8 = sum(b.nbytes for b in model.buffers() if b.dtype == torch.int8)
-    x = torch.randn(4, model[0].in_features)
+    int8 = sum(b.nbytes for b in model.buffers() if b.dtype in (torch.int8, torch.uint8, torch.int16))
+    x = torch.randn(4, model[0].in_features) if model_fn is None else torch.arange(20).reshape(4, 5)
     model(x)
     facts = {
         "int8_bytes": int8,
@@ -85,6 +93,7 @@ def main():
         "called_anonymous": settled("Anonymous") - before_anon,
     }
     facts["one_pss"] = settled("Pss")  # of this process, alone
+    gc.freeze()  # a collection in a worker would write to every object of this process
     facts["workers_pss"] = workers_pss(model, x, count)
     print(json.dumps(facts))
 

@@ -9,11 +9,13 @@ from torch import nn
 
 from torch_ao_ext import save_quantized
 from torch_ao_ext._saved import container
+from torch_ao_ext.nn.sparse.quantized import to_sparse_int8
 from torch_ao_ext.quantization import (
     default_dynamic_qconfig,
     float_qparams_weight_only_qconfig,
     float_qparams_weight_only_qconfig_4bit,
     quantize_dynamic,
+    quantize_weight_only,
     row_dynamic_qconfig,
 )
 
@@ -131,6 +133,40 @@ def small_float_model():
 def small_file(path):
     save_quantized(small_model(), path)
     return path.read_bytes()
+
+
+class Kinds(nn.Module):
+    """One layer of each family: recurrent, tables of 8 and 4 bits, sparse, 4 and 8 bits alone."""
+
+    def __init__(self, words=11, hidden=20, wide=40):
+        super().__init__()
+        self.words = nn.Embedding(words, 24, padding_idx=1)
+        self.bags = nn.EmbeddingBag(9, wide, mode="sum")
+        self.recurrent = nn.GRU(24, hidden, batch_first=True)
+        self.four, self.eight = nn.Linear(hidden, wide), nn.Linear(wide, wide, bias=False)
+        self.sparse = nn.Linear(wide, wide // 2)
+        with torch.no_grad():
+            self.sparse.weight[:, wide // 4 :] = 0
+
+    def forward(self, ids):
+        y = self.recurrent(self.words(ids))[0].mean(1)
+        return self.sparse(self.eight(self.four(y)) + self.bags(ids % 9))
+
+
+def big_kinds():
+    """55 million weights, 47 MB."""
+    return Kinds(400_000, 1600, 4000)
+
+
+def kinds_model(make=Kinds, sparse=True):
+    torch.manual_seed(6)
+    tables = {nn.GRU: row_dynamic_qconfig, **{k: v for k, v in SPECS["tables"].items() if k is not nn.Linear}}
+    model = quantize_dynamic(make(), tables)
+    for name, bits in (("four", 4), ("eight", 8)):
+        model = quantize_weight_only(model, bits, filter_fn=lambda _, n, name=name: n == name)
+    model = to_sparse_int8(model) if sparse else quantize_dynamic(model)
+    assert len({type(m) for m in model.children()}) == 5
+    return model
 
 
 def split(data):

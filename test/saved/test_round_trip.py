@@ -9,13 +9,26 @@ import sys
 import pytest
 import spawned_model
 import torch
-from saved_models import MODELS, SELF_DESCRIBED, SPECS, Conv1D, Tied, first, small_float_model
+from saved_models import (
+    MODELS,
+    SELF_DESCRIBED,
+    SPECS,
+    Conv1D,
+    Kinds,
+    Tied,
+    first,
+    kinds_model,
+    small_float_model,
+)
 from torch import nn
 
 import torch_ao_ext
 from torch_ao_ext import load_quantized, save_quantized
 from torch_ao_ext.nn.intrinsic import LinearReLU
+from torch_ao_ext.nn.quantized import DeQuantize, Quantize
 from torch_ao_ext.nn.quantized.dynamic import Linear
+from torch_ao_ext.nn.sparse import quantized as sparse
+from torch_ao_ext.nn.sparse.quantized import to_sparse_int8
 from torch_ao_ext.ops import service
 from torch_ao_ext.quantization import (
     default_dynamic_qconfig,
@@ -121,6 +134,44 @@ def test_recurrent(path, make):
     x = torch.randn(4, 3, 5)
     for loaded in (load_quantized(path), load_quantized(path, make)):
         assert type(loaded[0]) is type(model[0]) and torch.equal(loaded(x)[0], model(x)[0])
+
+
+@pytest.mark.parametrize("into", [True, False])
+def test_a_layer_of_each_family(path, into):
+    model, x = kinds_model(), torch.randint(0, 11, (3, 5))
+    save_quantized(model, path)
+    other = to_sparse_int8(model)
+    with torch.no_grad():
+        other.sparse.qweight.neg_()
+        other.recurrent.bias_ih_l0.add_(1)
+    assert not torch.equal(other(x), model(x))
+    loaded = load_quantized(path, into=other) if into else load_quantized(path, Kinds)
+    assert torch.equal(loaded(x), model(x))
+    assert [type(m) for m in loaded.modules()] == [type(m) for m in model.modules()]
+
+
+@pytest.mark.parametrize("k", [20, 40000, 200000])
+def test_sparse_layers_alone(path, k):
+    """Their buffers have the sizes and the index type that the file says; no density need agree."""
+    for block in ((1, 4), (8, 1)):
+        layer = sparse.dynamic.Linear(k, 9, *block)
+        dense = torch.randint(-3, 4, (9, k), dtype=torch.int8) * (torch.rand(9, k) < 0.05)
+        layer._set_blocks(dense.to(torch.int8), block)
+        save_quantized(nn.Sequential(layer), path)
+        x = torch.randn(2, k)
+        into = nn.Sequential(sparse.dynamic.Linear(k, 9, *block))
+        for loaded in (load_quantized(path), load_quantized(path, into=into)):
+            assert torch.equal(loaded(x), layer(x)) and loaded[0].block_shape == block
+
+
+def test_static_sparse_layer(path):
+    layer = sparse.Linear(20, 9)
+    layer._set_blocks(torch.randint(-3, 4, (9, 20), dtype=torch.int8), (1, 4))
+    layer.scale, layer.zero_point = torch.tensor(0.5), torch.tensor(3)
+    model = nn.Sequential(Quantize(0.1, 7, torch.quint8), layer, DeQuantize())
+    save_quantized(model, path)
+    x = torch.randn(2, 20)
+    assert torch.equal(load_quantized(path)(x), model(x)) and model(x).any()
 
 
 def test_every_int8_module_of_the_mapping_is_known():

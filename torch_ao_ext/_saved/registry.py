@@ -19,6 +19,7 @@ from torch_ao_ext.nn import quantized as nnq
 from torch_ao_ext.nn.intrinsic import quantized as nniq
 from torch_ao_ext.nn.intrinsic.quantized.dynamic import LinearReLU
 from torch_ao_ext.nn.quantized import Embedding, EmbeddingBag, LinearWeightOnly, _rows, dynamic
+from torch_ao_ext.nn.sparse import quantized as sparse
 
 __all__ = ["FLOAT", "QUANTIZED", "SavedType", "name_of"]
 
@@ -173,6 +174,27 @@ def _static(cls: type[nn.Module], args: dict[str, Any], renamed: Any = None) -> 
     return SavedType(cls, args, packs=False, renamed=renamed or {})
 
 
+_BLOCKS = {
+    **_same("in_features", "out_features"),
+    "row_block_size": lambda m: m.block_shape[0],
+    "col_block_size": lambda m: m.block_shape[1],
+    "bias": lambda m: m.qbias is not None,
+}
+
+
+def _check_blocks(module: Any) -> None:
+    """Sizes and indices, by the operator: it looks at all of them before it sees that there is no row."""
+    x = torch.empty(0, module.in_features)
+    try:
+        torch.ops.torch_ao.sparse_linear_dynamic(x, *module._blocks(), module.weight_scale, module.qbias)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"must hold the blocks of a weight: {error}") from error
+
+
+def _sparse(cls: type[nn.Module], **more: Any) -> SavedType:
+    return SavedType(cls, _BLOCKS, zero_points=(), check=_check_blocks, **more)
+
+
 def _output_only(cls: type[nn.Module], *names: str, **more: Any) -> SavedType:
     """No int8 weight; the module itself checks its output's qparams."""
     return SavedType(cls, {**_same(*names), **more}, (), (), (), packs=False)
@@ -189,6 +211,8 @@ QUANTIZED: dict[str, SavedType] = {
     "quantized.dynamic.GRUCell": _cell(dynamic.GRUCell),
     "quantized.dynamic.RNNCell": _cell(dynamic.RNNCell, "nonlinearity"),
     "quantized.LinearWeightOnly": SavedType(LinearWeightOnly, _WEIGHT_ONLY),
+    "sparse.quantized.dynamic.Linear": _sparse(sparse.dynamic.Linear),
+    "sparse.quantized.Linear": _sparse(sparse.Linear, scales=("weight_scale", "scale"), packs=False),
     "quantized.Embedding": _table(Embedding),
     "quantized.EmbeddingBag": _table(EmbeddingBag, **_same("mode", "include_last_offset")),
     "quantized.Linear": _static(nnq.Linear, _LINEAR),

@@ -59,10 +59,15 @@ def to_block_sparse(dense: Tensor, block: tuple[int, int] = (1, 4)) -> BlockSpar
     used = (blocks != 0).any(3).any(2)
     offsets = torch.zeros(block_rows + 1, dtype=torch.int32)
     offsets[1:] = used.sum(1).cumsum(0)
-    dtype = torch.int16 if block_columns <= 32768 else torch.int32
+    dtype = index_dtype(columns, width)
     return BlockSparse(
         blocks[used].contiguous(), offsets, used.nonzero()[:, 1].to(dtype), [rows, columns]
     )
+
+
+def index_dtype(columns: int, width: int) -> torch.dtype:
+    """Of the column indices of a weight with so many inputs, in blocks of `width` of them."""
+    return torch.int16 if -(-columns // width) <= 32768 else torch.int32
 
 
 def from_block_sparse(

@@ -10,7 +10,7 @@ from torch_ao_ext.nn.quantized._observed import QuantizedWeight, quantize_weight
 from torch_ao_ext.nn.quantized._state import keep_dtypes
 from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
 from torch_ao_ext.nn.sparse.quantized.utils import LinearBlockSparsePattern
-from torch_ao_ext.ops.sparse_linear import BLOCKS, from_block_sparse, to_block_sparse
+from torch_ao_ext.ops.sparse_linear import BLOCKS, from_block_sparse, index_dtype, to_block_sparse
 
 __all__: list[str] = []
 
@@ -59,6 +59,19 @@ class SparseLinearBase(nn.Module):
         self.register_buffer("qbias", torch.zeros(out_features) if bias else None)
         self.register_buffer("format_version", torch.tensor(1))
         self._set_blocks(empty, (row_block_size, col_block_size))
+
+    @classmethod
+    def _from_saved(cls, args: dict[str, Any]) -> "SparseLinearBase":
+        """An empty layer for the tensors of a file: what it claims takes no memory."""
+        sizes = args["in_features"], args["out_features"]
+        if not all(type(v) is int and v >= 0 for v in sizes):
+            raise ValueError(f"in_features and out_features must be integers >= 0, got {sizes}")
+        block = args["row_block_size"], args["col_block_size"]
+        with torch.device("cpu"):
+            new = cls(1, 1, *block, bias=args["bias"])
+            new.in_features, new.out_features = sizes
+            new.column_indices = new.column_indices.to(index_dtype(sizes[0], block[1]))
+        return new
 
     def _set_blocks(self, dense: torch.Tensor, block: tuple[int, int]) -> None:
         if tuple(dense.shape) != (self.out_features, self.in_features):
