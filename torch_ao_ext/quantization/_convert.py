@@ -31,6 +31,7 @@ from torch_ao_ext.quantization._prepare import (
     prepare,
     stays_float,
 )
+from torch_ao_ext.quantization._walk import replaced
 from torch_ao_ext.quantization.quantization_mappings import (
     get_default_static_quant_module_mappings,
 )
@@ -85,7 +86,6 @@ class _Conversion:
         self.mapping = mapping
         self.custom = custom
         self.precomputed = precomputed
-        self.new: dict[int, nn.Module] = {}
         self.places: list[tuple[nn.Module, str, nn.Module]] = []
         self.silent: list[str] = []
         self.heard = 0  # observers that saw data
@@ -125,43 +125,35 @@ class _Conversion:
         self._share(module, new)
         return new
 
-    def visit(self, module: nn.Module, name: str) -> nn.Module:
-        """The module or what replaces it; places are noted and not yet filled."""
-        if id(module) in self.new:
-            return self.new[id(module)]
-        self.new[id(module)] = module
-        whole = is_fused(module) or own_type(module) in self.custom
-        if not whole and FLOAT_REASON not in module.__dict__:
-            for key, child in list(module._modules.items()):
-                if child is None or key in ("activation_post_process", EDGE):
-                    continue
-                replaced = self.visit(child, f"{name}.{key}" if name else key)
-                if replaced is not child:
-                    self.places.append((module, key, replaced))
-        if self._wanted(module, name):
-            self.new[id(module)] = self._convert_one(module, name)
-        return self.new[id(module)]
+    def whole(self, module: nn.Module, name: str) -> bool:
+        """Whether the parts of a module are its own affair; so are observers."""
+        key = name.rpartition(".")[2]
+        if key in ("activation_post_process", EDGE) or FLOAT_REASON in module.__dict__:
+            return True
+        return is_fused(module) or own_type(module) in self.custom
+
+    def make(self, module: nn.Module, name: str) -> nn.Module:
+        """What replaces a module, or itself."""
+        return self._convert_one(module, name) if self._wanted(module, name) else module
+
+    def run(self, model: nn.Module) -> nn.Module:
+        """The model or what replaces it; places are noted and not yet filled."""
+        return replaced(model, self.make, self.whole, lambda *place: self.places.append(place))
 
 
 def place_qat_modules(model: nn.Module, table: dict[Any, Any]) -> nn.Module:
     """Replaces float modules that have a qconfig by those of `table`, in place; returns the root."""
-    new: dict[int, nn.Module] = {}
 
-    def visit(module: nn.Module, name: str) -> nn.Module:
-        if id(module) in new:
-            return new[id(module)]
-        new[id(module)] = module
-        if not is_fused(module) and stays_float(module) is None:
-            for key, child in list(module._modules.items()):
-                if child is not None:
-                    module._modules[key] = visit(child, f"{name}.{key}" if name else key)
+    def make(module: nn.Module, name: str) -> nn.Module:
         try:
-            new[id(module)] = swap_module(module, table)
+            return swap_module(module, table)
         except ValueError as error:
             raise ValueError(f"prepare_qat: '{name}': {error}") from error
-        return new[id(module)]
 
-    return visit(model, "")
+    def whole(module: nn.Module, name: str) -> bool:
+        return is_fused(module) or stays_float(module) is not None
+
+    return replaced(model, make, whole, lambda parent, key, new: parent._modules.update({key: new}))
 
 
 def _clean(model: nn.Module, remove_qconfig: bool) -> None:
@@ -241,7 +233,7 @@ def convert(
     conversion = _Conversion(table, custom, use_precomputed_fake_quant)
     edges = has_edges(model)
     with hooks_restored_on_error(list(model.modules())):
-        result = conversion.visit(model, "")
+        result = conversion.run(model)
         names = ", ".join(repr(name) for name in conversion.silent[:10])
         if conversion.silent and conversion.heard == 0:
             raise ValueError(f"convert: no observer saw data; run batches after prepare (modules {names})")

@@ -18,6 +18,7 @@ from torch_ao_ext.nn.quantized._static import QuantizedOutput
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import _is_conv1d
 from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
+from torch_ao_ext.quantization._walk import children
 from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
 
 # A subclass of these counts as its base when a type is looked up; other types
@@ -197,11 +198,9 @@ class _Resolver:
             self._visit_names(module, name)
             self._note_inner_names(name, qconfig)
             return
-        for child_key, child in module._modules.items():
-            if child is not None:
-                child_name = f"{name}.{child_key}" if name else child_key
-                inside = isinstance(module, nn.MultiheadAttention)
-                self.visit(child, child_name, module, child_key, qconfig, inside)
+        inside = isinstance(module, nn.MultiheadAttention)
+        for child_key, child_name, child in children(module, name):
+            self.visit(child, child_name, module, child_key, qconfig, inside)
 
     def _visit_names(self, module: nn.Module, name: str) -> None:
         """Names below a module that is not walked (again) still count as matched."""

@@ -13,6 +13,7 @@ from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
 from torch_ao_ext.quantization._copy import copied
 from torch_ao_ext.quantization._edges import EDGE, observe_input
 from torch_ao_ext.quantization._own_types import is_fused, own_type
+from torch_ao_ext.quantization._walk import children
 from torch_ao_ext.quantization.fake_quantize import FakeQuantizeBase
 from torch_ao_ext.quantization.quantization_mappings import (
     DEFAULT_MODULE_TO_ACT_POST_PROCESS,
@@ -110,9 +111,9 @@ def _propagate(module: nn.Module, name: str, table: Any, inherited: Any, skipped
     if not _is_qconfig(qconfig):
         raise ValueError(f"prepare: qconfig of '{name}' must be a QConfig or None, got {qconfig!r}")
     module.qconfig = qconfig
-    for key, child in module.named_children():
+    for _, path, child in children(module, name):
         if not isinstance(child, skipped):
-            _propagate(child, f"{name}.{key}" if name else key, table, qconfig, skipped)
+            _propagate(child, path, table, qconfig, skipped)
 
 
 def stays_float(module: nn.Module) -> str | None:
@@ -230,9 +231,9 @@ class _Preparation:
             self._insert(module, name)
         if is_fused(module):
             return
-        for child_key, child in list(module._modules.items()):
-            if child is not None and child_key != "parametrizations":
-                self.visit(child, f"{name}.{child_key}" if name else child_key, module, child_key)
+        for child_key, path, child in children(module, name):
+            if child_key != "parametrizations":
+                self.visit(child, path, module, child_key)
         leaf = set(module._modules) <= {"parametrizations", "activation_post_process", EDGE}
         if asked and leaf and kind is not nn.Sequential and kind in self.allowed:
             self._insert(module, name)

@@ -16,6 +16,7 @@ from torch_ao_ext.quantization._convert import convert
 from torch_ao_ext.quantization._own_types import own_type
 from torch_ao_ext.quantization._prepare import get_default_custom_config_dict, prepare
 from torch_ao_ext.quantization._quantize_dynamic import quantize_dynamic
+from torch_ao_ext.quantization._walk import children
 from torch_ao_ext.quantization.fx._capture import KeptModule, kept_calls, unchanged
 from torch_ao_ext.quantization.fx.custom_config import (
     ConvertCustomConfig,
@@ -276,8 +277,7 @@ def fates_of(
     seen: set[int] = set()
 
     def visit(module: nn.Module, name: str) -> None:
-        for key, child in module.named_children():
-            path = f"{name}.{key}" if name else key
+        for _, path, child in children(module, name):
             if id(child) in seen:
                 continue
             seen.add(id(child))
