@@ -24,6 +24,14 @@ CASES = {
         "from torch.ao.quantization.quantize_pt2e import prepare_pt2e\n",
         "from torch_ao_ext.quantization.quantize_pt2e import prepare_pt2e\n",
     ),
+    "moved": (
+        "import torch.quantization._numeric_suite as ns\n"
+        "from torch.quantization.fx.quantization_patterns import QuantizeHandler\n"
+        "from torch.nn.quantized._reference.modules.conv import Conv2d\n",
+        "import torch_ao_ext.ns._numeric_suite as ns\n"
+        "from torch_ao_ext.quantization.fx.quantize_handler import QuantizeHandler\n"
+        "from torch_ao_ext.nn.quantized.reference.modules.conv import Conv2d\n",
+    ),
     "lines and comments stay": (
         "from torch.ao.quantization import (  # why\n    QuantStub,  # in\n    DeQuantStub,\n)\n",
         "from torch_ao_ext.quantization import (  # why\n    QuantStub,  # in\n    DeQuantStub,\n)\n",

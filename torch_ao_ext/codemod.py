@@ -15,13 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from torch_ao_ext._old_names import MOVED, PACKAGES
+
 __all__ = ["main", "rewrite"]
 
-_NAMES = {
-    **{f"torch.ao.{part}": f"torch_ao_ext.{part}" for part in ("quantization", "nn", "ns", "pruning")},
-    "torch.quantization": "torch_ao_ext.quantization",
-    **{f"torch.nn.{p}": f"torch_ao_ext.nn.{p}" for p in ("quantized", "qat", "intrinsic", "quantizable")},
-}
+_NAMES = MOVED | PACKAGES  # the longer ones first
 
 # Modules that hold what changes and what does not: names bound to them are followed.
 _ROOTS = ("torch", "torch.ao", "torch.nn")

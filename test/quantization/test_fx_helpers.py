@@ -16,10 +16,11 @@ from torch import fx, nn
 
 from torch_ao_ext import quantization as tq
 from torch_ao_ext.nn import intrinsic, quantizable
+from torch_ao_ext.ns._numeric_suite_fx import NSTracer
 from torch_ao_ext.quantization.fx import graph_module as gm
 from torch_ao_ext.quantization.fx import utils
 from torch_ao_ext.quantization.fx.custom_config import PrepareCustomConfig
-from torch_ao_ext.quantization.fx.tracer import QuantizationTracer
+from torch_ao_ext.quantization.fx.tracer import QuantizationTracer, ScopeContextManager
 from torch_ao_ext.quantization.quantize_fx import (
     convert_fx,
     convert_to_reference_fx,
@@ -193,6 +194,13 @@ def test_tracer():
     assert [n.target for n in whole.nodes if n.op == "call_module"] == ["first", "second", "fused"]
     whole = QuantizationTracer([], [nn.Sequential]).trace(Traced())
     assert "second" in [n.target for n in whole.nodes if n.op == "call_module"]
+    watched = nn.Sequential(nn.Linear(4, 4), tq.MinMaxObserver(), tq.default_fake_quant())
+    nodes = NSTracer([], []).trace(watched).nodes
+    assert [n.target for n in nodes if n.op == "call_module"] == ["0", "1", "2"]
+    scope = fx.proxy.Scope("", None)
+    with ScopeContextManager(scope, watched[0], "a.b") as inner:
+        assert (inner.module_path, inner.module_type) == ("a.b", nn.Linear) and inner is scope
+    assert (scope.module_path, scope.module_type) == ("", None)
 
 
 def test_names_and_constants():

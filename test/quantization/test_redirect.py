@@ -45,6 +45,53 @@ def test_old_names_are_ours():
     """)
 
 
+def test_every_older_name_is_ours():
+    """Modules of torch.quantization, torch.nn.quantized and so on, with what they took from torch.ao."""
+    code = """
+    import importlib
+    import pkgutil
+    import warnings
+
+    warnings.simplefilter("ignore")
+    parts = ("quantized", "intrinsic", "qat", "quantizable")
+    roots = ["torch.quantization", *(f"torch.nn.{part}" for part in parts)]
+    names = {}
+    for root in roots:
+        package = importlib.import_module(root)
+        for found in [root, *(m.name for m in pkgutil.walk_packages(package.__path__, root + "."))]:
+            known = vars(importlib.import_module(found)).items()
+            names[found] = [
+                key for key, value in known
+                if key[0] != "_" and str(getattr(value, "__module__", "")).startswith("torch.ao.")
+            ]
+    assert len(names) > 60
+    from torch_ao_ext.quantization import legacy
+
+    legacy.redirect_imports()
+    wrong = set()
+    for found, keys in names.items():
+        module = importlib.import_module(found)
+        parent, _, last = found.rpartition(".")
+        assert getattr(importlib.import_module(parent), last) is not None, found
+        for key in keys:
+            home = str(getattr(getattr(module, key, None), "__module__", "torch.ao"))
+            if home.startswith("torch.ao"):
+                wrong.add(f"{found}.{key}")
+    print(*sorted(wrong), sep="\\n")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    left = [name for name in done.stdout.split() if not name.startswith("torch.quantization.fx._equalize.")]
+    # As in missing_names.csv: weights are not packed.
+    assert left == [
+        "torch.nn.quantized.dynamic.modules.rnn.pack_weight_bias",
+        "torch.quantization.fx.utils.get_linear_prepack_op_for_dtype",
+        "torch.quantization.fx.utils.get_qconv_prepack_op",
+    ]
+
+
 def test_deleted_names_are_back():
     run("""
     from torch.ao.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e

@@ -26,10 +26,12 @@ from torch_ao_ext.ns.fx._n_shadows import (
 )
 from torch_ao_ext.ns.fx.loggers import OutputComparisonLogger, OutputLogger
 from torch_ao_ext.ns.fx.ns_types import NSResultsType, NSSingleResultValuesType
+from torch_ao_ext.quantization.fx.tracer import NSTracer
 from torch_ao_ext.quantization.pt2e._graph import copy_graph_module
 from torch_ao_ext.quantization.quantizer.utils import innermost_module
 
 __all__ = [
+    "NSTracer",
     "OutputComparisonLogger",
     "OutputLogger",
     "add_loggers",

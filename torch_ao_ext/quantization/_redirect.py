@@ -8,18 +8,11 @@ import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
+from torch_ao_ext._old_names import MOVED, PACKAGES
+
 __all__ = ["redirect_imports"]
 
 _OURS = "torch_ao_ext"
-# Names under which torch.ao.nn and torch.ao.quantization were known before.
-_OLDER = {
-    "torch.quantization": "torch_ao_ext.quantization",
-    "torch.nn.quantized": "torch_ao_ext.nn.quantized",
-    "torch.nn.intrinsic": "torch_ao_ext.nn.intrinsic",
-    "torch.nn.qat": "torch_ao_ext.nn.qat",
-    "torch.nn.quantizable": "torch_ao_ext.nn.quantizable",
-}
-_PARTS = ("nn", "ns", "pruning", "quantization")
 _stayed: list[str] | None = None
 
 
@@ -36,8 +29,8 @@ def _modules(package: str) -> Iterator[str]:
 def _place(name: str, module: ModuleType) -> None:
     sys.modules[name] = module
     parent, _, last = name.rpartition(".")
-    # A parent of ours has the attribute already, and keeps what it is.
-    if not sys.modules[parent].__name__.startswith(_OURS):
+    # A parent of ours that has the attribute already keeps what it is.
+    if not sys.modules[parent].__name__.startswith(_OURS) or not hasattr(sys.modules[parent], last):
         setattr(sys.modules[parent], last, module)
 
 
@@ -66,12 +59,13 @@ def redirect_imports() -> list[str]:
         warnings.simplefilter("ignore")  # torch's, about the names that it will delete
         # torch's own compiler imports some: they must be there before their package changes.
         theirs = set(_modules("torch.ao"))
-        pairs = {f"torch.ao.{part}": f"{_OURS}.{part}" for part in _PARTS} | _OLDER
-        for old in _OLDER:
-            set(_modules(old))
+        before = {name for old in PACKAGES for name in _modules(old)}
+        pairs = PACKAGES | MOVED
         ours = [(old, new, name) for old, new in pairs.items() for name in _modules(new)]
     for old, new, name in ours:
         _place(old + name.removeprefix(new), sys.modules[name])
+    for name in sorted(before):  # what has no counterpart stays where it was
+        _place(name, sys.modules[name])
     importlib.import_module(f"{_OURS}.quantization._legacy_pickle").install()
     others = theirs - {"torch.ao"}
     _stayed = sorted(name for name in others if not sys.modules[name].__name__.startswith(_OURS))

@@ -13,7 +13,11 @@ from torch_ao_ext.quantization._hooks import (
     hooks_restored_on_error,
     move_hooks,
 )
-from torch_ao_ext.quantization.fuser_method_mappings import get_fuser_method
+from torch_ao_ext.quantization.fuser_method_mappings import (
+    fuse_conv_bn,  # noqa: F401  (torch.quantization.fuse_modules has them)
+    fuse_conv_bn_relu,  # noqa: F401
+    get_fuser_method,
+)
 
 __all__ = ["fuse_known_modules", "fuse_modules", "fuse_modules_qat"]
 

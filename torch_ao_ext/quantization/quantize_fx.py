@@ -7,6 +7,7 @@ values raise with file, line and torch.export's own explanation.
 from typing import Any
 
 from torch import fx, nn
+from torch.fx.proxy import Scope  # noqa: F401  (torch.ao's file has it, as those below)
 
 from torch_ao_ext._lower import lower
 from torch_ao_ext.quantization.fx._backend import backend_of
@@ -23,6 +24,8 @@ from torch_ao_ext.quantization.fx._given import config_of
 from torch_ao_ext.quantization.fx._where import located
 from torch_ao_ext.quantization.fx.custom_config import FuseCustomConfig
 from torch_ao_ext.quantization.fx.fuse import fuse
+from torch_ao_ext.quantization.fx.graph_module import ObservedGraphModule  # noqa: F401
+from torch_ao_ext.quantization.fx.tracer import QuantizationTracer, ScopeContextManager  # noqa: F401
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 
 __all__ = ["convert_fx", "convert_to_reference_fx", "fuse_fx", "prepare_fx", "prepare_qat_fx"]

@@ -50,6 +50,7 @@ __all__ = [
 # A torch function, module class or method name, or nested tuples of them.
 NodePattern = Any
 Pattern = Any
+QuantizerCls = Any  # a class of fx.quantize_handler
 
 
 class MatchAllNode:

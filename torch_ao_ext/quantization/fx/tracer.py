@@ -3,10 +3,25 @@
 from typing import Any
 
 from torch import fx, nn
+from torch.fx import proxy
 
 from torch_ao_ext.nn.intrinsic import _FusedModule
+from torch_ao_ext.quantization.pt2e.prepare import is_observer
 
-__all__ = ["QuantizationTracer"]
+__all__ = ["NSTracer", "QuantizationTracer", "ScopeContextManager"]
+
+
+class ScopeContextManager(proxy.ScopeContextManager):
+    """Inside, a tracer's scope is a module.
+
+    Args:
+        scope: of the tracer; changed, and set back behind.
+        current_module: the module.
+        current_module_path: its name in the model.
+    """
+
+    def __init__(self, scope: proxy.Scope, current_module: nn.Module, current_module_path: str) -> None:
+        super().__init__(scope, proxy.Scope(current_module_path, type(current_module)))
 
 
 class QuantizationTracer(fx.Tracer):
@@ -39,3 +54,11 @@ class QuantizationTracer(fx.Tracer):
             or type(m) in self.skipped_module_classes
             or isinstance(m, _FusedModule)
         )
+
+
+class NSTracer(QuantizationTracer):
+    """A QuantizationTracer that keeps observers and fake quantization as calls."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether the graph calls the module as a whole."""
+        return is_observer(m) or super().is_leaf_module(m, module_qualified_name)
