@@ -22,7 +22,8 @@ endfunction()
 tae_sources(TAE_ENGINE_SOURCES core cpu_features fork)
 tae_sources(TAE_ENGINE_SOURCES kernels
   crc32 crc32__avx2
-  depthwise depthwise__avx2 depthwise__avx512 depthwise__avx512vnni
+  depthwise depthwise__avx2 depthwise__avx512
+  depthwise_lines depthwise_lines__avx512vnni
   elementwise elementwise__avx2 elementwise__avx512
   embedding embedding__avx2 embedding__avx512
   epilogue epilogue__avx2 epilogue__avx512
@@ -34,13 +35,14 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   norm norm__avx2 norm__avx512
   post_ops
   quantize quantize__avx2 quantize__avx512
+  requantize
   rnn rnn__avx2 rnn__avx512
   rows rows__avx2 rows__avx512
   softmax softmax__avx2 softmax__avx512
   sparse sparse__avx2 sparse__avx512 sparse__avx512vnni
   weight_only weight_only__avx2 weight_only__avx512 weight_only__avx512vnni)
 tae_sources(TAE_ENGINE_SOURCES engines conv_forms input_rows order output_rule rnn_parts)
-tae_sources(TAE_ENGINE_SOURCES engines/native conv depthwise_conv direct_conv embedding linear matmul plan rnn rnn_matrix sparse_linear sparse_pack weight4_pack weight_only)
+tae_sources(TAE_ENGINE_SOURCES engines/native conv depthwise_conv depthwise_lines depthwise_taps direct_conv embedding linear matmul plan rnn rnn_matrix sparse_linear sparse_pack weight4_pack weight_only)
 tae_sources(TAE_ENGINE_SOURCES engines/reference conv linear matmul rnn weight_only)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn conv conv_primitive conv_weight linear onednn thread_args)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack conv xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)

@@ -51,11 +51,13 @@ bool always(const ConvProblem&) { return true; }
 // - heavy weights, which networks have where images are small: 3x3 512 -> 512 1.13x, 1x1
 //   2048 -> 512 and 320 -> 1280 on 49 pixels
 // - kernels that are one tap wide on a pixel of less than 4 bytes: 512x1 33x
-// - depthwise with many channels: 384 to 1152 1.05-1.4x; fewer 0.6-0.9x
+// - depthwise: 1.2-2.5x; without VNNI of 512 bits from 384 channels on only, 1.05-1.4x,
+//   fewer 0.6-0.9x
 // - on 256-bit VNNI dense shapes that fill the panels: 3x3 1.03x, 1x1 1.01-1.09x.
 bool onednn_leads_conv(const ConvProblem& p) {
   const ConvGeometry& g = p.geometry;
-  if (g.groups > 1 && g.group_channels() == 1 && !g.transposed) return g.groups < 384;
+  if (g.groups > 1 && g.group_channels() == 1 && !g.transposed)
+    return best_isa() < Isa::avx512_vnni && g.groups < 384;
   if (g.in_channels * g.kernel[2] < 4) return false;
   const bool dense = g.groups == 1 && !g.transposed;
   if (best_isa() == Isa::avx_vnni && dense && p.rows.k > 64 && p.rows.n >= 64) return false;

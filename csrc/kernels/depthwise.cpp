@@ -7,10 +7,8 @@ namespace tae::kernels {
 
 extern const DepthwiseKernels depthwise_kernels__avx2;
 extern const DepthwiseKernels depthwise_kernels__avx512;
-extern const DepthwiseKernels depthwise_kernels__avx512vnni;
 
 const DepthwiseKernels& depthwise_kernels(Isa isa) {
-  if (isa >= Isa::avx512_vnni) return depthwise_kernels__avx512vnni;
   if (isa >= Isa::avx512) return depthwise_kernels__avx512;
   return isa >= Isa::avx2 ? depthwise_kernels__avx2 : kDepthwiseKernels;
 }

@@ -28,7 +28,7 @@ struct DepthwiseKernels {
   void (*run)(const DepthwisePixel& p) = nullptr;
 };
 
-// The best level <= isa that has one (portable, avx2, avx512, avx512_vnni).
+// The best level <= isa that has one (portable, avx2, avx512).
 const DepthwiseKernels& depthwise_kernels(Isa isa);
 
 }  // namespace tae::kernels

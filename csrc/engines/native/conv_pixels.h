@@ -99,6 +99,7 @@ class NativeConv : public ConvImpl {
   kernels::RowParams input_row(const ConvArgs& args) const {
     return qparams_in_call_ ? kernels::RowParams{args.input_scale, args.input_zero_point, 0} : row_;
   }
+  bool qparams_in_call() const { return qparams_in_call_; }
   int threads(const ConvArgs& args) const { return args.m * k_ * n_ < kSerialConvWork ? 1 : num_threads(); }
 
   Isa isa_;
@@ -121,5 +122,10 @@ ConvImplPtr make_gather(const ConvProblem& p, Isa isa, PackedWeightPtr whole);
 ConvImplPtr make_direct(const ConvProblem& p, Isa isa);
 // One input channel a group, weights without zero point.
 ConvImplPtr make_depthwise(const ConvProblem& p, Isa isa);
+// The same a line at a time; null when the geometry or the ISA does not allow it.
+ConvImplPtr make_depthwise_lines(const ConvProblem& p, Isa isa);
+
+// The input with each byte `count` times, as output channels of one input channel read it.
+void repeat_channels(const ConvArgs& args, int64_t count, uint8_t* dst);
 
 }  // namespace tae

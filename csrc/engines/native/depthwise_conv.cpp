@@ -97,17 +97,11 @@ bool DepthwiseConv::find_taps(const ConvArgs& args, const PixelWalk& at, const u
 // Several output channels of one input channel read copies of it.
 void DepthwiseConv::run(const ConvArgs& args) const {
   if (multiplier_ == 1) return run_channels(args);
-  const int64_t count = args.input_bytes;
-  const ScratchMemory wide(static_cast<size_t>(count * multiplier_));
-  const uint8_t* const src = static_cast<const uint8_t*>(args.input);
-  uint8_t* const dst = wide.data();
-  parallel_for(count, kCopyGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      std::memset(dst + i * multiplier_, src[i], static_cast<size_t>(multiplier_));
-  });
+  const ScratchMemory wide(static_cast<size_t>(args.input_bytes * multiplier_));
+  repeat_channels(args, multiplier_, wide.data());
   ConvArgs expanded = args;
-  expanded.input = dst;
-  expanded.input_bytes = count * multiplier_;
+  expanded.input = wide.data();
+  expanded.input_bytes = args.input_bytes * multiplier_;
   run_channels(expanded);
 }
 
@@ -179,6 +173,24 @@ void DepthwiseConv::run_channels(const ConvArgs& args) const {
 
 }  // namespace
 
-ConvImplPtr make_depthwise(const ConvProblem& p, Isa isa) { return std::make_shared<DepthwiseConv>(p, isa); }
+// Few copies are one store of 8 bytes, whose rest the next bytes overwrite.
+void repeat_channels(const ConvArgs& args, int64_t count, uint8_t* dst) {
+  constexpr int64_t kStore = 8;
+  const uint8_t* const src = static_cast<const uint8_t*>(args.input);
+  parallel_for(args.input_bytes, kCopyGrain, [&](int64_t begin, int64_t end) {
+    int64_t i = begin;
+    if (count <= kStore)
+      for (; i + kStore <= end; ++i) {
+        const uint64_t copies = src[i] * uint64_t{0x0101010101010101};
+        std::memcpy(dst + i * count, &copies, kStore);
+      }
+    for (; i < end; ++i) std::memset(dst + i * count, src[i], static_cast<size_t>(count));
+  });
+}
+
+ConvImplPtr make_depthwise(const ConvProblem& p, Isa isa) {
+  if (ConvImplPtr lines = make_depthwise_lines(p, isa)) return lines;
+  return std::make_shared<DepthwiseConv>(p, isa);
+}
 
 }  // namespace tae
