@@ -76,6 +76,40 @@ print("seen:", bad)
     assert "seen: ['torch.ao.quantization', 'torch', 'torch.ao']" in done.stdout
 
 
+def test_every_module_imports_without_a_warning():
+    code = f"import importlib\nfor name in {MODULES!r}: importlib.import_module(name)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)}, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+# Each in a process of its own, which has torch already.
+FIRST = """
+import importlib, os, sys, traceback, warnings
+import torch, torch.ao.quantization
+failed = []
+for name in {modules!r}:
+    child = os.fork()
+    if child == 0:
+        warnings.simplefilter("error")
+        try:
+            importlib.import_module(name)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    failed += [name] if os.waitpid(child, 0)[1] else []
+print(failed)
+"""
+
+
+def test_files_that_need_each_other_import_in_any_order():
+    modules = [m for m in MODULES if re.match(r"torch_ao_ext\.quantization\.(fx\.|quantize|legacy)", m)]
+    done = run(FIRST.format(modules=[m for m in modules if "._" not in m]))
+    assert done.stdout.strip() == "[]", done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_source_names_no_torch_ao_and_no_quantized_tensor(path):
     banned = {"torch.ao", "torchao", "torch.ops.quantized", "torch.quantize_per_tensor",
