@@ -71,8 +71,7 @@ def test_the_parts_are_prepare_fx_and_convert_fx():
     assert isinstance(int8, gm.QuantizedGraphModule) and fqns(int8) == fqns(want) and len(fqns(want)) == 4
     assert torch.equal(int8(X), want(X))
     assert torch.equal(convert(observed, True)(X), convert_to_reference_fx(whole)(X))
-    with pytest.raises(ValueError, match="argument 'qconfig_mapping' must be None"):
-        convert(observed, qconfig_mapping=MAPPING)
+    assert torch.equal(convert(observed, qconfig_mapping=MAPPING)(X), want(X))
     alone = prepare(graph, MAPPING.to_dict(), False, scopes, (X,), is_standalone_module=True)
     assert isinstance(alone, gm.ObservedStandaloneGraphModule)
 

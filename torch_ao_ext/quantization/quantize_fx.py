@@ -131,12 +131,13 @@ def convert_fx(
             as it is.
         convert_custom_config: ConvertCustomConfig or a dict.
         _remove_qconfig: torch.ao's flag; graphs have no qconfigs.
-        qconfig_mapping: must be None: what is quantized was said to `prepare_fx`.
+        qconfig_mapping: that of `prepare_fx`, or its dict form, with None for what is to stay float after
+            all; None: nothing is.
         backend_config: checked only: what is quantized was said to `prepare_fx`.
 
     Raises:
         TypeError: not a graph module.
-        ValueError: an observer without data, an argument that is not available.
+        ValueError: an observer without data, another QConfig than that of `prepare_fx`.
     """
     arguments = (graph_module, convert_custom_config, qconfig_mapping, backend_config)
     return convert_prepared("convert_fx", *arguments, make=lower)

@@ -19,6 +19,7 @@ from torch_ao_ext.quantization.fx._equalized import equalized
 from torch_ao_ext.quantization.fx._fates import Custom, convert_kept, fates_of, prepare_kept
 from torch_ao_ext.quantization.fx._following import follow
 from torch_ao_ext.quantization.fx._given import config_of
+from torch_ao_ext.quantization.fx._left_float import join, leave_float, set_apart
 from torch_ao_ext.quantization.fx._qconfig_quantizer import KEEP_QPARAMS, QConfigMappingQuantizer
 from torch_ao_ext.quantization.fx._reduced_range import widen_reduced_ranges
 from torch_ao_ext.quantization.fx.custom_config import ConvertCustomConfig, PrepareCustomConfig
@@ -28,7 +29,8 @@ from torch_ao_ext.quantization.fx.graph_module import (
     ObservedStandaloneGraphModule,
     as_kind,
 )
-from torch_ao_ext.quantization.pt2e._graph import check_graph_module
+from torch_ao_ext.quantization.pt2e._graph import check_graph_module, copy_graph_module
+from torch_ao_ext.quantization.pt2e._qat import fold_trained
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_graph, prepare_qat_graph
 
@@ -57,11 +59,6 @@ def check_model(op: str, model: Any, training: bool = False) -> None:
     if model.training != training:
         mode, call = ("training", "train") if training else ("evaluation", "eval")
         raise ValueError(f"{op}: argument 'model' must be in {mode} mode (call model.{call}())")
-
-
-def _check_none(op: str, name: str, value: Any) -> None:
-    if value is not None:
-        raise ValueError(f"{op}: argument '{name}' must be None in this version, got {value!r}")
 
 
 def optional_config(op: str, name: str, value: Any, kind: type) -> Any:
@@ -171,29 +168,33 @@ def convert_prepared(
         backend_config: see there.
         make: makes the result of the reference graph.
     """
-    _check_none(op, "qconfig_mapping", qconfig_mapping)
+    mapping = None
+    if qconfig_mapping is not None:
+        mapping = config_of(op, "qconfig_mapping", qconfig_mapping, QConfigMapping)
     backend_of(op, backend_config)
     custom = optional_config(op, "convert_custom_config", convert_custom_config, ConvertCustomConfig)
     check_graph_module(op, graph_module)
     kept = attributes_of(op, graph_module, custom.preserved_attributes)
-    return keep(_converted(graph_module, custom, make), kept)
 
-
-def _converted(
-    graph_module: fx.GraphModule,
-    custom: ConvertCustomConfig,
-    make: Callable[[fx.GraphModule], fx.GraphModule],
-) -> fx.GraphModule:
-    with warnings.catch_warnings():
-        if any(call.fate.quantizes for call in kept_calls(graph_module).values()):
-            # What is quantized may be in them alone.
-            warnings.filterwarnings("ignore", message=".*must hold (observers|an operator) of")
-        inputs, outputs = graph_module.meta.get(_BORDERS, ([], []))
-        graph = convert_pt2e(equalized(graph_module, inputs))
+    def convert(model: fx.GraphModule, mapping: QConfigMapping | None = None) -> fx.GraphModule:
+        inputs, outputs = model.meta.get(_BORDERS, ([], []))
+        graph, apart = equalized(model, inputs), []
+        if mapping is not None:
+            graph = copy_graph_module(graph)
+            fold_trained(graph)
+            apart = leave_float(op, graph, mapping)
+        graph = convert_pt2e(graph)
         widen_reduced_ranges(graph)
         borders = {
             "input_qparams": integer_inputs(graph, inputs),
             "output_qparams": integer_outputs(graph, outputs),
         }
-        convert_kept(graph, custom, lambda child: _converted(child, custom, make))
-        return keep(make(graph), borders)
+        convert_kept(graph, custom, convert)
+        set_apart(graph, apart)
+        return keep(join(make(graph)), borders)
+
+    with warnings.catch_warnings():
+        if any(call.fate.quantizes for call in kept_calls(graph_module).values()):
+            # What is quantized may be in them alone.
+            warnings.filterwarnings("ignore", message=".*must hold (observers|an operator) of")
+        return keep(convert(graph_module, mapping), kept)

@@ -23,7 +23,7 @@ def convert(
         convert_custom_config: see `convert_fx`.
         is_standalone_module: torch.ao's flag; a graph knows its borders.
         _remove_qconfig_flag: torch.ao's flag; graphs have no qconfigs.
-        qconfig_mapping: must be None: what is quantized was said to `prepare`.
+        qconfig_mapping: see `convert_fx`.
         backend_config: see `convert_fx`.
         is_decomposed: torch.ao's flag; these operators are always those of `quantized_decomposed`.
 
