@@ -9,6 +9,9 @@ from torch_ao_ext.quantization.fx._capture import KeptModule, kept_calls
 from torch_ao_ext.quantization.fx._fates import Dynamic, Fate
 from torch_ao_ext.quantization.fx._following import FollowingObserver
 from torch_ao_ext.quantization.fx._qconfig_quantizer import _FUNCTIONS, QConfigMappingQuantizer
+from torch_ao_ext.quantization.fx.qconfig_mapping_utils import (
+    _maybe_adjust_qconfig_for_module_type_or_name,
+)
 from torch_ao_ext.quantization.observer import FixedQParamsObserver
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
@@ -42,7 +45,8 @@ def leave_float(op: str, model: fx.GraphModule, mapping: QConfigMapping) -> list
     kept = kept_calls(model)
     for node in model.graph.nodes:
         if node.op == "call_module" and node.target in kept:
-            qconfigs[node] = _of_kept(mapping, node.target, kept[node.target])
+            rule = (mapping, type(kept[node.target].module), node.target, mapping.global_qconfig)
+            qconfigs[node] = _maybe_adjust_qconfig_for_module_type_or_name(*rule)
             if qconfigs[node] is None:
                 _keep_float(op, model, node.target, kept[node.target])
     for node in list(model.graph.nodes):
@@ -57,14 +61,6 @@ def leave_float(op: str, model: fx.GraphModule, mapping: QConfigMapping) -> list
         model.graph.erase_node(node)
     model.recompile()
     return [node.name for node in calls if qconfigs[node] is None]
-
-
-def _of_kept(mapping: QConfigMapping, name: str, call: KeptModule) -> Any:
-    """The rule of a module that the graph calls: by name, else by class, else the global one."""
-    for key, qconfig in mapping.module_name_qconfigs.items():
-        if name == key or name.startswith(f"{key}."):
-            return qconfig
-    return mapping.object_type_qconfigs.get(type(call.module), mapping.global_qconfig)
 
 
 def _keep_float(op: str, model: fx.GraphModule, name: str, call: KeptModule) -> None:
