@@ -178,3 +178,13 @@ def test_messages(op, argument, error, change):
     for batch in (x, x[:0]):  # an empty batch is no way past the checks
         with pytest.raises(error, match=f"torch_ao::{op}: argument '{argument}' must"):
             getattr(ops, op)(batch, 1.0, 0, w, torch.ones(1), None, None, *call.values(), 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("var", "text"), [(-0.5, "hold values above -eps"), (1e-8, "give a finite scale and bias")]
+)
+def test_which_of_two_rules_a_variance_breaks(var, text):
+    x, w, vectors = torch.ones(1, 2, dtype=torch.uint8), torch.ones(4, 2, dtype=torch.int8), torch.zeros(4)
+    bn = vectors, torch.full((4,), var), torch.ones(4) * 3e38, None, 1e-10
+    with pytest.raises(ValueError, match=f"'running_var' must {text}"):
+        ops.linear_bn(x, 1.0, 0, w, torch.ones(1), None, None, *bn, 1.0, 0)

@@ -73,6 +73,7 @@ def test_under_compile():
     ("change", "error", "message"),
     [
         ({0: []}, ValueError, "'tensors' must have at least 1 tensor, got 0"),
+        ({0: [random_int(U8)] * 2}, ValueError, "'tensors' must have at least 1 dimension, got sizes"),
         ({1: [0.1]}, ValueError, "'scales' must have 2 values, got 1"),
         ({2: [1, 2, 3]}, ValueError, "'zero_points' must have 2 values, got 3"),
         ({1: [0.1, 0.0]}, ValueError, "'scales' must be a finite, normal"),
