@@ -3,6 +3,8 @@
 test_opcheck.py runs them under opcheck, test_arguments.py changes one argument at a time.
 """
 
+from functools import partial
+
 import torch
 from attention_samples import attention_samples
 from int8_samples import cat_calls, int8_samples
@@ -503,13 +505,17 @@ def samples():
     return {name: [_with_slope(name, call) for call in calls] for name, calls in result.items()}
 
 
+# Ops that take lists of tensors, which some tables of the tests cannot change: calls for sizes h and k.
+_RNN = {
+    **{name: partial(_rnn_calls, gates) for name, gates in RNN_GATES.items()},
+    **{f"{name}_cell": partial(_cell_calls, gates) for name, gates in RNN_GATES.items()},
+    "_prepack_rnn": _prepack_rnn,
+}
+
+
 def rnn_samples(**sizes):
-    """Of the ops that take lists of tensors, which some tables of the tests cannot change."""
-    return {
-        **{name: _rnn_calls(gates, **sizes) for name, gates in RNN_GATES.items()},
-        **{f"{name}_cell": _cell_calls(gates, **sizes) for name, gates in RNN_GATES.items()},
-        "_prepack_rnn": _prepack_rnn(**sizes),
-    }
+    """Of the recurrent ops."""
+    return {name: calls(**sizes) for name, calls in _RNN.items()}
 
 
 ISLAND = """torch_ao.island 1 inputs=1 constants=3
@@ -548,8 +554,8 @@ def all_samples():
 
 
 # test_rnn.py runs opcheck on rnn_samples().
-RECURRENT = set(rnn_samples())
-SIZED.update({name: lambda n, k, name=name: rnn_samples(h=n, k=k)[name] for name in RECURRENT})
+RECURRENT = set(_RNN)
+SIZED.update(_RNN)
 
 # Ops that give no tensor: settings, reports and a digest.
 SETTINGS = {

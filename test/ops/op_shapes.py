@@ -53,8 +53,11 @@ def resized(call, rng, choices=EDGES):
         new = {d: rng.choice(choices) if rng.random() < 0.8 else d for d in distinct}
     sizes = [[new.get(d, d) for d in a.shape] for a in call if is_tensor(a)]
     # Several spatial dimensions: the work is the product of the tensors' sizes.
-    most = 1 << (14 if any(len(s) >= 4 for s in sizes) else 20)
-    if any(math.prod(s) > most for s in sizes):
+    spatial = any(len(s) >= 4 for s in sizes)
+    counts = sorted(math.prod(s) for s in sizes)
+    if counts and counts[-1] > 1 << (14 if spatial else 20):
+        return call
+    if spatial and math.prod(counts[-2:]) > 1 << 20:
         return call
     return tuple(with_sizes(a, [new.get(d, d) for d in a.shape]) if is_tensor(a) else a for a in call)
 
