@@ -327,7 +327,6 @@ def adaptive_avg_pool(rank, args):
 
 
 INT8_FORMULAS = {
-    "cat": cat,
     "requantize": requantize,
     "add": add,
     "mul": mul,

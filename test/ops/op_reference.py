@@ -7,7 +7,7 @@ which fuses nothing.
 import numpy as np
 import torch
 from attention_samples import ATTENTION_FORMULAS
-from int8_samples import INT8_FORMULAS
+from int8_samples import INT8_FORMULAS, cat
 from norm_samples import NORM_FORMULAS
 
 F = np.float32
@@ -355,6 +355,7 @@ FORMULAS = {
     "_histogram": histogram,
     "_min_max": min_max,
     "_fake_quantize": fake_quantize,
+    "cat": cat,
     "choose_qparams": choose_qparams,
     "choose_qparams_per_token": choose_qparams_per_token,
     **INT8_FORMULAS,
