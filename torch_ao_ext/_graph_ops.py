@@ -87,6 +87,7 @@ _FLOAT_OPS = {
         ("rnn_tanh", "input", 2), ("rnn_relu", "input", 2),
     )
 }  # fmt: skip
+_RECURRENT = {getattr(aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 _LOOKUPS = {aten.embedding.default, aten.embedding_bag.padding_idx}
 
 
@@ -210,6 +211,8 @@ def _sizes(module: nn.Module, source: Any) -> list[torch.Size]:
 def _reason(node: fx.Node) -> str:
     if REASON in node.meta:
         return node.meta[REASON]
+    if node.target in _RECURRENT:
+        return "quantize_dynamic, a dynamic QConfig or lower(recurrent_dtype=...) make it one int8 operator"
     targets = [str(n.target) for n in node.all_input_nodes if n.op == "call_function"]
     if any("quantized_decomposed.dequantize" in target for target in targets):
         return "not lowered; call torch_ao_ext.lower"

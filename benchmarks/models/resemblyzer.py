@@ -2,9 +2,11 @@
 
     python benchmarks/models/resemblyzer.py [--threads 1]
 
-SQNR is of the embeddings against fp32, on synthetic voices. Exit status 1 when a floor is missed.
+SQNR is of the embeddings against fp32, on mels of synthetic voices and on uniform ones in [0, 0.1],
+the mean of 4 draws. Exit status 1 when a floor is missed.
 """
 
+import copy
 import functools
 import sys
 import tempfile
@@ -21,7 +23,9 @@ from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.models import resemblyzer_model  # noqa: E402
 
-FP32, OURS, ORT = "fp32", "torch_ao_ext", "onnxruntime int8"
+FP32, OURS, OURS_BF16, ORT = "fp32", "torch_ao_ext", "torch_ao_ext bf16 weights", "onnxruntime int8"
+TORCH_BF16 = "torch bf16"
+DRAWS = 4
 AO = tuple(f"torch.ao {engine}" for engine in peers.TORCH_AO_ENGINES)
 ORT_GOALS = (2.0, 1.3)  # target, floor
 SQNR_GOALS = {1: (30.0, 29.0), 8: (29.0, 28.0)}
@@ -44,21 +48,56 @@ def onnxruntime_call(model, mels, threads):
     return lambda x: torch.from_numpy(session.run(["y"], {"mels": x.numpy()})[0])
 
 
+def mels_of(kind, batch, seed):
+    """Inputs `[batch, 160, 40]`."""
+    if kind == "voices":
+        return resemblyzer_model.inputs(batch, seed)
+    g = torch.Generator().manual_seed(seed)
+    return 0.1 * torch.rand(batch, resemblyzer_model.STEPS, 40, generator=g)
+
+
+def accuracy(calls, kind, batch):
+    """Name -> dB, the mean of the draws."""
+    found = {name: [] for name in calls if name != FP32}
+    for seed in range(DRAWS):
+        mels = mels_of(kind, batch, seed)
+        want = calls[FP32](mels)
+        for name, values in found.items():
+            values.append(sqnr_db(want, calls[name](mels)))
+    return {name: sum(values) / DRAWS for name, values in found.items()}
+
+
 def run_batch(model, batch, args, result, missing):
     mels = resemblyzer_model.inputs(batch)
-    calls = {FP32: model, OURS: peers.ours().quantization.quantize_dynamic(model)}
+    ours = peers.ours().quantization
+    wide = {nn.LSTM: ours.bfloat16_dynamic_qconfig, nn.Linear: ours.row_dynamic_qconfig}
+    low = copy.deepcopy(model).to(torch.bfloat16)
+    calls = {
+        FP32: model,
+        OURS: ours.quantize_dynamic(model),
+        OURS_BF16: ours.quantize_dynamic(model, wide),
+        TORCH_BF16: lambda x: low(x.to(torch.bfloat16)).float(),
+    }
     for name, engine in zip(AO, peers.TORCH_AO_ENGINES, strict=True):
         with missing.noting(name):
             calls[name] = peers.torch_ao_dynamic(model, engine, (nn.LSTM, nn.Linear))
     with missing.noting(ORT):
         calls[ORT] = onnxruntime_call(model, mels, args.threads)
-    answers = {name: call(mels) for name, call in calls.items()}
-    sqnr = {name: sqnr_db(answers[FP32], y) for name, y in answers.items() if name != FP32}
+    sqnr = accuracy(calls, "voices", batch)
+    uniform = accuracy(calls, "uniform", batch)
     timings, foreign = cli.measure({n: functools.partial(call, mels) for n, call in calls.items()}, args)
     goals = [Goal(f"vs {FP32}", rounds.speedup(timings, OURS, FP32), None, 1.0)]
     if ORT in timings:
         goals.append(Goal(f"vs {ORT}", rounds.speedup(timings, OURS, ORT), *ORT_GOALS))
-    goals.append(Goal("SQNR", sqnr[OURS], *SQNR_GOALS[batch], "dB"))
+    for name in (OURS, OURS_BF16):
+        speed = rounds.speedup(timings, name, ORT) if ORT in timings else 0.0
+        if name == OURS_BF16:
+            goals.append(Goal(f"{name} vs {ORT}", speed, None, None))
+        goals.append(Goal(f"{name}, SQNR of voices", sqnr[name], *SQNR_GOALS[batch], "dB"))
+        goals.append(Goal(f"{name}, SQNR of uniform mels", uniform[name], *SQNR_GOALS[batch], "dB"))
+    goals += [
+        Goal(f"{n}, SQNR of uniform mels", uniform[n], None, None, "dB") for n in (*AO, ORT) if n in uniform
+    ]
     report.print_row(result.add(f"Resemblyzer B{batch}", timings, goals, (), foreign, sqnr_db=sqnr))
 
 

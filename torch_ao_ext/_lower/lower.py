@@ -24,6 +24,7 @@ from torch_ao_ext._lower._moves import (
 )
 from torch_ao_ext._lower._norms import lower_norm
 from torch_ao_ext._lower._products import PRODUCTS, lower_product
+from torch_ao_ext._lower._recurrent import lower_recurrent
 from torch_ao_ext._lower._rest import lower_rest
 from torch_ao_ext._lower._script import LoweredModule
 from torch_ao_ext._lower._sizes import sizes_by_method
@@ -44,6 +45,7 @@ __all__ = ["lower"]
 
 _BACKENDS = ("auto", "onednn", "xnnpack", "native", "reference")
 _FLOATS = (torch.float32, torch.bfloat16)
+_RECURRENT = (torch.int8, torch.bfloat16, None)
 
 
 def _lower_products(model: fx.GraphModule) -> None:
@@ -83,7 +85,13 @@ def _engine(backend: str) -> Iterator[None]:
 
 
 def _check(
-    model: Any, example_inputs: Any, backend: Any, strict: Any, islands: Any, float_dtype: Any
+    model: Any,
+    example_inputs: Any,
+    backend: Any,
+    strict: Any,
+    islands: Any,
+    float_dtype: Any,
+    recurrent_dtype: Any,
 ) -> None:
     check_graph_module("lower", model)
     if example_inputs is not None and not isinstance(example_inputs, (tuple, list)):
@@ -98,6 +106,11 @@ def _check(
     if float_dtype not in _FLOATS:
         raise ValueError(
             f"lower: argument 'float_dtype' must be torch.float32 or torch.bfloat16, got {float_dtype!r}"
+        )
+    if recurrent_dtype not in _RECURRENT:
+        raise ValueError(
+            "lower: argument 'recurrent_dtype' must be torch.int8, torch.bfloat16 or None, got "
+            f"{recurrent_dtype!r}"
         )
     if backend != "auto" and example_inputs is None:
         raise ValueError(
@@ -137,6 +150,7 @@ def lower(
     strict: bool = False,
     islands: bool = False,
     float_dtype: torch.dtype = torch.float32,
+    recurrent_dtype: torch.dtype | None = torch.int8,
 ) -> fx.GraphModule:
     """Makes int8 operators of a converted graph: they run in plain eager mode, without a compiler.
 
@@ -158,13 +172,16 @@ def lower(
             for CPUs, and int8 operators hand bfloat16 on; the model's own inputs and outputs keep
             their dtypes. Each such operator rounds to 8 bits of mantissa. Faster where the CPU
             multiplies bfloat16; elsewhere torch may be slower than in float32.
+        recurrent_dtype: of the weights of LSTM, GRU and RNN layers, which become one operator each
+            (`ops.lstm`: inputs and states quantized at run time, no calibration) though no quantizer
+            asks for them; torch.bfloat16 is more exact, None leaves the layers float.
 
     Returns:
         A new graph module.
 
     Raises:
         TypeError: not a graph module; example_inputs no tuple.
-        ValueError: unknown backend, a backend without example_inputs, another float_dtype; with
+        ValueError: unknown backend, a backend without example_inputs, another dtype; with
             strict, an operator that stays float, by node and reason.
 
     Example:
@@ -179,8 +196,10 @@ def lower(
         >>> torch_ao_ext.report(torch_ao_ext.lower(convert_pt2e(prepared))).int8["linear"]
         1
     """
-    _check(model, example_inputs, backend, strict, islands, float_dtype)
+    _check(model, example_inputs, backend, strict, islands, float_dtype, recurrent_dtype)
     model = integer_graph(model)
+    if recurrent_dtype is not None:
+        lower_recurrent(model, recurrent_dtype)
     if float_dtype == torch.bfloat16:
         floats_to_bfloat16(model)
     check_inputs(model, sizes_by_method(model))

@@ -70,7 +70,7 @@ def convert_observed(model: nn.Module, preserved: list[str]) -> torch.jit.Script
         raise ValueError("convert_jit: argument 'model' must have run on example data, got no call")
     converted = convert_pt2e(model.graph_module)
     widen_reduced_ranges(converted)
-    graph = lower(converted)
+    graph = lower(converted, recurrent_dtype=None)
     for name in preserved:
         value = getattr(model.program, name, None)
         if value is None or callable(value) and not isinstance(value, nn.Module):

@@ -4,6 +4,7 @@ The graph is torch.export's: what it can capture, prepare_fx can. Parts with Pyt
 values raise with file, line and torch.export's own explanation.
 """
 
+from functools import partial
 from typing import Any
 
 from torch import fx, nn
@@ -140,7 +141,8 @@ def convert_fx(
         ValueError: an observer without data, another QConfig than that of `prepare_fx`.
     """
     arguments = (graph_module, convert_custom_config, qconfig_mapping, backend_config)
-    return convert_prepared("convert_fx", *arguments, make=lower)
+    # Recurrent layers with a dynamic QConfig are modules by now; the others are to stay float.
+    return convert_prepared("convert_fx", *arguments, make=partial(lower, recurrent_dtype=None))
 
 
 def convert_to_reference_fx(

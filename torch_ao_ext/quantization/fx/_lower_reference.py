@@ -31,4 +31,4 @@ def lower_reference(op: str, model: fx.GraphModule, qconfig_map: dict[str, Any])
     none = [name for name, qconfig in (qconfig_map or {}).items() if qconfig is None]
     apart = copy_graph_module(model)
     set_apart(apart, [name for name in none if nodes[name].op == "call_function"])
-    return join(lower(apart))
+    return join(lower(apart, recurrent_dtype=None))  # what has a QConfig is converted before

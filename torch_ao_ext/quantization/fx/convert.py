@@ -1,5 +1,6 @@
 """convert: `convert_fx` and `convert_to_reference_fx` under the name of torch.ao's pass."""
 
+from functools import partial
 from typing import Any
 
 from torch import fx
@@ -32,4 +33,5 @@ def convert(
         ValueError: as `convert_fx`.
     """
     arguments = (model, convert_custom_config, qconfig_mapping, backend_config)
-    return convert_prepared("convert", *arguments, make=(lambda graph: graph) if is_reference else lower)
+    make = (lambda graph: graph) if is_reference else partial(lower, recurrent_dtype=None)
+    return convert_prepared("convert", *arguments, make=make)

@@ -1,0 +1,135 @@
+"""Float LSTM, GRU and RNN layers of a graph become one operator each, with weights quantized here."""
+
+from operator import getitem
+from typing import Any
+
+import torch
+from torch import fx
+
+from torch_ao_ext._graph_ops import REASON, arguments_of
+from torch_ao_ext._lower._weights import Constants, NotLowered
+from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
+from torch_ao_ext.quantization.pt2e._graph import inherit_meta, tensor_of
+
+__all__ = ["RECURRENT", "lower_recurrent"]
+
+aten, ao = torch.ops.aten, torch.ops.torch_ao
+
+# ATen's operator -> ours, with the arguments that only ours has.
+_FORMS = {
+    aten.lstm: (ao.lstm.default, ()),
+    aten.gru: (ao.gru.default, ()),
+    aten.rnn_tanh: (ao.rnn.default, ("tanh",)),
+    aten.rnn_relu: (ao.rnn.default, ("relu",)),
+}
+RECURRENT = {getattr(packet, name): form for packet, form in _FORMS.items() for name in ("input", "data")}
+
+
+def _weight(constants: Constants, node: Any, dtype: torch.dtype) -> tuple[fx.Node, fx.Node]:
+    """The nodes of a weight and of its scales."""
+    value = tensor_of(constants.model, node)
+    if value is None or value.dtype not in (torch.float32, torch.bfloat16):
+        raise NotLowered("its weights are not float constants")
+    value, name = value.detach(), node.target
+    check_finite(value, name)
+    if dtype == torch.bfloat16:
+        data, scale = value.to(dtype, copy=True), torch.ones(1)
+    else:
+        scale = symmetric_row_scale(value.float())
+        data = quantize_rows(value.float(), scale)
+    key = ("recurrent", name, dtype)
+    return constants.add((*key, 0), f"{name}_q", data), constants.add((*key, 1), f"{name}_scale", scale)
+
+
+def _bias(constants: Constants, node: Any) -> fx.Node:
+    value = tensor_of(constants.model, node)
+    if value is None or value.dtype not in (torch.float32, torch.bfloat16):
+        raise NotLowered("its biases are not float constants")
+    name = node.target
+    return constants.add(("recurrent bias", name), f"{name}_f", value.detach().to(torch.float32, copy=True))
+
+
+def _sides(
+    constants: Constants, a: dict[str, Any], lstm: bool, dtype: torch.dtype
+) -> tuple[list, list, list]:
+    """Weights, scales and biases in the order of our operators."""
+    params, cells = list(a["params"]), a["num_layers"] * (1 + a["bidirectional"])
+    each = len(params) // cells
+    plain = 4 if a["has_biases"] else 2
+    if len(params) != each * cells or each not in ((plain, plain + 1) if lstm else (plain,)):
+        raise NotLowered(f"it has {len(params)} weights and biases for {cells} layers and directions")
+    weights, scales, biases = [], [], []
+    for i in range(cells):
+        cell = params[i * each : (i + 1) * each]
+        for node in (*cell[:2], *cell[plain:]):
+            data, scale = _weight(constants, node, dtype)
+            weights.append(data)
+            scales.append(scale)
+        biases += [_bias(constants, node) for node in cell[2:plain]]
+    return weights, scales, biases
+
+
+def _lower_one(model: fx.GraphModule, node: fx.Node, constants: Constants, dtype: torch.dtype) -> None:
+    a = arguments_of(node)
+    target, more = RECURRENT[node.target]
+    lstm = target is ao.lstm.default
+    if a["train"] and a["dropout"] > 0:
+        raise NotLowered("it is in training mode with dropout")
+    if any(user.target is not getitem for user in node.users):
+        raise NotLowered("its results are used as one tuple")
+    weights, scales, biases = _sides(constants, a, lstm, dtype)
+    graph, sizes = model.graph, a.get("batch_sizes")
+    swapped = sizes is None and a["batch_first"]
+    x = a["data"] if sizes is not None else a["input"]
+    states = list(a["hx"]) if lstm else [a["hx"]]
+    with graph.inserting_before(node):
+        if swapped:
+            x = _transposed(graph, x, x.meta.get("val"))
+        arguments = (x, sizes, *states, weights, scales, biases, a["num_layers"], a["bidirectional"], *more)
+        call = graph.call_function(target, arguments)
+    inherit_meta(call, node)
+    values = node.meta.get("val")
+    if swapped and values is not None:
+        call.meta["val"] = (values[0].transpose(0, 1), *values[1:])
+    for user in list(node.users):
+        with graph.inserting_before(user):
+            part = graph.call_function(getitem, (call, user.args[1]))
+            inherit_meta(part, user)
+            if swapped and user.args[1] == 0:
+                part.meta.pop("val", None)
+                if values is not None:
+                    part.meta["val"] = call.meta["val"][0]
+                part = _transposed(graph, part, part.meta.get("val"))
+        user.replace_all_uses_with(part)
+        graph.erase_node(user)
+    graph.erase_node(node)
+
+
+def _transposed(graph: fx.Graph, node: fx.Node, value: Any) -> fx.Node:
+    """[N, T, K] -> [T, N, K], or back."""
+    made = graph.call_function(aten.transpose.int, (node, 0, 1))
+    inherit_meta(made, node)
+    made.meta.pop("val", None)
+    if value is not None:
+        made.meta["val"] = value.transpose(0, 1)
+    return made
+
+
+def lower_recurrent(model: fx.GraphModule, dtype: torch.dtype) -> None:
+    """Replaces every recurrent layer with constant weights; the others get the reason why not.
+
+    Args:
+        model: changed in place.
+        dtype: torch.int8, a scale for each row, or torch.bfloat16.
+
+    Raises:
+        ValueError: a weight that is not finite.
+    """
+    constants = Constants(model)
+    for node in list(model.graph.nodes):
+        if node.op != "call_function" or node.target not in RECURRENT:
+            continue
+        try:
+            _lower_one(model, node, constants, dtype)
+        except NotLowered as reason:
+            node.meta[REASON] = str(reason)
