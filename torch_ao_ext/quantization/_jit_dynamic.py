@@ -1,4 +1,4 @@
-"""int8 linear layers in a TorchScript program; no inputs are needed."""
+"""int8 linear and recurrent layers in a TorchScript program; no inputs are needed."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,8 +7,9 @@ import torch
 
 from torch_ao_ext.nn.quantized._observed import quantize_weight
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import dynamic_quant_of
+from torch_ao_ext.quantization._jit_recurrent import RECURRENT, constants_of, recurrent_to_int8
 
-__all__ = ["linear_layers_to_int8"]
+__all__ = ["layers_to_int8"]
 
 
 def _nodes(block: Any, kind: str) -> Iterator[Any]:
@@ -43,8 +44,8 @@ def _replace(graph: Any, node: Any, weight: torch.Tensor, qconfig: Any) -> None:
     node.destroy()
 
 
-def linear_layers_to_int8(program: torch.jit.ScriptModule, qconfig_of: Any) -> torch.jit.ScriptModule:
-    """A frozen copy whose linear layers are `torch_ao::linear_dynamic`.
+def layers_to_int8(program: torch.jit.ScriptModule, qconfig_of: Any) -> torch.jit.ScriptModule:
+    """A frozen copy whose linear layers are `torch_ao::linear_dynamic`, recurrent ones `torch_ao::lstm` ...
 
     Args:
         program: in evaluation mode.
@@ -70,10 +71,20 @@ def linear_layers_to_int8(program: torch.jit.ScriptModule, qconfig_of: Any) -> t
         except ValueError as error:
             raise ValueError(f"quantize_dynamic_jit: '{name}': {error}") from error
         count += 1
+    for node in [found for kind in RECURRENT for found in _nodes(graph, kind)]:
+        params = constants_of(node)
+        name = "" if params is None else names.get(params[0].data_ptr(), "")
+        qconfig = None if params is None else qconfig_of(name)
+        if qconfig is None:
+            continue
+        try:
+            count += recurrent_to_int8(graph, node, params, qconfig)
+        except ValueError as error:
+            raise ValueError(f"quantize_dynamic_jit: '{name}': {error}") from error
     if not count:
         raise ValueError(
-            "quantize_dynamic_jit: argument 'model' must hold a linear layer whose module has a QConfig in "
-            "qconfig_dict, got none"
+            "quantize_dynamic_jit: argument 'model' must hold a linear or recurrent layer whose module has a "
+            "QConfig in qconfig_dict, got none"
         )
     torch._C._jit_pass_dce(graph)
     return frozen

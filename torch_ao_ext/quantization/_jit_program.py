@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from torch_ao_ext._lower import lower
 from torch_ao_ext.quantization._jit_capture import captured
-from torch_ao_ext.quantization._jit_dynamic import linear_layers_to_int8
+from torch_ao_ext.quantization._jit_dynamic import layers_to_int8
 from torch_ao_ext.quantization.fx._flow import prepare_by_mapping
 from torch_ao_ext.quantization.fx._reduced_range import widen_reduced_ranges
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
@@ -84,7 +84,7 @@ def convert_observed(model: nn.Module, preserved: list[str]) -> torch.jit.Script
 def convert_dynamic(model: nn.Module) -> torch.jit.ScriptModule:
     """See `convert_dynamic_jit`."""
     _check_kind("convert_dynamic_jit", model, DynamicProgram, "prepare_dynamic_jit")
-    return linear_layers_to_int8(model.program, lambda name: _qconfig_of(model.mapping, name))
+    return layers_to_int8(model.program, lambda name: _qconfig_of(model.mapping, name))
 
 
 def _qconfig_of(mapping: QConfigMapping, name: str) -> Any:

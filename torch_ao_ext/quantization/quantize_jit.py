@@ -175,7 +175,7 @@ def prepare_dynamic_jit(
 def convert_dynamic_jit(
     model: nn.Module, inplace: bool = False, debug: bool = False, preserved_attrs: list[str] | None = None
 ) -> torch.jit.ScriptModule:
-    """The program with int8 linear layers; arguments as `convert_jit`.
+    """The program with int8 linear and recurrent layers; arguments as `convert_jit`.
 
     Raises:
         ValueError: not from prepare_dynamic_jit, preserved_attrs, no layer to quantize.
@@ -193,7 +193,7 @@ def convert_dynamic_jit(
 def quantize_dynamic_jit(
     model: torch.jit.ScriptModule, qconfig_dict: dict[str, Any], inplace: bool = False, debug: bool = False
 ) -> torch.jit.ScriptModule:
-    """int8 weights for the linear layers of a program, inputs quantized at run time.
+    """int8 weights for the linear and recurrent layers of a program, inputs quantized at run time.
 
     Args:
         model: script or trace, in evaluation mode; left as it is.
@@ -205,7 +205,7 @@ def quantize_dynamic_jit(
         A frozen ScriptModule.
 
     Raises:
-        ValueError: not a ScriptModule, training mode, a name that no module has, no linear layer.
+        ValueError: not a ScriptModule, training mode, a name that no module has, no such layer.
 
     Example:
         >>> import torch, warnings
