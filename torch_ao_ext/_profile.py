@@ -91,8 +91,8 @@ def profile(
 ) -> Profile:
     """Runs a model and tells where the time goes, operator by operator.
 
-    Each time is the profiler's: it adds about a microsecond to an operator. In graphs of
-    `lower(..., islands=True)` every operator is named by its module.
+    Each time is the profiler's: it adds about a microsecond to an operator. In the islands of a
+    lowered graph every operator is named by its module.
 
     Args:
         model: anything to call; run under torch.no_grad(), twice before it is measured.

@@ -77,7 +77,7 @@ def by_graphs(ao, model, mapping, batches, dynamic):
     exported = prepare_pt2e(torch.export.export(model, batches[0]).module(), quantizer(dynamic))
     for batch in batches:
         traced(*batch), exported(*batch)
-    return {FX: convert_fx(traced), PT2E: ao.lower(convert_pt2e(exported), batches[0])}
+    return {FX: convert_fx(traced), PT2E: ao.lower(convert_pt2e(exported), batches[0], islands=False)}
 
 
 def static(ao, make):

@@ -38,7 +38,7 @@ def layers():
     prepared = prepare_pt2e(torch.export.export(model, (x,)).module(), quantizer)
     prepared(x)
     quantized = convert_pt2e(prepared)
-    plain, merged = ours.lower(quantized, (x,)), ours.lower(quantized, (x,), islands=True)
+    plain, merged = ours.lower(quantized, (x,), islands=False), ours.lower(quantized, (x,))
     forms = {LOWERED: plain, TRACED: frozen(plain, x), ISLAND: merged, TRACED_ISLAND: frozen(merged, x)}
     return {name: lambda form=form: form(x) for name, form in forms.items()}
 

@@ -43,7 +43,7 @@ def dynamic_compiled(case):
     return Built(compiled_now(model, case.inputs), _ran(model))
 
 
-def _lowered(case, islands=False):
+def _lowered(case):
     ao = peers.ours()
     from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
@@ -53,12 +53,12 @@ def _lowered(case, islands=False):
     prepared = prepare_pt2e(case.exported(), quantizer)
     for inputs in case.calibration():
         prepared(*inputs)
-    return ao.lower(convert_pt2e(prepared), case.inputs, islands=islands)
+    return ao.lower(convert_pt2e(prepared), case.inputs)
 
 
 def pt2e(case):
     """The lowered graph, eager, its operators in islands."""
-    lowered = _lowered(case, islands=True)
+    lowered = _lowered(case)
     return Built(lowered, _ran(lowered))
 
 

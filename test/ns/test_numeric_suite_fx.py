@@ -1,15 +1,23 @@
 """Numeric suite of graphs: loggers, shadows, candidates."""
 
+import pickle
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
+from torch_ao_ext import lower
 from torch_ao_ext import quantization as tq
+from torch_ao_ext._island import Island
 from torch_ao_ext.ns import _numeric_suite_fx as ns
 from torch_ao_ext.ns.fx._match import GraphMatchingException
 from torch_ao_ext.ns.fx.qconfig_multi_mapping import QConfigMultiMapping
 from torch_ao_ext.ns.fx.utils import compute_sqnr
 from torch_ao_ext.quantization.quantize_fx import convert_fx, prepare_fx
+from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torch_ao_ext.quantization.quantizer import X86InductorQuantizer
+from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
 
 
 class Net(nn.Module):
@@ -205,3 +213,29 @@ def test_refusals(graphs):
         ns.prepare_n_shadows_model(model, (batch(1),), candidates, custom_tracer=3)
     with pytest.raises(ValueError, match="must come from prepare_n_shadows_model"):
         ns.convert_n_shadows_model(prepared)
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_graphs_with_islands_show_every_operator(pickled):
+    quantizer = X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    model = Net().eval().requires_grad_(False)
+    prepared = prepare_pt2e(torch.export.export(model, (batch(4),)).module(), quantizer)
+    prepared(batch(4))
+    merged, plain = (lower(convert_pt2e(prepared), islands=islands) for islands in (True, False))
+    assert any(isinstance(m, Island) for m in merged.modules())
+    if pickled:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of its own pytree specs
+            merged = pickle.loads(pickle.dumps(merged))
+    found = []
+    for int8 in (plain, merged):
+        first, second = ns.add_loggers("fp32", prepared, "int8", int8, ns.OutputLogger)
+        shadowed = ns.add_shadow_loggers("fp32", prepared, "int8", int8, ns.OutputLogger)
+        with torch.no_grad():
+            first(batch(4))
+            assert torch.equal(second(batch(4)), int8(batch(4)))
+            assert torch.equal(shadowed(batch(4)), int8(batch(4)))
+        weights = ns.extract_weights("fp32", prepared, "int8", int8)
+        found.append([ns.extract_logger_info(first, second, ns.OutputLogger, "int8"), weights])
+    assert len(found[0][0]) == 4 and len(found[0][1]) == 3
+    assert [list(r) for r in found[0]] == [list(r) for r in found[1]]

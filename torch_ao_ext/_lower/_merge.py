@@ -15,10 +15,18 @@ from torch import fx
 
 from torch_ao_ext._graph_ops import arguments_of, matrix, owner
 from torch_ao_ext._island import Island
-from torch_ao_ext.quantization.pt2e._graph import free_name, inherit_meta, remove_unused, tensor_of
+from torch_ao_ext._lower._script import LoweredModule
+from torch_ao_ext.quantization.pt2e._graph import (
+    copy_graph_module,
+    free_name,
+    inherit_meta,
+    remove_unused,
+    tensor_of,
+)
 from torch_ao_ext.quantization.pt2e._in_place import views_to_memory, writes_in_place
 
 _FEWEST = 2  # operators that are worth an island
+_UNMERGED = "_torch_ao_ext_unmerged"
 _DTYPES = {
     torch.uint8, torch.int8, torch.int32, torch.int64, torch.float32, torch.float64, torch.bfloat16,
 }  # fmt: skip
@@ -201,8 +209,17 @@ def _merge(model: fx.GraphModule, members: list[fx.Node]) -> None:
         graph.erase_node(node)
 
 
+def unmerged(model: fx.GraphModule) -> fx.GraphModule:
+    """The graph with a node for each operator that islands were made of; the tensors are shared."""
+    return model.__dict__.get(_UNMERGED, model)
+
+
 def merge_islands(model: fx.GraphModule) -> None:
-    """Merges the operators of a lowered graph, in place; their constants move into the islands."""
+    """Merges the operators of a lowered graph, in place; their constants move into the islands.
+
+    The graph as it was stays beside it for `unmerged`.
+    """
+    before = copy_graph_module(model, LoweredModule)
     levels = _levels(model.graph)
     _sort(model.graph, levels)
     islands = defaultdict(list)
@@ -213,4 +230,5 @@ def merge_islands(model: fx.GraphModule) -> None:
     for members in islands.values():
         if len(members) >= _FEWEST:
             _merge(model, members)
+            model.__dict__[_UNMERGED] = before  # no child: its tensors are those of the islands
     remove_unused(model)

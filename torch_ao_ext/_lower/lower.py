@@ -41,7 +41,7 @@ from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts, fold_pads
 from torch_ao_ext.quantization.pt2e.convert import fold_constants
 from torch_ao_ext.quantization.quantizer._targets import is_call
 
-__all__ = ["lower"]
+__all__ = ["lower", "lower_nodes"]
 
 _BACKENDS = ("auto", "onednn", "xnnpack", "native", "reference")
 _FLOATS = (torch.float32, torch.bfloat16)
@@ -148,7 +148,7 @@ def lower(
     example_inputs: tuple[Any, ...] | None = None,
     backend: str = "auto",
     strict: bool = False,
-    islands: bool = False,
+    islands: bool = True,
     float_dtype: torch.dtype = torch.float32,
     recurrent_dtype: torch.dtype | None = torch.int8,
 ) -> fx.GraphModule:
@@ -167,7 +167,8 @@ def lower(
         strict: raise when an operator with quantized weights stays float, or nothing is
             lowered; by default the latter warns.
         islands: merge neighbouring operators into one that runs them in C++ (`ops.island`): the
-            same results with less time between operators; `report` still lists each.
+            same results with less time between operators; `report` and the numeric suite still
+            see each. False leaves a node for each operator in the graph.
         float_dtype: torch.bfloat16 runs what stays float in bfloat16, by torch.autocast's rule
             for CPUs, and int8 operators hand bfloat16 on; the model's own inputs and outputs keep
             their dtypes. Each such operator rounds to 8 bits of mantissa. Faster where the CPU
@@ -214,6 +215,15 @@ def lower(
         with forced, torch.no_grad():
             model(*example_inputs)
     return model
+
+
+def lower_nodes(model: fx.GraphModule) -> fx.GraphModule:
+    """`lower` for graph mode and TorchScript.
+
+    Their users edit the graph, so that it has a node for each operator; recurrent layers are
+    converted before, by their QConfigs.
+    """
+    return lower(model, islands=False, recurrent_dtype=None)
 
 
 def _is_dequantize(node: fx.Node) -> bool:

@@ -53,14 +53,17 @@ _INPUT = NSSingleResultValuesType.NODE_INPUT.value
 _WEIGHT = NSSingleResultValuesType.WEIGHT.value
 
 
-def _check(op: str, name_a: Any, model_a: Any, name_b: Any, model_b: Any) -> None:
-    check_graph(op, "model_a", model_a)
-    check_graph(op, "model_b", model_b)
+def _check(
+    op: str, name_a: Any, model_a: Any, name_b: Any, model_b: Any
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The graphs with a node for each operator."""
+    graphs = check_graph(op, "model_a", model_a), check_graph(op, "model_b", model_b)
     for name, value in (("name_a", name_a), ("name_b", name_b)):
         if not isinstance(value, str):
             raise ValueError(f"{op}: argument '{name}' must be a string, got {value!r}")
     if name_a == name_b:
         raise ValueError(f"{op}: argument 'name_b' must differ from name_a, got {name_b!r} for both")
+    return graphs
 
 
 def _result(kind: str, node: fx.Node, values: list[Any], index: int = 0) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def extract_weights(
         ValueError: not two graphs, equal names.
         GraphMatchingException: graphs of different models.
     """
-    _check("extract_weights", model_name_a, model_a, model_name_b, model_b)
+    model_a, model_b = _check("extract_weights", model_name_a, model_a, model_name_b, model_b)
     results: NSResultsType = {}
     for match in matches("extract_weights", model_a, model_b):
         first = weight_of(model_a, match.nodes[0])
@@ -131,7 +134,7 @@ def add_loggers(
         ValueError: not two graphs, equal names.
         GraphMatchingException: graphs of different models.
     """
-    _check("add_loggers", name_a, model_a, name_b, model_b)
+    model_a, model_b = _check("add_loggers", name_a, model_a, name_b, model_b)
     first, second = copy_graph_module(model_a), copy_graph_module(model_b)
     for index, match in enumerate(matches("add_loggers", first, second)):
         ref = f"op_{index}"
@@ -203,7 +206,7 @@ def add_shadow_loggers(
 
     Arguments as `add_loggers`. The result computes what model_b computes.
     """
-    _check("add_shadow_loggers", name_a, model_a, name_b, model_b)
+    model_a, model_b = _check("add_shadow_loggers", name_a, model_a, name_b, model_b)
     result = copy_graph_module(model_b)
     for index, match in enumerate(matches("add_shadow_loggers", model_a, result)):
         ref = f"op_{index}"

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from torch_ao_ext._lower import lower
+from torch_ao_ext._lower import lower_nodes
 from torch_ao_ext.quantization._jit_capture import captured
 from torch_ao_ext.quantization._jit_dynamic import layers_to_int8
 from torch_ao_ext.quantization.fx._flow import prepare_by_mapping
@@ -70,7 +70,7 @@ def convert_observed(model: nn.Module, preserved: list[str]) -> torch.jit.Script
         raise ValueError("convert_jit: argument 'model' must have run on example data, got no call")
     converted = convert_pt2e(model.graph_module)
     widen_reduced_ranges(converted)
-    graph = lower(converted, recurrent_dtype=None)
+    graph = lower_nodes(converted)
     for name in preserved:
         value = getattr(model.program, name, None)
         if value is None or callable(value) and not isinstance(value, nn.Module):

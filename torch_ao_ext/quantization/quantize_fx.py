@@ -4,13 +4,12 @@ The graph is torch.export's: what it can capture, prepare_fx can. Parts with Pyt
 values raise with file, line and torch.export's own explanation.
 """
 
-from functools import partial
 from typing import Any
 
 from torch import fx, nn
 from torch.fx.proxy import Scope  # noqa: F401  (torch.ao's file has it, as those below)
 
-from torch_ao_ext._lower import lower
+from torch_ao_ext._lower import lower_nodes
 from torch_ao_ext.quantization.fx._backend import backend_of
 from torch_ao_ext.quantization.fx._equalized import observe_channels
 from torch_ao_ext.quantization.fx._flow import (
@@ -141,8 +140,7 @@ def convert_fx(
         ValueError: an observer without data, another QConfig than that of `prepare_fx`.
     """
     arguments = (graph_module, convert_custom_config, qconfig_mapping, backend_config)
-    # Recurrent layers with a dynamic QConfig are modules by now; the others are to stay float.
-    return convert_prepared("convert_fx", *arguments, make=partial(lower, recurrent_dtype=None))
+    return convert_prepared("convert_fx", *arguments, make=lower_nodes)
 
 
 def convert_to_reference_fx(

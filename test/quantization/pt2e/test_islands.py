@@ -24,7 +24,7 @@ def islands_of(model):
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_same_bits_and_report(row):
     _, example, quantized = converted(row["model"], row["quantizer"])
-    plain, merged = torch_ao_ext.lower(quantized), torch_ao_ext.lower(quantized, islands=True)
+    plain, merged = torch_ao_ext.lower(quantized, islands=False), torch_ao_ext.lower(quantized)
     with torch.no_grad():
         expected, actual = plain(*example), merged(*example)
     assert torch.equal(actual, expected) and actual.stride() == expected.stride()
@@ -37,7 +37,7 @@ def test_same_bits_and_report(row):
 
 def test_a_whole_network_is_one_operator():
     _, example, quantized = converted("ResidualCnn", "x86")
-    merged = torch_ao_ext.lower(quantized, example, islands=True)
+    merged = torch_ao_ext.lower(quantized, example)
     assert len(islands_of(merged)) == 1 and count(merged, "conv2d") == 0
     assert count(merged, "torch_ao.") == 0 and "operators" in repr(islands_of(merged)[0])
 
@@ -45,7 +45,7 @@ def test_a_whole_network_is_one_operator():
 def test_no_path_leaves_an_island():
     """Float operators between int8 ones: each side is an island of its own."""
     _, example, quantized = converted("Encoder", "x86")
-    merged = torch_ao_ext.lower(quantized, islands=True)
+    merged = torch_ao_ext.lower(quantized)
     merged.graph.lint()
     assert len(islands_of(merged)) > 1
     seen = set()
@@ -57,7 +57,7 @@ def test_no_path_leaves_an_island():
 @pytest.mark.parametrize(("model", "how"), [("ResidualCnn", "x86"), ("Encoder", "x86 dynamic")])
 def test_every_runtime(model, how, tmp_path):
     _, example, quantized = converted(model, how)
-    merged = torch_ao_ext.lower(quantized, example, islands=True)
+    merged = torch_ao_ext.lower(quantized, example)
     with torch.no_grad():
         expected = merged(*example)
         assert torch.equal(copy.deepcopy(merged)(*example), expected)
@@ -79,7 +79,7 @@ def test_every_runtime(model, how, tmp_path):
 def test_aot_inductor(tmp_path):
     assert shutil.which("g++"), "AOTInductor needs g++, as the build of this library does"
     _, example, quantized = converted("ResidualCnn", "x86")
-    merged = torch_ao_ext.lower(quantized, example, islands=True)
+    merged = torch_ao_ext.lower(quantized, example)
     program = torch.export.export(merged, example)
     path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "m.pt2"))
     with torch.no_grad():
@@ -98,7 +98,7 @@ def test_free_batch():
     prepared = prepare_pt2e(graph, quantizer("x86"))
     prepared(*two)
     quantized = convert_pt2e(prepared)
-    plain, merged = torch_ao_ext.lower(quantized), torch_ao_ext.lower(quantized, islands=True)
+    plain, merged = torch_ao_ext.lower(quantized, islands=False), torch_ao_ext.lower(quantized)
     for n in (2, 5):
         x = torch.randn(n, *two[0].shape[1:])
         with torch.no_grad():
@@ -123,7 +123,7 @@ def test_argument():
 
 def test_explain_shows_the_plan():
     _, example, quantized = converted("ResidualCnn", "x86")
-    merged = torch_ao_ext.lower(quantized, islands=True)
+    merged = torch_ao_ext.lower(quantized)
     with torch.no_grad():
         merged(*example)
     explained = torch_ao_ext.explain(merged)
@@ -135,7 +135,7 @@ def test_explain_shows_the_plan():
 
 def test_profile(tmp_path):
     _, example, quantized = converted("ResidualCnn", "x86")
-    merged = torch_ao_ext.lower(quantized, example, islands=True)
+    merged = torch_ao_ext.lower(quantized, example)
     trace = tmp_path / "trace.json"
     profile = torch_ao_ext.profile(merged, *example, runs=3, trace=trace)
     convs = [row for row in profile.rows if row.op == "torch_ao::conv2d"]

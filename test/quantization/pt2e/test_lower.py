@@ -60,7 +60,7 @@ def flow(model, example, how=None):
         quantized = convert_pt2e(ready)
         with warnings.catch_warnings():  # a move alone is no operator of ours
             warnings.filterwarnings("ignore", message="lower: argument 'model' must hold an operator")
-            return quantized, torch_ao_ext.lower(quantized)
+            return quantized, torch_ao_ext.lower(quantized, islands=False)
 
 
 def steps_apart(quantized, lowered, example):
@@ -362,13 +362,15 @@ def test_saving_a_graph_names_the_way(tmp_path):
         torch_ao_ext.save_quantized(lowered, tmp_path / "model.safetensors")
 
 
-def test_repack_reaches_graphs():
+@pytest.mark.parametrize("islands", [True, False])
+def test_repack_reaches_graphs(islands):
     _, example, quantized = converted("Reused")
-    lowered = torch_ao_ext.lower(quantized, example)
+    lowered = torch_ao_ext.lower(quantized, example, islands=islands)
+    weight = (lowered.island if islands else lowered).linear_qweight
     assert "not packed" not in str(torch_ao_ext.explain(lowered))
     with torch.no_grad():
         before = lowered(*example)
-        lowered.linear_qweight.data.neg_()  # torch does not count this write
+        weight.data.neg_()  # torch does not count this write
         assert torch.equal(lowered(*example), before)
         torch_ao_ext.repack(lowered)
         assert not torch.equal(lowered(*example), before)

@@ -7,6 +7,7 @@ import torch
 from torch import fx
 
 from torch_ao_ext._graph_ops import FUSED, arguments_of
+from torch_ao_ext._lower._merge import unmerged
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.quantization.pt2e._graph import tensor_of
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
@@ -33,13 +34,14 @@ class Match:
     output: tuple[float, int] | None
 
 
-def check_graph(op: str, name: str, model: Any) -> None:
-    """Raises unless model is a graph module."""
+def check_graph(op: str, name: str, model: Any) -> fx.GraphModule:
+    """The model with a node for each operator; raises unless it is a graph module."""
     if not isinstance(model, fx.GraphModule):
         raise ValueError(
             f"{op}: argument '{name}' must be a graph of prepare_fx, convert_fx, prepare_pt2e or lower, got "
             f"{type(model).__name__}"
         )
+    return unmerged(model)
 
 
 def matches(op: str, first: fx.GraphModule, second: fx.GraphModule) -> list[Match]:

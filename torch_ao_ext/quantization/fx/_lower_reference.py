@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import fx
 
-from torch_ao_ext._lower import lower
+from torch_ao_ext._lower import lower_nodes
 from torch_ao_ext.quantization.fx._left_float import join, set_apart
 from torch_ao_ext.quantization.pt2e._graph import check_graph_module, copy_graph_module
 
@@ -31,4 +31,4 @@ def lower_reference(op: str, model: fx.GraphModule, qconfig_map: dict[str, Any])
     none = [name for name, qconfig in (qconfig_map or {}).items() if qconfig is None]
     apart = copy_graph_module(model)
     set_apart(apart, [name for name in none if nodes[name].op == "call_function"])
-    return join(lower(apart, recurrent_dtype=None))  # what has a QConfig is converted before
+    return join(lower_nodes(apart))

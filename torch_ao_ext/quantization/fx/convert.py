@@ -1,11 +1,10 @@
 """convert: `convert_fx` and `convert_to_reference_fx` under the name of torch.ao's pass."""
 
-from functools import partial
 from typing import Any
 
 from torch import fx
 
-from torch_ao_ext._lower import lower
+from torch_ao_ext._lower import lower_nodes
 from torch_ao_ext.quantization.fx._flow import convert_prepared
 
 __all__ = ["convert"]
@@ -33,5 +32,5 @@ def convert(
         ValueError: as `convert_fx`.
     """
     arguments = (model, convert_custom_config, qconfig_mapping, backend_config)
-    make = (lambda graph: graph) if is_reference else partial(lower, recurrent_dtype=None)
+    make = (lambda graph: graph) if is_reference else lower_nodes
     return convert_prepared("convert", *arguments, make=make)
