@@ -44,7 +44,7 @@ tae_sources(TAE_ENGINE_SOURCES kernels
 tae_sources(TAE_ENGINE_SOURCES engines conv_forms input_rows order output_rule rnn_parts)
 tae_sources(TAE_ENGINE_SOURCES engines/native conv depthwise_conv depthwise_lines depthwise_taps direct_conv embedding linear matmul plan rnn rnn_matrix sparse_linear sparse_pack weight4_pack weight_only)
 tae_sources(TAE_ENGINE_SOURCES engines/reference conv linear matmul rnn weight_only)
-tae_sources(TAE_ENGINE_SOURCES engines/onednn conv conv_primitive conv_weight linear onednn thread_args)
+tae_sources(TAE_ENGINE_SOURCES engines/onednn conv conv_piece conv_primitive conv_run conv_weight conv_window linear onednn thread_args)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack conv xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
 
 tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams result_memory weight_state)

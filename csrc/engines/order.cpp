@@ -72,17 +72,19 @@ constexpr ConvRow kConv[] = {
     {Engine::reference, always, make_conv_reference},
 };
 
+// Qparams of the input that come with each call: not for XNNPACK.
+constexpr ConvRow kConvOfCall[] = {
+    {Engine::onednn, onednn_leads_conv, make_conv_onednn},
+    {Engine::native, always, make_conv_native},
+    {Engine::onednn, always, make_conv_onednn},
+    {Engine::reference, always, make_conv_reference},
+};
+
 // Families without classes.
 template <typename Problem, typename ImplPtr>
 struct EngineRow {
   Engine engine;
   Result<ImplPtr> (*make)(const Problem& p);
-};
-
-// Qparams of the input that come with each call.
-constexpr EngineRow<ConvProblem, ConvImplPtr> kConvOfCall[] = {
-    {Engine::native, make_conv_native},
-    {Engine::reference, make_conv_reference},
 };
 
 constexpr EngineRow<WeightOnlyProblem, WeightOnlyImplPtr> kWeightOnly[] = {
@@ -158,10 +160,13 @@ Selection select_linear(const LinearProblem& problem, Engine forced, bool determ
 }
 
 ConvSelection select_conv(const ConvProblem& problem, Engine forced, bool deterministic) {
-  if (problem.rows.qparams_in_call)
-    return select_from(kConvOfCall, problem, forced, "has no convolutions of float inputs");
   ConvSelection selection;
-  select_by_class(kConv, problem, forced, deterministic, &selection);
+  if (problem.rows.qparams_in_call)
+    select_by_class(kConvOfCall, problem, forced, deterministic, &selection);
+  else
+    select_by_class(kConv, problem, forced, deterministic, &selection);
+  if (selection.impl == nullptr && selection.refused.empty())
+    selection.refused.emplace_back(name_of(forced), "has no convolutions of float inputs");
   return selection;
 }
 

@@ -1,0 +1,77 @@
+#include "engines/onednn/conv_piece.h"
+
+#include <algorithm>
+
+namespace tae::onednn {
+
+bool is_flat(const ConvGeometry& g, int axis) {
+  return g.kernel[axis] == 1 && g.stride[axis] == 1 && g.padding[axis] == 0 && g.dilation[axis] == 1;
+}
+
+bool is_pixels(const ConvGeometry& g) {
+  return is_flat(g, 0) && is_flat(g, 1) && is_flat(g, 2) && !g.transposed;
+}
+
+// About 200 pixels. A strided 1x1 wants 64 for each step.
+ConvPieces::ConvPieces(const ConvSpec& spec) : spec_(spec) {
+  ConvGeometry& g = spec_.geometry;
+  const bool line = is_flat(g, 1) || is_flat(g, 2);
+  for (int axis = 0; axis < 3; ++axis) {
+    int64_t& out = spec_.output_size[axis];
+    out = is_flat(g, axis) ? 1 : axis == 0 ? 4 : line ? 64 : 14;
+    if (out > 1) out = (out + g.stride[axis] - 1) / g.stride[axis] * g.stride[axis];
+  }
+  if (is_flat(g, 1) && is_flat(g, 2)) spec_.output_size[2] = 256;
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t reach = (g.kernel[axis] - 1) * g.dilation[axis], out = spec_.output_size[axis];
+    const int64_t step = g.stride[axis], before = g.padding[axis];
+    if (!g.transposed) {
+      first_[axis] = -before;
+      g.padding[axis] = 0;
+      spec_.input_size[axis] = (out - 1) * step + reach + 1;
+      continue;
+    }
+    // Output positions o0 + [0, out) with o0 a multiple of the stride read input positions
+    // o0 / stride + [first, last].
+    const auto floor_div = [](int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); };
+    const int64_t first = floor_div(before - reach, step);
+    int64_t last = floor_div(out - 1 + before, step);
+    g.padding[axis] = before - first * step;
+    while ((last - first) * step + reach + 1 - out - g.padding[axis] < 0) ++last;
+    first_[axis] = first;
+    spec_.input_size[axis] = last - first + 1;
+  }
+}
+
+int64_t ConvPieces::count(const ConvArgs& args) const {
+  int64_t pieces = args.batch;
+  for (int axis = 0; axis < 3; ++axis)
+    pieces *= (args.output_size[axis] + spec_.output_size[axis] - 1) / spec_.output_size[axis];
+  return pieces;
+}
+
+int64_t ConvPieces::input_bytes() const {
+  return spec_.geometry.in_channels * spec_.input_size[0] * spec_.input_size[1] * spec_.input_size[2];
+}
+
+int64_t ConvPieces::outputs() const {
+  return spec_.n * spec_.output_size[0] * spec_.output_size[1] * spec_.output_size[2];
+}
+
+ConvPieces::Place ConvPieces::place(const ConvArgs& args, int64_t piece) const {
+  Place p;
+  std::copy_n(spec_.input_size, 3, p.input.size);
+  for (int axis = 2; axis >= 0; --axis) {
+    const int64_t size = spec_.output_size[axis], step = spec_.geometry.stride[axis];
+    const int64_t count = (args.output_size[axis] + size - 1) / size;
+    const int64_t at = piece % count * size;
+    piece /= count;
+    p.output[axis] = at;
+    p.size[axis] = std::min(size, args.output_size[axis] - at);
+    p.input.first[axis] = first_[axis] + (spec_.geometry.transposed ? at / step : at * step);
+  }
+  p.input.batch = piece;
+  return p;
+}
+
+}  // namespace tae::onednn
