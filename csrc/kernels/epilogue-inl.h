@@ -5,6 +5,9 @@
 // loaded once for 4 rows while the rows of a block still stream through few pages.
 #pragma once
 
+#include <cmath>
+#include <cstring>
+
 #include "kernels/epilogue.h"
 #include "kernels/post_ops-inl.h"
 #include "kernels/vec.h"
@@ -17,8 +20,9 @@ constexpr int kRowBlock = 4;
 
 // Constants of round_half_even(x / scale) + zero_point, clamped to the type.
 struct Requantization {
-  VF scale, inverse;
-  VF low, high;  // bounds of the dividend (fast) or of the quotient
+  VF scale;
+  VF inverse, rest;  // 1 / scale = inverse + rest
+  VF low, high;      // bounds of the dividend (fast) or of the quotient
   VI zero_point;
 };
 
@@ -26,8 +30,16 @@ struct Requantization {
 // quotient that matters (0.25 <= |q| <= 512).
 constexpr float kFastScaleMin = 0x1p-60f, kFastScaleMax = 0x1p60f;
 
+// Whether the fast division gives the integers of the true one. It is the true quotient
+// times 1 + e with |e| < 2^-46.4, rounded once: the same integer unless v / s is that close
+// to a number m half a unit in the last place beside a tie h = H / 2. With s = S * 2^a, S
+// of 24 bits, v - h * s is a whole number j of 2^(a - 1), and v / s is (j - T) / (2 * h * S)
+// away from m, where T = S / 2^(23 - floor(log2(h))): closer than e only if S is within 6 of
+// a multiple of that power of two, 2^16 at the least for |h| < 256.
 TAE_VEC bool fast_division(float scale) {
-  return kHasFma && scale >= kFastScaleMin && scale <= kFastScaleMax;
+  uint32_t bits;
+  std::memcpy(&bits, &scale, sizeof bits);
+  return kHasFma && scale >= kFastScaleMin && scale <= kFastScaleMax && ((bits + 7) & 0xffff) > 14;
 }
 
 TAE_VEC Requantization make_requantization(const EpilogueParams& p) {
@@ -35,24 +47,23 @@ TAE_VEC Requantization make_requantization(const EpilogueParams& p) {
   const float high = static_cast<float>(quant_max(p.output_dtype) - p.output_zero_point);
   const float s = p.output_scale;
   const float unit = fast_division(s) ? s : 1.f;
-  return {vf(s), vf(1.f / s), vf(low * unit), vf(high * unit), vi(p.output_zero_point)};
+  const VF inverse = vf(1.f / s);
+#if defined(__FMA__)
+  const VF rest = mul(negative_fma(inverse, vf(s), vf(1.f)), inverse);
+#else
+  const VF rest = vf(0.f);
+#endif
+  return {vf(s), inverse, rest, vf(low * unit), vf(high * unit), vi(p.output_zero_point)};
 }
 
-// The quotient is the correctly rounded one. Fast: vdivps takes 16 cycles for 16
-// lanes, so multiply by the correctly rounded reciprocal (within 2 ulp) and correct
-// twice: the first correction gives a quotient within 1 ulp, after which the
-// remainder is exact and the second gives the correctly rounded result (Markstein,
-// IBM J. Res. Dev. 34, 1990, theorem 8.3). The dividend is clamped to the bounds
+// Fast: vdivps takes up to 16 cycles for 16 lanes. The dividend is clamped to the bounds
 // times the scale: that keeps infinities out and saturates at the same integers.
 template <bool kFast>
 TAE_VEC VI requantize(VF x, const Requantization& q) {
 #if defined(__FMA__)
   if constexpr (kFast) {
     const VF v = min(max(x, q.low), q.high);  // NaN becomes low
-    VF y = mul(v, q.inverse);
-    y = fma(negative_fma(y, q.scale, v), q.inverse, y);
-    y = fma(negative_fma(y, q.scale, v), q.inverse, y);
-    return add(to_int(y), q.zero_point);
+    return add(to_int(fma(v, q.inverse, mul(v, q.rest))), q.zero_point);
   }
 #endif
   const VF y = min(max(div(x, q.scale), q.low), q.high);
@@ -190,6 +201,100 @@ template <DType kOut, bool kFast, bool kUniform>
   for (; r < t.rows; ++r) row_block<kOut, kFast, kUniform, 1>(p, t, requantization, r);
 }
 
+// What most networks have: 8-bit output of static qparams after nothing, relu or clamp, and
+// after the sum with an 8-bit tensor. Nothing else is kept in registers, so that all of it
+// stays there.
+enum class Plain { no, bounds, add_u8, add_s8 };
+
+TAE_VEC bool is_bound(const PostOp& op) {
+  return op.kind == PostOp::Kind::relu || op.kind == PostOp::Kind::clamp;
+}
+
+TAE_VEC Plain plain_form(const EpilogueParams& p, const EpilogueTile& t) {
+  if (t.row_step != 0 || p.weight_zero_point != nullptr) return Plain::no;
+  const bool adds = p.num_post_ops > 0 && p.post_ops[0].kind == PostOp::Kind::add;
+  const int rest = p.num_post_ops - (adds ? 1 : 0);
+  if (rest > 1 || (rest == 1 && !is_bound(p.post_ops[p.num_post_ops - 1]))) return Plain::no;
+  if (!adds) return Plain::bounds;
+  if (p.other_dtype == DType::qu8) return Plain::add_u8;
+  return p.other_dtype == DType::qs8 ? Plain::add_s8 : Plain::no;
+}
+
+struct Bounds {
+  VF low, high;
+};
+
+TAE_VEC Bounds make_bounds(const EpilogueParams& p) {
+  const PostOp* const last = p.num_post_ops > 0 ? &p.post_ops[p.num_post_ops - 1] : nullptr;
+  const bool clamps = last != nullptr && last->kind == PostOp::Kind::clamp;
+  if (clamps) return {vf(last->alpha), vf(last->beta)};
+  const bool relu = last != nullptr && last->kind == PostOp::Kind::relu;
+  return {vf(relu ? 0.f : -INFINITY), vf(INFINITY)};
+}
+
+template <Plain kForm, int kRows>
+TAE_VEC void plain_row_block(const EpilogueParams& p, const EpilogueTile& t, const Requantization& q,
+                             const Bounds& bounds, int64_t r0) {
+  const VF row_scale = vf(t.row->scale), other_scale = vf(p.other_scale);
+  const VI zero_point = vi(t.row->zero_point), other_zero_point = vi(p.other_zero_point);
+  const int32_t* const raw = t.raw + r0 * t.raw_stride;
+  uint8_t* const output = static_cast<uint8_t*>(t.output) + r0 * t.output_stride;
+  const uint8_t* const other = static_cast<const uint8_t*>(t.other) + r0 * t.other_stride;
+  const auto columns = [&](int64_t c, auto tail) {
+    const int64_t n = t.n0 + c;
+    const VF weight_scale =
+        p.weight_scale_stride == 0 ? vf(p.weight_scale[0]) : load(p.weight_scale + n, tail);
+    const VF scale = mul(row_scale, weight_scale);
+    const VI offset = mul(zero_point, load(p.column_sum + n, tail));
+    const VF bias = p.bias == nullptr ? vf(-0.f) : load(p.bias + n, tail);
+#pragma GCC unroll 4
+    for (int i = 0; i < kRows; ++i) {
+      VF x = mul(to_float(sub(load(raw + i * t.raw_stride + c, tail), offset)), scale);
+      x = add(x, bias);
+      if constexpr (kForm != Plain::bounds) {
+        const uint8_t* const at = other + i * t.other_stride + c;
+        VI o;
+        if constexpr (kForm == Plain::add_u8) o = load_u8(at, tail);
+        if constexpr (kForm == Plain::add_s8) o = load_s8(reinterpret_cast<const int8_t*>(at), tail);
+        x = add(x, mul(to_float(sub(o, other_zero_point)), other_scale));
+      }
+      x = min(bounds.high, max(bounds.low, x));
+      store_low8(output + i * t.output_stride + c, requantize<true>(x, q), tail);
+    }
+  };
+  int64_t c = 0;
+  for (; c + kLanes <= t.cols; c += kLanes) columns(c, Full{});
+  if (c < t.cols) columns(c, Part(t.cols - c));
+}
+
+template <Plain kForm>
+[[gnu::noinline]] void plain_rows(const EpilogueParams& params, const EpilogueTile& tile) noexcept {
+  const EpilogueParams p = params;
+  const EpilogueTile t = tile;
+  const Requantization requantization = make_requantization(p);
+  const Bounds bounds = make_bounds(p);
+  int64_t r = 0;
+  for (; r + kRowBlock <= t.rows; r += kRowBlock)
+    plain_row_block<kForm, kRowBlock>(p, t, requantization, bounds, r);
+  for (; r < t.rows; ++r) plain_row_block<kForm, 1>(p, t, requantization, bounds, r);
+}
+
+TAE_VEC bool run_plain(const EpilogueParams& p, const EpilogueTile& t) {
+  switch (plain_form(p, t)) {
+    case Plain::bounds:
+      plain_rows<Plain::bounds>(p, t);
+      return true;
+    case Plain::add_u8:
+      plain_rows<Plain::add_u8>(p, t);
+      return true;
+    case Plain::add_s8:
+      plain_rows<Plain::add_s8>(p, t);
+      return true;
+    default:
+      return false;
+  }
+}
+
 template <DType kOut, bool kFast>
 TAE_VEC void run_dtype(const EpilogueParams& p, const EpilogueTile& t) {
   if (t.row_step == 0) {
@@ -207,7 +312,7 @@ TAE_VEC void run_epilogue(const EpilogueParams& p, const EpilogueTile& t) {
   } else if (p.output_dtype == DType::bf16) {
     run_dtype<DType::bf16, false>(p, t);
   } else if (fast_division(p.output_scale)) {
-    run_dtype<DType::qu8, kHasFma>(p, t);
+    if (!run_plain(p, t)) run_dtype<DType::qu8, kHasFma>(p, t);
   } else {
     run_dtype<DType::qu8, false>(p, t);
   }
