@@ -1,8 +1,9 @@
 """`conv1d` to `conv3d` and the transposed ones on 60 shapes: fp32, torch.ao's engines and ours.
 
-    python benchmarks/ops/conv.py [--threads 1] [--only depthwise]
+    python benchmarks/ops/conv.py [--threads 1] [--only stem,crepe] [--skip depthwise]
 
-uint8 in and out, int8 weights per channel, relu; channels last everywhere. The answers are compared
+uint8 in and out, int8 weights per channel, relu; channels last everywhere. Transposed: weights
+per tensor, as torch.ao has nothing else. The answers are compared
 with float64 in this run. Exit status 1 when a floor is missed.
 """
 
@@ -43,6 +44,8 @@ class Problem:
         self.x = last(torch.randint(64, 192, size, generator=g, dtype=torch.uint8))
         self.w = torch.randint(-64, 65, (first, second, *shape.kernel), generator=g, dtype=torch.int8)
         self.scale = torch.rand(shape.out, generator=g) * 0.01 + 0.001
+        if shape.transposed:  # torch.ao has no scales per channel for these
+            self.scale.fill_(self.scale[0].item())
         self.bias = torch.randn(shape.out, generator=g)
 
     def _numbers(self):
@@ -83,13 +86,13 @@ class Problem:
         s = self.shape
         if s.rank == 1:
             raise NotImplementedError("its conv1d is a conv2d of one line")
-        axis = 1 if s.transposed else 0
-        if s.transposed and s.groups > 1:
-            raise NotImplementedError("no grouped transposed convolution per channel")
         with warnings.catch_warnings(), peers.quantized_engine(engine):
             warnings.simplefilter("ignore")
             zeros = torch.zeros(s.out, dtype=torch.long)
-            w = torch._make_per_channel_quantized_tensor(self.w, self.scale.double(), zeros, axis)
+            if s.transposed:
+                w = torch._make_per_tensor_quantized_tensor(self.w, self.scale[0].item(), 0)
+            else:
+                w = torch._make_per_channel_quantized_tensor(self.w, self.scale.double(), zeros, 0)
             x = torch._make_per_tensor_quantized_tensor(self.x, S_X, Z_X)
             ops = torch.ops.quantized
             if s.transposed:
@@ -137,7 +140,8 @@ def run_row(shape, args, missing, result):
 
 def main():
     parser = cli.parser(__doc__, budget_s=0.25)
-    parser.add_argument("--only", default="", help="rows whose layer holds this text")
+    parser.add_argument("--only", default="", help="rows whose layer holds one of these texts")
+    parser.add_argument("--skip", default="", help="rows whose layer holds none of these")
     args = parser.parse_args()
     if args.max_isa:
         return environment.rerun_capped(args.max_isa)
@@ -147,7 +151,9 @@ def main():
     print(environment.describe(result.environment))
     missing = {}
     for shape in shapes.read_conv("conv"):
-        if args.only in shape.layer:
+        if any(text in shape.layer for text in args.only.split(",")) and not (
+            args.skip and any(text in shape.layer for text in args.skip.split(","))
+        ):
             run_row(shape, args, missing, result)
     result.missing = {name: f"{len(rows)} shapes, the first: {rows[0]}" for name, rows in missing.items()}
     for name, reason in result.missing.items():

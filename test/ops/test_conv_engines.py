@@ -123,6 +123,26 @@ def test_weights_for_one_size_meet_another(forced):
         )
 
 
+@pytest.mark.parametrize(
+    ("shape", "size", "numbers"),
+    [
+        ((16, 7, 3, 5), (2, 6), {"stride": [1, 3], "padding": [2, 1], "output_padding": [0, 2]}),
+        ((33, 45, 3, 5), (8, 2), {"stride": [1, 3], "padding": [1, 1], "output_padding": [0, 2]}),
+        ((8, 16, 4, 4), (1, 1), {"stride": [3, 1], "padding": [0, 1], "output_padding": [2, 0]}),
+        ((33, 7, 3, 3), (7, 2), {"stride": [1, 3], "padding": [2, 0], "output_padding": [0, 2]}),
+    ],
+)
+@pytest.mark.parametrize("zero_point", [0, 255])
+def test_transposed_outputs_that_end_behind_the_input(shape, size, numbers, zero_point, forced):
+    """oneDNN gets the last positions wrong where taps are outside: it must not see any."""
+    x, w = random_int(torch.uint8, 2, shape[0], *size), random_int(torch.int8, *shape)
+    numbers = {"dilation": [1, 1], **numbers}
+    forced("onednn")
+    y = ops.conv_transpose2d(x, 1.0, zero_point, w, S_W, None, None, 1.0, 0, torch.float32, **numbers)
+    acc = accumulators(2, True, x, zero_point, w, None, 1, **numbers)
+    assert torch.equal(y, acc.float() * S_W)
+
+
 @pytest.mark.parametrize("engine", ["native", "onednn"])
 @pytest.mark.parametrize(("shape", "groups"), [((70, 64, 3, 3), 1), ((64, 1, 3, 3), 64)])
 def test_threads_share_a_weight(engine, shape, groups, forced):

@@ -55,7 +55,7 @@ class Conv final : public ConvImpl {
   ConvOperands operands(const Call& call) const;
   ConvImages images(const Call& call, const ConvArgs& args) const;
   void run_whole(const Call& call, const ConvArgs& args, const ConvSpec& spec, const ConvPrimitive& primitive,
-                 int64_t copied) const;
+                 const ConvWindow& window, int64_t copied) const;
   void run_pieces(const Call& call, const ConvArgs& args) const;
   void finish(const Call& call, const ConvArgs& args, int64_t m, const int32_t* raw, int64_t rows) const;
   int64_t output_size() const { return static_cast<int64_t>(size_of(output_.dtype())); }

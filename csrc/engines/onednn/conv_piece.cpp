@@ -12,6 +12,19 @@ bool is_pixels(const ConvGeometry& g) {
   return is_flat(g, 0) && is_flat(g, 1) && is_flat(g, 2) && !g.transposed;
 }
 
+ConvSpan span_of(const ConvGeometry& g, int axis, int64_t out) {
+  const int64_t reach = (g.kernel[axis] - 1) * g.dilation[axis];
+  const int64_t step = g.stride[axis], before = g.padding[axis];
+  if (!g.transposed) return {-before, (out - 1) * step + reach + 1, 0};
+  // Output o reads (o + before - tap * dilation) / step where that is a whole number.
+  const int64_t low = before - reach;
+  const int64_t first = std::min(low > 0 ? (low + step - 1) / step : -(-low / step), before / step);
+  const int64_t padding = before - first * step;
+  int64_t last = (out - 1 + before) / step;
+  while ((last - first) * step + reach + 1 - out - padding < 0) ++last;
+  return {first, last - first + 1, padding};
+}
+
 // About 200 pixels. A strided 1x1 wants 64 for each step.
 ConvPieces::ConvPieces(const ConvSpec& spec) : spec_(spec) {
   ConvGeometry& g = spec_.geometry;
@@ -23,23 +36,11 @@ ConvPieces::ConvPieces(const ConvSpec& spec) : spec_(spec) {
   }
   if (is_flat(g, 1) && is_flat(g, 2)) spec_.output_size[2] = 256;
   for (int axis = 0; axis < 3; ++axis) {
-    const int64_t reach = (g.kernel[axis] - 1) * g.dilation[axis], out = spec_.output_size[axis];
-    const int64_t step = g.stride[axis], before = g.padding[axis];
-    if (!g.transposed) {
-      first_[axis] = -before;
-      g.padding[axis] = 0;
-      spec_.input_size[axis] = (out - 1) * step + reach + 1;
-      continue;
-    }
-    // Output positions o0 + [0, out) with o0 a multiple of the stride read input positions
-    // o0 / stride + [first, last].
-    const auto floor_div = [](int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); };
-    const int64_t first = floor_div(before - reach, step);
-    int64_t last = floor_div(out - 1 + before, step);
-    g.padding[axis] = before - first * step;
-    while ((last - first) * step + reach + 1 - out - g.padding[axis] < 0) ++last;
-    first_[axis] = first;
-    spec_.input_size[axis] = last - first + 1;
+    // A transposed piece begins at a multiple of the stride.
+    const ConvSpan span = span_of(g, axis, spec_.output_size[axis]);
+    first_[axis] = span.first;
+    spec_.input_size[axis] = span.size;
+    g.padding[axis] = span.padding;
   }
 }
 

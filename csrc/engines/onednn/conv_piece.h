@@ -15,6 +15,14 @@ bool is_flat(const ConvGeometry& g, int axis);
 // Each output pixel reads the input pixel in its own place.
 bool is_pixels(const ConvGeometry& g);
 
+// What outputs [0, out) read along an axis: input positions [first, first + size), some of
+// them outside, and the padding of the same convolution on these alone. A transposed one has
+// padding that cuts positions off its output.
+struct ConvSpan {
+  int64_t first, size, padding;
+};
+ConvSpan span_of(const ConvGeometry& g, int axis, int64_t out);
+
 // Pieces that cover an output, in memory order.
 class ConvPieces {
  public:

@@ -123,14 +123,20 @@ void Conv::run(const ConvArgs& whole) const {
   std::copy_n(args.output_size, 3, spec.output_size);
   spec.threads = threads;
   // Padding becomes part of the input.
+  ConvWindow window;
+  ConvSpan spans[3];
   bool copies = flips_, fits = true;
+  for (int axis = 0; axis < 3; ++axis) {
+    ConvSpan& s = spans[axis] = span_of(g, axis, args.output_size[axis]);
+    const bool inside = s.first >= 0 && s.first + s.size <= args.input_size[axis];
+    copies = copies || !inside;
+  }
   int64_t image_bytes = g.in_channels;
   for (int axis = 0; axis < 3; ++axis) {
-    if (g.padding[axis] != 0 && !g.transposed) {
-      copies = true;
-      const int64_t reach = (g.kernel[axis] - 1) * g.dilation[axis];
-      spec.input_size[axis] = (args.output_size[axis] - 1) * g.stride[axis] + reach + 1;
-      g.padding[axis] = 0;
+    if (copies) {
+      window.first[axis] = spans[axis].first;
+      window.size[axis] = spec.input_size[axis] = spans[axis].size;
+      g.padding[axis] = spans[axis].padding;
     }
     fits = fits && !__builtin_mul_overflow(image_bytes, spec.input_size[axis], &image_bytes);
   }
@@ -151,14 +157,14 @@ void Conv::run(const ConvArgs& whole) const {
                    b * image_m * spec_.n * static_cast<int64_t>(size_of(args.other_dtype));
     const ConvPrimitivePtr made = fits ? primitive(spec) : nullptr;
     if (made != nullptr)
-      run_whole(call, part, spec, *made, copies ? part.batch * image_bytes : 0);
+      run_whole(call, part, spec, *made, window, copies ? part.batch * image_bytes : 0);
     else
       run_pieces(call, part);
   }
 }
 
 void Conv::run_whole(const Call& call, const ConvArgs& args, const ConvSpec& spec,
-                     const ConvPrimitive& primitive, int64_t copied) const {
+                     const ConvPrimitive& primitive, const ConvWindow& window, int64_t copied) const {
   const int64_t raw_bytes = raw_ ? rounded(args.m * spec_.n * 4) : 0;
   const ScratchMemory memory(static_cast<size_t>(raw_bytes + rounded(copied)) + primitive.scratchpad_bytes());
   uint8_t* const input = memory.data() + raw_bytes;
@@ -166,9 +172,6 @@ void Conv::run_whole(const Call& call, const ConvArgs& args, const ConvSpec& spe
     parallel_for(count, spec.threads == 1 ? count : std::max<int64_t>(1, grain), body);
   };
   if (copied != 0) {
-    ConvWindow window;
-    for (int axis = 0; axis < 3; ++axis) window.first[axis] = -geometry_.padding[axis];
-    std::copy_n(spec.input_size, 3, window.size);
     const ConvImages source = images(call, args);
     const int64_t lines = args.batch * window.lines_of_image();
     share(lines, kCopyGrain * lines / copied,

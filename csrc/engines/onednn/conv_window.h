@@ -2,9 +2,9 @@
 //
 // Its own padding costs as much (it sums the weights of every border on each call) and is
 // wrong in 3.7: sums that two threads get wrong, positions whose taps are all outside
-// (upstream issue 5942), stale columns (5080). The copy also turns s8 into u8, which oneDNN
-// is better at, and which it gets right for few channels and columns that do not fill its
-// blocks.
+// (upstream issue 5942), stale columns (5080), the last positions of a transposed one. The
+// copy also turns s8 into u8, which oneDNN is better at, and which it gets right for few
+// channels and columns that do not fill its blocks.
 #pragma once
 
 #include <cstdint>
