@@ -34,7 +34,7 @@ Conv::Conv(const ConvProblem& p)
       input_zero_point_(p.rows.input_zero_point),
       output_zero_point_(p.rows.output_zero_point),
       qparams_in_call_(p.rows.qparams_in_call),
-      flips_(p.rows.input_dtype == DType::qs8 && !is_pixels(p.geometry)),
+      flips_(p.rows.input_dtype == DType::qs8 && !p.geometry.transposed && !is_pixels(p.geometry)),
       rows_(kernels::row_kernels(best_isa())) {
   if (flips_) input_zero_point_ += 128;
   const LinearProblem& rows = p.rows;

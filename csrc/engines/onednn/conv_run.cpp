@@ -122,14 +122,16 @@ void Conv::run(const ConvArgs& whole) const {
   std::copy_n(args.input_size, 3, spec.input_size);
   std::copy_n(args.output_size, 3, spec.output_size);
   spec.threads = threads;
-  // Padding becomes part of the input.
+  // Padding becomes part of the input. A transposed convolution keeps its own, which cuts
+  // positions off, unless its output ends behind the reach of the last input position.
   ConvWindow window;
   ConvSpan spans[3];
   bool copies = flips_, fits = true;
   for (int axis = 0; axis < 3; ++axis) {
-    ConvSpan& s = spans[axis] = span_of(g, axis, args.output_size[axis]);
-    const bool inside = s.first >= 0 && s.first + s.size <= args.input_size[axis];
-    copies = copies || !inside;
+    spans[axis] = span_of(g, axis, args.output_size[axis]);
+    const int64_t reach = (g.kernel[axis] - 1) * g.dilation[axis];
+    const int64_t end = (args.input_size[axis] - 1) * g.stride[axis] + reach + 1 - g.padding[axis];
+    copies = copies || (g.transposed ? args.output_size[axis] > end : g.padding[axis] != 0);
   }
   int64_t image_bytes = g.in_channels;
   for (int axis = 0; axis < 3; ++axis) {

@@ -2,7 +2,7 @@
 //
 // Its own padding costs as much (it sums the weights of every border on each call) and is
 // wrong in 3.7: sums that two threads get wrong, positions whose taps are all outside
-// (upstream issue 5942), stale columns (5080), the last positions of a transposed one. The
+// (upstream issue 5942), stale columns (5080), what a transposed one has behind its last input. The
 // copy also turns s8 into u8, which oneDNN is better at, and which it gets right for few
 // channels and columns that do not fill its blocks.
 #pragma once
