@@ -14,7 +14,7 @@
 #include <cstdint>
 
 #include "core/cpu_features.h"
-#include "kernels/requantize.h"
+#include "kernels/byte_rule.h"
 
 namespace tae::kernels {
 

@@ -10,23 +10,12 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/byte_rule_avx512-inl.h"
 #include "kernels/depthwise_lines.h"
 #include "kernels/vec_float_env.h"
 
 namespace tae::kernels {
 namespace {
-
-#define TAE_INLINE [[gnu::always_inline]] inline
-
-// 4 x 4 pieces of 4 bytes, transposed: unpacking and packing work inside 128-bit lanes.
-TAE_INLINE __m512i transpose(__m512i x) {
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return _mm512_permutexvar_epi32(order, x);
-}
-
-TAE_INLINE __mmask64 first_bytes(int64_t count) {
-  return count >= kLineBlock ? ~__mmask64{0} : (__mmask64{1} << count) - 1;
-}
 
 template <int kCount>
 TAE_INLINE void expand_block(const uint8_t* const (&source)[kLineTaps], int64_t c, __mmask64 mask,
@@ -81,22 +70,6 @@ struct Blocks {
   int64_t channel;
 };
 
-TAE_INLINE __m512i quotient(__m512i sum, __m512 scale, __m512 bias, const ScaleInverse& inverse) {
-  const __m512 x = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias);
-  return _mm512_cvtps_epi32(
-      _mm512_fmadd_ps(x, _mm512_set1_ps(inverse.high), _mm512_mul_ps(x, _mm512_set1_ps(inverse.low))));
-}
-
-TAE_INLINE __m512i bytes_of(const __m512i (&q)[4], const ByteRule& rule) {
-  const __m512i zero_point = _mm512_set1_epi16(rule.zero_point);
-  const __m512i ab = _mm512_adds_epi16(_mm512_packs_epi32(q[0], q[1]), zero_point);
-  const __m512i cd = _mm512_adds_epi16(_mm512_packs_epi32(q[2], q[3]), zero_point);
-  __m512i y = transpose(_mm512_packus_epi16(ab, cd));
-  y = _mm512_max_epu8(y, _mm512_set1_epi8(static_cast<char>(rule.least)));
-  y = _mm512_min_epu8(y, _mm512_set1_epi8(static_cast<char>(rule.most)));
-  return _mm512_xor_si512(y, _mm512_set1_epi8(static_cast<char>(rule.flip)));
-}
-
 template <int kBlocks>
 TAE_INLINE void sum_blocks(const LineProducts& p, const Blocks& at, __m512i (&sum)[kBlocks][4]) {
 #pragma GCC unroll 4
@@ -148,13 +121,8 @@ TAE_INLINE void multiply_blocks(const LineProducts& p, const Blocks& at, int64_t
   }
   uint8_t* output = p.output + at.output;
 #pragma GCC unroll 4
-  for (int b = 0; b < kBlocks; ++b, output += at.output_step) {
-    const __m512i y = bytes_of(sum[b], p.rule);
-    if (left >= kLineBlock)
-      _mm512_storeu_si512(output, y);
-    else
-      _mm512_mask_storeu_epi8(output, first_bytes(left), y);
-  }
+  for (int b = 0; b < kBlocks; ++b, output += at.output_step)
+    store_bytes(output, bytes_of(sum[b][0], sum[b][1], sum[b][2], sum[b][3], p.rule), left);
 }
 
 // `left`: values from each block's first on.

@@ -9,6 +9,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/byte_rule_avx512-inl.h"
 #include "kernels/gemm_block.h"
 
 namespace tae::kernels {
@@ -112,6 +113,41 @@ inline __attribute__((always_inline)) void finish_tile(const FloatFinish& f, con
   finish_columns<kRows, &Row::c3>(f, t, r, 48);
 }
 
+// 16 columns of all rows, from sums to integers.
+template <int kRows, __m512i Row::* kColumn>
+inline __attribute__((always_inline)) void round_columns(const ByteFinish& f, Tile& t, int64_t first) {
+  const __m512i start = _mm512_loadu_si512(f.start + first);
+  const __m512 scale = _mm512_loadu_ps(f.scale + first), bias = _mm512_loadu_ps(f.bias + first);
+  const auto round = [&](Row& row) {
+    row.*kColumn = quotient(_mm512_add_epi32(row.*kColumn, start), scale, bias, f.rule.inverse);
+  };
+  round(t.r0);
+  if constexpr (kRows > 1) round(t.r1);
+  if constexpr (kRows > 2) round(t.r2);
+  if constexpr (kRows > 3) round(t.r3);
+  if constexpr (kRows > 4) round(t.r4);
+  if constexpr (kRows > 5) round(t.r5);
+}
+
+template <int kRows>
+inline __attribute__((always_inline)) void finish_bytes(const ByteFinish& f, Tile& t, int64_t r) {
+  round_columns<kRows, &Row::c0>(f, t, 0);
+  round_columns<kRows, &Row::c1>(f, t, 16);
+  round_columns<kRows, &Row::c2>(f, t, 32);
+  round_columns<kRows, &Row::c3>(f, t, 48);
+  uint8_t* out = f.out + r * f.out_stride;
+  const auto put = [&](const Row& row) {
+    store_bytes(out, bytes_of(row.c0, row.c1, row.c2, row.c3, f.rule), f.cols);
+    out += f.out_stride;
+  };
+  put(t.r0);
+  if constexpr (kRows > 1) put(t.r1);
+  if constexpr (kRows > 2) put(t.r2);
+  if constexpr (kRows > 3) put(t.r3);
+  if constexpr (kRows > 4) put(t.r4);
+  if constexpr (kRows > 5) put(t.r5);
+}
+
 // Sums of earlier ranges of k.
 template <int kRows>
 inline __attribute__((always_inline)) void add_sums(Tile& t, const int32_t* c, int64_t stride) {
@@ -176,6 +212,7 @@ void tile(const GemmBlock& g, int64_t r, Lines weights, Lines input) {
   int32_t* c = g.c + r * g.c_stride;
   if (g.accumulate) add_sums<kRows>(t, c, g.c_stride);
   if (g.finish != nullptr) return finish_tile<kRows>(*g.finish, t, r);
+  if (g.finish_bytes != nullptr) return finish_bytes<kRows>(*g.finish_bytes, t, r);
   store(t.r0, c);
   if constexpr (kRows > 1) store(t.r1, c + g.c_stride);
   if constexpr (kRows > 2) store(t.r2, c + 2 * g.c_stride);
@@ -244,7 +281,7 @@ const GemmKernels kGemmAvx512Vnni = {.name = "6x64",
                                      .row_unit = 6,
                                      .row_block = 12,
                                      .k_block = 1024,
-                                     .finishes_float = true,
+                                     .finishes = true,
                                      .fetches_input = true,
                                      .takes_lines = true,
                                      .block = block,

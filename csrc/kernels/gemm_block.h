@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "kernels/byte_rule.h"
 #include "kernels/row_params.h"
 
 namespace tae::kernels {
@@ -35,6 +36,18 @@ struct FloatFinish {
   int64_t cols = kPanelColumns;
 };
 
+// The same for a quantized output, where byte_rule.h applies to
+//   f32(c[r][j] + start[j]) * scale[j] + bias[j]
+struct ByteFinish {
+  const int32_t* start = nullptr;  // [64] of this panel, padding included, as the next two
+  const float* scale = nullptr;
+  const float* bias = nullptr;
+  ByteRule rule;
+  uint8_t* out = nullptr;  // element (first row, first column)
+  int64_t out_stride = 0;
+  int64_t cols = kPanelColumns;
+};
+
 // c[r][j] (+)= sum over lines * 4 * quads values of k of a[r][k] * b[k][j], for one
 // panel and a range of k. The values of `a` behind the real k meet zero weights.
 struct GemmBlock {
@@ -50,8 +63,9 @@ struct GemmBlock {
   int64_t c_stride = kPanelColumns;  // elements
   int64_t rows = 0;
   bool accumulate = false;  // c += instead of c =
-  // Not null: the sums go through it and not to c. Only if GemmKernels::finishes_float.
+  // Not null: the sums go through it and not to c. Only if GemmKernels::finishes.
   const FloatFinish* finish = nullptr;
+  const ByteFinish* finish_bytes = nullptr;
   // Memory fetched meanwhile, so that nobody waits for it later: where the epilogue
   // will write (out_bytes of each row; 0: nothing), weights of a later block, and input
   // that is still to be quantized (only if GemmKernels::fetches_input).
@@ -94,9 +108,9 @@ struct GemmKernels {
   int64_t row_block = 0;
   int64_t tile_bytes = 24 << 10;
   int64_t k_block = 0;
-  bool finishes_float = false;  // `block` takes GemmBlock::finish
-  bool fetches_input = false;   // and GemmBlock::input
-  bool takes_lines = false;     // and GemmBlock::lines
+  bool finishes = false;       // `block` takes GemmBlock::finish and finish_bytes
+  bool fetches_input = false;  // and GemmBlock::input
+  bool takes_lines = false;    // and GemmBlock::lines
   void (*block)(const GemmBlock& g) = nullptr;
   void (*gemv)(const GemvRange& g) = nullptr;
   // Called by each thread around its calls of `block`; may be null.

@@ -10,27 +10,13 @@
 
 #include <cstdint>
 
+#include "kernels/byte_rule.h"
 #include "kernels/epilogue.h"
 
 namespace tae::kernels {
 
-struct ScaleInverse {
-  float high = 0.f, low = 0.f;
-};
-
 // False: not proven. Quotients whose integer lies in [-bound, bound].
 bool find_inverse(float scale, int32_t bound, ScaleInverse* inverse);
-
-// From a real value r to the byte of a quantized output, post-ops included:
-//   clamp(round_half_even(fma(r, high, r * low)) + zero_point, least, most) ^ flip
-// in the u8 domain; flip brings qs8 back. |r| must be below kMostQuotient * output_scale.
-struct ByteRule {
-  ScaleInverse inverse;
-  int16_t zero_point = 0;
-  uint8_t least = 0, most = 255, flip = 0;
-};
-
-constexpr double kMostQuotient = 1 << 30;
 
 // False when output dtype, scale or a post-op other than relu and clamp does not allow it.
 bool make_byte_rule(const EpilogueParams& params, ByteRule* rule);

@@ -11,6 +11,7 @@
 #include "engines/native/conv_pixels.h"
 #include "engines/native/depthwise_taps.h"
 #include "kernels/gemm.h"
+#include "kernels/requantize.h"
 
 namespace tae {
 namespace {

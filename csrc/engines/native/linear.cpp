@@ -12,6 +12,7 @@
 
 #include "core/parallel.h"
 #include "engines/input_rows.h"
+#include "engines/native/byte_output.h"
 #include "engines/native/plan.h"
 #include "engines/output_rule.h"
 #include "kernels/epilogue.h"
@@ -21,6 +22,7 @@
 namespace tae {
 namespace {
 
+using kernels::ByteFinish;
 using kernels::EpilogueParams;
 using kernels::EpilogueTile;
 using kernels::FloatFinish;
@@ -61,7 +63,8 @@ class NativeLinear final : public LinearImpl {
     EpilogueParams epilogue;
     native::Blocks blocks;
     bool in_place = false;  // the kernel reads the input where it lies
-    bool fused = false;     // the kernel writes the output, not the epilogue
+    bool floats = false;    // the kernel writes the output, not the epilogue
+    bool bytes = false;     // the same
   };
   // One thread's working memory.
   struct Scratch {
@@ -95,6 +98,7 @@ class NativeLinear final : public LinearImpl {
   kernels::PackedWeight weight_;
   DType input_dtype_;
   OutputRule output_;
+  native::ByteOutput bytes_;
   const GemmKernels& gemm_;
   const GemmKernels& gemm_few_rows_;
   const kernels::EpilogueFn epilogue_;
@@ -109,6 +113,7 @@ NativeLinear::NativeLinear(const LinearProblem& p, Isa isa)
       weight_(p.weight, p.n, p.k),
       input_dtype_(p.input_dtype),
       output_(p),
+      bytes_(p, output_, weight_),
       gemm_(kernels::gemm_kernels(isa)),
       gemm_few_rows_(kernels::gemm_kernels(isa == Isa::amx ? Isa::avx512_vnni : isa)),
       epilogue_(kernels::epilogue(isa)) {}
@@ -120,7 +125,7 @@ std::string NativeLinear::description() const {
   return text;
 }
 
-size_t NativeLinear::packed_bytes() const { return weight_.bytes() + output_.bytes(); }
+size_t NativeLinear::packed_bytes() const { return weight_.bytes() + output_.bytes() + bytes_.bytes(); }
 
 const GemmKernels& NativeLinear::kernels_for(int64_t m) const {
   return m < kAmxRows ? gemm_few_rows_ : gemm_;
@@ -138,7 +143,7 @@ bool NativeLinear::read_in_place(const GemmKernels& gemm, const LinearArgs& args
 
 // Plain float output: the accumulators need not pass through memory.
 bool NativeLinear::finishes_in_kernel(const GemmKernels& gemm) const {
-  return gemm.finishes_float && output_.dtype() == DType::f32 && !output_.has_post_ops() &&
+  return gemm.finishes && output_.dtype() == DType::f32 && !output_.has_post_ops() &&
          !output_.has_weight_zero_point();
 }
 
@@ -255,7 +260,7 @@ void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, int64
         g.input = ahead.data + (i - p) * g.input_bytes;
         multiply_panel(call, g, a, r, r0 + r, i, tiles == 1 ? weight_.panel_bytes() : kMostFetched);
       }
-      if (!call.fused)
+      if (!call.floats && !call.bytes)
         finish(call, a, r, r0 + r, count, p, end, scratch.tile, call.blocks.tile_panels * kPanelColumns);
     }
   }
@@ -272,7 +277,14 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock& g, const Quantize
   const int64_t quads = call.blocks.quads;
   const uint8_t* a = g.a;
   FloatFinish f;
-  if (call.fused) {
+  ByteFinish bytes;
+  if (call.bytes) {
+    bytes = bytes_.finish(panel);
+    bytes.out = static_cast<uint8_t*>(call.args.output) + row * n + n0;
+    bytes.out_stride = n;
+    bytes.cols = columns;
+  }
+  if (call.floats) {
     const EpilogueParams& e = call.epilogue;
     f.row = rows.params + a_row * rows.step;
     f.row_step = rows.step;
@@ -303,7 +315,8 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock& g, const Quantize
       g.out = static_cast<const uint8_t*>(call.args.output) + (row * n + n0) * element_bytes;
       g.out_stride = n * element_bytes;
       g.out_bytes = columns * element_bytes;
-      if (call.fused) g.finish = &f;
+      if (call.floats) g.finish = &f;
+      if (call.bytes) g.finish_bytes = &bytes;
     }
     call.gemm.block(g);
     g.next += fetch;
@@ -336,7 +349,8 @@ void NativeLinear::run(const LinearArgs& args) const {
                   output_.params(weight_, args),
                   blocks,
                   read_in_place(gemm, args),
-                  finishes_in_kernel(gemm)};
+                  finishes_in_kernel(gemm),
+                  gemm.finishes && bytes_.possible()};
 
   // The kernel may touch rows behind the last, up to a multiple of row_multiple.
   const int64_t tile_panels =

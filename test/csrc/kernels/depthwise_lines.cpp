@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/requantize.h"
 #include "test/csrc/kernels/kernel_testing.h"
 
 using namespace tae;
