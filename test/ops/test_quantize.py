@@ -175,6 +175,18 @@ def test_choose_raises_on_bad_values(bad):
         ops.choose_qparams(torch.empty(0), 0, 255)
 
 
+@pytest.mark.parametrize("count", [2, 1 << 20])
+def test_choose_qparams_refuses_a_span_beyond_float32(count):
+    """Between two values, and between values that different threads see."""
+    x = torch.zeros(count)
+    x[0], x[-1] = -3e38, 3e38
+    text = "'input' must span less than the largest float32, got values from -3e"
+    with pytest.raises(ValueError, match=f"choose_qparams: argument {text}"):
+        ops.choose_qparams(x, 0, 255)
+    with pytest.raises(ValueError, match=f"choose_qparams_per_token: argument {text}"):
+        ops.choose_qparams_per_token(x, 0, 255)
+
+
 @pytest.fixture
 def tiny():
     """A row of denormals, made before the thread flushes them."""
