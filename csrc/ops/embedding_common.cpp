@@ -1,6 +1,6 @@
 #include "ops/embedding_common.h"
 
-#include <sys/mman.h>
+#include "core/huge_pages.h"
 
 namespace tae {
 
@@ -74,16 +74,13 @@ void raise_bad_index(const char* op, const kernels::EmbeddingTable& table,
 }
 
 void advise_huge_pages(const void* data, int64_t bytes, bool now) {
-  constexpr uintptr_t kHuge = 2 << 20;
   constexpr int64_t kLeast = 8 << 20;  // below, the TLB reaches it with small pages
   if (bytes < kLeast) return;
-  const uintptr_t start = (reinterpret_cast<uintptr_t>(data) + kHuge - 1) & ~(kHuge - 1);
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) & ~(kHuge - 1);
-  if (start >= end) return;
-  void* const first = reinterpret_cast<void*>(start);
-  madvise(first, end - start, MADV_HUGEPAGE);
-  constexpr int kCollapse = 25;  // MADV_COLLAPSE, Linux 6.1; older kernels refuse it
-  if (now) madvise(first, end - start, kCollapse);
+  with_huge_pages(data, static_cast<size_t>(bytes), [&](void* first, size_t length) {
+    madvise(first, length, MADV_HUGEPAGE);
+    constexpr int kCollapse = 25;  // MADV_COLLAPSE, Linux 6.1; older kernels refuse it
+    if (now) madvise(first, length, kCollapse);
+  });
 }
 
 }  // namespace tae
