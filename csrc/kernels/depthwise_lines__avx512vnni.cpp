@@ -17,9 +17,11 @@
 namespace tae::kernels {
 namespace {
 
+// The first `left` channels of 64 from c on.
 template <int kCount>
-TAE_INLINE void expand_block(const uint8_t* const (&source)[kLineTaps], int64_t c, __mmask64 mask,
-                             __m512i flip, uint8_t* dst) {
+TAE_INLINE void expand_block(const uint8_t* const (&source)[kLineTaps], int64_t c, int64_t left, __m512i flip,
+                             uint8_t* dst) {
+  const __mmask64 mask = first_bytes(left);
   __m512i t[kLineTaps];
 #pragma GCC unroll 4
   for (int i = 0; i < kLineTaps; ++i)
@@ -30,7 +32,8 @@ TAE_INLINE void expand_block(const uint8_t* const (&source)[kLineTaps], int64_t 
   const __m512i low01 = _mm512_unpacklo_epi8(t[0], t[1]), high01 = _mm512_unpackhi_epi8(t[0], t[1]);
   const __m512i low23 = _mm512_unpacklo_epi8(t[2], t[3]), high23 = _mm512_unpackhi_epi8(t[2], t[3]);
   _mm512_storeu_si512(dst, _mm512_unpacklo_epi16(low01, low23));
-  _mm512_storeu_si512(dst + 64, _mm512_unpackhi_epi16(low01, low23));
+  if (left > 16) _mm512_storeu_si512(dst + 64, _mm512_unpackhi_epi16(low01, low23));
+  if (left <= 32) return;
   _mm512_storeu_si512(dst + 128, _mm512_unpacklo_epi16(high01, high23));
   _mm512_storeu_si512(dst + 192, _mm512_unpackhi_epi16(high01, high23));
 }
@@ -44,8 +47,8 @@ void expand_lines(const TapLines& p) {
   for (int64_t pixel = 0; pixel < p.pixels; ++pixel, dst += kLineTaps * p.period) {
     int64_t c = 0;
     for (; c + kLineBlock <= channels; c += kLineBlock)
-      expand_block<kCount>(source, c, ~__mmask64{0}, flip, dst + kLineTaps * c);
-    if (c < channels) expand_block<kCount>(source, c, first_bytes(channels - c), flip, dst + kLineTaps * c);
+      expand_block<kCount>(source, c, kLineBlock, flip, dst + kLineTaps * c);
+    if (c < channels) expand_block<kCount>(source, c, channels - c, flip, dst + kLineTaps * c);
     for (int i = 0; i < kCount; ++i) source[i] += p.step[i];
   }
 }
