@@ -111,7 +111,7 @@ def test_against_torch_ao():
     assert set(shadows) == set(mine) == {"0.stats", "2.stats"}
 
 
-@pytest.mark.parametrize("name", utils.__all__)
+@pytest.mark.parametrize("name", [n for n in utils.__all__ if n.startswith("compute_")])
 def test_measures_equal_torch_aos(name):
     warnings.simplefilter("ignore")
     from torch.ao.ns.fx import utils as theirs
