@@ -36,8 +36,9 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 import torch_ao_ext  # noqa: E402, F401, I001  (registers the operators that the samples use)
 import op_reference  # noqa: E402
 from hostile_values import hostile  # noqa: E402
-from op_samples import RNN_GATES, SETTINGS, all_samples, overload, registered  # noqa: E402
+from op_samples import SETTINGS, all_samples, overload, registered  # noqa: E402
 from op_shapes import MOST_ELEMENTS, is_tensor, readable  # noqa: E402
+from rnn_samples import RNN_GATES  # noqa: E402
 
 ops = torch.ops.torch_ao
 BLOCK = 1000
@@ -87,9 +88,7 @@ def snapshot(a):
 def unchanged(a, before):
     if isinstance(a, (list, tuple)):
         return all(unchanged(v, b) for v, b in zip(a, before, strict=True))
-    return before is None or (
-        same(a.detach(), before[0]) and (before[1] is None or a._version == before[1])
-    )
+    return before is None or (same(a.detach(), before[0]) and (before[1] is None or a._version == before[1]))
 
 
 def same(a, b, steps=0):

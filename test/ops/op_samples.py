@@ -3,13 +3,13 @@
 test_opcheck.py runs them under opcheck, test_arguments.py changes one argument at a time.
 """
 
-from functools import partial
-
 import torch
 from attention_samples import attention_samples
+from conv_samples import conv_samples, with_bn
 from int8_samples import cat_calls, int8_samples
 from norm_samples import norm_samples
 from op_cases import random_int
+from rnn_samples import SIZED_RNN, rnn_samples
 
 import torch_ao_ext
 
@@ -208,66 +208,6 @@ def _sparse_dynamic_calls(n=13, k=18):
     ]
 
 
-def _rnn_side(gates, layers=1, both=False, k=5, h=6, projection=None):
-    """weights, scales, biases of an int8 recurrent layer."""
-    weights, scales, biases = [], [], []
-    width = projection or h
-    for i in range(layers):
-        for _ in range(1 + both):
-            sizes = [(gates * h, k if i == 0 else width * (1 + both)), (gates * h, width)]
-            sizes += [(projection, h)] if projection else []
-            for j, size in enumerate(sizes):
-                weights.append(random_int(S8, *size))
-                scales.append(torch.rand(size[0] if j % 2 else 1) * 0.01 + 0.001)
-            biases += [torch.randn(gates * h), torch.randn(gates * h)]
-    return weights, scales, biases
-
-
-def _rnn_calls(gates, h=6, k=5):
-    two = gates == 4
-    r = max(1, h // 2)  # the projected state
-
-    def state(*sizes):
-        return (torch.randn(sizes), torch.randn(sizes)) if two else (torch.randn(sizes),)
-
-    none = (None, None) if two else (None,)
-    w, s, b = _rnn_side(gates, 2, True, k, h)
-    calls = [
-        (torch.randn(4, 3, k), None, *none, *_rnn_side(gates, k=k, h=h), 1, False),
-        (torch.randn(3, 2, k).to(BF16), None, *state(4, 2, h), w, s, [], 2, True),
-        (torch.randn(6, k), torch.tensor([3, 2, 1]), *state(4, 3, h), w, s, b, 2, True),
-        (torch.randn(3, 2, k).transpose(0, 1), None, *state(1, 3, h), *_rnn_side(gates, k=k, h=h), 1, False),
-        (torch.randn(2, 0, k), None, *none, *_rnn_side(gates, k=k, h=h), 1, False),
-    ]
-    if two:
-        side = _rnn_side(4, k=k, h=h, projection=r)
-        states = (torch.randn(1, 2, r), torch.randn(1, 2, h))
-        calls.append((torch.randn(4, 2, k), None, *states, *side, 1, False))
-    if gates == 1:
-        calls = [(*call, ("tanh", "relu")[i % 2]) for i, call in enumerate(calls)]
-    return calls
-
-
-def _cell_calls(gates, h=6, k=5):
-    calls = []
-    for i, n in enumerate((3, 1, 0)):
-        (w_ih, w_hh), (s_ih, s_hh), biases = _rnn_side(gates, k=k, h=h)
-        states = [torch.randn(n, h) if i != 1 else None for _ in range(2 if gates == 4 else 1)]
-        biases = biases if i != 2 else [None, None]
-        x = torch.randn(n, k).to((F32, BF16)[i % 2])
-        calls.append((x, *states, w_ih, s_ih, w_hh, s_hh, *biases))
-    return [(*call, ("tanh", "relu")[i % 2]) for i, call in enumerate(calls)] if gates == 1 else calls
-
-
-def _prepack_rnn(h=6, k=5):
-    sides = [(kind, *c[len(c) - 5 :], c[0].dtype) for kind, gates in (("lstm", 4), ("gru", 3))
-             for c in _rnn_calls(gates, h, k)]  # fmt: skip
-    return sides + [(c[-1], *c[-6:-1], c[0].dtype) for c in _rnn_calls(1, h, k)]
-
-
-RNN_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
-
-
 def _prepack_sparse(calls):
     return [(*c[3:9], c[0].dtype, *c[1:3], *c[9:14]) for c in calls]
 
@@ -304,83 +244,6 @@ SIZED = {
     "sparse_linear_dynamic": _sparse_dynamic_calls,
     "_prepack_sparse_linear_dynamic": lambda n, k: _prepack_sparse_dynamic(_sparse_dynamic_calls(n, k)),
 }
-
-
-def _conv_calls(rank, transposed):
-    size, ones, zeros = (5, 6, 4)[-rank:], [1] * rank, [0] * rank
-    w, grouped = random_int(S8, 4, 4, *[3] * rank), random_int(S8, 4, 2, *[2] * rank)
-    s, bias, zp = torch.rand(4) * 0.1 + 0.01, torch.randn(4), torch.randint(-128, 128, (4,))
-    xu, xs = random_int(U8, 2, 4, *size), random_int(S8, 1, 4, *size)
-
-    def call(x, weight, scale, point, bias, out, numbers, post=("", []), other=(None, 1.0, 0), slope=()):
-        stride, padding, dilation, groups = numbers
-        order = (stride, padding, zeros, groups, dilation) if transposed else numbers
-        return (x, 0.1, 7, weight, scale, point, bias, *out, *order, *post, *other, *slope)
-
-    same = (ones, ones, ones, 1)
-    residual = (random_int(U8, 2, 4, *size), 0.5, 3)
-    scale2 = torch.rand(4) * 0.1 + 0.01
-    return [
-        call(xu, w, s, None, bias, (0.3, 9, None), same),
-        call(xs, w, s, zp, None, (1.0, 0, F32), ([2] * rank, ones, ones, 1), ("relu", [])),
-        call(xu, grouped, scale2, None, bias, (0.2, -9, S8), ([1] * rank, zeros, ones, 2),
-             ("clamp", [-1.0, 1.0])),
-        call(xu, w, s[:1], zp[:1].int(), bias, (0.3, 9, None), same, ("add,relu", []), residual),
-        call(xs.transpose(1, -1).contiguous().transpose(1, -1), w, s, None, bias, (1.0, 0, BF16),
-             (ones, [2] * rank, [2] * rank, 1), ("gelu", [])),
-        call(xu[:0], w, s, None, bias, (1.0, 0, F32), same),
-        # a line long enough to be read as it lies, nothing behind it
-        call(random_int(U8, 1, 4, *size[:-1], 30), w, s, None, bias, (0.3, 9, None), (ones, zeros, ones, 1)),
-        call(xu, grouped, scale2, None, bias, (0.2, -9, S8), ([1] * rank, zeros, ones, 2), ("prelu", []),
-             slope=(torch.randn(4),)),
-    ]  # fmt: skip
-
-
-def _conv_dynamic_calls(rank, transposed):
-    """The static calls with float inputs."""
-    rules = [(True, False, False), (False, True, False), (True, True, True), (False, False, False)]
-    calls = []
-    for i, call in enumerate(_conv_calls(rank, transposed)):
-        count = 20 if transposed else 19
-        call, slope = call[:count], call[count:]
-        x, weight, scale, point, bias, dtype = call[0], *call[3:7], call[9]
-        numbers, post, other = call[10 : 15 if transposed else 14], call[-5:-3], call[-3]
-        x = torch.empty_like(x, dtype=(F32, BF16)[i % 2]).copy_(x.float() * 0.1 - 3)
-        other = None if other is None else torch.empty_like(other, dtype=F32).copy_(other)
-        dtype = dtype if dtype in (F32, BF16) else None
-        calls.append((x, weight, scale, point, bias, *rules[i % 4], dtype, *numbers, *post, other, *slope))
-    return calls
-
-
-def _batch_norm(i, n):
-    """running_mean, running_var, bn_weight, bn_bias, eps: gamma of both signs, with a 0; absent ones."""
-    gamma = torch.randn(n)
-    gamma[0] = 0
-    mean, var, beta = torch.randn(n), torch.rand(n) + 0.1, torch.randn(n)
-    return mean, var, None if i % 4 == 1 else gamma, None if i % 4 == 2 else beta, (1e-5, 1e-3)[i % 2]
-
-
-def _with_bn(calls, n):
-    """Static calls without post-ops, a batch normalization of n columns behind the bias."""
-    return [(*call[:7], *_batch_norm(i, n), *call[7:]) for i, call in enumerate(calls)]
-
-
-def _conv_bn_calls(rank, transposed):
-    return _with_bn([call[: 15 if transposed else 14] for call in _conv_calls(rank, transposed)], 4)
-
-
-def _conv_relu_calls(rank):
-    return [call[:14] for call in _conv_calls(rank, False)]
-
-
-def _conv_add_calls():
-    calls = []
-    for i, call in enumerate(_conv_relu_calls(2)):
-        x, weight = call[0].float(), call[3].float()
-        size = torch.nn.functional.conv2d(x, weight, None, *call[10:14]).shape
-        other = (random_int((U8, S8)[i % 2], *size), 0.2, 3) if i < 5 else (torch.randn(size), 1.0, 0)
-        calls.append((*call[:10], *other, *call[10:]))
-    return calls
 
 
 def _histogram_calls():
@@ -434,35 +297,10 @@ def samples():
         "linear_tanh": plain,
         "linear_add": adds,
         "linear_add_relu": adds,
-        "linear_bn": _with_bn(plain, 5),
-        "linear_bn_relu": _with_bn(plain, 5),
+        "linear_bn": with_bn(plain, 5),
+        "linear_bn_relu": with_bn(plain, 5),
         "_prepack_linear": [(*c[3:7], c[0].dtype, *c[1:3], *c[7:12], *c[15:]) for c in static],
-        "conv1d": _conv_calls(1, False),
-        "conv2d": _conv_calls(2, False),
-        "conv3d": _conv_calls(3, False),
-        "conv_transpose1d": _conv_calls(1, True),
-        "conv_transpose2d": _conv_calls(2, True),
-        "conv_transpose3d": _conv_calls(3, True),
-        "conv1d_relu": _conv_relu_calls(1),
-        "conv2d_relu": _conv_relu_calls(2),
-        "conv3d_relu": _conv_relu_calls(3),
-        "conv2d_add": _conv_add_calls(),
-        "conv2d_add_relu": _conv_add_calls(),
-        "conv1d_bn": _conv_bn_calls(1, False),
-        "conv2d_bn": _conv_bn_calls(2, False),
-        "conv3d_bn": _conv_bn_calls(3, False),
-        "conv1d_bn_relu": _conv_bn_calls(1, False),
-        "conv2d_bn_relu": _conv_bn_calls(2, False),
-        "conv3d_bn_relu": _conv_bn_calls(3, False),
-        "conv_transpose1d_bn": _conv_bn_calls(1, True),
-        "conv_transpose2d_bn": _conv_bn_calls(2, True),
-        "conv_transpose3d_bn": _conv_bn_calls(3, True),
-        "conv1d_dynamic": _conv_dynamic_calls(1, False),
-        "conv2d_dynamic": _conv_dynamic_calls(2, False),
-        "conv3d_dynamic": _conv_dynamic_calls(3, False),
-        "conv_transpose1d_dynamic": _conv_dynamic_calls(1, True),
-        "conv_transpose2d_dynamic": _conv_dynamic_calls(2, True),
-        "conv_transpose3d_dynamic": _conv_dynamic_calls(3, True),
+        **conv_samples(),
         "linear_dynamic": dynamic,
         "linear_relu_dynamic": [c[:9] for c in dynamic],
         "_prepack_linear_dynamic": [(*c[1:5], c[0].dtype, *c[5:11], *c[12:]) for c in dynamic],
@@ -505,19 +343,6 @@ def samples():
     return {name: [_with_slope(name, call) for call in calls] for name, calls in result.items()}
 
 
-# Ops that take lists of tensors, which some tables of the tests cannot change: calls for sizes h and k.
-_RNN = {
-    **{name: partial(_rnn_calls, gates) for name, gates in RNN_GATES.items()},
-    **{f"{name}_cell": partial(_cell_calls, gates) for name, gates in RNN_GATES.items()},
-    "_prepack_rnn": _prepack_rnn,
-}
-
-
-def rnn_samples(**sizes):
-    """Of the recurrent ops."""
-    return {name: calls(**sizes) for name, calls in _RNN.items()}
-
-
 ISLAND = """torch_ao.island 1 inputs=1 constants=3
 torch_ao::quantize_per_tensor %0 f0.05 i128 i0 i255 duint8 # stem
 torch_ao::linear %1 f0.05 i128 @0 @1 n @2 f0.1 i3 duint8 srelu F n f1.0 i0 # stem.fc
@@ -554,8 +379,8 @@ def all_samples():
 
 
 # test_rnn.py runs opcheck on rnn_samples().
-RECURRENT = set(_RNN)
-SIZED.update(_RNN)
+RECURRENT = set(SIZED_RNN)
+SIZED.update(SIZED_RNN)
 
 # Ops that give no tensor: settings, reports and a digest.
 SETTINGS = {
