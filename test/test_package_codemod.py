@@ -132,7 +132,7 @@ def test_rewritten(name):
 
 def test_what_stays_is_listed():
     source = (
-        "import torch.ao.ns.fx.graph_passes\n"
+        "import torch.ao.quantization.fx._lower_to_native_backend\n"
         "from torch.ao.quantization.utils import DEPRECATION_WARNING, get_combined_dict\n"
         "import torch\n"
         "x = torch.ao.quantization.fx.prepare.insert_observers_for_model\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from torch_ao_ext.ns.fx._loggers import add_logger, as_float, copy_float_nodes
+from torch_ao_ext.ns.fx._loggers import add_logger, add_shadows
 from torch_ao_ext.ns.fx._match import (
     check_graph,
     float_inputs,
@@ -208,24 +208,9 @@ def add_shadow_loggers(
     """
     model_a, model_b = _check("add_shadow_loggers", name_a, model_a, name_b, model_b)
     result = copy_graph_module(model_b)
-    for index, match in enumerate(matches("add_shadow_loggers", model_a, result)):
-        ref = f"op_{index}"
-        sources, given = float_inputs(model_a, match), integer_inputs(match)
-        if len(sources) != len(given):
-            continue  # an operand was folded into a constant
-        node = match.node
-        with result.graph.inserting_before(node):
-            inputs = [as_float(result, source, qparams) for source, qparams in given]
-        if should_log_inputs:
-            for i, value in enumerate(inputs):
-                for name, owner in ((name_a, match.nodes[0]), (name_b, node)):
-                    add_logger(result, value, None, owner, name, ref, _INPUT, i, logger_cls, before=node)
-        last = copy_float_nodes(model_a, match.nodes, dict(zip(sources, inputs, strict=True)), result, node)
-        add_logger(result, last, None, match.nodes[0], name_a, ref, _OUTPUT, 0, logger_cls, before=node)
-        add_logger(result, node, match.output, node, name_b, ref, _OUTPUT, 0, logger_cls, after=node)
-    result.graph.lint()
-    result.recompile()
-    return result
+    found = enumerate(matches("add_shadow_loggers", model_a, result))
+    named = {f"op_{index}": match for index, match in found}
+    return add_shadows(model_a, result, named, (name_a, name_b), logger_cls, should_log_inputs)
 
 
 def extract_shadow_logger_info(

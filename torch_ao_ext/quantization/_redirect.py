@@ -48,7 +48,7 @@ def redirect_imports() -> list[str]:
 
     Example:
         >>> from torch_ao_ext.quantization import legacy
-        >>> "torch.ao.ns.fx.graph_passes" in legacy.redirect_imports()          # doctest: +SKIP
+        >>> "torch.ao.quantization.fx._decomposed" in legacy.redirect_imports()  # doctest: +SKIP
         True
         >>> from torch.ao.quantization.quantize_pt2e import prepare_pt2e    # doctest: +SKIP
     """

@@ -1,3 +1,3 @@
-"""Parts of the numeric suite for graphs: measures, result types, QConfigs by candidate."""
+"""Parts of the numeric suite for graphs: measures, matching, tables, loggers, results, candidates."""
 
 __all__: list[str] = []

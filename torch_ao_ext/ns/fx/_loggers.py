@@ -6,11 +6,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from torch_ao_ext.ns.fx._match import seen_through, target_name
+from torch_ao_ext.ns.fx._match import Match, float_inputs, integer_inputs, seen_through, target_name
+from torch_ao_ext.ns.fx.ns_types import NSSingleResultValuesType
 from torch_ao_ext.quantization.pt2e._graph import add_constant, free_name, tensor_of
 from torch_ao_ext.quantization.quantizer.utils import innermost_module
 
-__all__ = ["add_logger", "as_float", "copy_float_nodes"]
+__all__ = ["add_logger", "add_shadows", "as_float", "copy_float_nodes"]
+
+_OUTPUT = NSSingleResultValuesType.NODE_OUTPUT.value
+_INPUT = NSSingleResultValuesType.NODE_INPUT.value
 
 
 def as_float(model: fx.GraphModule, node: fx.Node, qparams: tuple[float, int] | None) -> fx.Node:
@@ -89,3 +93,40 @@ def copy_float_nodes(
         for node in nodes:
             last = known[node] = target.graph.node_copy(node, moved)
     return last
+
+
+def add_shadows(
+    model_a: fx.GraphModule, result: fx.GraphModule, named: dict[str, Match], names: tuple[str, str],
+    logger_cls: Callable[..., nn.Module], should_log_inputs: bool,
+) -> fx.GraphModule:  # fmt: skip
+    """Puts the float form of operators beside them, with loggers, in place.
+
+    Args:
+        model_a: has the float operators.
+        result: has the int8 operators; changed.
+        named: name of a pair in the results -> the pair.
+        names: of both models in the results.
+        logger_cls: makes the loggers.
+        should_log_inputs: loggers before the operators, too.
+
+    Returns:
+        result.
+    """
+    name_a, name_b = names
+    for ref, match in named.items():
+        sources, given = float_inputs(model_a, match), integer_inputs(match)
+        if len(sources) != len(given):
+            continue  # an operand was folded into a constant
+        node = match.node
+        with result.graph.inserting_before(node):
+            inputs = [as_float(result, source, qparams) for source, qparams in given]
+        if should_log_inputs:
+            for i, value in enumerate(inputs):
+                for name, owner in ((name_a, match.nodes[0]), (name_b, node)):
+                    add_logger(result, value, None, owner, name, ref, _INPUT, i, logger_cls, before=node)
+        last = copy_float_nodes(model_a, match.nodes, dict(zip(sources, inputs, strict=True)), result, node)
+        add_logger(result, last, None, match.nodes[0], name_a, ref, _OUTPUT, 0, logger_cls, before=node)
+        add_logger(result, node, match.output, node, name_b, ref, _OUTPUT, 0, logger_cls, after=node)
+    result.graph.lint()
+    result.recompile()
+    return result

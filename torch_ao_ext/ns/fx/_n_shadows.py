@@ -10,6 +10,11 @@ from torch_ao_ext._lower import lower
 from torch_ao_ext.ns.fx._loggers import copy_float_nodes
 from torch_ao_ext.ns.fx._match import target_name
 from torch_ao_ext.ns.fx.loggers import OutputComparisonLogger, OutputLogger
+from torch_ao_ext.ns.fx.n_shadows_utils import (
+    create_results_comparison,
+    group_results_by_subgraph,
+    print_n_shadows_summary,
+)
 from torch_ao_ext.ns.fx.ns_types import NSResultsType, NSSingleResultValuesType
 from torch_ao_ext.ns.fx.qconfig_multi_mapping import QConfigMultiMapping
 from torch_ao_ext.quantization.fx._capture import export_whole
@@ -221,18 +226,6 @@ def print_comparisons_n_shadows_model(results: NSResultsType) -> None:
     Args:
         results: of `extract_results_n_shadows_model`.
     """
-    found = results.get("model", {}).get(_OUTPUT, {})
-    layers = [name for name in found if name.endswith("_0")]
-    count = max((int(name.rpartition("_")[2]) for name in found), default=0)
-    rows = [["node_name", "node_type", "fqn", *map(str, range(count))]]
-    for name in layers:
-        reference = found[name][0]
-        row = [reference["ref_node_name"], reference["ref_node_target_type"], reference["fqn"] or ""]
-        for candidate in range(1, count + 1):
-            results_of = found.get(f"{name.removesuffix('_0')}_{candidate}")
-            values = results_of[0]["comparisons"] if results_of else []
-            row.append(f"{float(torch.stack(list(values)).mean()):.1f}" if values else "-")
-        rows.append(row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    outputs = results.get("model", {}).get(_OUTPUT, {})
+    grouped = group_results_by_subgraph({"model": {_OUTPUT: outputs}})
+    print_n_shadows_summary(create_results_comparison(grouped))

@@ -1,0 +1,140 @@
+"""ns.fx.n_shadows_utils: results by layer, weights of candidates, small graphs, beside torch.ao's."""
+
+import importlib
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from torch_ao_ext import quantization as tq
+from torch_ao_ext.ns import _numeric_suite_fx as ns
+from torch_ao_ext.ns.fx import n_shadows_utils as utils
+from torch_ao_ext.ns.fx.qconfig_multi_mapping import QConfigMultiMapping
+from torch_ao_ext.ns.fx.utils import compute_sqnr
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.relu = nn.Conv2d(3, 4, 3), nn.ReLU()
+        self.w = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, x):
+        y = self.relu(self.conv(x))
+        return F.relu(F.linear(y.mean([2, 3]), self.w)) + 1
+
+
+X = torch.randn(2, 3, 6, 6)
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("torch.ao.ns.fx.n_shadows_utils")
+
+
+@pytest.fixture(scope="module")
+def shadows():
+    coarse = tq.QConfig(tq.default_observer, tq.default_weight_observer)
+    fine = tq.QConfig(tq.default_observer, tq.default_per_channel_weight_observer)
+    candidates = QConfigMultiMapping().set_global([coarse, fine])
+    prepared = ns.prepare_n_shadows_model(Net().eval().requires_grad_(False), (X,), candidates)
+    prepared(X)
+    int8 = ns.convert_n_shadows_model(prepared)
+    for _ in range(2):
+        int8(X)
+    return prepared, int8
+
+
+def test_results_of_nodes(theirs):
+    traced = fx.symbolic_trace(Net())
+    results = []
+    for module in (utils, theirs):
+        module.OutputProp(traced).propagate(X)
+        results.append({n.name: n.traced_result for n in traced.graph.nodes if n.op.startswith("call")})
+        for node in traced.graph.nodes:
+            node.__dict__.pop("traced_result", None)
+    assert results[0].keys() == results[1].keys() and len(results[0]) == 6
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+@pytest.mark.parametrize("ends", [("conv", "relu"), ("conv", "conv"), ("linear", "relu_1"), ("mean", "add")])
+def test_graphs_of_a_few_nodes(theirs, ends):
+    traced = fx.symbolic_trace(Net())
+    by_name = {node.name: node for node in traced.graph.nodes}
+    first, last = (by_name[name] for name in ends)
+    small = utils.create_submodule_from_subgraph(traced, first, last)
+    utils.OutputProp(traced).propagate(X)
+    inputs = [node for node in first.all_input_nodes]
+    if ends == ("mean", "add"):
+        inputs.append(by_name["w"])
+    given = [n.traced_result for n in inputs]
+    assert torch.equal(small(*given), last.traced_result)
+    if ends != ("mean", "add"):  # a weight of a later node stops torch.ao's
+        other = theirs.create_submodule_from_subgraph(traced, first, last)
+        assert torch.equal(other(*given), last.traced_result)
+    assert sum(n.op == "placeholder" for n in small.graph.nodes) == len(given)
+    with pytest.raises(ValueError, match="'first_node' must lead to last_node"):
+        utils.create_submodule_from_subgraph(traced, by_name["add"], by_name["conv"])
+
+
+def test_results_by_layer(theirs, shadows, capsys):
+    results = ns.extract_results_n_shadows_model(shadows[1])
+    grouped = utils.group_results_by_subgraph(results)
+    assert list(grouped) == ["subgraph_0", "subgraph_1"]
+    assert [set(layer) for layer in grouped.values()] == [{"0", "1", "2"}] * 2
+    outputs = results["model"]["node_output"].values()
+    full = {"comparisons": [], "comparison_fn_name": ""}
+    for (result,) in outputs:
+        result.update({**full, **result})  # torch.ao's float results have the keys
+    found = theirs.group_results_by_subgraph(results)
+    assert found.keys() == grouped.keys()
+    assert all(found[name][j].keys() == grouped[name][j].keys() for name in found for j in found[name])
+    ours, other = (m.create_results_comparison(grouped) for m in (utils, theirs))
+    for name, layer in other.items():
+        assert {k: v for k, v in layer.items() if k != "candidates"} == {
+            k: v for k, v in ours[name].items() if k != "candidates"
+        }
+        for j, candidate in layer["candidates"].items():
+            assert torch.equal(candidate["cmp_raw"], ours[name]["candidates"][j]["cmp_raw"])
+            assert candidate["cmp_mean"] == ours[name]["candidates"][j]["cmp_mean"] > 20
+            assert len(candidate["cmp_raw"]) == 2
+    capsys.readouterr()
+    utils.print_n_shadows_summary(ours)
+    lines = capsys.readouterr().out.splitlines()
+    ns.print_comparisons_n_shadows_model(results)
+    assert capsys.readouterr().out.splitlines() == lines and len(lines) == 3
+    mean = float(ours["subgraph_1"]["candidates"]["2"]["cmp_mean"])
+    assert lines[2].split()[-1] == f"{mean:.1f}"
+
+
+def test_a_candidate_that_never_ran():
+    row = {"ref_node_name": "a", "ref_node_target_type": "b", "fqn": "c", "values": [], "qconfig_str": "",
+           "comparisons": [], "comparison_fn_name": "sqnr"}  # fmt: skip
+    found = utils.create_results_comparison({"subgraph_0": {"0": row, "1": row}})
+    candidate = found["subgraph_0"]["candidates"]["1"]
+    assert len(candidate["cmp_raw"]) == 0 and candidate["cmp_mean"].isnan()
+
+
+def test_weights_of_candidates(shadows):
+    prepared, int8 = shadows
+    assert utils.extract_weight_comparison(prepared) == {"model": {"weight": {}}}
+    found = utils.extract_weight_comparison(int8)["model"]["weight"]
+    assert set(found) == {f"subgraph_{i}_{j}" for i in range(2) for j in range(3)}
+    model = Net()
+    for i, weight in enumerate((model.conv.weight, model.w)):
+        (reference,) = found[f"subgraph_{i}_0"]
+        assert torch.equal(reference["values"][0], weight)
+        quality = []
+        for j in (1, 2):
+            (result,) = found[f"subgraph_{i}_{j}"]
+            assert result["comparisons"] == [compute_sqnr(weight, result["values"][0])]
+            quality.append(float(result["comparisons"][0]))
+        assert quality[1] > quality[0] > 30  # a scale for each channel
+    grouped = utils.group_results_by_subgraph({"model": {"weight": found}})
+    comparison = utils.create_results_comparison(grouped)
+    assert comparison["subgraph_0"]["candidates"]["1"]["comparison_fn_name"] == "sqnr"
