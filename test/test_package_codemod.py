@@ -190,12 +190,13 @@ def test_command(tmp_path, capsys):
     (tmp_path / "inner").mkdir()
     good, other, broken = tmp_path / "inner" / "a.py", tmp_path / "b.py", tmp_path / "c.py"
     good.write_bytes(b"import torch.quantization as q\r\n")
-    other.write_text("import torch.ao.ns\nfrom torch.ao.quantization.utils import check_node\n")
+    other.write_text("import torch.ao.ns\nfrom torch.ao.quantization.utils import DEPRECATION_WARNING\n")
     assert main(["--check", str(tmp_path)]) == 1
     assert good.read_bytes() == b"import torch.quantization as q\r\n"
     assert main([str(tmp_path)]) == 0
     assert good.read_bytes() == b"import torch_ao_ext.quantization as q\r\n"
-    assert "b.py:2: torch.ao.quantization.utils.check_node has no counterpart" in capsys.readouterr().out
+    note = "b.py:2: torch.ao.quantization.utils.DEPRECATION_WARNING has no counterpart"
+    assert note in capsys.readouterr().out
     broken.write_text("def :\n")
     assert main([str(broken), str(tmp_path / "none.py")]) == 1
     error = capsys.readouterr().err

@@ -9,6 +9,7 @@ from torch import nn
 from torch_ao_ext.nn.quantized._observed import qparams_found
 from torch_ao_ext.nn.quantized._static import STORAGE
 from torch_ao_ext.quantization._own_types import own_type
+from torch_ao_ext.quantization._pass_through import check_node
 from torch_ao_ext.quantization._ranges import (
     calculate_qmin_qmax,
     check_min_max_valid,
@@ -27,6 +28,7 @@ __all__ = [
     "activation_is_int8_quantized",
     "activation_is_statically_quantized",
     "calculate_qmin_qmax",
+    "check_node",
     "check_min_max_valid",
     "determine_qparams",
     "get_combined_dict",

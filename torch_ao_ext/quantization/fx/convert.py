@@ -1,13 +1,20 @@
-"""convert: `convert_fx` and `convert_to_reference_fx` under the name of torch.ao's pass."""
+"""convert: `convert_fx` and `convert_to_reference_fx` under the name of torch.ao's pass, and its steps."""
 
 from typing import Any
 
-from torch import fx
+from torch import fx, nn
 
 from torch_ao_ext._lower import lower_nodes
+from torch_ao_ext.quantization.fx._fates import IntegerBorders
 from torch_ao_ext.quantization.fx._flow import convert_prepared
+from torch_ao_ext.quantization.fx._one_node import (
+    convert_custom_module,
+    convert_weighted_module,
+    replace_module,
+)
+from torch_ao_ext.quantization.fx.graph_module import ObservedStandaloneGraphModule
 
-__all__ = ["convert"]
+__all__ = ["convert", "convert_custom_module", "convert_standalone_module", "convert_weighted_module"]
 
 
 def convert(
@@ -34,3 +41,30 @@ def convert(
     arguments = (model, convert_custom_config, qconfig_mapping, backend_config)
     make = (lambda graph: graph) if is_reference else lower_nodes
     return convert_prepared("convert", *arguments, make=make)
+
+
+def convert_standalone_module(
+    node: fx.Node, modules: dict[str, nn.Module], model: fx.GraphModule, is_reference: bool,
+    backend_config: Any,
+) -> None:  # fmt: skip
+    """Puts the converted graph of a standalone module in its place; it takes and gives floats.
+
+    Args:
+        node: calls the module.
+        modules: `dict(model.named_modules())`; changed, as the model.
+        model: of the node.
+        is_reference: float operators between quantize and dequantize operators.
+        backend_config: see `convert_fx`.
+
+    Raises:
+        ValueError: the module is no ObservedStandaloneGraphModule, or as `convert_fx`.
+    """
+    name = str(node.target)
+    observed = modules[name]
+    if not isinstance(observed, ObservedStandaloneGraphModule):
+        raise ValueError(
+            "convert_standalone_module: argument 'node' must call an ObservedStandaloneGraphModule, got "
+            f"{type(observed).__name__}"
+        )
+    made = convert(observed, is_reference, is_standalone_module=True, backend_config=backend_config)
+    replace_module(modules, name, IntegerBorders(made))
