@@ -1,5 +1,6 @@
 """fx.convert: what the module of one node becomes; utils.check_node. Beside torch.ao's."""
 
+import copy
 import importlib
 import warnings
 
@@ -178,6 +179,17 @@ def test_a_standalone_module(is_reference):
     plain, node, modules = traced(nn.Linear(4, 4))
     with pytest.raises(ValueError, match="must call an ObservedStandaloneGraphModule, got Linear"):
         steps.convert_standalone_module(node, modules, plain, False, None)
+
+
+def test_attributes_that_copies_have():
+    x = torch.randn(3, 4)
+    mapping = tq.get_default_qconfig_mapping("onednn")
+    graph = tq.quantize_fx.prepare_fx(nn.Sequential(nn.Linear(4, 5)).eval(), mapping, (x,))
+    tq.quantize_fx.attach_preserved_attrs_to_model(graph, {"note": [1]})
+    again = copy.deepcopy(graph)
+    assert graph.note == again.note == [1]
+    with pytest.raises(TypeError, match="attach_preserved_attrs_to_model: argument .model."):
+        tq.quantize_fx.attach_preserved_attrs_to_model(nn.Linear(2, 2), {})
 
 
 def test_check_node(theirs):

@@ -26,9 +26,17 @@ from torch_ao_ext.quantization.fx.custom_config import FuseCustomConfig
 from torch_ao_ext.quantization.fx.fuse import fuse
 from torch_ao_ext.quantization.fx.graph_module import ObservedGraphModule  # noqa: F401
 from torch_ao_ext.quantization.fx.tracer import QuantizationTracer, ScopeContextManager  # noqa: F401
+from torch_ao_ext.quantization.pt2e._graph import check_graph_module
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 
-__all__ = ["convert_fx", "convert_to_reference_fx", "fuse_fx", "prepare_fx", "prepare_qat_fx"]
+__all__ = [
+    "attach_preserved_attrs_to_model",
+    "convert_fx",
+    "convert_to_reference_fx",
+    "fuse_fx",
+    "prepare_fx",
+    "prepare_qat_fx",
+]
 
 
 def prepare_fx(
@@ -210,3 +218,17 @@ def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: An
     with located("fuse_fx", "what torch.fx traces", "name the layers to fuse_modules instead"):
         graph = fx.Tracer().trace(model)
     return keep(fuse(fx.GraphModule(model, graph), False, None, backend_config), kept)
+
+
+def attach_preserved_attrs_to_model(model: fx.GraphModule, preserved_attrs: dict[str, Any]) -> None:
+    """Sets attributes that copies and pickles of a graph have as well.
+
+    Args:
+        model: prepared or converted graph; changed in place.
+        preserved_attrs: name -> value.
+
+    Raises:
+        TypeError: not a graph module.
+    """
+    check_graph_module("attach_preserved_attrs_to_model", model)
+    keep(model, preserved_attrs)
