@@ -5,6 +5,8 @@
 uint8 in and out, int8 weights per channel, relu; channels last everywhere. Transposed: weights
 per tensor, as torch.ao has nothing else. The answers are compared
 with float64 in this run. Exit status 1 when a floor is missed.
+Rows "residual" (benchmarks/shapes/conv_add.csv): ours with the sum of a uint8 tensor and relu
+against ours without both.
 """
 
 import functools
@@ -22,7 +24,9 @@ from benchmarks.harness.goals import Goal  # noqa: E402
 FP32, OURS = "fp32", "torch_ao_ext"
 AO = tuple(f"torch.ao {engine}" for engine in peers.TORCH_AO_ENGINES)
 SLOWEST = 1 / 1.1  # against fp32, on every shape
-S_X, Z_X, S_Y, Z_Y = 0.05, 128, 0.2, 3
+ALONE, SUMMED = "conv", "conv,add,relu"
+MOST_WITH_SUM = 1.1  # times the convolution alone
+S_X, Z_X, S_Y, Z_Y, S_OTHER, Z_OTHER = 0.05, 128, 0.2, 3, 0.1, 100
 
 
 def last(x):
@@ -47,6 +51,7 @@ class Problem:
         if shape.transposed:  # torch.ao has no scales per channel for these
             self.scale.fill_(self.scale[0].item())
         self.bias = torch.randn(shape.out, generator=g)
+        self.generator = g
 
     def _numbers(self):
         s = self.shape
@@ -64,22 +69,31 @@ class Problem:
         grouped = self.w.to(dtype).view(s.groups, -1, *self.w.shape[1:])
         return (grouped * self.scale.to(dtype).view(s.groups, 1, -1, *[1] * s.rank)).view(self.w.shape)
 
-    def expected(self):
-        """Integers of the rule in float64; a step off at a rounding boundary."""
+    def _real_values(self):
         f = getattr(torch.nn.functional, self._name())
         x = (self.x.double() - Z_X) * S_X
-        y = f(x, self._real_weight(torch.float64), self.bias.double(), *self._numbers()).relu()
-        return (torch.round(y / S_Y) + Z_Y).clamp(0, 255)
+        return f(x, self._real_weight(torch.float64), self.bias.double(), *self._numbers())
+
+    def expected(self):
+        """Integers of the rule in float64; a step off at a rounding boundary."""
+        return _rounded(self._real_values().relu())
 
     def fp32(self):
         f = getattr(torch.nn.functional, self._name())
         x, w = last((self.x.float() - Z_X) * S_X), last(self._real_weight(torch.float32))
         return lambda: f(x, w, self.bias, *self._numbers()).relu_()
 
-    def ours(self):
+    def ours(self, post_ops="relu", **named):
         op = getattr(torch.ops.torch_ao, self._name()).default
         qparams = (S_X, Z_X, self.w, self.scale, None, self.bias, S_Y, Z_Y, None)
-        return functools.partial(op, self.x, *qparams, *self._numbers(), "relu")
+        return functools.partial(op, self.x, *qparams, *self._numbers(), post_ops, **named)
+
+    def summed(self):
+        """The call with a sum and relu, and its expected integers."""
+        y = self._real_values()
+        other = last(torch.randint(0, 256, y.shape, generator=self.generator, dtype=torch.uint8))
+        call = self.ours("add,relu", other=other, other_scale=S_OTHER, other_zero_point=Z_OTHER)
+        return call, _rounded((y + (other.double() - Z_OTHER) * S_OTHER).relu())
 
     def torch_ao(self, engine):
         """torch.ao's operator; raises for what it does not have."""
@@ -111,6 +125,10 @@ class Problem:
         return call
 
 
+def _rounded(y):
+    return (torch.round(y / S_Y) + Z_Y).clamp(0, 255)
+
+
 def _integers(y):
     return (y.int_repr() if y.is_quantized else y).double()
 
@@ -138,6 +156,17 @@ def run_row(shape, args, missing, result):
     report.print_row(result.add(f"{shape.layer}: {shape}", timings, goals, mine, foreign))
 
 
+def run_summed_row(shape, args, result):
+    problem = Problem(shape)
+    summed, expected = problem.summed()
+    off = (_integers(summed()) - expected).abs().max().item()
+    failures = [f"{SUMMED} is {off:.0f} steps off"] if off > 1 else []
+    timings, foreign = cli.measure({ALONE: problem.ours(""), SUMMED: summed}, args)
+    ratio = rounds.speedup(timings, ALONE, SUMMED)
+    goals = [Goal(f"time vs {ALONE}", ratio, MOST_WITH_SUM, larger_is_better=False)]
+    report.print_row(result.add(f"residual {shape.layer}: {shape}", timings, goals, failures, foreign))
+
+
 def main():
     parser = cli.parser(__doc__, budget_s=0.25)
     parser.add_argument("--only", default="", help="rows whose layer holds one of these texts")
@@ -150,11 +179,17 @@ def main():
     result = report.Report("conv", roof.probe((1, args.threads)))
     print(environment.describe(result.environment))
     missing = {}
+
+    def wanted(name):
+        left_out = args.skip and any(text in name for text in args.skip.split(","))
+        return any(text in name for text in args.only.split(",")) and not left_out
+
     for shape in shapes.read_conv("conv"):
-        if any(text in shape.layer for text in args.only.split(",")) and not (
-            args.skip and any(text in shape.layer for text in args.skip.split(","))
-        ):
+        if wanted(shape.layer):
             run_row(shape, args, missing, result)
+    for shape in shapes.read_conv("conv_add"):
+        if wanted(f"residual {shape.layer}"):
+            run_summed_row(shape, args, result)
     result.missing = {name: f"{len(rows)} shapes, the first: {rows[0]}" for name, rows in missing.items()}
     for name, reason in result.missing.items():
         print(f"missing: {name}: {reason}")

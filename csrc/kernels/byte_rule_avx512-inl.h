@@ -21,9 +21,12 @@ TAE_INLINE __mmask64 first_bytes(int64_t count) {
   return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1;
 }
 
-// The integer of f32(sum) * scale + bias, without the zero point.
-TAE_INLINE __m512i quotient(__m512i sum, __m512 scale, __m512 bias, const ScaleInverse& inverse) {
-  const __m512 x = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias);
+TAE_INLINE __m512 real_value(__m512i sum, __m512 scale, __m512 bias) {
+  return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias);
+}
+
+// The integer of x, without the zero point.
+TAE_INLINE __m512i quotient(__m512 x, const ScaleInverse& inverse) {
   return _mm512_cvtps_epi32(
       _mm512_fmadd_ps(x, _mm512_set1_ps(inverse.high), _mm512_mul_ps(x, _mm512_set1_ps(inverse.low))));
 }

@@ -120,7 +120,8 @@ TAE_INLINE void multiply_blocks(const LineProducts& p, const Blocks& at, int64_t
     const __m512 scale = _mm512_loadu_ps(p.scale + at.channel + 16 * v);
     const __m512 bias = _mm512_loadu_ps(p.bias + at.channel + 16 * v);
 #pragma GCC unroll 4
-    for (int b = 0; b < kBlocks; ++b) sum[b][v] = quotient(sum[b][v], scale, bias, p.rule.inverse);
+    for (int b = 0; b < kBlocks; ++b)
+      sum[b][v] = quotient(real_value(sum[b][v], scale, bias), p.rule.inverse);
   }
   uint8_t* output = p.output + at.output;
 #pragma GCC unroll 4

@@ -113,13 +113,34 @@ inline __attribute__((always_inline)) void finish_tile(const FloatFinish& f, con
   finish_columns<kRows, &Row::c3>(f, t, r, 48);
 }
 
-// 16 columns of all rows, from sums to integers.
-template <int kRows, __m512i Row::* kColumn>
-inline __attribute__((always_inline)) void round_columns(const ByteFinish& f, Tile& t, int64_t first) {
+enum class Addend { none, u8, s8 };
+
+// 16 values of the addend, 0 where the mask has none.
+template <Addend kAddend>
+inline __attribute__((always_inline)) __m512 load_addend(const ByteAddend& a, const uint8_t* p,
+                                                         __mmask16 mask) {
+  const __m128i bytes = _mm_maskz_loadu_epi8(mask, p);
+  const __m512i q = kAddend == Addend::s8 ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes);
+  const __m512i from_zero = _mm512_sub_epi32(q, _mm512_set1_epi32(a.zero_point));
+  return _mm512_mul_ps(_mm512_cvtepi32_ps(from_zero), _mm512_set1_ps(a.scale));
+}
+
+// 16 columns of all rows from row r on, from sums to integers.
+template <int kRows, Addend kAddend, __m512i Row::* kColumn>
+inline __attribute__((always_inline)) void round_columns(const ByteFinish& f, Tile& t, int64_t r,
+                                                         int64_t first) {
   const __m512i start = _mm512_loadu_si512(f.start + first);
   const __m512 scale = _mm512_loadu_ps(f.scale + first), bias = _mm512_loadu_ps(f.bias + first);
+  [[maybe_unused]] const uint8_t* addend =
+      kAddend == Addend::none ? nullptr : f.addend.data + r * f.addend.stride + first;
+  [[maybe_unused]] const __mmask16 mask = static_cast<__mmask16>(first_bytes(f.cols) >> first);
   const auto round = [&](Row& row) {
-    row.*kColumn = quotient(_mm512_add_epi32(row.*kColumn, start), scale, bias, f.rule.inverse);
+    __m512 x = real_value(_mm512_add_epi32(row.*kColumn, start), scale, bias);
+    if constexpr (kAddend != Addend::none) {
+      x = _mm512_add_ps(x, load_addend<kAddend>(f.addend, addend, mask));
+      addend += f.addend.stride;
+    }
+    row.*kColumn = quotient(x, f.rule.inverse);
   };
   round(t.r0);
   if constexpr (kRows > 1) round(t.r1);
@@ -129,12 +150,22 @@ inline __attribute__((always_inline)) void round_columns(const ByteFinish& f, Ti
   if constexpr (kRows > 5) round(t.r5);
 }
 
+template <int kRows, Addend kAddend>
+inline __attribute__((always_inline)) void round_tile(const ByteFinish& f, Tile& t, int64_t r) {
+  round_columns<kRows, kAddend, &Row::c0>(f, t, r, 0);
+  round_columns<kRows, kAddend, &Row::c1>(f, t, r, 16);
+  round_columns<kRows, kAddend, &Row::c2>(f, t, r, 32);
+  round_columns<kRows, kAddend, &Row::c3>(f, t, r, 48);
+}
+
 template <int kRows>
 inline __attribute__((always_inline)) void finish_bytes(const ByteFinish& f, Tile& t, int64_t r) {
-  round_columns<kRows, &Row::c0>(f, t, 0);
-  round_columns<kRows, &Row::c1>(f, t, 16);
-  round_columns<kRows, &Row::c2>(f, t, 32);
-  round_columns<kRows, &Row::c3>(f, t, 48);
+  if (f.addend.data == nullptr)
+    round_tile<kRows, Addend::none>(f, t, r);
+  else if (f.addend.is_signed)
+    round_tile<kRows, Addend::s8>(f, t, r);
+  else
+    round_tile<kRows, Addend::u8>(f, t, r);
   uint8_t* out = f.out + r * f.out_stride;
   const auto put = [&](const Row& row) {
     store_bytes(out, bytes_of(row.c0, row.c1, row.c2, row.c3, f.rule), f.cols);

@@ -36,13 +36,23 @@ struct FloatFinish {
   int64_t cols = kPanelColumns;
 };
 
+// An 8-bit tensor that is added: f32(data[r][j] - zero_point) * scale.
+struct ByteAddend {
+  const uint8_t* data = nullptr;  // element (first row, first column); null: nothing is added
+  int64_t stride = 0;
+  int32_t zero_point = 0;
+  float scale = 1.f;
+  bool is_signed = false;
+};
+
 // The same for a quantized output, where byte_rule.h applies to
-//   f32(c[r][j] + start[j]) * scale[j] + bias[j]
+//   f32(c[r][j] + start[j]) * scale[j] + bias[j], plus the addend
 struct ByteFinish {
   const int32_t* start = nullptr;  // [64] of this panel, padding included, as the next two
   const float* scale = nullptr;
   const float* bias = nullptr;
   ByteRule rule;
+  ByteAddend addend;
   uint8_t* out = nullptr;  // element (first row, first column)
   int64_t out_stride = 0;
   int64_t cols = kPanelColumns;

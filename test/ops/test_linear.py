@@ -1,3 +1,5 @@
+import itertools
+
 import op_reference as reference
 import pytest
 import torch
@@ -101,6 +103,22 @@ def test_post_ops_exact(engine, names, args, forced, rng):
             extra["slope"] = torch.randn(rng.choice([1, call[3].shape[0]]))
         y = ops.linear(*call, names, args, **extra)
         assert torch.equal(y, reference.linear(*call, names, args, **extra))
+
+
+@pytest.mark.parametrize("engine", EXACT_ENGINES)
+@pytest.mark.parametrize("scale", [1e-9, 0.07, 1e6, 1e12, 1e30])
+def test_sums_of_8_bit_tensors_exact(engine, scale, forced, rng):
+    """From scales that vanish to those whose quotients leave int32."""
+    forced(engine)
+    for names, args in (("add", []), ("add,relu", []), ("add,clamp", [-0.5, 6.0])):
+        for inner, outer in itertools.product((torch.uint8, torch.int8), repeat=2):
+            x, w = random_int(torch.uint8, 37, 64), random_int(torch.int8, 150, 64)
+            points = [rng.randint(*reference.RANGES[dtype]) for dtype in (inner, outer)]
+            scales = torch.rand(150) * 0.01 + 1e-3
+            call = (x, 0.02, 121, w, scales, None, torch.randn(150), 0.31, points[1], outer)
+            extra = {"other": random_int(inner, 37, 150), "other_scale": scale, "other_zero_point": points[0]}
+            y = ops.linear(*call, names, args, **extra)
+            assert torch.equal(y, reference.linear(*call, names, args, **extra)), (names, inner, outer)
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh", "hardswish", "hardsigmoid", "sigmoid", "tanh"])

@@ -283,6 +283,9 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock& g, const Quantize
     bytes.out = static_cast<uint8_t*>(call.args.output) + row * n + n0;
     bytes.out_stride = n;
     bytes.cols = columns;
+    if (call.args.other != nullptr)
+      bytes.addend = {static_cast<const uint8_t*>(call.args.other) + row * n + n0, n,
+                      call.args.other_zero_point, call.args.other_scale, call.args.other_dtype == DType::qs8};
   }
   if (call.floats) {
     const EpilogueParams& e = call.epilogue;
@@ -350,7 +353,7 @@ void NativeLinear::run(const LinearArgs& args) const {
                   blocks,
                   read_in_place(gemm, args),
                   finishes_in_kernel(gemm),
-                  gemm.finishes && bytes_.possible()};
+                  gemm.finishes && bytes_.possible(args)};
 
   // The kernel may touch rows behind the last, up to a multiple of row_multiple.
   const int64_t tile_panels =

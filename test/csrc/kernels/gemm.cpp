@@ -208,45 +208,66 @@ TEST_CASE("accumulators are exact on every ISA", "[gemm]") {
 
 TEST_CASE("gemm: bytes from the sums in registers", "[gemm]") {
   std::mt19937 rng(9);
+  enum class Addend { none, u8, s8 };
   for (Isa isa : levels()) {
     const GemmKernels& gemm = gemm_kernels(isa);
     if (!gemm.finishes) continue;
     for (int64_t m = 1; m <= 14; ++m)
-      for (int64_t columns : {1, 16, 47, 63, 64}) {
-        const int64_t k = 4 * (m + columns % 5);
-        const Case c(rng, m, columns, k, k, Fill::random);
-        const PackedWeight packed(c.w.data(), c.n, c.k);
-        std::vector<int32_t> start(kPanelColumns);
-        std::vector<float> scale(kPanelColumns), bias(kPanelColumns);
-        for (size_t j = 0; j < kPanelColumns; ++j) {
-          start[j] = static_cast<int32_t>(rng() % 20000) - 10000;
-          scale[j] = static_cast<float>(rng() % 1000) * 1e-6f;
-          bias[j] = static_cast<float>(rng() % 1000) * 0.01f - 5.f;
-        }
-        const EpilogueParams e{.output_dtype = DType::qu8, .output_scale = 0.0471f, .output_zero_point = 90};
-        ByteFinish f{.start = start.data(), .scale = scale.data(), .bias = bias.data()};
-        REQUIRE(make_byte_rule(e, &f.rule));
-        const int64_t stride = columns + 3;
-        std::vector<uint8_t> out(static_cast<size_t>(m * stride), 0xaa);
-        f.out = out.data();
-        f.out_stride = stride;
-        f.cols = columns;
-        GemmBlock g{.a = c.a.data(), .a_stride = k, .b = packed.panel(0), .quads = k / 4, .rows = m};
-        g.finish_bytes = &f;
-        gemm.block(g);
-        for (int64_t r = 0; r < m; ++r)
-          for (int64_t j = 0; j < stride; ++j) {
-            INFO("m " << m << " columns " << columns << " row " << r << " column " << j);
-            const int32_t byte = out[static_cast<size_t>(r * stride + j)];
-            if (j >= columns) {
-              REQUIRE(byte == 0xaa);
-              continue;
-            }
-            const size_t at = static_cast<size_t>(j);
-            const float sum = static_cast<float>(static_cast<int32_t>(c.expected(r, j)) + start[at]);
-            const float q = std::nearbyint((sum * scale[at] + bias[at]) / e.output_scale) + 90.f;
-            REQUIRE(byte == static_cast<int32_t>(std::clamp(q, 0.f, 255.f)));
+      for (int64_t columns : {1, 16, 47, 63, 64})
+        for (const Addend addend : {Addend::none, Addend::u8, Addend::s8}) {
+          const int64_t k = 4 * (m + columns % 5);
+          const Case c(rng, m, columns, k, k, Fill::random);
+          const PackedWeight packed(c.w.data(), c.n, c.k);
+          std::vector<int32_t> start(kPanelColumns);
+          std::vector<float> scale(kPanelColumns), bias(kPanelColumns);
+          for (size_t j = 0; j < kPanelColumns; ++j) {
+            start[j] = static_cast<int32_t>(rng() % 20000) - 10000;
+            scale[j] = static_cast<float>(rng() % 1000) * 1e-6f;
+            bias[j] = static_cast<float>(rng() % 1000) * 0.01f - 5.f;
           }
-      }
+          const EpilogueParams e{
+              .output_dtype = DType::qu8, .output_scale = 0.0471f, .output_zero_point = 90};
+          ByteFinish f{.start = start.data(), .scale = scale.data(), .bias = bias.data()};
+          REQUIRE(make_byte_rule(e, &f.rule));
+          const int64_t stride = columns + 3;
+          std::vector<uint8_t> out(static_cast<size_t>(m * stride), 0xaa);
+          f.out = out.data();
+          f.out_stride = stride;
+          f.cols = columns;
+          // Exactly as long as it must be.
+          const int64_t other_stride = columns + 5;
+          std::vector<uint8_t> other(static_cast<size_t>((m - 1) * other_stride + columns));
+          for (uint8_t& v : other) v = static_cast<uint8_t>(rng());
+          const int32_t zero_point = static_cast<int32_t>(rng() % 256) - (addend == Addend::s8 ? 128 : 0);
+          if (addend != Addend::none)
+            f.addend = {.data = other.data(),
+                        .stride = other_stride,
+                        .zero_point = zero_point,
+                        .scale = 0.0213f,
+                        .is_signed = addend == Addend::s8};
+          GemmBlock g{.a = c.a.data(), .a_stride = k, .b = packed.panel(0), .quads = k / 4, .rows = m};
+          g.finish_bytes = &f;
+          gemm.block(g);
+          for (int64_t r = 0; r < m; ++r)
+            for (int64_t j = 0; j < stride; ++j) {
+              INFO("m " << m << " columns " << columns << " row " << r << " column " << j << " addend "
+                        << static_cast<int>(addend));
+              const int32_t byte = out[static_cast<size_t>(r * stride + j)];
+              if (j >= columns) {
+                REQUIRE(byte == 0xaa);
+                continue;
+              }
+              const size_t at = static_cast<size_t>(j);
+              const float sum = static_cast<float>(static_cast<int32_t>(c.expected(r, j)) + start[at]);
+              float x = sum * scale[at] + bias[at];
+              if (addend != Addend::none) {
+                const uint8_t added = other[static_cast<size_t>(r * other_stride + j)];
+                const int32_t value = addend == Addend::s8 ? static_cast<int8_t>(added) : added;
+                x += static_cast<float>(value - zero_point) * 0.0213f;
+              }
+              const float q = std::nearbyint(x / e.output_scale) + 90.f;
+              REQUIRE(byte == static_cast<int32_t>(std::clamp(q, 0.f, 255.f)));
+            }
+        }
   }
 }
