@@ -292,6 +292,8 @@ def show(a):
         if not readable(a):
             return f"{type(a).__name__}({list(a.shape)}, {a.dtype}, {a.layout}, {a.device})"
         return f"{a.dtype} {list(a.shape)} stride {a.stride()} offset {a.storage_offset()}: {a.flatten()[:8]}"
+    if isinstance(a, (list, tuple)):
+        return "[" + ", ".join(map(show, a)) + "]"
     return repr(a)[:200]
 
 

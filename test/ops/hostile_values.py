@@ -273,6 +273,8 @@ def mutated(rng, call, arguments):
             new[at] = tensor(rng, new[at], others)
         else:
             new = rng.choice([new[:-1], new + new, [], others])
+        if any(is_tensor(t) and not readable(t) for t in new):
+            new = [t for t in new if is_tensor(t)]  # torch's parser prints a list that it refuses
     elif "dtype" in name:
         new = rng.choice([*DTYPES, *QUANTIZED, None, 0, 1, 5, 44, 999, -1, 2**31])
     elif kind == "str":
