@@ -14,6 +14,7 @@ from torch_ao_ext.quantization.fx._equalize import (
     _WeightEqualizationObserver,
     calculate_equalization_scale,
 )
+from torch_ao_ext.quantization.fx._notes import note_equalization
 from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer
 from torch_ao_ext.quantization.observer import MinMaxObserver
 from torch_ao_ext.quantization.pt2e._graph import (
@@ -82,7 +83,7 @@ def observe_channels(op: str, graph: fx.GraphModule, mapping: QConfigMapping) ->
     """
     quantizer = QConfigMappingQuantizer(mapping)
     modules = dict(graph.named_modules())
-    count = 0
+    found = {}
     for node in list(graph.graph.nodes):
         qconfig = quantizer.qconfig_of(node) if is_call(node, LINEAR | CONV) else None
         if qconfig is None:
@@ -106,9 +107,10 @@ def observe_channels(op: str, graph: fx.GraphModule, mapping: QConfigMapping) ->
             call = graph.graph.call_module(name, (source,))
         inherit_meta(call, source)
         node.update_arg(0, call)
-        count += 1
-    if not count:
+        found[node.name] = qconfig
+    if not found:
         warnings.warn(f"{op}: '_equalization_config' names no int8 layer, nothing is equalized", stacklevel=4)
+    note_equalization(graph, found)
     graph.recompile()
 
 

@@ -20,6 +20,7 @@ from torch_ao_ext.quantization.fx._fates import Custom, convert_kept, fates_of, 
 from torch_ao_ext.quantization.fx._following import follow
 from torch_ao_ext.quantization.fx._given import config_of
 from torch_ao_ext.quantization.fx._left_float import join, leave_float, set_apart
+from torch_ao_ext.quantization.fx._notes import NOTES, classes_of, note, note_standalone
 from torch_ao_ext.quantization.fx._qconfig_quantizer import KEEP_QPARAMS, QConfigMappingQuantizer
 from torch_ao_ext.quantization.fx._reduced_range import widen_reduced_ranges
 from torch_ao_ext.quantization.fx.custom_config import ConvertCustomConfig, PrepareCustomConfig
@@ -97,7 +98,7 @@ def prepare_captured(
     def standalone(module: nn.Module, mapping: Any, inputs: Any, config: Any, backend: Any) -> Any:
         backend = backend_config if backend is None else backend
         prepared = prepare_captured(op, module, mapping, inputs, config, backend, training)
-        return as_kind(prepared, ObservedStandaloneGraphModule)
+        return note_standalone(as_kind(prepared, ObservedStandaloneGraphModule))
 
     fates = fates_of(op, model, qconfig_mapping, custom, inputs, standalone)
     if training and any(isinstance(fate, Custom) for fate in fates.values()):
@@ -106,29 +107,31 @@ def prepare_captured(
         graph = export_whole(op, model, inputs, list(fates))
     prepare_kept(graph, model, fates)
     required = not any(fate.quantizes for fate in fates.values())
-    prepared = prepare_by_mapping(op, graph, qconfig_mapping, training, required, backend)
-    prepared = as_kind(prepared, ObservedGraphModule)
+    quantizer = QConfigMappingQuantizer(qconfig_mapping, backend)
+    prepared = as_kind(_prepare(op, graph, quantizer, training, required), ObservedGraphModule)
+    note(prepared, classes_of(model), quantizer.qconfigs(), custom, qconfig_mapping, training)
     borders = (custom.input_quantized_indexes, custom.output_quantized_indexes)
     check_borders(op, prepared, *borders)
     prepared.meta[_BORDERS] = borders
     return keep(prepared, kept)
 
 
-def prepare_by_mapping(
-    op: str, graph: fx.GraphModule, mapping: QConfigMapping, training: bool = False, required: bool = True,
-    backend: Any = None,
-) -> fx.GraphModule:  # fmt: skip
+def prepare_by_mapping(op: str, graph: fx.GraphModule, mapping: QConfigMapping) -> fx.GraphModule:
     """Puts observers into an exported graph where the QConfigs of a mapping say.
 
     Args:
         op: for messages.
         graph: left as it is.
         mapping: QConfigs.
-        training: fake quantization.
-        required: whether something must be quantized.
-        backend: a Backend that limits what is quantized, or None.
     """
-    quantizer = QConfigMappingQuantizer(mapping, backend)
+    return _prepare(op, graph, QConfigMappingQuantizer(mapping))
+
+
+def _prepare(
+    op: str, graph: fx.GraphModule, quantizer: QConfigMappingQuantizer, training: bool = False,
+    required: bool = True,
+) -> fx.GraphModule:  # fmt: skip
+    """Observers, or fake quantization in training; `required`: something must be quantized."""
     prepared = (prepare_qat_graph if training else prepare_graph)(op, graph, quantizer, required)
     follow(prepared, KEEP_QPARAMS)
     return prepared
@@ -184,6 +187,7 @@ def convert_prepared(
             fold_trained(graph)
             apart = leave_float(op, graph, mapping)
         graph = convert_pt2e(graph)
+        graph.meta.pop(NOTES, None)  # of nodes that are gone
         widen_reduced_ranges(graph)
         borders = {
             "input_qparams": integer_inputs(graph, inputs),

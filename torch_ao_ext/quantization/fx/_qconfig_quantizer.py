@@ -233,6 +233,10 @@ class QConfigMappingQuantizer(Quantizer):
             self._found[node] = qconfig if self._backend_takes(node, qconfig) else None
         return self._found[node]
 
+    def qconfigs(self) -> dict[str, Any]:
+        """Name of each node that was asked for -> its qconfig."""
+        return {node.name: qconfig for node, qconfig in self._found.items()}
+
     def _backend_takes(self, node: fx.Node, qconfig: Any) -> bool:
         if self.backend is None or qconfig is None or node.target not in _FUNCTIONS:
             return True

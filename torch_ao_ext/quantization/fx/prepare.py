@@ -7,6 +7,7 @@ from torch import fx, nn
 from torch_ao_ext.quantization.fx._equalized import observe_channels
 from torch_ao_ext.quantization.fx._flow import prepare_captured
 from torch_ao_ext.quantization.fx._given import config_of
+from torch_ao_ext.quantization.fx._notes import note_standalone
 from torch_ao_ext.quantization.fx.graph_module import ObservedStandaloneGraphModule, as_kind
 from torch_ao_ext.quantization.pt2e._graph import copy_graph_module
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
@@ -65,7 +66,9 @@ def prepare(
     if _equalization_config is not None:
         mapping = config_of("prepare", "_equalization_config", _equalization_config, QConfigMapping)
         observe_channels("prepare", prepared, mapping)
-    return as_kind(prepared, ObservedStandaloneGraphModule) if is_standalone_module else prepared
+    if not is_standalone_module:
+        return prepared
+    return note_standalone(as_kind(prepared, ObservedStandaloneGraphModule))
 
 
 def _scoped(model: fx.GraphModule, scopes: dict[str, Any]) -> fx.GraphModule:

@@ -19,6 +19,7 @@ from torch_ao_ext.quantization.fx._arguments import (
     node_arg_is_weight,
     return_arg_list,
 )
+from torch_ao_ext.quantization.fx._notes import ObservedGraphModuleAttrs
 from torch_ao_ext.quantization.fx.custom_config import PrepareCustomConfig
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
 from torch_ao_ext.quantization.quant_type import QuantType
@@ -28,6 +29,7 @@ __all__ = [
     "NON_OBSERVABLE_ARG_DICT",
     "NON_QUANTIZABLE_WEIGHT_OPS",
     "NodeInfo",
+    "ObservedGraphModuleAttrs",
     "all_node_args_except_first",
     "all_node_args_have_no_tensors",
     "assert_and_get_unique_device",

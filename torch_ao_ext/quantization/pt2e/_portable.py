@@ -4,6 +4,8 @@ fx pickles the code of a graph and traces it again, which loses all of that, and
 adds to a module does not pickle at all.
 """
 
+import pickle
+import warnings
 from typing import Any
 
 import torch
@@ -13,10 +15,13 @@ from torch.fx.graph import _PyTreeCodeGen
 from torch_ao_ext._graph_ops import module_types
 from torch_ao_ext.quantization import _decomposed
 
-__all__ = ["FREE_SIZES", "TRAIN_EVAL", "PortableGraphModule", "target_of", "target_state"]
+__all__ = ["FREE_SIZES", "NOTES", "TRAIN_EVAL", "PortableGraphModule", "target_of", "target_state"]
 
 # Key in the meta of a restored input: dimensions of any size.
 FREE_SIZES = "torch_ao_free_sizes"
+
+# Key in the meta of a graph: what FX graph mode has decided for its nodes (fx/_notes.py).
+NOTES = "_observed_graph_module_attrs"
 
 _KEPT_META = ("stack_trace", "torch_ao_reason", "torch_ao_fused")
 # Of torch.export: checks on Python numbers, which the lowered graph replaces by its own.
@@ -84,6 +89,15 @@ def _users_hooks(hooks: Any) -> dict[int, Any]:
     return {k: f for k, f in hooks.items() if not getattr(f, "__module__", "").startswith("torch.")}
 
 
+def _attempt(verb: str, step: Any, value: Any) -> dict[str, Any]:
+    """Notes that name classes and factories of the user; the graph can do without."""
+    try:
+        return {NOTES: step(value)}
+    except (pickle.PickleError, AttributeError, ImportError, TypeError) as error:
+        warnings.warn(f"meta[{NOTES!r}] of a graph is left out, it cannot be {verb}: {error}", stacklevel=3)
+        return {}
+
+
 class PortableGraphModule(fx.GraphModule):
     """A graph module that copies and pickles whole."""
 
@@ -101,6 +115,8 @@ class PortableGraphModule(fx.GraphModule):
             state[hooks] = _users_hooks(state.get(hooks, {}))
         own = ("_user_preserved_attributes", "_torch_ao_ext")
         state["meta"] = {k: v for k, v in self.meta.items() if str(k).startswith(own)}
+        if NOTES in self.meta:
+            state["meta"] |= _attempt("pickled", pickle.dumps, self.meta[NOTES])
         codegen = self.graph._codegen
         trees = isinstance(codegen, _PyTreeCodeGen)
         unpacking = (type(codegen), codegen.pytree_info) if trees else None
@@ -139,6 +155,8 @@ def _restored(
     for key, value in state.items():
         if key not in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
             result.__dict__[key] = value
+    if NOTES in result.meta:
+        result.meta |= _attempt("loaded", pickle.loads, result.meta.pop(NOTES))
     result.graph.lint()
     settle = state.get(TRAIN_EVAL)
     return result if settle is None else settle(result)

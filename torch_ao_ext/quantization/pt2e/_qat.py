@@ -33,7 +33,10 @@ from torch_ao_ext.quantization.quantizer._targets import (
     is_call,
 )
 
-__all__ = ["ProductBatchNorm", "attach_batch_norms", "detach_batch_norms", "fold_trained"]
+__all__ = ["PRODUCT", "ProductBatchNorm", "attach_batch_norms", "detach_batch_norms", "fold_trained"]
+
+# Key in the meta of a node that calls a ProductBatchNorm: name of the product that was annotated.
+PRODUCT = "torch_ao_ext_product"
 
 _PRODUCTS = CONV | CONV_TRANSPOSE | LINEAR
 
@@ -171,6 +174,7 @@ def _fuse(model: fx.GraphModule, product: fx.Node, norm: _Detached, fake_quant: 
     with model.graph.inserting_before(product):
         call = model.graph.call_module(name, (product.args[0],))
     inherit_meta(call, product)
+    call.meta[PRODUCT] = product.name
     for key in ("val", "tensor_meta"):
         if key in norm.meta:
             call.meta[key] = norm.meta[key]
