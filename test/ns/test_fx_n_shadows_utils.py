@@ -138,3 +138,59 @@ def test_weights_of_candidates(shadows):
     grouped = utils.group_results_by_subgraph({"model": {"weight": found}})
     comparison = utils.create_results_comparison(grouped)
     assert comparison["subgraph_0"]["candidates"]["1"]["comparison_fn_name"] == "sqnr"
+
+
+def exported():
+    graph = torch.export.export(Net().eval().requires_grad_(False), (X,)).module()
+    first = next(n for n in graph.graph.nodes if n.target is torch.ops.aten.conv2d.default)
+    return graph, first, next(iter(first.users))
+
+
+def calls(graph):
+    return [n.target for n in graph.graph.nodes if n.op == "call_module" and n.target.startswith("subgraph")]
+
+
+@pytest.mark.parametrize("custom", [False, True])
+def test_candidates_of_one_layer(custom):
+    graph, first, last = exported()
+    want = graph(X)
+    qconfig = tq.QConfig(tq.default_observer, tq.default_weight_observer)
+    tables = [{first.name: qconfig}, {first.name: None}, {first.name: qconfig}]
+    mappings = [tq.QConfigMapping()] * 3
+    args = (graph, 7, "any", [first, last], mappings, tables)
+    more = {"custom_prepare_fn": tq.quantize_fx.prepare_fx} if custom else {}
+    if custom:
+        with pytest.raises(ValueError, match="argument 'mt' must have example inputs .* 'conv2d'"):
+            utils.create_n_transformed_and_logged_copies_of_subgraph(*args, **more)
+        utils.OutputProp(graph).propagate(X)
+    utils.create_n_transformed_and_logged_copies_of_subgraph(*args, **more)
+    graph.recompile()
+    names = [f"subgraph_7_{j}" for j in (0, 1, 3)]
+    assert calls(graph) == [names[0] + "_logger", *(n + end for n in names[1:] for end in ("", "_logger"))]
+    assert torch.equal(graph(X), want)
+    convert = {"custom_convert_fn": tq.quantize_fx.convert_fx} if custom else {}
+    int8 = ns.convert_n_shadows_model(graph, **convert)
+    assert torch.equal(int8(X), want)
+    results = ns.extract_results_n_shadows_model(int8)["model"]["node_output"]
+    assert list(results) == names and results[names[0]][0]["fqn"] == "conv"
+    assert all(30 < results[name][0]["comparisons"][0] < 60 for name in names[1:])
+
+
+def test_candidates_that_are_not_added():
+    graph, first, last = exported()
+    step = utils.create_n_transformed_and_logged_copies_of_subgraph
+    step(graph, 0, "", [first, last], [tq.QConfigMapping()], [{first.name: None}])
+    step(graph, 0, "", [(first, first), last], [tq.QConfigMapping()], [{first.name: tq.default_qconfig}])
+    assert calls(graph) == []
+    one, added = utils.create_one_transformed_and_logged_copy_of_subgraph, [None]
+    table = [{first.name: tq.default_qconfig}]
+    one(graph, 0, 0, first, last, "conv", table, (), added)
+    assert calls(graph) == ["subgraph_0_0_logger"] and added[0].target == "subgraph_0_0_logger"
+    with pytest.raises(ValueError, match="must not have the candidate yet, got 'subgraph_0_0_logger'"):
+        one(graph, 0, 0, first, last, "conv", table, (), added)
+    with pytest.raises(ValueError, match="argument 'first_node' must lead to last_node"):
+        one(graph, 0, 1, last, first, "conv", table, (), added)
+    with pytest.raises(ValueError, match="'custom_prepare_kwargs' must not have 'qconfig_mapping'"):
+        one(graph, 0, 1, first, last, "conv", table, (), added, None, {"qconfig_mapping": 1})
+    one(graph, 0, 1, first, last, "conv", table, (), added)
+    assert calls(graph)[1:] == ["subgraph_0_1", "subgraph_0_1_logger"]

@@ -7,8 +7,7 @@ import torch
 from torch import fx, nn
 
 from torch_ao_ext._lower import lower
-from torch_ao_ext.ns.fx._loggers import copy_float_nodes
-from torch_ao_ext.ns.fx._match import target_name
+from torch_ao_ext.ns.fx._shadows import create_n_transformed_and_logged_copies_of_subgraph
 from torch_ao_ext.ns.fx.loggers import OutputComparisonLogger, OutputLogger
 from torch_ao_ext.ns.fx.n_shadows_utils import (
     create_results_comparison,
@@ -23,8 +22,7 @@ from torch_ao_ext.quantization.pt2e._batch_norm import fold_batch_norms
 from torch_ao_ext.quantization.pt2e._graph import check_graph_module, copy_graph_module, remove_unused
 from torch_ao_ext.quantization.pt2e._in_place import drop_in_place
 from torch_ao_ext.quantization.pt2e._simplify import drop_dropouts
-from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
-from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_graph
+from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e
 from torch_ao_ext.quantization.quantizer._targets import (
     CONV,
     CONV_TRANSPOSE,
@@ -33,7 +31,6 @@ from torch_ao_ext.quantization.quantizer._targets import (
     is_call,
     only_user,
 )
-from torch_ao_ext.quantization.quantizer.utils import innermost_module
 
 __all__ = [
     "convert_n_shadows_model",
@@ -57,24 +54,9 @@ def _layers(model: fx.GraphModule) -> list[tuple[fx.Node, ...]]:
     return found
 
 
-def _alone(model: fx.GraphModule, nodes: tuple[fx.Node, ...]) -> fx.GraphModule:
-    """A graph of the nodes only; its input is that of the first."""
-    result = fx.GraphModule(nn.Module(), fx.Graph())
-    source = nodes[0].args[0]
-    x = result.graph.placeholder("x")
-    x.meta = dict(source.meta)
-    output = result.graph.output(x)
-    output.args = (copy_float_nodes(model, nodes, {source: x}, result, output),)
-    result.recompile()
-    return result
-
-
-def _logger(cls: Any, nodes: tuple[fx.Node, ...], index: int, candidate: int, qconfig: Any) -> OutputLogger:
-    first, last = nodes[0], nodes[-1]
-    return cls(
-        first.name, last.name, f"subgraph_{index}_{candidate}", "model", target_name(last),
-        target_name(first), _OUTPUT, 0, 0, innermost_module(first), "" if qconfig is None else str(qconfig),
-    )  # fmt: skip
+def _int8_qconfig(quantizer: QConfigMappingQuantizer, node: fx.Node) -> Any:
+    qconfig = quantizer.qconfig_of(node)
+    return None if qconfig is None or config_of(qconfig) is None else qconfig
 
 
 def prepare_n_shadows_model(
@@ -126,15 +108,15 @@ def prepare_n_shadows_model(
     drop_dropouts(graph)
     drop_in_place(graph)
     fold_batch_norms(graph)
-    quantizers = [QConfigMappingQuantizer(m) for m in qconfig_multi_mapping.qconfig_mappings_list]
-    count = 0
-    for index, nodes in enumerate(_layers(graph)):
-        qconfigs = [quantizer.qconfig_of(nodes[0]) for quantizer in quantizers]
-        wanted = [(j, q) for j, q in enumerate(qconfigs) if q is not None and config_of(q) is not None]
-        if wanted:
-            _add_shadows(graph, index, nodes, wanted)
-            count += len(wanted)
-    if not count:
+    mappings = qconfig_multi_mapping.qconfig_mappings_list
+    quantizers = [QConfigMappingQuantizer(m) for m in mappings]
+    layers = _layers(graph)
+    tables = [{first.name: _int8_qconfig(q, first) for first, *_ in layers} for q in quantizers]
+    for index, nodes in enumerate(layers):
+        create_n_transformed_and_logged_copies_of_subgraph(
+            graph, index, f"subgraph_{index}", list(nodes), mappings, tables
+        )
+    if not _shadow_names(graph):
         raise ValueError(
             f"{op}: argument 'qconfig_multi_mapping' must have int8 QConfigs for convolutions or linear "
             "layers of the model, got none"
@@ -142,24 +124,6 @@ def prepare_n_shadows_model(
     remove_unused(graph)
     graph.recompile()
     return graph
-
-
-def _add_shadows(
-    graph: fx.GraphModule, index: int, nodes: tuple[fx.Node, ...], wanted: list[tuple[int, Any]]
-) -> None:
-    last, before = nodes[-1], nodes[-1].next
-    names = [f"subgraph_{index}_0_logger"]
-    graph.add_module(names[0], _logger(OutputLogger, nodes, index, 0, None))
-    with graph.graph.inserting_before(before):
-        graph.graph.call_module(names[0], (last,))
-        for j, qconfig in wanted:
-            quantizer = QConfigMappingQuantizer(QConfigMapping().set_global(qconfig))
-            shadow = prepare_graph("prepare_n_shadows_model", _alone(graph, nodes), quantizer)
-            name = f"subgraph_{index}_{j + 1}"
-            graph.add_module(name, shadow)
-            graph.add_module(f"{name}_logger", _logger(OutputComparisonLogger, nodes, index, j + 1, qconfig))
-            result = graph.graph.call_module(name, (nodes[0].args[0],))
-            graph.graph.call_module(f"{name}_logger", (result, last))
 
 
 def _shadow_names(model: fx.GraphModule) -> list[str]:

@@ -7,6 +7,11 @@ from torch import fx
 
 from torch_ao_ext._lower._merge import unmerged
 from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.ns.fx._shadows import (
+    chain,
+    create_n_transformed_and_logged_copies_of_subgraph,
+    create_one_transformed_and_logged_copy_of_subgraph,
+)
 from torch_ao_ext.ns.fx.loggers import OutputComparisonLogger
 from torch_ao_ext.ns.fx.ns_types import NSResultsType, NSSingleResultValuesType
 from torch_ao_ext.ns.fx.utils import compute_sqnr
@@ -14,6 +19,8 @@ from torch_ao_ext.ns.fx.weight_utils import extract_weight_from_node
 
 __all__ = [
     "OutputProp",
+    "create_n_transformed_and_logged_copies_of_subgraph",
+    "create_one_transformed_and_logged_copy_of_subgraph",
     "create_results_comparison",
     "create_submodule_from_subgraph",
     "extract_weight_comparison",
@@ -61,16 +68,7 @@ def create_submodule_from_subgraph(
     Raises:
         ValueError: no such way from last to first.
     """
-    nodes = [last_node]
-    while nodes[-1] is not first_node:
-        before = nodes[-1].args[0] if nodes[-1].args else None
-        if not isinstance(before, fx.Node):
-            raise ValueError(
-                "create_submodule_from_subgraph: argument 'first_node' must lead to last_node by first "
-                f"arguments, got {first_node} and {last_node}"
-            )
-        nodes.append(before)
-    nodes.reverse()
+    nodes = chain("create_submodule_from_subgraph", first_node, last_node)
     graph, known = fx.Graph(), {}
     for node in nodes:
         for source in node.all_input_nodes:
