@@ -1,6 +1,8 @@
 """quantization.utils against torch.ao's."""
 
 import importlib
+import importlib.util
+import re
 import warnings
 
 import pytest
@@ -194,3 +196,19 @@ def test_integer_ranges_against_torch_ao(dtype, reduce_range):
     assert utils.calculate_qmin_qmax(*arguments) == theirs.calculate_qmin_qmax(*arguments)
     with pytest.raises(ValueError, match="quant_min"):
         utils.calculate_qmin_qmax(3, 7, True, dtype, reduce_range)
+
+
+def test_the_warning_names_what_there_is():
+    text = utils.DEPRECATION_WARNING
+    theirs = getattr(peer, "DEPRECATION_WARNING", text)  # older torch has none
+    assert all(name in theirs and name in text for name in ("prepare_fx", "convert_pt2e"))
+    owner, found = None, []
+    for name in re.findall(r"(?:\btorch_ao_ext)?(?:\.\w+)+", text.partition("\n")[2]):
+        if name.startswith("torch_ao_ext"):
+            owner, _, name = name.rpartition(".")
+        found.append(f"{owner}.{name.removeprefix('.')}")
+    assert len(found) == 11
+    for name in found[:-1]:
+        owner, _, last = name.rpartition(".")
+        assert callable(getattr(importlib.import_module(owner), last)), name
+    assert importlib.util.find_spec(found[-1]) is not None and f"-m {found[-1]}." in text

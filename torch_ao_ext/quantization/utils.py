@@ -19,6 +19,7 @@ from torch_ao_ext.quantization._ranges import (
 from torch_ao_ext.quantization.quant_type import QuantType
 
 __all__ = [
+    "DEPRECATION_WARNING",
     "MatchAllNode",
     "NodePattern",
     "Pattern",
@@ -48,6 +49,16 @@ __all__ = [
     "weight_is_quantized",
     "weight_is_statically_quantized",
 ]
+
+# For messages of programs that move here; nothing in this library is deprecated.
+DEPRECATION_WARNING = (
+    "torch.ao.quantization is deprecated in torch. In its place:\n"
+    "1. eager mode: torch_ao_ext.quantization.quantize, .quantize_dynamic, .quantize_qat\n"
+    "2. FX graph mode: torch_ao_ext.quantization.quantize_fx.prepare_fx, .prepare_qat_fx, .convert_fx\n"
+    "3. exported graphs: torch_ao_ext.quantization.quantize_pt2e.prepare_pt2e, .prepare_qat_pt2e, "
+    ".convert_pt2e, then torch_ao_ext.lower\n"
+    "Programs are rewritten by python -m torch_ao_ext.codemod."
+)
 
 # A torch function, module class or method name, or nested tuples of them.
 NodePattern = Any
