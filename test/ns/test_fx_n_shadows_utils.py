@@ -194,3 +194,33 @@ def test_candidates_that_are_not_added():
         one(graph, 0, 1, first, last, "conv", table, (), added, None, {"qconfig_mapping": 1})
     one(graph, 0, 1, first, last, "conv", table, (), added)
     assert calls(graph)[1:] == ["subgraph_0_1", "subgraph_0_1_logger"]
+
+
+@pytest.mark.parametrize("quantized", [(True, True), (True, False), (False, True)])
+def test_a_path_of_its_own(quantized):
+    graph, first, last = exported()
+    linear = next(n for n in graph.graph.nodes if n.target is torch.ops.aten.linear.default)
+    layers = {"a": [first, last], "b": [linear, next(iter(linear.users))]}
+    qconfig = tq.QConfig(tq.default_observer, tq.default_weight_observer)
+    mapping = tq.QConfigMapping().set_global(qconfig)
+    wanted = dict(zip((first.name, linear.name), quantized, strict=True))
+    utils.create_add_loggers_graph(
+        graph, layers, mapping, {name: qconfig if on else None for name, on in wanted.items()}
+    )
+    graph.graph.lint()
+    want = Net().eval()(X)
+    assert torch.equal(graph(X), want)
+    int8 = ns.convert_n_shadows_model(graph)
+    assert torch.equal(int8(X), want)
+    results = ns.extract_results_n_shadows_model(int8)["model"]["node_output"]
+    found = [r[0]["comparisons"][0] for name, r in results.items() if name.endswith("_1")]
+    assert len(found) == 4  # conv and relu, mean, linear and relu, add
+    exact = [not torch.isfinite(torch.as_tensor(value)) for value in found]
+    assert exact == [not quantized[0]] * 2 + [not any(quantized)] * 2
+    assert all(15 < value < 60 for value, same in zip(found, exact, strict=True) if not same)
+    # The layer behind reads what the int8 layer before gives.
+    alone = Net().eval()
+    y = int8.subgraph_0_1(X) if quantized[0] else alone.relu(alone.conv(X))
+    y = y.mean([2, 3])
+    y = int8.subgraph_2_1(y) if quantized[1] else F.relu(F.linear(y, alone.w))
+    assert abs(found[-1] - compute_sqnr(want, y + 1)) < 1e-3

@@ -16,6 +16,7 @@ from torch_ao_ext.quantization.quantizer.utils import innermost_module
 
 __all__ = [
     "chain",
+    "comparison_logger",
     "create_n_transformed_and_logged_copies_of_subgraph",
     "create_one_transformed_and_logged_copy_of_subgraph",
 ]
@@ -54,6 +55,31 @@ def _alone(model: fx.GraphModule, nodes: list[fx.Node]) -> fx.GraphModule:
     return result.eval()
 
 
+def comparison_logger(
+    model: fx.GraphModule, name: str, first: fx.Node, values: tuple[fx.Node, ...], fqn: str | None,
+    qconfig: str, behind: fx.Node,
+) -> fx.Node:  # fmt: skip
+    """Logs the value of a layer, or compares that of a candidate with it.
+
+    Args:
+        model: gets the logger.
+        name: subgraph_I_J of the results.
+        first: first node of the layer.
+        values: that of the layer, or the candidate's before it.
+        fqn: the layer's module.
+        qconfig: the candidate's.
+        behind: where the call goes.
+    """
+    last = values[-1]
+    logger = (OutputLogger if len(values) == 1 else OutputComparisonLogger)(
+        first.name, last.name, name, "model", target_name(last), target_name(first), _OUTPUT, 0, 0, fqn,
+        qconfig,
+    )  # fmt: skip
+    model.add_module(f"{name}_logger", logger)
+    with model.graph.inserting_after(behind):
+        return model.graph.call_module(f"{name}_logger", values)
+
+
 def create_one_transformed_and_logged_copy_of_subgraph(
     mt: fx.GraphModule, subgraph_idx: int, subgraph_candidate_idx: int, first_node: fx.Node,
     last_node: fx.Node, fqn: str | None, list_of_node_name_to_qconfig: list[dict[str, Any]],
@@ -88,7 +114,7 @@ def create_one_transformed_and_logged_copy_of_subgraph(
     taken = [n for n in (name, f"{name}_logger") if hasattr(mt, n)]
     if taken:
         raise ValueError(f"{op}: argument 'mt' must not have the candidate yet, got {taken[0]!r}")
-    value, qconfig = last_node, None
+    qconfig = None
     behind = last_added_shadow_node_list[0] or last_node
     arguments: tuple[fx.Node, ...] = (last_node,)
     if subgraph_candidate_idx > 0:
@@ -109,15 +135,11 @@ def create_one_transformed_and_logged_copy_of_subgraph(
             shadow = custom_prepare_fn(shadow, example_inputs=example_inputs, qconfig_mapping=mapping, **more)
         mt.add_module(name, shadow)
         with mt.graph.inserting_after(behind):
-            value = behind = mt.graph.call_module(name, (first_node.args[0],))
-        arguments = (value, last_node)
-    logger = (OutputLogger if qconfig is None else OutputComparisonLogger)(
-        first_node.name, last_node.name, name, "model", target_name(last_node), target_name(first_node),
-        _OUTPUT, 0, 0, fqn, "" if qconfig is None else str(qconfig),
-    )  # fmt: skip
-    mt.add_module(f"{name}_logger", logger)
-    with mt.graph.inserting_after(behind):
-        last_added_shadow_node_list[0] = mt.graph.call_module(f"{name}_logger", arguments)
+            behind = mt.graph.call_module(name, (first_node.args[0],))
+        arguments = (behind, last_node)
+    last_added_shadow_node_list[0] = comparison_logger(
+        mt, name, first_node, arguments, fqn, "" if qconfig is None else str(qconfig), behind
+    )
 
 
 def create_n_transformed_and_logged_copies_of_subgraph(

@@ -7,6 +7,7 @@ from torch import fx
 
 from torch_ao_ext._lower._merge import unmerged
 from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.ns.fx._shadow_path import create_add_loggers_graph
 from torch_ao_ext.ns.fx._shadows import (
     chain,
     create_n_transformed_and_logged_copies_of_subgraph,
@@ -19,6 +20,7 @@ from torch_ao_ext.ns.fx.weight_utils import extract_weight_from_node
 
 __all__ = [
     "OutputProp",
+    "create_add_loggers_graph",
     "create_n_transformed_and_logged_copies_of_subgraph",
     "create_one_transformed_and_logged_copy_of_subgraph",
     "create_results_comparison",
