@@ -137,7 +137,7 @@ def test_what_stays_is_named():
     with pytest.raises(ModuleNotFoundError):
         import torch.ao.quantization.nothing
     with pytest.raises(ImportError):
-        from torch.ao.quantization.utils import DEPRECATION_WARNING
+        from torch.ao.quantization.fx.utils import get_qconv_prepack_op
     """)
 
 
