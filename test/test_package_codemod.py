@@ -133,17 +133,17 @@ def test_rewritten(name):
 def test_what_stays_is_listed():
     source = (
         "import torch.ao.quantization.fx._lower_to_native_backend\n"
-        "from torch.ao.quantization.utils import DEPRECATION_WARNING, get_combined_dict\n"
+        "from torch.ao.quantization.fx.utils import get_qconv_prepack_op, return_arg_list\n"
         "import torch\n"
         "x = torch.ao.quantization.fx.prepare.insert_observers_for_model\n"
     )
     new, notes = rewrite(source)
     assert new.splitlines()[1:3] == [
-        "from torch.ao.quantization.utils import DEPRECATION_WARNING",
-        "from torch_ao_ext.quantization.utils import get_combined_dict",
+        "from torch.ao.quantization.fx.utils import get_qconv_prepack_op",
+        "from torch_ao_ext.quantization.fx.utils import return_arg_list",
     ]
     assert [line for line, _ in notes] == [1, 2, 4]
-    assert notes[1][1] == "torch.ao.quantization.utils.DEPRECATION_WARNING has no counterpart"
+    assert notes[1][1] == "torch.ao.quantization.fx.utils.get_qconv_prepack_op has no counterpart"
 
 
 def test_what_is_written_in_strings_or_needs_quantized_tensors_is_listed():
@@ -152,7 +152,7 @@ def test_what_is_written_in_strings_or_needs_quantized_tensors_is_listed():
         "x = sys.modules['torch.ao.quantization']\n"
         "def f(q: 'torch.ao.quantization.QConfig'): return torch.ops.quantized.linear(q)\n"
         "y = torch.quantize_per_tensor(x, 1.0, 0, torch.quint8)\n"
-        'patch("torch.ao.quantization.utils.DEPRECATION_WARNING")\n'
+        'patch("torch.ao.quantization.fx.utils.get_qconv_prepack_op")\n'
         "z = getattr(torch, 'quantization', None)\n"
     )
     new, notes = rewrite(source)
@@ -162,7 +162,7 @@ def test_what_is_written_in_strings_or_needs_quantized_tensors_is_listed():
         (3, "the string 'torch.ao.quantization.QConfig' stays"),
         (3, "torch.ops.quantized.linear has no counterpart"),
         (4, "torch.quantize_per_tensor has no counterpart"),
-        (5, "torch.ao.quantization.utils.DEPRECATION_WARNING has no counterpart"),
+        (5, "torch.ao.quantization.fx.utils.get_qconv_prepack_op has no counterpart"),
         (6, "getattr(torch, 'quantization', None) stays"),
     ]
 
@@ -190,12 +190,12 @@ def test_command(tmp_path, capsys):
     (tmp_path / "inner").mkdir()
     good, other, broken = tmp_path / "inner" / "a.py", tmp_path / "b.py", tmp_path / "c.py"
     good.write_bytes(b"import torch.quantization as q\r\n")
-    other.write_text("import torch.ao.ns\nfrom torch.ao.quantization.utils import DEPRECATION_WARNING\n")
+    other.write_text("import torch.ao.ns\nfrom torch.ao.quantization.fx.utils import get_qconv_prepack_op\n")
     assert main(["--check", str(tmp_path)]) == 1
     assert good.read_bytes() == b"import torch.quantization as q\r\n"
     assert main([str(tmp_path)]) == 0
     assert good.read_bytes() == b"import torch_ao_ext.quantization as q\r\n"
-    note = "b.py:2: torch.ao.quantization.utils.DEPRECATION_WARNING has no counterpart"
+    note = "b.py:2: torch.ao.quantization.fx.utils.get_qconv_prepack_op has no counterpart"
     assert note in capsys.readouterr().out
     broken.write_text("def :\n")
     assert main([str(broken), str(tmp_path / "none.py")]) == 1
