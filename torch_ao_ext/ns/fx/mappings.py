@@ -269,7 +269,7 @@ def get_unmatchable_types_map() -> dict[str, _Set]:
     ends = ("per_tensor", "per_channel", "per_token")
     names = ["requantize", *(f"{start}_{end}" for start in ("quantize", "dequantize") for end in ends)]
     moves = ("view", "reshape", "permute", "contiguous", "detach", "expand", "alias", "sym_size", "clone")
-    functions = {operator.getitem, getattr, torch.quantize_per_tensor, torch.permute, torch.reshape}
+    functions = {operator.getitem, getattr, torch.permute, torch.reshape}
     functions.update(target for name in names for target in _overloads(library, name))
     functions.update(target for name in moves if hasattr(aten, name) for target in _overloads(aten, name))
     return {
