@@ -169,15 +169,8 @@ int64_t DepthwiseLines::piece_pixels(int64_t width) const {
   return ceil_div(width, ceil_div(width, most));
 }
 
-// Several output channels of one input channel read copies of it.
 void DepthwiseLines::run(const ConvArgs& args) const {
-  if (multiplier_ == 1) return run_channels(args);
-  const ScratchMemory wide(static_cast<size_t>(args.input_bytes * multiplier_));
-  repeat_channels(args, multiplier_, wide.data());
-  ConvArgs expanded = args;
-  expanded.input = wide.data();
-  expanded.input_bytes = args.input_bytes * multiplier_;
-  run_channels(expanded);
+  with_repeated_channels(args, multiplier_, [this](const ConvArgs& each) { run_channels(each); });
 }
 
 void DepthwiseLines::run_channels(const ConvArgs& args) const {
