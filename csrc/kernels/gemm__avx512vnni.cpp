@@ -125,6 +125,17 @@ inline __attribute__((always_inline)) __m512 load_addend(const ByteAddend& a, co
   return _mm512_mul_ps(_mm512_cvtepi32_ps(from_zero), _mm512_set1_ps(a.scale));
 }
 
+// Calls body(row) from the first row on.
+template <int kRows, typename Body>
+inline __attribute__((always_inline)) void for_rows(Tile& t, const Body& body) {
+  body(t.r0);
+  if constexpr (kRows > 1) body(t.r1);
+  if constexpr (kRows > 2) body(t.r2);
+  if constexpr (kRows > 3) body(t.r3);
+  if constexpr (kRows > 4) body(t.r4);
+  if constexpr (kRows > 5) body(t.r5);
+}
+
 // 16 columns of all rows from row r on, from sums to integers.
 template <int kRows, Addend kAddend, __m512i Row::* kColumn>
 inline __attribute__((always_inline)) void round_columns(const ByteFinish& f, Tile& t, int64_t r,
@@ -142,12 +153,7 @@ inline __attribute__((always_inline)) void round_columns(const ByteFinish& f, Ti
     }
     row.*kColumn = quotient(x, f.rule.inverse);
   };
-  round(t.r0);
-  if constexpr (kRows > 1) round(t.r1);
-  if constexpr (kRows > 2) round(t.r2);
-  if constexpr (kRows > 3) round(t.r3);
-  if constexpr (kRows > 4) round(t.r4);
-  if constexpr (kRows > 5) round(t.r5);
+  for_rows<kRows>(t, round);
 }
 
 template <int kRows, Addend kAddend>
@@ -171,12 +177,7 @@ inline __attribute__((always_inline)) void finish_bytes(const ByteFinish& f, Til
     store_bytes(out, bytes_of(row.c0, row.c1, row.c2, row.c3, f.rule), f.cols);
     out += f.out_stride;
   };
-  put(t.r0);
-  if constexpr (kRows > 1) put(t.r1);
-  if constexpr (kRows > 2) put(t.r2);
-  if constexpr (kRows > 3) put(t.r3);
-  if constexpr (kRows > 4) put(t.r4);
-  if constexpr (kRows > 5) put(t.r5);
+  for_rows<kRows>(t, put);
 }
 
 // Sums of earlier ranges of k.
