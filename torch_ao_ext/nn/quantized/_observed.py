@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
 
@@ -10,6 +11,7 @@ __all__ = [
     "INT8",
     "QuantizedWeight",
     "check_weight_dtype",
+    "qconfig_of",
     "qparams_found",
     "quantize_weight",
     "weight_observer",
@@ -38,6 +40,22 @@ class QuantizedWeight(NamedTuple):
     data: torch.Tensor
     scale: torch.Tensor
     zero_point: torch.Tensor | None
+
+
+def qconfig_of(kind: type, module: nn.Module) -> Any:
+    """The qconfig that `from_float` goes by.
+
+    Args:
+        kind: class whose `from_float` was called, for the message.
+        module: its argument.
+
+    Raises:
+        ValueError: it has none.
+    """
+    qconfig = getattr(module, "qconfig", None)
+    if qconfig is None:
+        raise ValueError(f"{kind.__name__}.from_float: argument 'mod' must have a qconfig")
+    return qconfig
 
 
 def weight_observer(qconfig: Any) -> Any:

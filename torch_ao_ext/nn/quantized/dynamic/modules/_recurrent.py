@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized._observed import INT8, quantize_weight, weight_observer
+from torch_ao_ext.nn.quantized._observed import INT8, qconfig_of, quantize_weight, weight_observer
 from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, CheckedLoad, keep_dtypes
 from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
@@ -68,9 +68,7 @@ class Recurrent(CheckedLoad):
             ValueError: no qconfig, a weight that is not finite, an unsupported qconfig.
         """
         del use_precomputed_fake_quant
-        qconfig = getattr(mod, "qconfig", None)
-        if qconfig is None:
-            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
+        qconfig = qconfig_of(cls, mod)
         more = {name: getattr(mod, name) for name in cls._MORE}
         dtype = weight_dtype_of(qconfig)
         new = cls(mod.input_size, mod.hidden_size, bias=mod.bias, dtype=dtype, **more)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext.nn.quantized._attention import Attention
-from torch_ao_ext.nn.quantized._observed import QuantizedWeight, quantize_weight
+from torch_ao_ext.nn.quantized._observed import QuantizedWeight, qconfig_of, quantize_weight
 from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST
 from torch_ao_ext.nn.quantized.dynamic.modules import _in_proj_state
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import Linear, dynamic_quant_of
@@ -109,9 +109,7 @@ class MultiheadAttention(Attention):
             ValueError: no qconfig, or a weight that is not finite.
         """
         del use_precomputed_fake_quant
-        qconfig = getattr(mod, "qconfig", None)
-        if qconfig is None:
-            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
+        qconfig = qconfig_of(cls, mod)
         has_bias = mod.in_proj_bias is not None
         packed_in_proj = packed_in_proj and mod._qkv_same_embed_dim
         # meta: the projections are replaced below.

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext.nn.quantized._conv import ConvBase, Transposed
-from torch_ao_ext.nn.quantized._observed import quantize_weight
+from torch_ao_ext.nn.quantized._observed import qconfig_of, quantize_weight
 from torch_ao_ext.nn.quantized._padding import pad
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
@@ -65,9 +65,7 @@ class _Conv(ConvBase):
                 f"{cls.__name__}.from_float: argument 'mod' must be nn.{cls._FLOAT.__name__}, "
                 f"got {type(mod).__name__}"
             )
-        qconfig = getattr(mod, "qconfig", None)
-        if qconfig is None:
-            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
+        qconfig = qconfig_of(cls, mod)
         new = cls(**cls._arguments(mod))
         new._set_weight(mod, quantize_weight(cls._rows_of(mod.weight.detach(), mod), qconfig))
         return new.eval()

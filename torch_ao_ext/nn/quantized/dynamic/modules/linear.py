@@ -5,7 +5,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from torch_ao_ext.nn.quantized._observed import INT8, QuantizedWeight, check_weight_dtype, quantize_weight
+from torch_ao_ext.nn.quantized._observed import (
+    INT8,
+    QuantizedWeight,
+    check_weight_dtype,
+    qconfig_of,
+    quantize_weight,
+)
 from torch_ao_ext.nn.quantized._reference import reference_layer, reference_weight
 from torch_ao_ext.nn.quantized._weighted import FORMAT_VERSION, WeightedModule
 
@@ -175,9 +181,7 @@ class Linear(WeightedModule):
             ValueError: no qconfig, a weight that is not finite, an unsupported qconfig.
         """
         del use_precomputed_fake_quant
-        qconfig = getattr(mod, "qconfig", None)
-        if qconfig is None:
-            raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
+        qconfig = qconfig_of(cls, mod)
         if not isinstance(mod, nn.Linear) and not _is_conv1d(mod):
             raise ValueError(
                 f"{cls.__name__}.from_float: argument 'mod' must be nn.Linear or Conv1D, "
