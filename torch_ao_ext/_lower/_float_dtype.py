@@ -15,6 +15,7 @@ import torch
 from torch import fx
 from torch._guards import detect_fake_mode
 
+from torch_ao_ext._graph_ops import arguments_of
 from torch_ao_ext.quantization.pt2e._graph import add_constant, inherit_meta, retype, set_value, tensor_of
 from torch_ao_ext.quantization.pt2e._in_place import writes_in_place
 from torch_ao_ext.quantization.quantizer._targets import aten
@@ -98,10 +99,27 @@ def _has_kernel(node: fx.Node) -> bool:
     return _runs(node, lambda v: v) or not _runs(node, _high)
 
 
+def _several(value: Any, kind: type) -> list[Any]:
+    """What of this kind a value is, or a list holds."""
+    return [v for v in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(v, kind)]
+
+
 def _tensors(value: Any) -> list[torch.Tensor]:
-    return [
-        v for v in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(v, torch.Tensor)
-    ]
+    return _several(value, torch.Tensor)
+
+
+def _set_value(node: fx.Node, value: Any) -> None:
+    node.meta["val"] = value
+    node.meta.pop("tensor_meta", None)
+
+
+def _set_argument(node: fx.Node, name: str, value: Any) -> None:
+    """Passes an operator another value, by place or by name as before."""
+    index = [a.name for a in node.target._schema.arguments].index(name)
+    if index < len(node.args):
+        node.update_arg(index, value)
+    else:
+        node.update_kwarg(name, value)
 
 
 class _Pass:
@@ -156,22 +174,15 @@ class _Pass:
         """The node's values as they are now."""
         value = _call(node, lambda v: v)
         if value is not None:
-            node.meta["val"] = value
-            node.meta.pop("tensor_meta", None)
+            _set_value(node, value)
 
     def has(self, node: fx.Node, dtype: torch.dtype) -> bool:
         return any(_dtype(a) == dtype for a in node.all_input_nodes)
 
     def own(self, node: fx.Node) -> None:
         """An operator of this library: floats out in bfloat16, in as its kernel takes them."""
-        schema = node.target._schema
-        given = {a.name: v for a, v in zip(schema.arguments, node.args, strict=False)} | dict(node.kwargs)
-        ok = set()
-        for name in _ACTIVATIONS & given.keys():
-            value = given[name]
-            ok.update(
-                a for a in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(a, fx.Node)
-            )
+        given = arguments_of(node)
+        ok = {a for name in _ACTIVATIONS & given.keys() for a in _several(given[name], fx.Node)}
         states = [given[n] for n in _STATES & given.keys() if isinstance(given[n], fx.Node)]
         if any(_dtype(s) != _dtype(given["input"]) for s in states):
             ok -= {given["input"]}
@@ -188,14 +199,9 @@ class _Pass:
         self, node: fx.Node, name: str, given: dict[str, Any], means_float32: tuple[torch.dtype | None, ...]
     ) -> None:
         """bfloat16 in the place of float32 as an operator's argument, if it has that."""
-        names = [a.name for a in node.target._schema.arguments]
-        if name not in names or given.get(name) not in means_float32:
-            return
-        index = names.index(name)
-        if index < len(node.args):
-            node.update_arg(index, _LOW)
-        else:
-            node.update_kwarg(name, _LOW)
+        has = any(a.name == name for a in node.target._schema.arguments)
+        if has and given.get(name) in means_float32:
+            _set_argument(node, name, _LOW)
 
     def torch_op(self, node: fx.Node) -> None:
         """An operator of torch, by autocast's rule."""
@@ -223,17 +229,15 @@ class _Pass:
 
     def bound_mask(self, node: fx.Node) -> None:
         """An attention mask's finfo(float32).min must not become -inf: a row of them would be nan."""
-        mask = (
-            node.args[3]
-            if node.target is aten.scaled_dot_product_attention.default and node.args[3:]
-            else None
-        )
+        if node.target is not aten.scaled_dot_product_attention.default:
+            return
+        mask = arguments_of(node).get("attn_mask")
         if _dtype(mask) != _HIGH or tensor_of(self.model, mask) is not None:
             return
         with self.graph.inserting_before(node):
             bounded = self.graph.call_function(aten.clamp.default, (mask, -_LARGEST, _LARGEST))
         inherit_meta(bounded, mask)
-        node.update_arg(3, bounded)
+        _set_argument(node, "attn_mask", bounded)
 
     def others(self, node: fx.Node) -> None:
         """Constants follow the values; values of two dtypes meet in float32."""
@@ -257,8 +261,7 @@ class _Pass:
         elif node.target is operator.getitem:
             value = node.args[0].meta.get("val")
             if isinstance(value, (list, tuple)):
-                node.meta["val"] = value[node.args[1]]
-                node.meta.pop("tensor_meta", None)
+                _set_value(node, value[node.args[1]])
         elif not isinstance(node.target, torch._ops.OpOverload):
             if not all(_dtype(a) is None for a in node.all_input_nodes):
                 self.everything(node, _HIGH)
