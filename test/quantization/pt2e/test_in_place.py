@@ -1,5 +1,8 @@
 """Writes in place, through views too: prepared, converted and lowered graphs compute what the model does."""
 
+import pickle
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as functional
@@ -203,6 +206,18 @@ def test_buffers_are_written(sqnr):
     for got in results[1:]:
         near = [sqnr(w, g) for w, g in zip(results[0], got, strict=True)]
         assert min(near) > 25, near
+
+
+def test_pickles_remember_which_buffers_are_written():
+    x = torch.randn(2, 8)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own pytree specs
+        ready = prepare_pt2e(export(Cache().eval(), (x,)), linear_layers())
+        ready(x)
+        loaded = pickle.loads(pickle.dumps(ready))
+        for graph in (ready, loaded):
+            kept = {str(n.target) for n in convert_pt2e(graph).graph.nodes if n.op == "get_attr"}
+            assert "cache" in kept and not any(name.startswith("_cache") for name in kept), kept
 
 
 def test_a_view_without_a_form_is_refused():

@@ -6,16 +6,13 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from torch_ao_ext.quantization.pt2e._portable import TRAIN_EVAL, PortableGraphModule
+from torch_ao_ext.quantization.pt2e._portable import TRAIN_EVAL, WRITTEN, PortableGraphModule
 
 # What a copy of a graph module takes along besides tensors and modules.
 HOOKS = (
     "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs",
 )  # fmt: skip
 
-
-# Mark of get_attr nodes whose buffer the graph writes to: no constants.
-WRITTEN = "torch_ao_ext_written"
 
 # Attributes that each graph module has for itself.
 _OWN_EACH = ("train", "eval", TRAIN_EVAL, "_tracer_cls", "_tracer_extras")

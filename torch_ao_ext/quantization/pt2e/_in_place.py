@@ -12,7 +12,9 @@ import torch
 from torch import fx
 from torch._guards import detect_fake_mode
 
-from torch_ao_ext.quantization.pt2e._graph import WRITTEN, inherit_meta, where
+from torch_ao_ext._graph_ops import arguments_of
+from torch_ao_ext.quantization.pt2e._graph import inherit_meta, where
+from torch_ao_ext.quantization.pt2e._portable import WRITTEN
 from torch_ao_ext.quantization.quantizer._targets import argument, aten
 
 __all__ = ["drop_in_place", "mark_written", "views_to_memory", "writes_in_place"]
@@ -41,9 +43,7 @@ def _functional(node: fx.Node) -> Any:
 
 def _asked_for_copy(node: fx.Node) -> bool:
     """Whether `to` was called with copy=True."""
-    names = [a.name for a in node.target._schema.arguments]
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-    return bool(given.get("copy", False))
+    return bool(arguments_of(node).get("copy", False))
 
 
 def _copies(node: fx.Node) -> bool:

@@ -15,7 +15,7 @@ from torch.fx.graph import _PyTreeCodeGen
 from torch_ao_ext._graph_ops import module_types
 from torch_ao_ext.quantization import _decomposed
 
-__all__ = ["FREE_SIZES", "NOTES", "TRAIN_EVAL", "PortableGraphModule", "target_of", "target_state"]
+__all__ = ["FREE_SIZES", "NOTES", "TRAIN_EVAL", "WRITTEN", "PortableGraphModule", "target_of", "target_state"]
 
 # Key in the meta of a restored input: dimensions of any size.
 FREE_SIZES = "torch_ao_free_sizes"
@@ -23,7 +23,10 @@ FREE_SIZES = "torch_ao_free_sizes"
 # Key in the meta of a graph: what FX graph mode has decided for its nodes (fx/_notes.py).
 NOTES = "_observed_graph_module_attrs"
 
-_KEPT_META = ("stack_trace", "torch_ao_reason", "torch_ao_fused")
+# Mark of get_attr nodes whose buffer the graph writes to: no constants.
+WRITTEN = "torch_ao_ext_written"
+
+_KEPT_META = ("stack_trace", "torch_ao_reason", "torch_ao_fused", WRITTEN)
 # Of torch.export: checks on Python numbers, which the lowered graph replaces by its own.
 _CHECKS = "_guards_fn"
 _SKIPPED = (
