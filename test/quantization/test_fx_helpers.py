@@ -30,7 +30,7 @@ from torch_ao_ext.quantization.quantize_fx import (
 )
 
 MAPPING = tq.get_default_qconfig_mapping("onednn")
-X = torch.randn(3, 4)
+X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
 
 def observed(model, *inputs, custom=None):

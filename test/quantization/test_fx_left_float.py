@@ -18,7 +18,7 @@ from torch_ao_ext.quantization.quantize_fx import (
     prepare_qat_fx,
 )
 
-X = torch.randn(8, 3, 6, 6)
+X = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
 class Net(nn.Module):

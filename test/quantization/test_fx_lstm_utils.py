@@ -18,7 +18,7 @@ from torch_ao_ext.quantization.quantize_fx import convert_fx, prepare_fx
 HIDDEN = tq.FixedQParamsObserver.with_args(
     scale=1 / 128, zero_point=128, dtype=torch.quint8, quant_min=0, quant_max=255
 )
-X = torch.randn(5, 2, 4)
+X = torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(0))
 
 
 class Observed(quantizable.LSTM):

@@ -18,7 +18,7 @@ from torch_ao_ext.quantization.fx.utils import ObservedGraphModuleAttrs
 from torch_ao_ext.quantization.quantize_fx import convert_fx, prepare_fx
 
 KEY = "_observed_graph_module_attrs"
-X = torch.randn(2, 3, 4, 4)
+X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
 class Model(nn.Module):

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_qat import NETS, exported, make, quantizer, steps, switch
+from qat_models import NETS, exported, make, quantizer, steps, switch
 from torch import nn
 
 from torch_ao_ext.quantization.fake_quantize import FakeQuantizeBase
