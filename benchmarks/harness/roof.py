@@ -27,7 +27,8 @@ _ITERATIONS = {"amx": 40_000}
 _USUAL_ITERATIONS = 2_000_000
 
 
-def _cache_folder():
+def cache_folder():
+    """Where what benchmarks build is kept, outside the checkout."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "torch_ao_ext" / "benchmarks"
 
@@ -40,7 +41,7 @@ def library():
         return None
     flags = ["-O2", "-std=c++17", "-shared", "-fPIC", "-pthread"]
     stamp = hashlib.sha256(SOURCE.read_bytes() + " ".join([compiler, *flags]).encode()).hexdigest()[:16]
-    target = _cache_folder() / f"roof-{stamp}.so"
+    target = cache_folder() / f"roof-{stamp}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
