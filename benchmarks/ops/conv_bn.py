@@ -57,7 +57,8 @@ def calls(shape):
             ops.conv2d_relu.default, *given, w_scale * factor, None, shift, *out, None, *place
         ),
         FUSED: functools.partial(
-            ops.conv2d_bn_relu.default, *given, w_scale, None, None, mean, var, gamma, beta, EPS, *out, None, *place
+            ops.conv2d_bn_relu.default, *given, w_scale, None, None, mean, var, gamma, beta, EPS, *out, None,
+            *place,
         ),
     }  # fmt: skip
 

@@ -169,7 +169,9 @@ def run_row(shape, args, missing, result):
     with torch.no_grad():
         sqnr, failures = check(table, packed, sets[0], weight)
         step = max(1, len(sets) // len(table))
-        candidates = {name: Fresh(call, list(sets), k * step) for k, (name, call) in enumerate(table.items())}
+        candidates = {
+            name: Fresh(call, list(sets), k * step) for k, (name, call) in enumerate(table.items())
+        }
         if shape.layer == "few long bags" and f"{OURS} 8 bit" in table:
             candidates["1 thread"] = on_one_thread(candidates[f"{OURS} 8 bit"], args.threads)
         for bits in BITS if shape.indices in ("uniform", "zipf") and roof.library() else ():

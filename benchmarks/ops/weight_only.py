@@ -193,7 +193,9 @@ def warm_row(m, args, missing, result):
             if f"{engine} {bits} bit" in timings:
                 ratio = rounds.speedup(timings, name, f"{engine} {bits} bit")
                 goals.append(Goal(f"{name} vs {engine} {bits} bit", ratio, 1.0))
-    report.print_row(result.add(f"M={m} K={K} N={N}", timings, goals, failures, foreign, sqnr_db=sqnr))
+    report.print_row(
+        result.add(f"M={m} K={K} N={N}", timings, goals, failures, foreign, sqnr_db=sqnr)
+    )
 
 
 def main():
