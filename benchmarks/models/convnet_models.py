@@ -1,10 +1,14 @@
 """ResNet (He et al. 2016, table 1) and MobileNetV2 (Sandler et al. 2018, table 2) in plain modules.
 
+MobileNetV3 is in mobilenetv3_model.py.
+
 Random weights with lively batch norms. No control flow on tensors, so that every flow can take them, FX too.
 """
 
 import torch
 from torch import nn
+
+from benchmarks.models import mobilenetv3_model
 
 
 def conv_bn(inputs, outputs, kernel, stride=1, groups=1, activation=nn.ReLU):
@@ -105,6 +109,8 @@ MAKERS = {
     "resnet18": lambda: ResNet((2, 2, 2, 2), bottleneck=False),
     "resnet50": lambda: ResNet((3, 4, 6, 3), bottleneck=True),
     "mobilenetv2": MobileNetV2,
+    "mobilenetv3-small": mobilenetv3_model.small,
+    "mobilenetv3-large": mobilenetv3_model.large,
 }
 
 

@@ -47,12 +47,12 @@ def minilm_inputs(batch, tokens, seed):
     return ids, torch.ones_like(ids)
 
 
-def bert_base():
-    """12 layers of 768, random weights."""
+def bert_base(layers=12):
+    """Layers of 768, random weights."""
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    return BertHidden(BertModel(BertConfig(attn_implementation="sdpa")))
+    return BertHidden(BertModel(BertConfig(num_hidden_layers=layers, attn_implementation="sdpa")))
 
 
 def bert_inputs(batch, tokens, seed):

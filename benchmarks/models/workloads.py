@@ -106,6 +106,10 @@ TABLES = {
         _convnet("resnet18", 1, 1.5, 1.05),
         _convnet("resnet50", 1, 1.5, 1.05),
         _convnet("mobilenetv2", 1, 3.0, 1.0),
+        _convnet("mobilenetv3-small", 1, 3.0, 1.0),
+        _convnet("mobilenetv3-large", 1, 3.0, 1.0),
+        _convnet("resnet18", 8, 1.5, 1.05),
+        _convnet("resnet50", 8, 1.5, 1.05),
         _crepe(1),
         _crepe(8),
     ),
@@ -114,6 +118,7 @@ TABLES = {
         _minilm("sdpa", 8, 128),
         _minilm("eager", 8, 128),
         _bert_base(1, 128),
+        _bert_base(8, 128),
         _transformer("ViT-B/16 B1", transformer_models.vit_base, _one(convnet_models.images, 1)),
         _transformer(
             "Whisper-tiny encoder B1", transformer_models.whisper_encoder, _one(transformer_models.mels, 1)
@@ -127,6 +132,12 @@ TABLES = {
     "frontends": (
         dataclasses.replace(_convnet("resnet18", 1), families=(FRONTENDS,)),
         dataclasses.replace(_convnet("mobilenetv2", 1), families=(FRONTENDS,)),
+        _transformer(
+            "BERT of 2 layers 1x128",
+            functools.partial(transformer_models.bert_base, 2),
+            functools.partial(transformer_models.bert_inputs, 1, 128),
+            (FRONTENDS,),
+        ),
     ),
     "recsys": (_dlrm(128), _dlrm(2048)),
 }
