@@ -10,6 +10,13 @@ from torch_ao_ext.quantization.quantizer._targets import aten, is_call
 
 # ATen operators that take a list of sizes, and the methods that a trace records with them.
 _METHODS = {aten.reshape.default: "reshape", aten.view.default: "reshape", aten.expand.default: "expand"}
+# Those that take a size as a number, which an operator does not get from a trace; torch's function does.
+_FUNCTIONS = {
+    aten.arange.default: torch.arange, aten.arange.start: torch.arange, aten.arange.start_step: torch.arange,
+    aten.full.default: torch.full, aten.zeros.default: torch.zeros, aten.ones.default: torch.ones,
+    aten.eq.Scalar: torch.eq, aten.ne.Scalar: torch.ne, aten.lt.Scalar: torch.lt, aten.le.Scalar: torch.le,
+    aten.gt.Scalar: torch.gt, aten.ge.Scalar: torch.ge,
+}  # fmt: skip
 _ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg}
 
 
@@ -21,8 +28,14 @@ def _is_size(node: Any) -> bool:
     return node.op == "call_function" and node.target in _ARITHMETIC and any(map(_is_size, node.args))
 
 
+def _replace(node: fx.Node, call: fx.Node) -> None:
+    call.meta = dict(node.meta)
+    node.replace_all_uses_with(call)
+    node.graph.erase_node(node)
+
+
 def sizes_by_method(model: fx.GraphModule) -> list[str]:
-    """Sizes are read by x.size(dim) and go into methods: a trace keeps them free; in place.
+    """Sizes are read by x.size(dim) and go into methods and functions: a trace keeps them free; in place.
 
     Returns:
         Names of the nodes that take a size where a trace makes a constant of it.
@@ -33,9 +46,7 @@ def sizes_by_method(model: fx.GraphModule) -> list[str]:
             continue
         with graph.inserting_before(node):
             size = graph.call_method("size", node.args)
-        size.meta = dict(node.meta)
-        node.replace_all_uses_with(size)
-        graph.erase_node(node)
+        _replace(node, size)
     constant = []
     for node in list(graph.nodes):
         sizes = [n for n in node.all_input_nodes if _is_size(n)]
@@ -44,9 +55,11 @@ def sizes_by_method(model: fx.GraphModule) -> list[str]:
         if node.op == "call_function" and node.target in _METHODS and not node.kwargs:
             with graph.inserting_before(node):
                 call = graph.call_method(_METHODS[node.target], node.args)
-            call.meta = dict(node.meta)
-            node.replace_all_uses_with(call)
-            graph.erase_node(node)
+            _replace(node, call)
+        elif node.op == "call_function" and node.target in _FUNCTIONS:
+            with graph.inserting_before(node):
+                call = graph.call_function(_FUNCTIONS[node.target], node.args, node.kwargs)
+            _replace(node, call)
         else:
             constant.append(node.name)
     return constant

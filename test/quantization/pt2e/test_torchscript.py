@@ -28,6 +28,20 @@ class Images(nn.Module):
         return self.fc(rows).reshape(x.shape[0] * rows.shape[1], 2)
 
 
+class Numbers(nn.Module):
+    """Takes its batch size as a number, for tensors and for a comparison."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x):
+        size = x.shape[0]
+        rows = torch.arange(size) + torch.arange(1, size + 1) + torch.ones(size) + torch.full((size,), 0.5)
+        rows = torch.where(rows < size, rows, torch.zeros(size))
+        return self.fc(x) + rows[:, None]
+
+
 class Halves(nn.Module):
     """Cuts by a size: a trace holds the cut."""
 
@@ -86,6 +100,16 @@ def test_free_batch(images, how, tmp_path):
         x = batch(size, 3, 8, 8)
         want = images(x)
         assert want.shape == (size * 37, 2) and torch.equal(program(x), want)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda graph: torch.jit.trace(graph, batch(4, 6))])
+def test_sizes_as_numbers(make):
+    graph = int8(Numbers(), batch(4, 6))
+    program = make(graph)
+    for size in (1, 4, 9):
+        x = batch(size, 6)
+        assert torch.equal(program(x), graph(x))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
