@@ -7,10 +7,11 @@ from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized import _rows
+from torch_ao_ext.nn.quantized._packed_embedding import EmbeddingPackedParams
 from torch_ao_ext.nn.quantized._state import CheckedLoad
 from torch_ao_ext.nn.quantized._weight import check_finite
 
-__all__ = ["Embedding", "EmbeddingBag"]
+__all__ = ["Embedding", "EmbeddingBag", "EmbeddingPackedParams"]
 
 # Looked up once: attribute walks through torch.ops cost more than a short lookup.
 _embedding = torch.ops.torch_ao.embedding.default

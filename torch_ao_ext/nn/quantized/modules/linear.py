@@ -5,11 +5,12 @@ from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.quantized._observed import INT8, check_weight_dtype
+from torch_ao_ext.nn.quantized._packed_linear import LinearPackedParams
 from torch_ao_ext.nn.quantized._product import StaticProduct
 from torch_ao_ext.nn.quantized._static import integers
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
 
-__all__ = ["Linear"]
+__all__ = ["Linear", "LinearPackedParams"]
 
 _linear = torch.ops.torch_ao.linear.default
 

@@ -5,8 +5,9 @@ from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn.sparse.quantized._base import SparseLinearBase
+from torch_ao_ext.nn.sparse.quantized._packed import LinearPackedParams
 
-__all__ = ["Linear"]
+__all__ = ["Linear", "LinearPackedParams"]
 
 _sparse_linear = torch.ops.torch_ao.sparse_linear.default
 

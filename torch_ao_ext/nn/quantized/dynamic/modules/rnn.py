@@ -6,6 +6,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from torch_ao_ext.nn.quantized._observed import INT8
+from torch_ao_ext.nn.quantized.dynamic.modules._packed_parameter import PackedParameter, pack_weight_bias
 from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import (
     Recurrent,
     check_nonlinearity,
@@ -24,10 +25,12 @@ __all__ = [
     "RNN",
     "GRUCell",
     "LSTMCell",
+    "PackedParameter",
     "RNNBase",
     "RNNCell",
     "RNNCellBase",
     "apply_permutation",
+    "pack_weight_bias",
 ]
 
 
