@@ -84,6 +84,62 @@ for (name, engine), data in saved.items():
         layers.check(name, outputs, found[name, engine])
 
 
+def containers():
+    """torch.ao's containers of packed weights, by place and class, with what is in them."""
+    import torch.ao.nn.quantized.dynamic.modules.rnn as rnn
+    from torch.ao.nn.quantized.modules.embedding_ops import EmbeddingPackedParams
+    from torch.ao.nn.quantized.modules.linear import LinearPackedParams
+    from torch.ao.nn.sparse.quantized import LinearPackedParams as SparsePackedParams
+
+    weight, bias = torch.randn(6, 8), torch.randn(6)
+    points = torch.zeros(6, dtype=torch.int64)
+    int8 = torch.quantize_per_channel(weight, weight.abs().amax(1) / 127, points, 0, torch.qint8)
+    scale, point = torch.full((6,), 0.02), torch.full((6,), 120.5)
+    rows = torch.quantize_per_channel(weight, scale, point, 0, torch.quint8)
+    made = [LinearPackedParams(), LinearPackedParams(torch.float16), EmbeddingPackedParams(2, 2)]
+    made += [SparsePackedParams(), rnn.PackedParameter(rnn.pack_weight_bias(int8, bias, torch.qint8))]
+    made += [rnn.LSTM(8, 6)._all_weight_values[0], rnn.PackedParameter(torch.ones(2))]
+    made[0].set_weight_bias(int8, bias), made[1].set_weight_bias(weight, None), made[2].set_weight(rows)
+    made[3].set_weight_bias(int8, bias, 1, 4)
+    cell = made[5].param.__getstate__()[0]
+    want = [made[0]._weight_bias(), made[1]._weight_bias(), (made[2]._weight(),), made[3]._weight_bias()]
+    want += [(int8, bias), (cell[4][0].unpack()[0], cell[1][0], cell[4][1].unpack()[0], cell[1][1])]
+    return made, [*want, (torch.ones(2),)]
+
+
+def test_containers_of_packed_weights(tmp_path):
+    torch.backends.quantized.engine = "fbgemm"
+    torch.manual_seed(0)
+    made, want = containers()
+    found = in_new_process(
+        [pickled(module) for module in made],
+        """
+torch.backends.quantized.engine = "fbgemm"
+
+def parts(module):
+    if hasattr(module, "param"):
+        held = module.param
+        inner = list(held) if isinstance(held, torch.nn.ModuleList) else [held]
+        return [v for part in inner for v in ([part] if isinstance(part, torch.Tensor) else parts(part))]
+    return list(module._weight_bias()) if hasattr(module, "_weight_bias") else [module._weight()]
+
+for k, data in enumerate(saved):
+    module = read(data)
+    assert type(module).__module__.startswith("torch_ao_ext."), type(module)
+    assert not [v for v in module.state_dict().values() if type(v) is not torch.Tensor]
+    found[k] = [v.dequantize() if hasattr(v, "dequantize") else v for v in parts(module)]
+""",
+        tmp_path,
+    )
+    for k, values in enumerate(want):
+        assert len(values) == len(found[k]), k
+        for theirs, ours in zip(values, found[k], strict=True):
+            if isinstance(theirs, torch.Tensor):
+                torch.testing.assert_close(ours, theirs.detach().dequantize(), rtol=1e-6, atol=1e-6)
+            else:
+                assert ours == theirs
+
+
 def static_model():
     q = peer()
     model = nn.Sequential(

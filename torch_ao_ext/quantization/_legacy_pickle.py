@@ -6,6 +6,7 @@ A pickle names a class and gives it a state. What torch.ao packs becomes entries
 
 import importlib
 import inspect
+import weakref
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import Recurrent
 from torch_ao_ext.nn.quantized.modules import embedding_ops
 from torch_ao_ext.nn.sparse.quantized._base import SparseLinearBase
 from torch_ao_ext.quantization import _packed, legacy
+from torch_ao_ext.quantization._containers import CONTAINERS, container_of, held_in
 
 __all__ = ["install"]
 
@@ -34,23 +36,22 @@ _BASES = (
 _COMPOSED = (LSTM, MultiheadAttention)
 
 
-class PackedParams(nn.Module):
-    """A module that torch.ao keeps packed weights in; it lives while a pickle is read."""
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, tuple):  # of sparse layers: the object, training, dtype
-            super().__init__()
-            self._packed_params = state[0]
-        else:
-            super().__setstate__(state)
+# Container -> the object of torch.ao that it was read from, for the layer around it.
+_read: weakref.WeakKeyDictionary[nn.Module, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
-_PACKED = {
-    "nn.quantized.modules.linear": "LinearPackedParams",
-    "nn.quantized.modules.embedding_ops": "EmbeddingPackedParams",
-    "nn.quantized.dynamic.modules.rnn": "PackedParameter",
-    "nn.sparse.quantized.linear": "LinearPackedParams",
-}
+def _restore_container(self: nn.Module, state: Any) -> None:
+    """In place of nn.Module.__setstate__ of a container of packed weights."""
+    kind, name = type(self), CONTAINERS[type(self)]
+    if isinstance(state, tuple):  # of sparse layers: the object, training, dtype
+        state = {name: state[0], "training": state[1]}
+    if name not in state:
+        nn.Module.__setstate__(self, state)
+        return
+    packed = state[name]
+    vars(self).update(vars(container_of(kind, held_in(kind, packed))))
+    self.train(state["training"])
+    _read[self] = {name: packed}
 
 
 # Parts that this library's layers do not have.
@@ -106,7 +107,7 @@ def _entries(module: nn.Module, values: dict[str, Any], parts: dict[str, Any]) -
     entries |= {k: v for k, v in values.items() if isinstance(v, torch.ScriptObject)}
     for name, part in parts.items():
         for path, inner in part.named_modules(prefix=name):
-            held = {k: v for k, v in vars(inner).items() if isinstance(v, torch.ScriptObject)}
+            held = {k: v for k, v in _read.get(inner, {}).items() if isinstance(v, torch.ScriptObject)}
             for key, packed in held.items():
                 recurrent = isinstance(module, rnn.RNNBase)
                 entries[f"{path}.{key}"] = packed if recurrent else _unpacked(module, key, packed)
@@ -159,12 +160,11 @@ def _restore(self: nn.Module, state: Any) -> None:
 
 def install() -> None:
     """Makes this library's classes read the states of torch.ao's."""
-    for place, name in _PACKED.items():
-        module = importlib.import_module(f"torch_ao_ext.{place}")
-        setattr(module, name, PackedParams)
     for place, names in _REFUSED.items():
         module = importlib.import_module(f"torch_ao_ext.{place}")
         for name in names:
             setattr(module, name, _refused(name))
     for base in _BASES:
         base.__setstate__ = _restore  # type: ignore[method-assign]
+    for kind in CONTAINERS:
+        kind.__setstate__ = _restore_container  # type: ignore[method-assign]

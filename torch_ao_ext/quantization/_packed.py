@@ -9,6 +9,7 @@ from torch_ao_ext.nn.quantized._observed import QuantizedWeight
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
 
 __all__ = [
+    "ROW_DTYPES",
     "Cell",
     "Convolution",
     "cell_of",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 _ops = torch.ops.quantized  # only what unpacks
+ROW_DTYPES = tuple(dtype for dtype in _rows.BITS if dtype != torch.uint8)
 
 
 class Cell(NamedTuple):

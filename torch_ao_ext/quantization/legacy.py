@@ -19,6 +19,7 @@ from torch_ao_ext.nn.quantized.modules.embedding_ops import Embedding
 from torch_ao_ext.nn.sparse.quantized._base import SparseLinearBase
 from torch_ao_ext.ops.sparse_linear import to_block_sparse
 from torch_ao_ext.quantization import _packed
+from torch_ao_ext.quantization._containers import CONTAINERS, container_of
 from torch_ao_ext.quantization._redirect import redirect_imports
 
 __all__ = ["convert_fx", "load_archive", "load_state_dict", "redirect_imports"]
@@ -119,9 +120,21 @@ class _Reader:
                 bias = packed.unpack()[1]
                 self._put(prefix, **{f"bias_{side}": None if bias is None else bias.detach()})
 
+    def _container(self, prefix: str, module: nn.Module) -> None:
+        kind = type(module)
+        key = prefix + CONTAINERS[kind]
+        held = self.rest.get(key)
+        if held is None or isinstance(held, torch.Tensor) and not held.is_quantized:
+            return
+        self.take(key), self.take(prefix + "dtype")
+        self.state.update(_named(key, container_of, kind, held).state_dict(prefix=prefix))
+
     def read(self, name: str, module: nn.Module) -> None:
         """Translates what belongs to one module."""
         prefix = f"{name}." if name else ""
+        if type(module) in CONTAINERS:
+            self._container(prefix, module)
+            return
         if isinstance(module, QuantizedOutput):
             self._output(prefix, module)
         if isinstance(module, WeightedModule):
