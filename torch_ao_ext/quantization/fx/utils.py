@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
+from torch_ao_ext.nn.quantized._observed import INT8
 from torch_ao_ext.quantization.fx._arguments import (
     EMPTY_ARG_DICT,
     NON_OBSERVABLE_ARG_DICT,
@@ -37,8 +39,10 @@ __all__ = [
     "create_getattr_from_value",
     "create_node_from_old_node_preserve_meta",
     "get_custom_module_class_keys",
+    "get_linear_prepack_op_for_dtype",
     "get_new_attr_name_with_prefix",
     "get_non_observable_arg_indexes_and_types",
+    "get_qconv_prepack_op",
     "get_skipped_module_name_and_classes",
     "graph_module_from_producer_nodes",
     "maybe_get_next_module",
@@ -46,6 +50,13 @@ __all__ = [
     "node_arg_is_weight",
     "return_arg_list",
 ]
+
+_ops = torch.ops.torch_ao
+_CONV = {
+    F.conv1d: _ops.conv1d, F.conv2d: _ops.conv2d, F.conv3d: _ops.conv3d,
+    F.conv_transpose1d: _ops.conv_transpose1d, F.conv_transpose2d: _ops.conv_transpose2d,
+    F.conv_transpose3d: _ops.conv_transpose3d,
+}  # fmt: skip
 
 
 def get_new_attr_name_with_prefix(prefix: str) -> Callable[[nn.Module], str]:
@@ -230,6 +241,59 @@ def get_custom_module_class_keys(custom_module_mapping: dict[QuantType, dict[typ
     """
     kinds = (QuantType.STATIC, QuantType.DYNAMIC, QuantType.WEIGHT_ONLY)
     return list(dict.fromkeys(key for kind in kinds for key in custom_module_mapping.get(kind, {})))
+
+
+def get_linear_prepack_op_for_dtype(dtype: torch.dtype) -> Any:
+    """The operator that packs the weight of `torch_ao.linear` ahead of its first call.
+
+    The packed form hangs on the plain weight, so nothing is returned and the weight stays the argument of
+    `linear`. Arguments are those of `linear` without the input.
+
+    Args:
+        dtype: of the weight, torch.qint8 or int8.
+
+    Raises:
+        ValueError: another dtype; no operator takes weights in float16.
+
+    Example:
+        >>> import torch
+        >>> from torch_ao_ext.quantization.fx.utils import get_linear_prepack_op_for_dtype
+        >>> prepack = get_linear_prepack_op_for_dtype(torch.qint8)
+        >>> w, s, x = torch.ones(4, 8, dtype=torch.int8), torch.ones(4), torch.ones(2, 8, dtype=torch.uint8)
+        >>> prepack(w, s, None, None, torch.uint8, 0.1, 0, 0.2, 0)
+        >>> torch.ops.torch_ao.linear(x, 0.1, 0, w, s, None, None, 0.2, 0)[0].tolist()
+        [4, 4, 4, 4]
+    """
+    if dtype not in INT8:
+        raise ValueError(
+            f"get_linear_prepack_op_for_dtype: argument 'dtype' must be torch.qint8 or int8, got {dtype}"
+        )
+    return _ops._prepack_linear.default
+
+
+def get_qconv_prepack_op(conv_op: Callable[..., Any]) -> Any:
+    """The operator that packs the weight of a convolution: the int8 convolution itself, in its first call.
+
+    The packed form hangs on the plain weight, and later calls with the same qparams find it there.
+
+    Args:
+        conv_op: torch.nn.functional.conv1d to conv3d, conv_transpose1d to conv_transpose3d.
+
+    Raises:
+        AssertionError: another function.
+
+    Example:
+        >>> import torch.nn.functional as F
+        >>> from torch_ao_ext.quantization.fx.utils import get_qconv_prepack_op
+        >>> get_qconv_prepack_op(F.conv2d)
+        <OpOverload(op='torch_ao.conv2d', overload='default')>
+    """
+    if conv_op not in _CONV:
+        raise AssertionError(
+            "get_qconv_prepack_op: argument 'conv_op' must be a convolution of torch.nn.functional, got "
+            f"{conv_op}"
+        )
+    return _CONV[conv_op].default
 
 
 def get_skipped_module_name_and_classes(
