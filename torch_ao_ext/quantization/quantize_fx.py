@@ -21,6 +21,7 @@ from torch_ao_ext.quantization.fx._flow import (
     prepare_captured,
 )
 from torch_ao_ext.quantization.fx._given import config_of
+from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer
 from torch_ao_ext.quantization.fx._where import located
 from torch_ao_ext.quantization.fx.custom_config import FuseCustomConfig
 from torch_ao_ext.quantization.fx.fuse import fuse
@@ -85,7 +86,7 @@ def prepare_fx(
         return prepare_captured("prepare_fx", *arguments)
     equalization = config_of("prepare_fx", "_equalization_config", _equalization_config, QConfigMapping)
     prepared = prepare_captured("prepare_fx", *arguments)
-    observe_channels("prepare_fx", prepared, equalization)
+    observe_channels("prepare_fx", prepared, QConfigMappingQuantizer(equalization).qconfig_of)
     return prepared
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from torch_ao_ext.quantization.fx._equalize import (
     calculate_equalization_scale,
 )
 from torch_ao_ext.quantization.fx._notes import note_equalization
-from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer
 from torch_ao_ext.quantization.observer import MinMaxObserver
 from torch_ao_ext.quantization.pt2e._graph import (
     add_constant,
@@ -26,7 +26,6 @@ from torch_ao_ext.quantization.pt2e._graph import (
     tensor_of,
 )
 from torch_ao_ext.quantization.pt2e.prepare import is_observer
-from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 from torch_ao_ext.quantization.quantizer._targets import CONV, LINEAR, RELU, argument, is_call
 
 __all__ = ["equalized", "observe_channels"]
@@ -68,24 +67,23 @@ def _observer_at(modules: dict[str, nn.Module], node: Any) -> Any:
     return found if is_observer(found) else None
 
 
-def observe_channels(op: str, graph: fx.GraphModule, mapping: QConfigMapping) -> None:
-    """Looks at the inputs of the int8 layers that a mapping of EqualizationQConfigs names, in place.
+def observe_channels(op: str, graph: fx.GraphModule, qconfig_of: Callable[[fx.Node], Any]) -> None:
+    """Looks at the inputs of the int8 layers that have an EqualizationQConfig, in place.
 
-    Warns when it names none.
+    Warns when none has.
 
     Args:
         op: for messages.
         graph: prepared.
-        mapping: EqualizationQConfigs.
+        qconfig_of: EqualizationQConfig of a node, or None.
 
     Raises:
-        ValueError: another config in the mapping.
+        ValueError: another config.
     """
-    quantizer = QConfigMappingQuantizer(mapping)
     modules = dict(graph.named_modules())
     found = {}
     for node in list(graph.graph.nodes):
-        qconfig = quantizer.qconfig_of(node) if is_call(node, LINEAR | CONV) else None
+        qconfig = qconfig_of(node) if is_call(node, LINEAR | CONV) else None
         if qconfig is None:
             continue
         if not isinstance(qconfig, EqualizationQConfig):

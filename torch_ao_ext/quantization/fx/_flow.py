@@ -37,11 +37,13 @@ from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_graph,
 
 __all__ = [
     "attributes_of",
+    "capture",
     "check_model",
     "convert_prepared",
     "keep",
     "optional_config",
     "prepare_by_mapping",
+    "prepare_by_quantizer",
     "prepare_captured",
 ]
 
@@ -95,6 +97,29 @@ def prepare_captured(
     kept = attributes_of(op, model, custom.preserved_attributes)
     inputs = tuple(example_inputs)
 
+    graph = capture(op, model, qconfig_mapping, custom, inputs, backend_config, training)
+    quantizer = QConfigMappingQuantizer(qconfig_mapping, backend)
+    prepared = prepare_by_quantizer(op, graph, quantizer, custom, training)
+    note(prepared, classes_of(model), quantizer.qconfigs(), custom, qconfig_mapping, training)
+    return keep(prepared, kept)
+
+
+def capture(
+    op: str, model: nn.Module, qconfig_mapping: QConfigMapping, custom: PrepareCustomConfig,
+    inputs: tuple[Any, ...], backend_config: Any, training: bool,
+) -> fx.GraphModule:  # fmt: skip
+    """The graph of a model, in which the modules that it keeps whole are prepared.
+
+    Args:
+        op: for messages.
+        model: left as it is.
+        qconfig_mapping: QConfigs of modules.
+        custom: names the modules that stay whole.
+        inputs: of the model.
+        backend_config: of standalone modules.
+        training: fake quantization.
+    """
+
     def standalone(module: nn.Module, mapping: Any, inputs: Any, config: Any, backend: Any) -> Any:
         backend = backend_config if backend is None else backend
         prepared = prepare_captured(op, module, mapping, inputs, config, backend, training)
@@ -106,14 +131,28 @@ def prepare_captured(
     with torch.no_grad():
         graph = export_whole(op, model, inputs, list(fates))
     prepare_kept(graph, model, fates)
-    required = not any(fate.quantizes for fate in fates.values())
-    quantizer = QConfigMappingQuantizer(qconfig_mapping, backend)
+    return graph
+
+
+def prepare_by_quantizer(
+    op: str, graph: fx.GraphModule, quantizer: QConfigMappingQuantizer, custom: PrepareCustomConfig,
+    training: bool,
+) -> fx.GraphModule:  # fmt: skip
+    """Puts observers, or fake quantization, into a captured graph whose kept modules are prepared.
+
+    Args:
+        op: for messages.
+        graph: left as it is.
+        quantizer: QConfigs of its nodes.
+        custom: inputs and outputs that become integers.
+        training: fake quantization.
+    """
+    required = not any(call.fate.quantizes for call in kept_calls(graph).values())
     prepared = as_kind(_prepare(op, graph, quantizer, training, required), ObservedGraphModule)
-    note(prepared, classes_of(model), quantizer.qconfigs(), custom, qconfig_mapping, training)
     borders = (custom.input_quantized_indexes, custom.output_quantized_indexes)
     check_borders(op, prepared, *borders)
     prepared.meta[_BORDERS] = borders
-    return keep(prepared, kept)
+    return prepared
 
 
 def prepare_by_mapping(op: str, graph: fx.GraphModule, mapping: QConfigMapping) -> fx.GraphModule:

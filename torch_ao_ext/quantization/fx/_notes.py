@@ -1,6 +1,7 @@
 """What prepare notes of a graph, where torch.ao's programs look for it."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,10 @@ from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 from torch_ao_ext.quantization.quantizer.quantizer import Q_ANNOTATION_KEY, QuantizationAnnotation
 from torch_ao_ext.quantization.quantizer.utils import module_names
 
-__all__ = ["NOTES", "ObservedGraphModuleAttrs", "classes_of", "note", "note_equalization", "note_standalone"]
+__all__ = [
+    "NOTES", "ObservedGraphModuleAttrs", "classes_of", "note", "note_equalization", "note_standalone",
+    "observed_names",
+]  # fmt: skip
 
 
 @dataclass
@@ -82,6 +86,26 @@ def _copied(config: PrepareCustomConfig) -> PrepareCustomConfig:
     return result
 
 
+def _observed(prepared: fx.GraphModule) -> Iterator[tuple[fx.Node, Any, bool]]:
+    """Each node that is no observer, its KeptModule or None, and whether something of it is quantized."""
+    modules = dict(prepared.named_modules())
+    for node in prepared.graph.nodes:
+        module = modules.get(node.target) if node.op == "call_module" else None
+        if is_observer(module) or node.target == "_guards_fn":
+            continue
+        if isinstance(module, KeptModule):
+            yield node, module, module.fate.quantizes
+        else:
+            annotation = node.meta.get(Q_ANNOTATION_KEY, QuantizationAnnotation())
+            quantized = annotation.input_qspec_map or annotation.output_qspec or PRODUCT in node.meta
+            yield node, None, bool(quantized)
+
+
+def observed_names(prepared: fx.GraphModule) -> set[str]:
+    """Nodes with an observer at an input or at the result, and modules that are quantized whole."""
+    return {node.name for node, _, quantized in _observed(prepared) if quantized}
+
+
 def note(
     prepared: fx.GraphModule, classes: dict[str, type], qconfigs: dict[str, Any], custom: PrepareCustomConfig,
     mapping: QConfigMapping, training: bool,
@@ -96,22 +120,13 @@ def note(
         mapping: QConfigs of prepare.
         training: fake quantization.
     """
-    modules = dict(prepared.named_modules())
     nodes = {}
-    observed = set()
-    for node in prepared.graph.nodes:
-        module = modules.get(node.target) if node.op == "call_module" else None
-        if is_observer(module) or node.target == "_guards_fn":
-            continue
-        if isinstance(module, KeptModule):
-            qconfig, quantized = getattr(module.fate, "qconfig", None), module.fate.quantizes
+    for node, kept, _ in _observed(prepared):
+        if kept is not None:
+            qconfig = getattr(kept.fate, "qconfig", None)
         else:
             qconfig = qconfigs.get(node.meta.get(PRODUCT, node.name))
-            annotation = node.meta.get(Q_ANNOTATION_KEY, QuantizationAnnotation())
-            quantized = annotation.input_qspec_map or annotation.output_qspec or PRODUCT in node.meta
         nodes[node.name] = (qconfig, _scope(node, classes))
-        if quantized:
-            observed.add(node.name)
     prepared.meta[NOTES] = ObservedGraphModuleAttrs(
         node_name_to_qconfig={name: qconfig for name, (qconfig, _) in nodes.items()},
         node_name_to_scope={name: scope for name, (_, scope) in nodes.items()},
@@ -119,13 +134,14 @@ def note(
         equalization_node_name_to_qconfig=dict.fromkeys(nodes),
         qconfig_mapping=copy.deepcopy(mapping),
         is_qat=training,
-        observed_node_names=observed,
+        observed_node_names=observed_names(prepared),
     )
 
 
 def note_equalization(prepared: fx.GraphModule, qconfigs: dict[str, Any]) -> None:
     """Name of a node -> EqualizationQConfig, of the nodes whose channels are looked at."""
-    prepared.meta[NOTES].equalization_node_name_to_qconfig.update(qconfigs)
+    if NOTES in prepared.meta:
+        prepared.meta[NOTES].equalization_node_name_to_qconfig.update(qconfigs)
 
 
 def note_standalone(prepared: fx.GraphModule) -> fx.GraphModule:

@@ -4,15 +4,20 @@ from typing import Any
 
 from torch import fx, nn
 
+from torch_ao_ext.quantization.fx._by_node import (
+    insert_observers_for_model,
+    propagate_dtypes_for_known_nodes,
+)
 from torch_ao_ext.quantization.fx._equalized import observe_channels
 from torch_ao_ext.quantization.fx._flow import prepare_captured
 from torch_ao_ext.quantization.fx._given import config_of
 from torch_ao_ext.quantization.fx._notes import note_standalone
+from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer
 from torch_ao_ext.quantization.fx.graph_module import ObservedStandaloneGraphModule, as_kind
 from torch_ao_ext.quantization.pt2e._graph import copy_graph_module
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 
-__all__ = ["prepare"]
+__all__ = ["insert_observers_for_model", "prepare", "propagate_dtypes_for_known_nodes"]
 
 _STACK = "nn_module_stack"
 
@@ -65,7 +70,7 @@ def prepare(
     prepared = prepare_captured("prepare", *arguments, training=is_qat)
     if _equalization_config is not None:
         mapping = config_of("prepare", "_equalization_config", _equalization_config, QConfigMapping)
-        observe_channels("prepare", prepared, mapping)
+        observe_channels("prepare", prepared, QConfigMappingQuantizer(mapping).qconfig_of)
     if not is_standalone_module:
         return prepared
     return note_standalone(as_kind(prepared, ObservedStandaloneGraphModule))

@@ -42,13 +42,18 @@ def copy_graph_module(
     graph._codegen = model.graph._codegen  # how inputs are unpacked; never changed
     result = kind(model, graph)
     result.meta = copy.copy(getattr(model, "meta", {}))
+    take_attributes(result, model)
+    return result
+
+
+def take_attributes(result: fx.GraphModule, model: fx.GraphModule) -> None:
+    """What a graph module has besides graph, tensors and modules: hooks, and attributes that it lacks."""
     for name in HOOKS:
         getattr(result, name).update(getattr(model, name))
     for name, value in model.__dict__.items():
         if name not in result.__dict__ and name not in _OWN_EACH:
             result.__dict__[name] = value
     result.training = model.training
-    return result
 
 
 def tensor_of(model: nn.Module, node: Any) -> torch.Tensor | None:
