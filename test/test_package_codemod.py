@@ -32,6 +32,24 @@ CASES = {
         "from torch_ao_ext.quantization.fx.quantize_handler import QuantizeHandler\n"
         "from torch_ao_ext.nn.quantized.reference.modules.conv import Conv2d\n",
     ),
+    "containers of packed weights, prepare's steps": (
+        "from torch.nn.quantized.modules.linear import LinearPackedParams\n"
+        "from torch.ao.nn.quantized.modules.embedding_ops import EmbeddingPackedParams\n"
+        "from torch.nn.quantized.dynamic.modules.rnn import PackedParameter, pack_weight_bias\n"
+        "from torch.ao.nn.sparse.quantized import LinearPackedParams as Sparse\n"
+        "from torch.ao.quantization.fx.utils import get_linear_prepack_op_for_dtype\n"
+        "from torch.ao.quantization.fx.utils import get_qconv_prepack_op\n"
+        "from torch.ao.quantization.fx.prepare import insert_observers_for_model\n"
+        "from torch.ao.quantization.fx.prepare import propagate_dtypes_for_known_nodes\n",
+        "from torch_ao_ext.nn.quantized.modules.linear import LinearPackedParams\n"
+        "from torch_ao_ext.nn.quantized.modules.embedding_ops import EmbeddingPackedParams\n"
+        "from torch_ao_ext.nn.quantized.dynamic.modules.rnn import PackedParameter, pack_weight_bias\n"
+        "from torch_ao_ext.nn.sparse.quantized import LinearPackedParams as Sparse\n"
+        "from torch_ao_ext.quantization.fx.utils import get_linear_prepack_op_for_dtype\n"
+        "from torch_ao_ext.quantization.fx.utils import get_qconv_prepack_op\n"
+        "from torch_ao_ext.quantization.fx.prepare import insert_observers_for_model\n"
+        "from torch_ao_ext.quantization.fx.prepare import propagate_dtypes_for_known_nodes\n",
+    ),
     "lines and comments stay": (
         "from torch.ao.quantization import (  # why\n    QuantStub,  # in\n    DeQuantStub,\n)\n",
         "from torch_ao_ext.quantization import (  # why\n    QuantStub,  # in\n    DeQuantStub,\n)\n",
@@ -133,17 +151,17 @@ def test_rewritten(name):
 def test_what_stays_is_listed():
     source = (
         "import torch.ao.quantization.fx._lower_to_native_backend\n"
-        "from torch.ao.quantization.fx.utils import get_qconv_prepack_op, return_arg_list\n"
+        "from torch.ao.quantization.fx.utils import _is_custom_module_lstm, return_arg_list\n"
         "import torch\n"
-        "x = torch.ao.quantization.fx.prepare.insert_observers_for_model\n"
+        "x = torch.ao.quantization.fx.prepare._insert_obs_or_fq\n"
     )
     new, notes = rewrite(source)
     assert new.splitlines()[1:3] == [
-        "from torch.ao.quantization.fx.utils import get_qconv_prepack_op",
+        "from torch.ao.quantization.fx.utils import _is_custom_module_lstm",
         "from torch_ao_ext.quantization.fx.utils import return_arg_list",
     ]
     assert [line for line, _ in notes] == [1, 2, 4]
-    assert notes[1][1] == "torch.ao.quantization.fx.utils.get_qconv_prepack_op has no counterpart"
+    assert notes[1][1] == "torch.ao.quantization.fx.utils._is_custom_module_lstm has no counterpart"
 
 
 def test_what_is_written_in_strings_or_needs_quantized_tensors_is_listed():
@@ -152,7 +170,7 @@ def test_what_is_written_in_strings_or_needs_quantized_tensors_is_listed():
         "x = sys.modules['torch.ao.quantization']\n"
         "def f(q: 'torch.ao.quantization.QConfig'): return torch.ops.quantized.linear(q)\n"
         "y = torch.quantize_per_tensor(x, 1.0, 0, torch.quint8)\n"
-        'patch("torch.ao.quantization.fx.utils.get_qconv_prepack_op")\n'
+        'patch("torch.ao.quantization.fx.utils._is_custom_module_lstm")\n'
         "z = getattr(torch, 'quantization', None)\n"
     )
     new, notes = rewrite(source)
@@ -162,7 +180,7 @@ def test_what_is_written_in_strings_or_needs_quantized_tensors_is_listed():
         (3, "the string 'torch.ao.quantization.QConfig' stays"),
         (3, "torch.ops.quantized.linear has no counterpart"),
         (4, "torch.quantize_per_tensor has no counterpart"),
-        (5, "torch.ao.quantization.fx.utils.get_qconv_prepack_op has no counterpart"),
+        (5, "torch.ao.quantization.fx.utils._is_custom_module_lstm has no counterpart"),
         (6, "getattr(torch, 'quantization', None) stays"),
     ]
 
@@ -190,12 +208,13 @@ def test_command(tmp_path, capsys):
     (tmp_path / "inner").mkdir()
     good, other, broken = tmp_path / "inner" / "a.py", tmp_path / "b.py", tmp_path / "c.py"
     good.write_bytes(b"import torch.quantization as q\r\n")
-    other.write_text("import torch.ao.ns\nfrom torch.ao.quantization.fx.utils import get_qconv_prepack_op\n")
+    internal = "from torch.ao.quantization.fx.utils import _is_custom_module_lstm\n"
+    other.write_text("import torch.ao.ns\n" + internal)
     assert main(["--check", str(tmp_path)]) == 1
     assert good.read_bytes() == b"import torch.quantization as q\r\n"
     assert main([str(tmp_path)]) == 0
     assert good.read_bytes() == b"import torch_ao_ext.quantization as q\r\n"
-    note = "b.py:2: torch.ao.quantization.fx.utils.get_qconv_prepack_op has no counterpart"
+    note = "b.py:2: torch.ao.quantization.fx.utils._is_custom_module_lstm has no counterpart"
     assert note in capsys.readouterr().out
     broken.write_text("def :\n")
     assert main([str(broken), str(tmp_path / "none.py")]) == 1
