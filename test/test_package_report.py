@@ -7,6 +7,10 @@ import torch
 from torch import nn
 
 import torch_ao_ext
+from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn.quantized import dynamic as nnqd
+from torch_ao_ext.nn.sparse import quantized as sparse
+from torch_ao_ext.ops import service
 from torch_ao_ext.quantization import quantize_dynamic
 
 
@@ -222,3 +226,69 @@ def test_operators_without_a_weight_and_weights_that_are_inputs():
         ("linear_dynamic", "not packed", 32),
     ]
     assert torch_ao_ext.explain(torch.export.export(Mixed(), call).module()).weights == {}
+
+
+def sparse_layers():
+    """A dynamic and a static layer with a weight of 1x4 and 8x1 blocks, and their inputs."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 32)
+    layer.weight.data[:, :48] = 0
+    moving = sparse.to_sparse_int8(nn.Sequential(layer))[0]
+    still = sparse.Linear(64, 32, 8, 1)
+    still.set_weight_bias(moving.weight(), moving.bias(), 8, 1)
+    x = torch.randint(0, 255, (3, 64), dtype=torch.uint8)
+    return {"moving": (moving, torch.randn(3, 64)), "still": (still, QuantizedTensor(x, 0.1, 128))}
+
+
+def test_sparse_layers_are_listed():
+    layers = sparse_layers()
+    model = nn.ModuleDict({name: layer for name, (layer, _) in layers.items()})
+    blocks = sum(layer.qweight.numel() for layer in model.values())
+    assert blocks == 2 * 16 * 32  # a quarter of each weight
+    result = torch_ao_ext.report(model)
+    rows = {row.fqn: (row.op, row.status, row.engine, row.macs) for row in result.rows}
+    assert rows == {
+        "moving": ("Linear (sparse 1x4)", "int8", "not packed", 16 * 32),
+        "still": ("Linear (sparse 8x1)", "int8", "not packed", 16 * 32),
+    }
+    assert result.int8 == {"Linear (sparse 1x4)": 1, "Linear (sparse 8x1)": 1} and not result.float
+    assert result.parameters == {"int8": blocks, "float": 2 * 32} and result.macs["int8"] == blocks
+    assert result.mac_percent == {"int8": 100.0, "float": 0.0}
+    for layer, x in layers.values():
+        layer(x)
+    assert {row.engine for row in torch_ao_ext.report(model).rows} <= {"native", "reference"}
+    entries = torch_ao_ext.explain(model).weights
+    ops = {name: entry["states"][0]["op"] for name, entry in entries.items()}
+    assert ops == {"moving": "sparse_linear_dynamic", "still": "sparse_linear"}
+    assert "sparse 1x4" in str(torch_ao_ext.explain(model))
+    dense = nn.Sequential(sparse.dynamic.Linear(64, 32))
+    weight = torch.randint(1, 127, (32, 64), dtype=torch.int8)
+    dense[0].set_weight_bias(QuantizedTensor(weight, 0.1), None)
+    dense(torch.randn(3, 64))
+    assert torch_ao_ext.report(dense).rows[0].macs == 32 * 64
+    assert "dense" in str(torch_ao_ext.explain(dense))  # above the density that pays
+
+
+@pytest.mark.parametrize("kind", ["sparse", "lstm", "cell"])
+def test_prepack_and_repack_reach_every_layer(kind):
+    torch.manual_seed(0)
+    if kind == "sparse":
+        layer, x = sparse_layers()["moving"]
+        weight = layer.qweight
+    else:
+        layer, x = {
+            "lstm": (nnqd.LSTM(8, 6), torch.randn(4, 2, 8)), "cell": (nnqd.GRUCell(8, 6), torch.randn(2, 8)),
+        }[kind]  # fmt: skip
+        for buffer in layer.get_weight().values():
+            buffer.int_repr().random_(-128, 128)
+        weight = layer._side()[0][0]
+    model = nn.Sequential(layer)
+    torch_ao_ext.prepack(model)
+    assert service.pack_count(weight) == 1
+    first = layer(x)
+    assert service.pack_count(weight) == 1
+    weight.data.zero_()  # torch does not count it
+    torch_ao_ext.repack(model)
+    assert torch_ao_ext.report(model).rows[0].engine == "not packed"
+    y, old = (v[0] if isinstance(v, tuple) else v for v in (layer(x), first))
+    assert service.pack_count(weight) == 2 and not torch.equal(y, old)

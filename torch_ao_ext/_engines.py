@@ -4,14 +4,19 @@ import torch
 from torch import nn
 
 from torch_ao_ext._graph_ops import graph_ops
+from torch_ao_ext._report import RECURRENT, SPARSE
 from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic import Linear
+from torch_ao_ext.nn.sparse import quantized as sparse
 
 __all__ = ["prepack", "repack", "set_deterministic", "set_engine"]
 
+# Layers whose packed form does not depend on the qparams of an input.
+_PACKED_AHEAD = (Linear, LinearWeightOnly, *RECURRENT, sparse.dynamic.Linear)
 
-def _layers(model: nn.Module, op: str, kind: type | tuple = (Linear, LinearWeightOnly)) -> list:
+
+def _layers(model: nn.Module, op: str, kind: type | tuple) -> list:
     if not isinstance(model, nn.Module):
         raise ValueError(f"{op}: argument 'model' must be an nn.Module, got {type(model).__name__}")
     return [module for module in model.modules() if isinstance(module, kind)]
@@ -38,7 +43,7 @@ def prepack(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
         >>> torch_ao_ext.prepack(model) is model
         True
     """
-    for layer in _layers(model, "prepack"):
+    for layer in _layers(model, "prepack", _PACKED_AHEAD):
         layer.prepack(dtype)
     for table in _layers(model, "prepack", Embedding):
         table.prepack()
@@ -57,8 +62,10 @@ def repack(model: nn.Module) -> nn.Module:
     Returns:
         The same model.
     """
-    for layer in _layers(model, "repack", (WeightedModule, LinearWeightOnly)):
+    for layer in _layers(model, "repack", (WeightedModule, LinearWeightOnly, *SPARSE)):
         torch.ops.torch_ao._repack(layer.qweight)
+    for layer in _layers(model, "repack", RECURRENT):
+        torch.ops.torch_ao._repack(layer._side()[0][0])  # the packed form hangs on the first weight
     for module in model.modules():
         for call in graph_ops(module, ""):
             if call.weight is not None:

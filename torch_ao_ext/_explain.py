@@ -8,7 +8,7 @@ from torch import nn
 
 from torch_ao_ext._graph_ops import graph_ops
 from torch_ao_ext._island import Island
-from torch_ao_ext._report import RECURRENT
+from torch_ao_ext._report import RECURRENT, SPARSE
 from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.ops import service
@@ -111,7 +111,7 @@ def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
         )
     weights, islands = {}, {}
     for name, module in module_or_weight.named_modules():
-        if isinstance(module, (WeightedModule, LinearWeightOnly)):
+        if isinstance(module, (WeightedModule, LinearWeightOnly, *SPARSE)):
             weights[name] = service.explain_weight(module.qweight)
         elif isinstance(module, RECURRENT):
             weights[name] = service.explain_weight(module._side()[0][0])

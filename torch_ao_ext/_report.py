@@ -14,6 +14,7 @@ from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
 from torch_ao_ext.nn.quantized._between import ThroughFloat
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic import RNNBase, RNNCellBase
+from torch_ao_ext.nn.sparse import quantized as sparse
 from torch_ao_ext.ops import service
 
 __all__ = ["Report", "Row", "report"]
@@ -21,6 +22,8 @@ __all__ = ["Report", "Row", "report"]
 # Table lookups, not products: they have parameters and no MACs.
 _LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
 RECURRENT = (RNNBase, RNNCellBase)
+SPARSE = (sparse.Linear, sparse.dynamic.Linear)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -32,7 +35,7 @@ class Row:
         status: "int8" or "float".
         engine: engine of the packed weight, "not packed" or "torch".
         reason: why it is float; empty for int8.
-        macs: multiply-accumulates per input row (or output position).
+        macs: multiply-accumulates per input row (or output position); of a sparse layer those in blocks.
     """
 
     fqn: str
@@ -51,7 +54,7 @@ class Report:
         rows: every layer that holds a weight matrix, and every operator in a graph.
         int8: count of int8 layers by op.
         float: count of float layers by op.
-        parameters: elements of weights and biases, by "int8" and "float".
+        parameters: elements of weights (sparse ones: those in blocks) and biases, by "int8" and "float".
         macs: multiply-accumulates per row, by "int8" and "float".
     """
 
@@ -118,6 +121,9 @@ class Report:
 def _op_name(layer: nn.Module) -> str:
     if isinstance(layer, (Embedding, LinearWeightOnly)) and layer.bits != 8:
         return f"{type(layer).__name__} ({layer.bits} bit)"
+    if isinstance(layer, SPARSE):
+        rows, columns = layer.block_shape
+        return f"{type(layer).__name__} (sparse {rows}x{columns})"
     own = isinstance(layer, (WeightedModule, ThroughFloat, *RECURRENT, Embedding, LinearWeightOnly))
     return type(layer).__name__ if own else type_name(layer).removeprefix("nn.")
 
@@ -148,7 +154,7 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
     for module in model.modules():
         calls = list(graph_ops(module, ""))
         tensors = [(p, "float") for p in module._parameters.values() if p is not None]
-        if isinstance(module, WeightedModule):
+        if isinstance(module, (WeightedModule, *SPARSE)):
             tensors.append((module.qweight, "int8"))
             if module.qbias is not None:
                 tensors.append((module.qbias, "float"))
@@ -211,7 +217,7 @@ def report(model: nn.Module) -> Report:
         inside = any(name.startswith(prefix) for prefix in graphs)
         if isinstance(module, fx.GraphModule):
             graphs.append(f"{name}." if name else "")
-        if isinstance(module, (WeightedModule, LinearWeightOnly)):
+        if isinstance(module, (WeightedModule, LinearWeightOnly, *SPARSE)):
             four = isinstance(module, LinearWeightOnly)  # whose bytes may hold two weights
             macs = module.in_features * module.out_features if four else module.qweight.numel()
             rows.append(Row(name, _op_name(module), "int8", _engine(module.qweight), "", macs))
