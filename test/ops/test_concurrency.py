@@ -1,6 +1,6 @@
 """Threads, forks, signals, process exits and a changed float environment, for every op.
 
-The race of a weight's first use is in test_weight_state.py.
+The race of a weight's first use is in test_weight_races.py.
 """
 
 import ctypes

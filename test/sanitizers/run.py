@@ -28,7 +28,8 @@ FILES = [
     "test/ops/test_arguments.py", "test/ops/test_linear.py", "test/ops/test_linear_dynamic.py",
     "test/ops/test_linear_weight_only.py", "test/ops/test_conv.py", "test/ops/test_embedding.py",
     "test/ops/test_elementwise.py", "test/ops/test_quantize.py", "test/ops/test_rnn.py",
-    "test/ops/test_sparse_linear.py", "test/ops/test_weight_state.py", "test/saved/test_round_trip.py",
+    "test/ops/test_sparse_linear.py", "test/ops/test_weight_state.py", "test/ops/test_weight_aliases.py",
+    "test/ops/test_weight_mutations.py", "test/ops/test_weight_races.py", "test/saved/test_round_trip.py",
 ]  # fmt: skip
 SHORT_FILES = ["test/ops/test_embedding.py", "test/ops/test_rnn.py", "test/ops/test_sparse_linear.py"]
 # Not captured: a report ends the process.
@@ -165,8 +166,8 @@ def tsan(leg, short):
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run([sys.executable, "-c", write, calls], cwd=ROOT, env=env, check=True)
         leg.run("all operators", [leg.build / "test" / "csrc" / "op_race", calls, threads, rounds])
-    # Not the race with detach(): torch copies the slot of a tensor without a lock (docs/design.md).
-    test = ["test/ops/test_weight_state.py", "-k", "race and not detach"]
+    # Not the race with detach(): torch copies the slot of a tensor without a lock (docs/design.md); nor forks.
+    test = ["test/ops/test_weight_races.py", "-k", "race and not detach and not fork"]
     leg.run("first use of a weight", [*PYTEST, *test], preload=True)
 
 
