@@ -13,6 +13,7 @@ from torch_ao_ext.quantization.pt2e._graph import (
     where,
 )
 from torch_ao_ext.quantization.pt2e._in_place import drop_in_place
+from torch_ao_ext.quantization.pt2e._offsets import move_offsets
 from torch_ao_ext.quantization.pt2e._qat import (
     attach_batch_norms,
     detach_batch_norms,
@@ -60,6 +61,9 @@ def _annotate(
 
 def prepare_pt2e(model: fx.GraphModule, quantizer: Quantizer) -> fx.GraphModule:
     """Folds batch norms and zero padding into convs, lets the quantizer annotate, inserts observers.
+
+    A batch norm behind a relu stays; its offset moves into the bias of the next conv or linear where it
+    can, so that the zeros of the relu stay exact zeros.
 
     Args:
         model: `torch.export.export(model.eval(), example_inputs).module()`; left as it is,
@@ -111,6 +115,7 @@ def prepare_graph(
     drop_in_place(model)
     fold_batch_norms(model)
     fold_pads(model)
+    move_offsets(model)
     model = _annotate(function, model, quantizer, required)
     model = prepare(model, is_qat=False, obs_or_fq_callback=quantizer.prepare_obs_or_fq_callback)
     remove_unused(model)

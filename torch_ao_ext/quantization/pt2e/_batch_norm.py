@@ -17,7 +17,7 @@ from torch_ao_ext.quantization.quantizer._targets import (
 _PRODUCTS = CONV | CONV_TRANSPOSE | LINEAR
 
 
-def _factor(model: fx.GraphModule, norm: fx.Node) -> tuple[torch.Tensor, torch.Tensor] | None:
+def constant_affine(model: fx.GraphModule, norm: fx.Node) -> tuple[torch.Tensor, torch.Tensor] | None:
     """(factor, offset) per channel of a batch norm in evaluation mode, None when not constant."""
     _, weight, bias, mean, variance, training, _, eps = norm.args[:8]
     if training:
@@ -43,7 +43,7 @@ def fold_batch_norm(model: fx.GraphModule, node: fx.Node, norm: fx.Node) -> bool
     Returns:
         Whether it could: in evaluation mode, with constant weights.
     """
-    found = _factor(model, norm)
+    found = constant_affine(model, norm)
     weight = tensor_of(model, node.args[1])
     bias_node = argument(node, 2)
     bias = tensor_of(model, bias_node)

@@ -89,7 +89,8 @@ class XNNPACKQuantizer(Quantizer):
         "conv_bn_relu", "conv_bn", "conv_transpose_bn_relu", "conv_transpose_bn"
     )  # fmt: skip
     STATIC_OPS = (
-        "linear_relu", "linear", "conv_relu", "conv", "conv_transpose_relu", "conv_transpose",
+        "linear_relu_bn", "linear_relu", "linear_smooth", "linear", "conv_relu_bn_max_pool", "conv_relu_bn",
+        "conv_relu", "conv_smooth", "conv", "conv_transpose_relu", "conv_transpose",
         "adaptive_avg_pool2d", "add_relu", "add", "mul_relu", "mul", "cat",
     )  # fmt: skip
     DYNAMIC_OPS = ("linear",)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from torch_ao_ext.quantization.pt2e._simplify import PAD, pad_value
 from torch_ao_ext.quantization.quantizer._targets import (
     ADD,
     BATCH_NORM,
@@ -52,6 +53,12 @@ KEEP_QPARAMS = RELU | HARDTANH | {
     aten.transpose.int, aten.squeeze.dim, aten.unsqueeze.default, aten.view.default,
     aten.reshape.default, aten.slice.Tensor, aten.flatten.using_ints, aten.adaptive_avg_pool2d.default,
     aten.dropout.default, aten.contiguous.default,
+}  # fmt: skip
+# A product computes these on its sums, before any rounding.
+_SMOOTH = {
+    aten.sigmoid.default, aten.tanh.default, aten.silu.default, aten.silu_.default, aten.gelu.default,
+    aten.hardswish.default, aten.hardswish_.default, aten.hardsigmoid.default, aten.hardsigmoid_.default,
+    aten.leaky_relu.default, aten.leaky_relu_.default,
 }  # fmt: skip
 
 
@@ -118,7 +125,10 @@ def _product(targets: set[Any], *links: set[Any]) -> Annotator:
             }
             if isinstance(argument(node, 2), fx.Node):
                 inputs[node.args[2]] = get_bias_qspec(quantization_config)
-            done.append(_set_chain(chain, inputs, get_output_act_qspec(quantization_config)))
+            # Its readers quantize what _SMOOTH gives, as they do behind an operator of its own.
+            smooth = is_call(chain[-1], _SMOOTH)
+            output = None if smooth else get_output_act_qspec(quantization_config)
+            done.append(_set_chain(chain, inputs, output))
         return done
 
     return annotate
@@ -196,8 +206,13 @@ _ACTIVATION = RELU | HARDTANH
 OP_TO_ANNOTATOR: dict[str, Annotator] = {
     "linear": _product(LINEAR),
     "linear_relu": _product(LINEAR, RELU),
+    "linear_relu_bn": _product(LINEAR, RELU, BATCH_NORM),
+    "linear_smooth": _product(LINEAR, _SMOOTH),
     "conv": _product(CONV),
     "conv_relu": _product(CONV, _ACTIVATION),
+    "conv_relu_bn": _product(CONV, _ACTIVATION, BATCH_NORM),
+    "conv_relu_bn_max_pool": _product(CONV, _ACTIVATION, BATCH_NORM, {aten.max_pool2d.default}),
+    "conv_smooth": _product(CONV, _SMOOTH),
     "conv_transpose": _product(CONV_TRANSPOSE),
     "conv_transpose_relu": _product(CONV_TRANSPOSE, _ACTIVATION),
     "conv_bn": _product(CONV, BATCH_NORM),
@@ -216,7 +231,8 @@ OP_TO_ANNOTATOR: dict[str, Annotator] = {
 def propagate_annotation(model: fx.GraphModule) -> None:
     """Operators that keep qparams take those of the quantized node before them."""
     for node in model.graph.nodes:
-        if not is_call(node, KEEP_QPARAMS) or is_annotated(node):
+        zeros = is_call(node, PAD) and pad_value(node) == 0  # every qparams hold 0 exactly
+        if not (zeros or is_call(node, KEEP_QPARAMS)) or is_annotated(node):
             continue
         before = node.args[0]
         annotation = before.meta.get(Q_ANNOTATION_KEY) if isinstance(before, fx.Node) else None
