@@ -47,7 +47,6 @@ struct Cell {
 void check_matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns) {
   const Tensor& weight = cell.weight(i);
   const Arg arg = cell.weight_arg(i);
-  check_tensor(arg, weight, {at::kChar, at::kBFloat16});
   const at::ScalarType dtype = cell.w.weights[0].scalar_type();
   TAE_CHECK_TYPE(weight.scalar_type() == dtype, arg,
                  c10::str("have the dtype of the first weight (", dtype, ")"), weight.scalar_type());
@@ -188,10 +187,10 @@ Steps read_batch_sizes(const RnnWeights& w, const Tensor& batch_sizes, int64_t r
     const int64_t most = i == 0 ? rows : s.sizes[i - 1];
     TAE_CHECK_VALUE(values[i] >= 1 && values[i] <= most, arg,
                     "hold positive counts that do not grow and that sum to input.size(0)", values[i]);
+    TAE_CHECK_VALUE(values[i] <= rows - s.offsets[i], arg, c10::str("sum to input.size(0) (", rows, ")"),
+                    c10::str(s.offsets[i], " + ", values[i]));
     s.sizes[i] = values[i];
     s.offsets[i + 1] = s.offsets[i] + values[i];
-    TAE_CHECK_VALUE(s.offsets[i + 1] <= rows, arg, c10::str("sum to input.size(0) (", rows, ")"),
-                    s.offsets[i + 1]);
   }
   TAE_CHECK_VALUE(s.offsets.back() == rows, arg, c10::str("sum to input.size(0) (", rows, ")"),
                   s.offsets.back());

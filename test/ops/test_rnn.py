@@ -190,11 +190,22 @@ def test_wrong_calls_name_the_argument():
         ((x, None, None, None, w, s, b, 0), "argument 'num_layers' must be in"),
         ((x, None, None, None, [torch.full(t.shape, torch.inf, dtype=torch.bfloat16) for t in w], s, b),
          "argument 'weights' must be finite, got a NaN or infinity"),
+        ((x, None, None, None, [torch.full(t.shape, 3e38, dtype=torch.bfloat16) for t in w],
+          [torch.tensor([1e38])] * 2, b),
+         "argument 'weights' must be finite when multiplied by its scale"),
+        ((x, None, None, None, w, s, [torch.full((96,), 3e38)] * 2),
+         "argument 'biases' must have a finite sum b_ih [+] b_hh"),
+        ((x[..., :0], None, None, None, [w[0][:, :0], w[1]], s, b),
+         "argument 'weights' must have size\\(1\\) in .*, got 0"),
+        ((x[0], torch.tensor([2, 2]), None, None, w, s, b),
+         "argument 'batch_sizes' must sum to .*, got 2 [+] 2"),
     ]:
         with pytest.raises(ValueError, match="torch_ao::lstm: " + text):
             ops.lstm(*call)
     with pytest.raises(TypeError, match="'weights' must have the dtype of the first weight"):
         ops.lstm(x, None, None, None, [w[0], w[1].to(torch.bfloat16)], s, b)
+    with pytest.raises(ValueError, match="_prepack_rnn: argument 'kind' must be 'lstm', .*got 'LSTM'"):
+        torch.ops.torch_ao._prepack_rnn("LSTM", w, s, b)
     with pytest.raises(NotImplementedError, match="no engine accepts"):
         torch.ops.torch_ao._set_engine("onednn")
         try:
