@@ -41,7 +41,7 @@ void check_batch_norm(const char* op, const BatchNorm& bn, int64_t n, const char
 
 void fold_batch_norm(const char* op, const BatchNorm& bn, int64_t n, std::vector<float>* scale,
                      std::vector<float>* bias) {
-  const float eps = nearest_float(check_finite({op, "eps"}, bn.eps));
+  const float eps = nearest_float(bn.eps);
   TAE_CHECK_VALUE(eps >= 0.f && std::isfinite(eps), (Arg{op, "eps"}),
                   "be a finite float32 number, at least 0", bn.eps);
   const std::vector<float> mean = finite_values({op, "running_mean"}, bn.running_mean);

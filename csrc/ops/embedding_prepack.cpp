@@ -104,9 +104,9 @@ Tensor embedding_unpack(const Tensor& weight, int64_t bits, std::optional<int64_
   const at::ScalarType dtype = output_dtype.value_or(at::kFloat);
   check_dtype({op, "output_dtype"}, dtype, kEmbeddingDtypes);
   const int64_t sizes[] = {weight.size(0), t.table.dim};
-  const int64_t numel = check_numel({op, "weight"}, sizes, c10::elementSize(dtype));
+  // No product overflows: at most 16 bytes for each byte of a table that is in memory.
   Tensor output = empty_output({op, "weight"}, sizes, dtype);
-  if (numel == 0) return output;
+  if (output.numel() == 0) return output;
   std::vector<int64_t> all = make_vector<int64_t>({op, "weight"}, t.table.count);
   for (int64_t r = 0; r < t.table.count; ++r) all[r] = r;
   native::LookupProblem p;

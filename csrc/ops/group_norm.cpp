@@ -56,7 +56,6 @@ Images images(const char* op, const Tensor& input, at::ScalarType dtype) {
     i.input = input;
     i.output = empty_output(arg, input.sizes(), dtype);
   } else {
-    check_storage(arg, input);
     const Sizes strides = channels_last_strides(input.sizes());
     i.channels_last = is_channels_last(input, strides);
     i.input = i.channels_last ? input : dense(arg, input);

@@ -72,8 +72,8 @@ PostOps parse_post_ops(const char* op, std::string_view names, at::ArrayRef<doub
     p.kind = n->kind;
     if (n->num_args > 0) p.alpha = nearest_float(*next++);
     if (n->num_args > 1) p.beta = nearest_float(*next++);
-    TAE_CHECK_VALUE(!std::isnan(p.alpha) && !std::isnan(p.beta), args_arg, "hold no NaN", args);
     if (p.kind == PostOp::Kind::leaky_relu) check_finite(args_arg, p.alpha);
+    // Not of NaN either.
     TAE_CHECK_VALUE(p.kind != PostOp::Kind::clamp || p.alpha <= p.beta, args_arg,
                     "give 'clamp' a minimum not above its maximum", c10::str(p.alpha, " and ", p.beta));
     post_ops.push_back(p);

@@ -81,8 +81,7 @@ SparseWeight check_sparse_weight(const char* op, const at::Tensor& values, const
   check_offsets({op, "row_offsets"}, w.offsets, b.blocks);
   check_columns({op, "column_indices"}, w, (index.k + b.block_columns - 1) / b.block_columns);
 
-  const int64_t numel = check_numel({op, "weight_size"}, {index.n, index.k}, 1);
-  w.dense = make_vector<int8_t>({op, "weight_size"}, numel);
+  w.dense = make_vector<int8_t>({op, "weight_size"}, index.n * index.k);  // both below 2^31
   for (size_t row = 0; row + 1 < w.offsets.size(); ++row) {
     for (int64_t i = w.offsets[row]; i < w.offsets[row + 1]; ++i) {
       for (int64_t j = 0; j < b.block_rows * b.block_columns; ++j) {
