@@ -217,6 +217,30 @@ def test_transposed_output_padding_is_checked():
         call((1, 2, 1, 1), (2, 2, 1, 1), "conv_transpose2d", padding=[1, 1])
 
 
+DILATED = "'dilation' must give a dilated kernel of at most 2\\^60"
+FAR = "'input' must have at most 2\\^60 in each spatial dimension"
+FAR_OUTPUT = "'input' must give an output of at most 2\\^60"
+
+
+@pytest.mark.parametrize(
+    ("op", "x_shape", "w_shape", "keywords", "message"),
+    [
+        # What the kernel reaches would be 2^63, 2^64 (0 in 64 bits) and 2^60.
+        ("conv1d", (1, 2, 9), (3, 2, 2**33 + 1), {"dilation": [2**30]}, DILATED),
+        ("conv1d", (1, 2, 9), (3, 2, 2**34 + 1), {"dilation": [2**30]}, DILATED),
+        ("conv1d", (1, 2, 9), (3, 2, 2**30 + 1), {"dilation": [2**30]}, DILATED),
+        ("conv1d", (1, 1, 2**60 + 1), (3, 1, 1), {}, FAR),
+        ("conv_transpose1d", (1, 1, 2**60 + 1), (1, 3, 1), {}, FAR),
+        ("conv_transpose1d", (1, 1, 2**31), (1, 3, 1), {"stride": [2**30]}, FAR_OUTPUT),
+    ],
+)
+def test_positions_beyond_any_memory(op, x_shape, w_shape, keywords, message):
+    x = torch.zeros(1, dtype=torch.uint8).expand(x_shape)
+    w = torch.zeros(1, dtype=torch.int8).expand(w_shape)
+    with pytest.raises(ValueError, match=f"torch_ao::{op}: argument {message}"):
+        getattr(ops, op)(x, 0.1, 0, w, torch.ones(1), None, None, 1.0, 0, **keywords)
+
+
 @pytest.mark.parametrize("op", ["conv1d", "conv2d", "conv3d"])
 def test_published_names_are_the_base_op(op):
     rank = int(op[4])

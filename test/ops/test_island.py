@@ -184,6 +184,34 @@ def test_other_bad_arguments():
         ao.island(here, constants, PROGRAM)
 
 
+STEP = "torch_ao.island {} inputs=1 constants={}\n{}\nreturn %1"
+
+
+def test_a_step_keeps_the_type_of_its_error():
+    says = "torch_ao::island: argument 'inputs' must suit .* says: torch_ao::"
+    quantize = STEP.format(1, 0, "torch_ao::quantize_per_tensor %0 f0.1 i0 i0 i255 duint8")
+    with pytest.raises(torch.OutOfMemoryError, match=f"{says}quantize_per_tensor"):
+        ao.island([torch.ones(1).expand(2**50)], [], quantize)
+    softmax = STEP.format(1, 0, "torch_ao::softmax %0 i7 f1.0 i0 f1.0 i0 n n")
+    with pytest.raises(IndexError, match=f"{says}softmax: argument 'dim'"):
+        ao.island([torch.randn(3, 4)], [], softmax)
+    linear = STEP.format(1, 2, "torch_ao::linear_dynamic %0 @0 @1 n n")
+    ao._set_engine("native")
+    try:
+        with pytest.raises(NotImplementedError, match=f"{says}linear_dynamic: no engine accepts"):
+            ao.island([torch.ones(1, 300000)], [torch.ones(4, 300000, dtype=S8), torch.ones(1)], linear)
+    finally:
+        ao._set_engine("")
+
+
+def test_constants_are_checked_like_inputs():
+    shrunken = torch.randn(40, 50)
+    shrunken.untyped_storage().resize_(4)
+    program = STEP.format(1, 1, "aten::cat T%0,@0 i0")
+    with pytest.raises(ValueError, match="'constants' must have a storage of at least 2000 elements"):
+        ao.island([torch.randn(2, 50)], [shrunken], program)
+
+
 def test_memory_format():
     x = torch.randn(2, 3, 4, 5)
     program = "torch_ao.island 1 inputs=1 constants=0\naten::contiguous %0 i2\nreturn %1"

@@ -178,6 +178,18 @@ def test_errors(call, message):
         call(random_int(U8, 3, 6), torch.randn(3, 6))
 
 
+@pytest.mark.parametrize("eps", [-1e-5, float("nan"), float("inf")])
+def test_eps(eps):
+    x, f = random_int(U8, 3, 6), torch.randn(3, 6)
+    for call in (
+        lambda: ops.layer_norm(x, 0.1, 0, None, None, 0.1, 0, None, [6], eps),
+        lambda: ops.group_norm(x, 0.1, 0, None, None, 0.1, 0, None, 2, eps),
+        lambda: ops.batch_norm(x, 0.1, 0, f[0], f[0], None, None, 0.1, 0, None, eps),
+    ):
+        with pytest.raises(ValueError, match=f"'eps' must be a finite number of at least 0, got {eps}"):
+            call()
+
+
 def test_dtypes_are_checked():
     x, f = random_int(U8, 3, 6), torch.randn(3, 6)
     with pytest.raises(TypeError, match="'input' must have dtype uint8 or int8"):
