@@ -13,7 +13,7 @@ export MAX_JOBS ?= $(shell nproc)
 CXX_SOURCES = $(shell find csrc third_party test/csrc test/third_party -name '*.cpp' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt -o -name '*.lock' -o -name '*.patch' 2>/dev/null)
 BUILD_DIR   = build/release
 
-.PHONY: demo test bench bench-full lint format build reference wheel clean test-cpp test-python asan tsan fuzz-ops fuzz-load mutate-checks
+.PHONY: demo test bench bench-full lint format build reference wheel clean build-cpp test-cpp test-python asan tsan fuzz-ops fuzz-load mutate-checks
 
 demo: $(VENV)/.demo build
 	$(PY) benchmarks/demo.py
@@ -22,9 +22,11 @@ test: test-cpp test-python
 
 build: $(VENV)/.installed
 
-test-cpp: $(VENV)/.installed $(VENV)/.test
+build-cpp: $(VENV)/.installed $(VENV)/.test
 	cmake -S . -B $(BUILD_DIR) -DTAE_BUILD_TESTS=ON
 	cmake --build $(BUILD_DIR) --parallel $(MAX_JOBS)
+
+test-cpp: build-cpp
 	ctest --test-dir $(BUILD_DIR) --output-on-failure
 
 test-python: $(VENV)/.installed $(VENV)/.test $(VENV)/.demo
@@ -64,10 +66,10 @@ format: $(VENV)/.lint
 reference: $(VENV)/.reference build
 	$(PY) -m sphinx -q -W --keep-going -b html docs/reference build/reference
 
-# Long: deletes each check of csrc in turn, for MUTATE_SECONDS; the next run goes on where it
-# stopped. FILES='csrc/ops/a.cpp ..'
+# Deletes each check of csrc in turn, for MUTATE_SECONDS; the next run goes on where it stopped.
+# FILES='csrc/ops/a.cpp ..'
 MUTATE_SECONDS ?= inf
-mutate-checks: test-cpp
+mutate-checks: build-cpp
 	$(PY) test/tools/mutate_checks.py --seconds $(MUTATE_SECONDS) $(FILES)
 
 wheel: $(VENV)/.build
