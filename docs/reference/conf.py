@@ -24,23 +24,40 @@ HERE = Path(__file__).parent
 _PAGES = HERE / "modules"
 
 
+def _is_private(name):
+    return any(part.startswith("_") and part != "_experimental" for part in name.split("."))
+
+
 def _public_modules():
-    """Names of modules with public names of their own."""
+    """Names of public modules -> the public names whose page is theirs.
+
+    A class or function is on the page of its own module; one of a private module, and a constant, on that of
+    the innermost public module which hands it on.
+    """
+    pages, handed = {}, {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for found in pkgutil.walk_packages(torch_ao_ext.__path__, "torch_ao_ext."):
-            private = any(part.startswith("_") and part != "_experimental" for part in found.name.split("."))
-            if private or found.name.endswith(("lightning", "callbacks", "data_sparsity")):
+            if _is_private(found.name) or found.name.endswith(("lightning", "callbacks", "data_sparsity")):
                 continue
             module = importlib.import_module(found.name)
-            own = [n for n in getattr(module, "__all__", []) if _home(module, n) == found.name]
-            if own:
-                yield found.name, own
+            pages[found.name] = []
+            for name in getattr(module, "__all__", []):
+                home = _home(module, name)
+                if home == found.name:
+                    pages[home].append(name)
+                elif home == "" or home.startswith("torch_ao_ext.") and _is_private(home):
+                    key = (home, name, id(getattr(module, name)))
+                    handed.setdefault(key, []).append(found.name)
+    for (_, name, _), places in handed.items():
+        pages[max(places, key=lambda place: place.count("."))].append(name)
+    return {page: names for page, names in pages.items() if names}
 
 
 def _home(module, name):
+    """Module of a class or function; "" for a constant."""
     value = getattr(module, name)
-    return getattr(value, "__module__", module.__name__)
+    return value.__module__ or "" if isinstance(value, type) or inspect.isroutine(value) else ""
 
 
 def _is_function(value):
@@ -62,7 +79,7 @@ def _write_pages(app):
     _PAGES.mkdir(exist_ok=True)
     for old in _PAGES.glob("*.rst"):
         old.unlink()
-    for name, names in _public_modules():
+    for name, names in _public_modules().items():
         (_PAGES / f"{name}.rst").write_text(_page(name, names))
 
 

@@ -184,7 +184,7 @@ def convert(
 ) -> nn.Module:
     """Replaces the observed modules of a model by quantized ones.
 
-    Between QuantStub and DeQuantStub values are `QuantizedTensor`s; a float that comes to a
+    Between QuantStub and DeQuantStub values are of `QuantizedTensor`; a float that comes to a
     quantized module, or the reverse, raises and names the module and the missing stub (unless
     the model was prepared with auto_edges).
     A layer that saw no data stays float, with a warning.

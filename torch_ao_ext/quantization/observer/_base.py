@@ -163,7 +163,7 @@ class UniformQuantizationObserverBase(ObserverBase):
 
     Args:
         dtype: torch.int8 / qint8, torch.uint8 / quint8, quint4x2, quint2x4, int16, int32 / qint32.
-        qscheme: per_tensor_ or per_channel_, affine or symmetric, or
+        qscheme: torch.per_tensor_affine, per_tensor_symmetric, per_channel_affine, per_channel_symmetric or
             per_channel_affine_float_qparams.
         reduce_range: halve the range.
         quant_min: smallest quantized value; with quant_max, replaces the dtype's range.

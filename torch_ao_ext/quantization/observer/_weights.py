@@ -10,7 +10,7 @@ from torch_ao_ext.quantization.observer._plain import PlaceholderObserver
 
 
 class ChannelWeightObserver(PerChannelMinMaxObserver):
-    """This library's weight rule: scale[n] = max_k |w[n][k]| / 127.5, zeros give 1.
+    """This library's weight rule: `scale[n] = max_k |w[n][k]| / 127.5`, zeros give 1.
 
     PerChannelMinMaxObserver's symmetric rule without its floor eps (rows of tiny
     weights keep their resolution). `[N, K] -> scale [N]`. Sees one weight, not a stream.
