@@ -8,7 +8,7 @@ from torch import fx
 from torch_ao_ext._dimensions import each_dimension
 from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail
 from torch_ao_ext._lower._qdq import dequantized, dynamically_quantized
-from torch_ao_ext._lower._weights import Constants, NotLowered, Weight
+from torch_ao_ext._lower._weights import Constants, NotLowered, Weight, is_dequantize
 from torch_ao_ext.quantization.pt2e._graph import tensor_of
 from torch_ao_ext.quantization.quantizer._targets import (
     CONV,
@@ -21,6 +21,7 @@ from torch_ao_ext.quantization.quantizer._targets import (
 )
 
 EMBEDDING = {aten.embedding.default}
+_REAL = (torch.float32, torch.bfloat16)
 PRODUCTS = CONV | CONV_TRANSPOSE | LINEAR | EMBEDDING
 
 
@@ -130,13 +131,34 @@ def _lower_dynamic(model: fx.GraphModule, node: fx.Node, constants: Constants) -
     replace_tail(model, tail, _operator(node, "_dynamic"), arguments)
 
 
+def _weight_only(model: fx.GraphModule, node: fx.Node, constants: Constants) -> bool:
+    """A linear of floats with a weight in 8 bits around 0; nothing behind it is absorbed."""
+    value = node.args[0].meta.get("val")
+    real = isinstance(value, torch.Tensor) and value.dtype in _REAL
+    if not (real and is_call(node, LINEAR) and is_dequantize(node.args[1])):
+        return False
+    weight, bias, _ = _constants(model, node, constants)
+    if weight.zero_point is not None:
+        raise NotLowered("its input is not quantized, and its weight has zero points")
+    arguments = (node.args[0], weight.values, weight.scale, bias)
+    return replace_tail(model, Tail([node]), torch.ops.torch_ao.linear_weight_only.default, arguments)
+
+
 def _lower_embedding(model: fx.GraphModule, node: fx.Node, constants: Constants) -> None:
     rows = constants.rows(node.args[0])
     replace_tail(model, Tail([node]), torch.ops.torch_ao.embedding.default, (rows, node.args[1]))
 
 
-def lower_product(model: fx.GraphModule, node: fx.Node, constants: Constants) -> None:
+def lower_product(
+    model: fx.GraphModule, node: fx.Node, constants: Constants, weight_only: bool = True
+) -> None:
     """Replaces a conv, linear or embedding, with all that it absorbs.
+
+    Args:
+        model: changed in place.
+        node: the product.
+        constants: of the graph.
+        weight_only: take linears of floats, too.
 
     Raises:
         NotLowered: with the reason; the graph is as before.
@@ -145,5 +167,5 @@ def lower_product(model: fx.GraphModule, node: fx.Node, constants: Constants) ->
         _lower_embedding(model, node, constants)
     elif dynamically_quantized(node.args[0]) is not None:
         _lower_dynamic(model, node, constants)
-    else:
+    elif dequantized(node.args[0]) is not None or not weight_only or not _weight_only(model, node, constants):
         _lower_static(model, node, constants)

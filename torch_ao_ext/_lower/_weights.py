@@ -29,6 +29,13 @@ class Weight:
     zero_point: fx.Node | None
 
 
+def is_dequantize(node: Any) -> bool:
+    """Whether a node makes floats of integers with constant qparams."""
+    ops = _decomposed.operators()
+    targets = (ops.dequantize_per_channel.default, ops.dequantize_per_tensor.default)
+    return isinstance(node, fx.Node) and node.target in targets
+
+
 class Constants:
     """Makes the constants of one graph, each once, as buffers of the root.
 
@@ -74,8 +81,7 @@ class Constants:
             NotLowered: not a dequantize of constant int8 values along that axis.
         """
         ops = _decomposed.operators()
-        target = node.target if isinstance(node, fx.Node) else None
-        if target not in (ops.dequantize_per_channel.default, ops.dequantize_per_tensor.default):
+        if not is_dequantize(node):
             raise NotLowered("its weight is not quantized")
         values = tensor_of(self.model, node.args[0])
         if values is None or values.dtype != torch.int8:
@@ -83,7 +89,7 @@ class Constants:
         source = self._moved(node.args[0], values)
         path = self.path(node)
         prefix = f"{path}.weight" if path else node.args[0].target
-        if target is ops.dequantize_per_tensor.default:
+        if node.target is ops.dequantize_per_tensor.default:
             scale, zero_point = float(node.args[1]), int(node.args[2])
             scales = self.add((source, scale), f"{prefix}_scale", torch.tensor([scale]))
             zeros = None
@@ -161,8 +167,7 @@ class Constants:
         return self.add(("slope", node.target), f"{name}_slope", value.detach().reshape(-1).clone())
 
     def _dequantized_bias(self, node: fx.Node) -> torch.Tensor | None:
-        ops = _decomposed.operators()
-        if node.target not in (ops.dequantize_per_channel.default, ops.dequantize_per_tensor.default):
+        if not is_dequantize(node):
             return None
         arguments = [tensor_of(self.model, a) if isinstance(a, fx.Node) else a for a in node.args]
         if any(a is None for a in arguments):

@@ -48,13 +48,13 @@ _FLOATS = (torch.float32, torch.bfloat16)
 _RECURRENT = (torch.int8, torch.bfloat16, None)
 
 
-def _lower_products(model: fx.GraphModule) -> None:
+def _lower_products(model: fx.GraphModule, weight_only: bool) -> None:
     constants = Constants(model)
     for node in list(model.graph.nodes):
         if not is_call(node, PRODUCTS):
             continue
         try:
-            lower_product(model, node, constants)
+            lower_product(model, node, constants, weight_only)
         except NotLowered as reason:
             node.meta[REASON] = str(reason)
 
@@ -124,7 +124,8 @@ def integer_graph(model: fx.GraphModule, float_inside: bool = False) -> fx.Graph
 
     Args:
         model: left as it is.
-        float_inside: norms and functions of one value stay float between integers.
+        float_inside: norms and functions of one value stay float between integers, and linears of
+            floats with weights in 8 bits.
     """
     model = copy_graph_module(model, LoweredModule)
     mark_written(model)
@@ -133,7 +134,7 @@ def integer_graph(model: fx.GraphModule, float_inside: bool = False) -> fx.Graph
     fold_constants(model)
     fold_pads(model)
     _sweep(model, lift_quantize, quantize_before_max_pool, sink_dequantize)
-    _lower_products(model)
+    _lower_products(model, weight_only=not float_inside)
     more = () if float_inside else (lower_norm, lower_function)
     _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, *more, lower_between)
     lower_rest(model)
@@ -155,9 +156,10 @@ def lower(
     """Makes int8 operators of a converted graph: they run in plain eager mode, without a compiler.
 
     `dequantize -> conv or linear -> activations and add -> quantize` becomes one operator;
-    operators that only move values run on the integers; what has no int8 operator stays
-    float and `report` says why. A linear with inputs quantized at run time takes their range
-    from the data alone: the smallest scale of the observer (eps) does not apply.
+    operators that only move values run on the integers; a linear with quantized weights alone
+    becomes `linear_weight_only`; what has no int8 operator stays float and `report` says why. A
+    linear with inputs quantized at run time takes their range from the data alone: the smallest
+    scale of the observer (eps) does not apply.
 
     Args:
         model: from convert_pt2e; left as it is.

@@ -111,7 +111,7 @@ def _annotate_product(
         chain.append(after)
     for link in chain:
         given = inputs if link is node else extra_inputs if added and link is added[0] else {}
-        _annotate(link, given, last=link is chain[-1])
+        _annotate(link, given, last=link is chain[-1] and activation is not None)
 
 
 def _constant(node: object) -> bool:
@@ -119,14 +119,19 @@ def _constant(node: object) -> bool:
 
 
 def annotate_products(model: fx.GraphModule, table: ConfigTable, linear_only: bool) -> None:
-    """Conv and linear with constant weights, the add and activation behind them."""
+    """Conv and linear with constant weights, the add and activation behind them.
+
+    A config without activations is for linear alone: no conv has a form with floats and int8 weights.
+    """
     targets = LINEAR if linear_only else _CONV | LINEAR
     order = {node: i for i, node in enumerate(model.graph.nodes)}
     for node in model.graph.nodes:
         if not is_call(node, targets) or is_annotated(node) or not float_value(node.args[0]):
             continue
         config = table.find(node)
-        if config is not None and _constant(node.args[1]):
+        if config is None or (config.input_activation is None and not is_call(node, LINEAR)):
+            continue
+        if _constant(node.args[1]):
             _annotate_product(node, config, table, order)
 
 
@@ -144,13 +149,14 @@ def annotate_matmul(model: fx.GraphModule, table: ConfigTable) -> None:
 def annotate_mul(model: fx.GraphModule, table: ConfigTable) -> None:
     """Products of two float tensors of one shape."""
     for node in model.graph.nodes:
-        if not is_call(node, MUL) or is_annotated(node) or table.find(node) is None:
+        config = table.find(node) if is_call(node, MUL) and not is_annotated(node) else None
+        if config is None or config.input_activation is None:
             continue
         operands = node.args
         if all(float_value(arg) for arg in operands) and (
             operands[0].meta["val"].shape == operands[1].meta["val"].shape
         ):
-            spec = get_input_act_qspec(table.find(node))
+            spec = get_input_act_qspec(config)
             _annotate(node, {arg: spec for arg in operands}, last=True)
 
 
@@ -171,7 +177,9 @@ def annotate_between(model: fx.GraphModule, table: ConfigTable) -> None:
         tensors = list(
             dict.fromkeys(n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor))
         )
-        if config is None or not tensors or not all(_quantized(n) for n in tensors):
+        if config is None or config.input_activation is None:
+            continue
+        if not tensors or not all(_quantized(n) for n in tensors):
             continue
         first = SharedQuantizationSpec((tensors[0], node))
         inputs: dict[fx.Node, QuantizationSpecBase | None] = dict.fromkeys(tensors[1:], first)

@@ -23,6 +23,7 @@ __all__ = [
     "X86InductorQuantizer",
     "get_default_x86_inductor_quantization_config",
     "get_x86_inductor_linear_dynamic_fp16_config",
+    "get_x86_inductor_weight_only_config",
 ]
 
 # Operators of int8 in and out: they take over the qparams of their input.
@@ -66,6 +67,25 @@ def get_x86_inductor_linear_dynamic_fp16_config() -> QuantizationConfig:
         dtype=torch.float16, observer_or_fake_quant_ctr=PlaceholderObserver.with_args(dtype=torch.float16)
     )
     return QuantizationConfig(None, None, weight, None)
+
+
+@functools.lru_cache
+def get_x86_inductor_weight_only_config(is_qat: bool = False) -> QuantizationConfig:
+    """int8 weights of linear per output channel; activations float and not calibrated.
+
+    For layers with few rows, which take as long as reading their weights does, and for layers whose
+    inputs must not be rounded. May stand beside a static or a dynamic config.
+
+    Args:
+        is_qat: fake-quants instead of observers.
+
+    Example:
+        >>> from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
+        >>> quantizer = x86.X86InductorQuantizer()
+        >>> _ = quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+        >>> _ = quantizer.set_module_name_qconfig("head", x86.get_x86_inductor_weight_only_config())
+    """
+    return QuantizationConfig(None, None, weight_spec(-128, 127, is_qat, per_channel=True), None, is_qat)
 
 
 @dataclass(frozen=True)

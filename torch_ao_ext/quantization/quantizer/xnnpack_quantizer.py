@@ -19,7 +19,11 @@ from torch_ao_ext.quantization.quantizer.xnnpack_quantizer_utils import (
     propagate_annotation,
 )
 
-__all__ = ["XNNPACKQuantizer", "get_symmetric_quantization_config"]
+__all__ = [
+    "XNNPACKQuantizer",
+    "get_symmetric_quantization_config",
+    "get_symmetric_weight_only_config",
+]
 
 
 @functools.lru_cache
@@ -52,6 +56,28 @@ def get_symmetric_quantization_config(
     activation = activation_spec(torch.int8, act_qmin, act_qmax, is_qat, is_dynamic)
     weight = weight_spec(weight_qmin, weight_qmax, is_qat, is_per_channel)
     return QuantizationConfig(activation, None if is_dynamic else activation, weight, None, is_qat)
+
+
+@functools.lru_cache
+def get_symmetric_weight_only_config(
+    is_per_channel: bool = True, is_qat: bool = False, weight_qmin: int = -127, weight_qmax: int = 127
+) -> QuantizationConfig:
+    """int8 weights of linear, symmetric; activations float and not calibrated.
+
+    Args:
+        is_per_channel: per output channel, not per tensor.
+        is_qat: fake-quants instead of observers.
+        weight_qmin: smallest weight.
+        weight_qmax: largest weight.
+
+    Example:
+        >>> from torch_ao_ext.quantization.quantizer import xnnpack_quantizer as xnnpack
+        >>> quantizer = xnnpack.XNNPACKQuantizer()
+        >>> _ = quantizer.set_global(xnnpack.get_symmetric_quantization_config())
+        >>> _ = quantizer.set_module_name("head", xnnpack.get_symmetric_weight_only_config())
+    """
+    weight = weight_spec(weight_qmin, weight_qmax, is_qat, is_per_channel)
+    return QuantizationConfig(None, None, weight, None, is_qat)
 
 
 def _operators() -> list[OperatorConfig]:
@@ -94,6 +120,7 @@ class XNNPACKQuantizer(Quantizer):
         "adaptive_avg_pool2d", "add_relu", "add", "mul_relu", "mul", "cat",
     )  # fmt: skip
     DYNAMIC_OPS = ("linear",)
+    WEIGHT_ONLY_OPS = ("linear",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,8 +193,10 @@ class XNNPACKQuantizer(Quantizer):
             )
         for config in dict.fromkeys(self._table.configs()):
             spec = config.input_activation
-            if spec is not None and spec.is_dynamic:
-                ops: tuple[str, ...] = self.DYNAMIC_OPS
+            if spec is None:
+                ops: tuple[str, ...] = self.WEIGHT_ONLY_OPS
+            elif spec.is_dynamic:
+                ops = self.DYNAMIC_OPS
             else:
                 ops = (self.STATIC_QAT_ONLY_OPS if config.is_qat else ()) + self.STATIC_OPS
             for op in ops:
