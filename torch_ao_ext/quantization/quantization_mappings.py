@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from torch_ao_ext.nn import intrinsic, qat, quantizable, quantized, sparse
-from torch_ao_ext.nn.quantized import dynamic
+from torch_ao_ext.nn.quantized import _normalize, dynamic
 from torch_ao_ext.quantization import stubs
 from torch_ao_ext.quantization.fake_quantize import (
     default_fixed_qparams_range_0to1_fake_quant,
@@ -168,6 +168,9 @@ DEFAULT_FLOAT_TO_QUANTIZED_OPERATOR_MAPPINGS: dict[Any, Callable[..., Any]] = {
     F.elu: _nnq.functional.elu,
     F.hardswish: _nnq.functional.hardswish,
     F.leaky_relu: _nnq.functional.leaky_relu,
+    F.layer_norm: _normalize.layer_norm,
+    F.instance_norm: _normalize.instance_norm,
+    F.dropout: _normalize.dropout,
     F.linear: _nnq.functional.linear,
     F.conv1d: _nnq.functional.conv1d,
     F.conv2d: _nnq.functional.conv2d,
