@@ -32,7 +32,7 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   histogram histogram__avx2
   lookup lookup__avx512vnni
   matmul matmul__avx2 matmul__avx512 matmul_pack matmul_pack__avx512
-  norm norm__avx2 norm__avx512
+  norm norm__avx2 norm__avx512 norm__avx512vnni
   post_ops
   quantize quantize__avx2 quantize__avx512
   requantize

@@ -134,6 +134,88 @@ TAE_VEC void with_bytes(DType dtype, const Body& body) {
   }
 }
 
+// --- groups in lane order ---------------------------------------------------------
+//
+// The order in which expand_lanes leaves the bytes of a group and pack_lanes takes them: no
+// permutation, and half of the instructions of the way through single vectors. For results of
+// 8 bits whose post-ops are a clamp of bytes.
+
+// Whether LaneWriter takes results of |r| * inverse_scale <= most steps.
+inline bool fits_lanes(const Finish& f, float most) {
+  return is_quantized(f.dtype) && folds(f) && most < 0x1p30f;
+}
+
+// x = q - zero_point, exact; 0 - zero_point behind the end.
+template <Bytes kBytes>
+class LaneReader {
+ public:
+  explicit LaneReader(const Operand& o)
+      : data_(static_cast<const uint8_t*>(o.data)),
+        offset_(vf(0x1p23f + static_cast<float>(o.zero_point + (kBytes == Bytes::s8 ? 128 : 0)))) {}
+  TAE_VEC void operator()(int64_t at, int64_t n, VF (&x)[4]) const {
+    VBytes u = n == kGroup ? load_bytes(data_ + at) : load_bytes(data_ + at, n);
+    if constexpr (kBytes == Bytes::s8) u = xor_bytes(u, set1_8(128));
+    expand_lanes(u, x);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) x[j] = sub(x[j], offset_);
+  }
+
+ private:
+  const uint8_t* data_;
+  VF offset_;
+};
+
+// From values in steps of the output, without its zero point. kPlain: qu8 without relu.
+template <bool kPlain>
+class LaneWriter {
+ public:
+  LaneWriter(const Finish& f, void* dst) : dst_(static_cast<uint8_t*>(dst)) {
+    const int32_t shift = f.dtype == DType::qs8 ? 128 : 0, zero_point = f.zero_point + shift;
+    zero_point_ = set1_16(zero_point);
+    low_ = set1_8(f.num_post_ops > 0 ? zero_point : 0);
+    flip_ = set1_8(shift);
+  }
+  TAE_VEC void operator()(int64_t at, int64_t n, const VF (&x)[4]) const {
+    const VBytes packed = pack_lanes(to_int(x[0]), to_int(x[1]), to_int(x[2]), to_int(x[3]), zero_point_);
+    const VBytes bytes = kPlain ? packed : xor_bytes(max_u8(packed, low_), flip_);
+    if (n == kGroup) {
+      store_bytes(dst_ + at, bytes);
+    } else {
+      store_bytes(dst_ + at, bytes, n);
+    }
+  }
+
+ private:
+  uint8_t* dst_;
+  VI zero_point_;
+  VBytes low_, flip_;
+};
+
+// Calls body(writer) where fits_lanes().
+template <typename Body>
+TAE_VEC void with_lane_writer(const Finish& f, void* dst, const Body& body) {
+  if (f.dtype == DType::qu8 && f.num_post_ops == 0) {
+    body(LaneWriter<true>(f, dst));
+  } else {
+    body(LaneWriter<false>(f, dst));
+  }
+}
+
+// Floats at the lanes of their elements: `count` of them to whole groups, zeros behind.
+TAE_VEC void arrange_lanes(const float* src, int64_t count, float* dst) {
+  for (int64_t at = 0; at < count; at += kGroup)
+    for (int64_t e = 0; e < kGroup; e += 4) {  // 4 values stay together
+      float four[4] = {};
+      const int64_t left = count - at - e;
+      if (left >= 4) {
+        std::memcpy(four, src + at + e, sizeof four);
+      } else {
+        for (int64_t i = 0; i < left; ++i) four[i] = src[at + e + i];
+      }
+      std::memcpy(dst + at + e / 4 % 4 * kLanes + e / 16 * 4, four, sizeof four);
+    }
+}
+
 // Calls body(at, Whole) for groups of kGroup elements and once body(at, n) for the rest.
 template <typename Body>
 TAE_VEC void for_elements(int64_t count, const Body& body) {

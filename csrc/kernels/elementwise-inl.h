@@ -23,9 +23,24 @@ template <typename T>
   });
 }
 
+constexpr float kFarthest = 255.f;  // of a byte from its zero point
+
 [[gnu::noinline]] void requantize_run(const Finish& finish, const Operand& a, int64_t count,
                                       void* dst) noexcept {
+  const VF scale = vf(a.scale), inverse = vf(finish.inverse_scale);
   with_bytes(a.dtype, [&](auto kind) {
+    if (fits_lanes(finish, kFarthest * a.scale * finish.inverse_scale)) {
+      const LaneReader<decltype(kind)::value> read_lanes(a);
+      with_lane_writer(finish, dst, [&](const auto& write) {
+        for_elements(count, [&](int64_t at, auto n) {
+          VF x[4];
+          read_lanes(at, n, x);
+          for (VF& v : x) v = mul(mul(v, scale), inverse);
+          write(at, n, x);
+        });
+      });
+      return;
+    }
     const Reader<decltype(kind)::value> read(a);
     with_writer(finish, dst, [&](const auto& write) {
       for_elements(count, [&](int64_t at, auto n) {
@@ -54,10 +69,44 @@ TAE_VEC void binary_values(const Finish& finish, const Operand& a, const Operand
   });
 }
 
+template <bool kMultiply, Bytes kLeft, Bytes kRight>
+TAE_VEC void binary_lanes(const Finish& finish, const Operand& a, const Operand& b, int64_t count,
+                          void* dst) {
+  const LaneReader<kLeft> read_a(a);
+  const LaneReader<kRight> read_b(b);
+  const VF scale_a = vf(a.scale), scale_b = vf(b.scale), inverse = vf(finish.inverse_scale);
+  with_lane_writer(finish, dst, [&](const auto& write) {
+    for_elements(count, [&](int64_t at, auto n) {
+      VF x[4], y[4];
+      read_a(at, n, x);
+      read_b(at, n, y);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const VF p = mul(x[j], scale_a), q = mul(y[j], scale_b);
+        x[j] = mul(kMultiply ? mul(p, q) : add(p, q), inverse);
+      }
+      write(at, n, x);
+    });
+  });
+}
+
+template <bool kMultiply>
+[[gnu::noinline]] void lanes_run(const Finish& finish, const Operand& a, const Operand& b, int64_t count,
+                                 void* dst) noexcept {
+  with_bytes(a.dtype, [&](auto left) {
+    with_bytes(b.dtype, [&](auto right) {
+      binary_lanes<kMultiply, decltype(left)::value, decltype(right)::value>(finish, a, b, count, dst);
+    });
+  });
+}
+
 template <bool kMultiply>
 [[gnu::noinline]] void binary_run(const Finish& finish, const Operand& a, const Operand& b, int64_t count,
                                   void* dst) noexcept {
-  if (a.dtype != b.dtype) {
+  const float p = kFarthest * a.scale, q = kFarthest * b.scale;
+  if (fits_lanes(finish, (kMultiply ? p * q : p + q) * finish.inverse_scale)) {
+    lanes_run<kMultiply>(finish, a, b, count, dst);
+  } else if (a.dtype != b.dtype) {
     binary_values<kMultiply, Bytes::any>(finish, a, b, count, dst);
   } else if (a.dtype == DType::qs8) {
     binary_values<kMultiply, Bytes::s8>(finish, a, b, count, dst);

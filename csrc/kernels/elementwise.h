@@ -29,6 +29,11 @@ struct Finish {
   int32_t zero_point = 0;
 };
 
+// Whether the post-ops are none or relu: on bytes, a maximum with the zero point.
+inline bool folds(const Finish& f) {
+  return f.num_post_ops == 0 || (f.num_post_ops == 1 && f.post_ops[0].kind == PostOp::Kind::relu);
+}
+
 // Positions first, first + step ... of a window along a line of an image; `padded` counts
 // those in the padding as well.
 struct PoolWindow {

@@ -80,7 +80,7 @@ template <int kBits, int kGroups, bool kWeighted, bool kWhole>
       bias += s.bias;
       const VF scale = vf(s.scale);
       for_vectors<kBits, kGroups, kWhole>(row, c, total,
-                                          [&](VF codes, VF& sum) { sum = fused(scale, codes, sum); });
+                                          [&](VF codes, VF& sum) { sum = fma(scale, codes, sum); });
     }
 #pragma GCC unroll 16
     for (int g = 0; g < kGroups; ++g)
@@ -121,7 +121,7 @@ template <int kBits, int kGroups>
     const ScaleBias s = load_scale_bias<kBits>(row + c.code_bytes);
     const VF scale = vf(s.scale), bias = vf(s.bias);
     for_vectors<kBits, kGroups, false>(
-        row, c, top, [&](VF codes, VF& highest) { highest = max(fused(scale, codes, bias), highest); });
+        row, c, top, [&](VF codes, VF& highest) { highest = max(fma(scale, codes, bias), highest); });
   }
 #pragma GCC unroll 16
   for (int g = 0; g < kGroups; ++g) {
@@ -218,7 +218,7 @@ template <int kBits, typename T>
     VF v[kPhases<kBits>];
     const auto finish = [&](int64_t n) {
 #pragma GCC unroll 4
-      for (int p = 0; p < kPhases<kBits>; ++p) v[p] = fused(scale, v[p], bias);
+      for (int p = 0; p < kPhases<kBits>; ++p) v[p] = fma(scale, v[p], bias);
       store_elements(dst + byte * kPhases<kBits>, v, n);
     };
     for (; (byte + kLanes) * kPhases<kBits> <= table.dim; byte += kLanes) {

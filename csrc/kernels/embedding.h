@@ -53,7 +53,7 @@ struct EmbeddingRun {
 // costs accuracy, because codes are positive and the total grows without their bias.
 constexpr int64_t kBiasRows = 64;
 
-// Results are the same bits on every ISA: f32, `a * b + c` is rounded once (fused; emulated
+// Results are the same bits on every ISA: f32, `a * b + c` is rounded once (emulated
 // where the CPU has no FMA). The caller holds a DefaultFloatEnv (vec_float_env.h): set once for many bags.
 struct EmbeddingKernels {
   // Indices [begin, begin + count) as offsets. Returns the first position that is out

@@ -100,40 +100,6 @@ struct Codes {
   }
 };
 
-// a * b + c, rounded once.
-#if defined(__AVX2__)
-TAE_VEC VF fused(VF a, VF b, VF c) { return fma(a, b, c); }
-#else
-// Two lanes in f64: the product is exact, the sum is rounded to odd (its error goes into
-// the last bit), and so the rounding to f32 is the only one that shows (Boldo and
-// Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
-TAE_VEC __m128d sum_to_odd(__m128d product, __m128d c) {
-  const __m128d sum = _mm_add_pd(product, c);
-  const __m128d of_c = _mm_sub_pd(sum, product);
-  const __m128d error = _mm_add_pd(_mm_sub_pd(product, _mm_sub_pd(sum, of_c)), _mm_sub_pd(c, of_c));
-  const __m128d zero = _mm_setzero_pd();
-  const __m128i above = _mm_castpd_si128(_mm_cmplt_pd(zero, error));  // false for NaN
-  const __m128i below = _mm_castpd_si128(_mm_cmplt_pd(error, zero));
-  const __m128i negative = _mm_castpd_si128(_mm_cmplt_pd(sum, zero));
-  const __m128i bits = _mm_castpd_si128(sum);
-  const __m128i one = _mm_set1_epi64x(1);
-  const __m128i even = _mm_sub_epi64(_mm_and_si128(bits, one), one);  // all ones when it is
-  // The truncated magnitude is one step lower when the error points to zero.
-  const __m128i toward_zero = _mm_or_si128(_mm_and_si128(negative, above), _mm_andnot_si128(negative, below));
-  const __m128i inexact = _mm_and_si128(_mm_or_si128(above, below), even);
-  const __m128i down = _mm_and_si128(inexact, toward_zero);                       // -1 or 0
-  const __m128i up = _mm_and_si128(_mm_andnot_si128(toward_zero, inexact), one);  // 1 or 0
-  return _mm_castsi128_pd(_mm_add_epi64(bits, _mm_add_epi64(down, up)));
-}
-TAE_VEC VF fused(VF a, VF b, VF c) {
-  const __m128d low = sum_to_odd(_mm_mul_pd(_mm_cvtps_pd(a), _mm_cvtps_pd(b)), _mm_cvtps_pd(c));
-  const __m128d high =
-      sum_to_odd(_mm_mul_pd(_mm_cvtps_pd(_mm_movehl_ps(a, a)), _mm_cvtps_pd(_mm_movehl_ps(b, b))),
-                 _mm_cvtps_pd(_mm_movehl_ps(c, c)));
-  return _mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
-}
-#endif
-
 // a0 b0 a1 b1 ...: the lower half of the lanes, then the upper half.
 TAE_VEC void interleave(VF a, VF b, VF* low, VF* high) {
 #if defined(__AVX512F__)

@@ -11,39 +11,43 @@ namespace {
 
 // --- exact sums of bytes --------------------------------------------------------
 
-// Steps after which 32-bit lanes of squares, at most 4 * 255^2 a step, are folded.
-constexpr int64_t kSquareSteps = 8192;
+// Steps of 4 groups after which the lanes of squares, each at most 16 * 255^2 a step, are folded;
+// fewer than 8 groups may follow.
+constexpr int64_t kSquareSteps = 2000;
 
-TAE_VEC int64_t reduce_sum32(VI x) {
-  alignas(64) int32_t lanes[kLanes];
-  std::memcpy(lanes, &x, sizeof lanes);
-  int64_t sum = 0;
-  for (int32_t v : lanes) sum += v;
-  return sum;
+template <Bytes kBytes>
+TAE_VEC void sums_of(const void* source, int64_t count, ByteSums* sums) {
+  const uint8_t* src = static_cast<const uint8_t*>(source);
+  const auto u_domain = [](VBytes x) { return kBytes == Bytes::s8 ? xor_bytes(x, set1_8(128)) : x; };
+  int64_t total = 0, products = 0, i = 0;  // of u and u * (u - kSquareShift)
+  // Lanes apart, because each step waits for its sum.
+  VI sum[4] = {vi(0), vi(0), vi(0), vi(0)}, product[4] = {vi(0), vi(0), vi(0), vi(0)};
+  const auto take = [&](int j, VBytes u) {
+    sum[j] = sum_bytes(sum[j], u);
+    product[j] = sum_squares(product[j], u);
+  };
+  const auto fold = [&] {
+    products += reduce_sum32(add(add(product[0], product[1]), add(product[2], product[3])));
+    total += reduce_sum32(add(add(sum[0], sum[1]), add(sum[2], sum[3])));
+    for (int j = 0; j < 4; ++j) sum[j] = product[j] = vi(0);
+  };
+  while (i + 4 * kGroup <= count) {
+    int64_t steps = (count - i) / (4 * kGroup);
+    steps = steps < kSquareSteps ? steps : kSquareSteps;
+    for (int64_t s = 0; s < steps; ++s, i += 4 * kGroup)
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) take(j, u_domain(load_bytes(src + i + j * kGroup)));
+    if (steps == kSquareSteps) fold();
+  }
+  for (; i + kGroup <= count; i += kGroup) take(0, u_domain(load_bytes(src + i)));
+  if (i < count) take(1, keep_bytes(u_domain(load_bytes(src + i, count - i)), count - i));
+  fold();
+  sums->sum += total;
+  sums->squares += products + kSquareShift * total;
 }
 
 [[gnu::noinline]] void sums_run(const void* source, DType dtype, int64_t count, ByteSums* sums) noexcept {
-  const uint8_t* src = static_cast<const uint8_t*>(source);
-  const VBytes flip = set1_8(shift_of(dtype));
-  VI sum = vi(0);
-  int64_t squares = 0, i = 0;
-  while (i + kGroup <= count) {
-    const int64_t left = (count - i) / kGroup, steps = left < kSquareSteps ? left : kSquareSteps;
-    VI part = vi(0);
-    for (int64_t s = 0; s < steps; ++s, i += kGroup) {
-      const VBytes u = xor_bytes(load_bytes(src + i), flip);
-      sum = sum_bytes(sum, u);
-      part = sum_squares(part, u);
-    }
-    squares += reduce_sum32(part);
-  }
-  if (i < count) {
-    const VBytes u = keep_bytes(xor_bytes(load_bytes(src + i, count - i), flip), count - i);
-    sum = sum_bytes(sum, u);
-    squares += reduce_sum32(sum_squares(vi(0), u));
-  }
-  sums->sum += reduce_sum64(sum);
-  sums->squares += squares;
+  with_bytes(dtype, [&](auto kind) { sums_of<decltype(kind)::value>(source, count, sums); });
 }
 
 // Rows after which 32-bit sums of squares of one column, at most 255^2 each, are folded.
@@ -228,30 +232,139 @@ TAE_VEC void* row_at(void* dst, DType dtype, int64_t row, int64_t count) {
   return static_cast<uint8_t*>(dst) + row * count * static_cast<int64_t>(size_of(dtype));
 }
 
-[[gnu::noinline]] void byte_rows_run(const RowNorm& norm, const RealRows& input, int64_t rows,
-                                     const NormOutput& out) noexcept {
-  const int32_t zero_point = input.zero_point + shift_of(input.dtype);
-  for (int64_t r = 0; r < rows; ++r) {
-    const uint8_t* row = row_of(input, r);
-    ByteSums sums;
-    sums_run(row, input.dtype, norm.count, &sums);
-    const ByteStats stats = byte_stats(sums, norm.count, zero_point, input.scale, norm.eps, norm.centred);
-    const double factor = static_cast<double>(input.scale) * stats.k;
-    const float a = static_cast<float>(factor);
-    const float b = norm.centred ? static_cast<float>(-stats.mean * factor) : 0.f;
-    const VI zero = vi(input.zero_point);
-    void* dst = row_at(out.dst, out.finish.dtype, r, norm.count);
-    if (input.dtype == DType::qs8) {
-      const int8_t* q = reinterpret_cast<const int8_t*>(row);
-      normalize_row(
-          norm, out.finish, a, b, [&](int64_t i, auto t) { return to_float(sub(load_s8(q + i, t), zero)); },
-          dst);
-    } else {
-      normalize_row(
-          norm, out.finish, a, b, [&](int64_t i, auto t) { return to_float(sub(load_u8(row + i, t), zero)); },
-          dst);
+// Of two magnitudes, NaN wins: no comparison with it holds.
+TAE_VEC VF larger_or_nan(VF x, VF most) { return select(unordered(x, most), vf(NAN), max(x, most)); }
+
+TAE_VEC float largest(VF x) { return any(is_nan(x)) ? NAN : reduce_max(x); }
+
+struct Coefficients {
+  float a, b;
+};
+
+// n = fma(v, a, b), r = fma(n, weight, bias) in the order of memory; weight and bias times `factor`.
+TAE_VEC void normalize_bytes(const RowNorm& norm, const Finish& finish, const RealRows& input,
+                             const uint8_t* row, const Coefficients& c, float factor, void* dst) {
+  const VF a = vf(c.a), b = vf(c.b), f = vf(factor);
+  const VI zero = vi(input.zero_point);
+  with_writer(finish, dst, [&](const auto& write) {
+    for_elements(norm.count, [&](int64_t at, auto n) {
+      VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
+      for_group(n, [&](int j, auto t) {
+        const int64_t i = at + j * kLanes;
+        const VF weight = norm.weight == nullptr ? f : mul(load(norm.weight + i, t), f);
+        const VF bias = norm.bias == nullptr ? vf(0.f) : mul(load(norm.bias + i, t), f);
+        const VF v = to_float(sub(load_value(row, i, input.dtype, t), zero));
+        x[j] = fma(fma(v, a, b), weight, bias);
+      });
+      write(at, n, x);
+    });
+  });
+}
+
+// The parameters of rows in lane order, times `factor`, and their largest magnitudes.
+struct LaneParameters {
+  const float* weight;
+  const float* bias;
+  float most_weight, most_bias;
+};
+
+// The two halves of a caller's lane_floats(count).
+struct LaneRoom {
+  LaneRoom(float* scratch, int64_t count) {
+    const uintptr_t at = reinterpret_cast<uintptr_t>(scratch);
+    first = scratch + (-at % 64) / sizeof(float);
+    values = (count + 63) / 64 * 64;
+    second = first + values;
+  }
+  float *first, *second;
+  int64_t values;
+};
+
+[[gnu::noinline]] LaneParameters arrange(const RowNorm& norm, float factor, float* scratch) noexcept {
+  const LaneRoom room(scratch, norm.count);
+  LaneParameters p{room.first, room.second, 0.f, 0.f};
+  const VF f = vf(factor);
+  VF most[2] = {vf(0.f), vf(0.f)};
+  const float* from[2] = {norm.weight, norm.bias};
+  for (int i = 0; i < 2; ++i) {
+    float* to = i == 0 ? room.first : room.second;
+    if (from[i] != nullptr) arrange_lanes(from[i], norm.count, to);
+    for (int64_t at = 0; at < room.values; at += kLanes) {
+      const VF x = from[i] != nullptr ? mul(load(to + at, Full{}), f) : vf(i == 0 ? factor : 0.f);
+      store(to + at, x, Full{});
+      most[i] = larger_or_nan(abs(x), most[i]);
     }
   }
+  p.most_weight = largest(most[0]);
+  p.most_bias = largest(most[1]);
+  return p;
+}
+
+template <Bytes kBytes>
+TAE_VEC void lane_row(const RowNorm& norm, const Operand& row, const Coefficients& c, const LaneParameters& p,
+                      const Finish& finish, void* dst) {
+  const LaneReader<kBytes> read(row);
+  const VF a = vf(c.a), b = vf(c.b);
+  const float *weight = p.weight, *bias = p.bias;  // not read again behind each store of bytes
+  with_lane_writer(finish, dst, [&](const auto& write) {
+    for_elements(norm.count, [&](int64_t at, auto n) {
+      VF x[4];
+      read(at, n, x);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const int64_t i = at + j * kLanes;
+        x[j] = fma(fma(x[j], a, b), load(weight + i, Full{}), load(bias + i, Full{}));
+      }
+      write(at, n, x);
+    });
+  });
+}
+
+void row_coefficients(const RowNorm& norm, const RealRows& input, const ByteSums (&sums)[kStatRows],
+                      Coefficients* c) {
+  const int32_t zero_point = input.zero_point + shift_of(input.dtype);
+  ByteStats stats[kStatRows];
+  byte_stats(sums, norm.count, zero_point, input.scale, norm.eps, norm.centred, stats);
+  for (int64_t r = 0; r < kStatRows; ++r) {
+    const double factor = static_cast<double>(input.scale) * stats[r].k;
+    c[r].a = static_cast<float>(factor);
+    c[r].b = norm.centred ? static_cast<float>(-stats[r].mean * factor) : 0.f;
+  }
+}
+
+template <Bytes kBytes>
+TAE_VEC void byte_rows(const RowNorm& norm, const RealRows& input, int64_t rows, float* scratch,
+                       const NormOutput& out) {
+  const bool folded = is_quantized(out.finish.dtype) && folds(out.finish);
+  Finish finish = out.finish;
+  const float factor = folded ? finish.inverse_scale : 1.f;
+  if (folded) finish.inverse_scale = 1.f;
+  LaneParameters lanes{};
+  if (scratch != nullptr) lanes = arrange(norm, factor, scratch);
+  for (int64_t first = 0; first < rows; first += kStatRows) {
+    const int64_t count = rows - first < kStatRows ? rows - first : kStatRows;
+    ByteSums sums[kStatRows];
+    Coefficients c[kStatRows];
+    for (int64_t r = 0; r < count; ++r) sums_of<kBytes>(row_of(input, first + r), norm.count, sums + r);
+    row_coefficients(norm, input, sums, c);
+    for (int64_t r = 0; r < count; ++r) {
+      const uint8_t* row = row_of(input, first + r);
+      void* dst = row_at(out.dst, finish.dtype, first + r, norm.count);
+      const float most =
+          (255.f * std::fabs(c[r].a) + std::fabs(c[r].b)) * lanes.most_weight + lanes.most_bias;
+      if (scratch != nullptr && fits_lanes(finish, most)) {
+        lane_row<kBytes>(norm, {row, input.dtype, 1.f, input.zero_point}, c[r], lanes, finish, dst);
+      } else {
+        normalize_bytes(norm, finish, input, row, c[r], factor, dst);
+      }
+    }
+  }
+}
+
+[[gnu::noinline]] void byte_rows_run(const RowNorm& norm, const RealRows& input, int64_t rows, float* scratch,
+                                     const NormOutput& out) noexcept {
+  with_bytes(input.dtype,
+             [&](auto kind) { byte_rows<decltype(kind)::value>(norm, input, rows, scratch, out); });
 }
 
 [[gnu::noinline]] void real_rows_run(const RowNorm& norm, const RealRows& input, const RealRows* other,
@@ -288,7 +401,7 @@ TAE_VEC void* row_at(void* dst, DType dtype, int64_t row, int64_t count) {
   }
 }
 
-// r = v * a[c] + b[c] over rows of the vectors v that `read` gives; or with one a and b.
+// r = fma(v, a[c], b[c]) over rows of the vectors v that `read` gives; or with one a and b.
 struct Factors {
   const float* a;
   const float* b;
@@ -299,30 +412,77 @@ struct Factors {
 template <typename Read>
 TAE_VEC void affine_values(const Finish& finish, const Factors& f, int64_t count, const Read& read,
                            void* dst) {
-  RowNorm plain;
-  plain.count = count;
-  if (!f.each) {
-    normalize_row(plain, finish, f.a[0], f.b[0], read, dst);
-    return;
-  }
+  const VF all_a = vf(f.a[0]), all_b = vf(f.b[0]);
   with_writer(finish, dst, [&](const auto& write) {
     for (int64_t r = 0; r < f.rows; ++r)
       for_elements(count, [&](int64_t c, auto n) {
         const int64_t at = r * count + c;
         VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
         for_group(n, [&](int j, auto t) {
-          const VF v = mul(read(at + j * kLanes, t), load(f.a + c + j * kLanes, t));
-          x[j] = add(v, load(f.b + c + j * kLanes, t));
+          const VF a = f.each ? load(f.a + c + j * kLanes, t) : all_a;
+          const VF b = f.each ? load(f.b + c + j * kLanes, t) : all_b;
+          x[j] = fma(read(at + j * kLanes, t), a, b);
         });
         write(at, n, x);
       });
   });
 }
 
+// The same for 8-bit values and results in steps of the output; a and b of each value in lane order.
+template <Bytes kBytes, bool kEach>
+TAE_VEC void affine_lanes(const Finish& finish, const Operand& row, const Factors& f, int64_t count,
+                          void* dst) {
+  const LaneReader<kBytes> read(row);
+  const float *a = f.a, *b = f.b;  // not read again behind each store of bytes
+  const VF all_a = vf(a[0]), all_b = vf(b[0]);
+  const int64_t rows = f.rows;
+  with_lane_writer(finish, dst, [&](const auto& write) {
+    for (int64_t r = 0; r < rows; ++r)
+      for_elements(count, [&](int64_t c, auto n) {
+        VF x[4];
+        read(r * count + c, n, x);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+          const int64_t i = c + j * kLanes;
+          x[j] = kEach ? fma(x[j], load(a + i, Full{}), load(b + i, Full{})) : fma(x[j], all_a, all_b);
+        }
+        write(r * count + c, n, x);
+      });
+  });
+}
+
+// Of |r|; NaN where it could be.
+TAE_VEC float most_of(const Factors& f, int64_t count) {
+  VF most = vf(0.f);
+  for_vectors(f.each ? count : 1, [&](int64_t i, auto t) {
+    const VF size = add(mul(vf(255.f), abs(load(f.a + i, t))), abs(load(f.b + i, t)));
+    most = larger_or_nan(size, most);
+  });
+  return largest(most);
+}
+
 [[gnu::noinline]] void affine_run(const Finish& finish, const Operand& row, const Factors& f, int64_t count,
-                                  void* dst) noexcept {
+                                  float* scratch, void* dst) noexcept {
   const VI zero = vi(row.zero_point);
   if (is_quantized(row.dtype)) {
+    const bool arranged = !f.each || scratch != nullptr;
+    if (arranged && finish.inverse_scale == 1.f && fits_lanes(finish, most_of(f, count))) {
+      Factors lanes = f;
+      if (f.each) {
+        const LaneRoom room(scratch, count);
+        arrange_lanes(f.a, count, room.first);
+        arrange_lanes(f.b, count, room.second);
+        lanes.a = room.first;
+        lanes.b = room.second;
+      }
+      with_bytes(row.dtype, [&](auto kind) {
+        if (f.each)
+          affine_lanes<decltype(kind)::value, true>(finish, row, lanes, count, dst);
+        else
+          affine_lanes<decltype(kind)::value, false>(finish, row, f, count, dst);
+      });
+      return;
+    }
     with_bytes(row.dtype, [&](auto kind) {
       affine_values(
           finish, f, count,
@@ -341,9 +501,10 @@ TAE_VEC void affine_values(const Finish& finish, const Factors& f, int64_t count
 }
 
 // The float environment is set outside: arithmetic could be moved across it.
-void byte_rows_entry(const RowNorm& norm, const RealRows& input, int64_t rows, const NormOutput& out) {
+void byte_rows_entry(const RowNorm& norm, const RealRows& input, int64_t rows, float* scratch,
+                     const NormOutput& out) {
   const DefaultFloatEnv env;
-  byte_rows_run(norm, input, rows, out);
+  byte_rows_run(norm, input, rows, scratch, out);
 }
 
 void real_rows_entry(const RowNorm& norm, const RealRows& input, const RealRows* other, int64_t rows,
@@ -353,14 +514,14 @@ void real_rows_entry(const RowNorm& norm, const RealRows& input, const RealRows*
 }
 
 void affine_entry(const Finish& finish, const Operand& row, const float* a, const float* b, int64_t rows,
-                  int64_t count, void* dst) {
+                  int64_t count, float* scratch, void* dst) {
   const DefaultFloatEnv env;
-  affine_run(finish, row, {a, b, true, rows}, count, dst);
+  affine_run(finish, row, {a, b, true, rows}, count, scratch, dst);
 }
 
 void affine_all_entry(const Finish& finish, const Operand& row, float a, float b, int64_t count, void* dst) {
   const DefaultFloatEnv env;
-  affine_run(finish, row, {&a, &b, false, 1}, count, dst);
+  affine_run(finish, row, {&a, &b, false, 1}, count, nullptr, dst);
 }
 
 constexpr NormKernels kNormKernels = {byte_rows_entry, real_rows_entry, sums_run,

@@ -11,17 +11,20 @@ namespace {
   const int64_t size = g.channels / g.groups;
   const int32_t zero_point = input.zero_point + shift_of(input.dtype);
   for (int64_t first = 0; first < g.channels; first += size) {
-    ByteSums all;
+    ByteSums pool[kStatRows];
+    ByteSums& all = pool[0];
     for (int64_t c = first; c < first + size; ++c) {
       all.sum += sums[c].sum;
       all.squares += sums[c].squares;
     }
-    const ByteStats stats = byte_stats(all, size * g.count, zero_point, input.scale, g.eps, true);
-    const double factor = static_cast<double>(input.scale) * stats.k;
+    ByteStats stats[kStatRows];
+    byte_stats(pool, size * g.count, zero_point, input.scale, g.eps, true, stats);
+    const double factor = static_cast<double>(input.scale) * stats[0].k;
     for (int64_t c = first; c < first + size; ++c) {
       const double f = g.weight == nullptr ? factor : factor * static_cast<double>(g.weight[c]);
-      a[c] = static_cast<float>(f);
-      b[c] = static_cast<float>((g.bias == nullptr ? 0. : static_cast<double>(g.bias[c])) - stats.mean * f);
+      const double bias = g.bias == nullptr ? 0. : static_cast<double>(g.bias[c]);
+      a[c] = static_cast<float>(f * g.factor);
+      b[c] = static_cast<float>((bias - stats[0].mean * f) * g.factor);
     }
   }
 }
@@ -30,9 +33,9 @@ namespace {
   for (int64_t c = 0; c < n.channels; ++c) {
     const double k = 1. / std::sqrt(static_cast<double>(n.var[c]) + n.eps);
     const double f = n.weight == nullptr ? k : k * static_cast<double>(n.weight[c]);
-    a[c] = static_cast<float>(static_cast<double>(scale) * f);
-    b[c] = static_cast<float>((n.bias == nullptr ? 0. : static_cast<double>(n.bias[c])) -
-                              static_cast<double>(n.mean[c]) * f);
+    const double bias = n.bias == nullptr ? 0. : static_cast<double>(n.bias[c]);
+    a[c] = static_cast<float>(static_cast<double>(scale) * f * n.factor);
+    b[c] = static_cast<float>((bias - static_cast<double>(n.mean[c]) * f) * n.factor);
   }
 }
 
@@ -40,8 +43,10 @@ namespace {
 
 extern const NormKernels norm_kernels__avx2;
 extern const NormKernels norm_kernels__avx512;
+extern const NormKernels norm_kernels__avx512vnni;
 
 const NormKernels& norm_kernels(Isa isa) {
+  if (isa >= Isa::avx512_vnni) return norm_kernels__avx512vnni;
   if (isa >= Isa::avx512) return norm_kernels__avx512;
   return isa >= Isa::avx2 ? norm_kernels__avx2 : kNormKernels;
 }

@@ -51,8 +51,12 @@ struct NormKernels {
   //   centred: a = f32(scale * k), b = f32(-(S - count * z) / count * (scale * k)),
   //            k = 1 / sqrt((count * Q - S * S) / count^2 * scale^2 + eps) in f64;
   //   else:    a the same with the mean of (u - z)^2, b = 0;
-  //   r = (f32(u - z) * a + b) * weight[c] + bias[c].
-  void (*byte_rows)(const RowNorm& norm, const RealRows& input, int64_t rows, const NormOutput& out);
+  //   r = fma(fma(f32(u - z), a, b), weight[c], bias[c]).
+  // An 8-bit result without post-ops but relu has weight[c] * inverse_scale and bias[c] *
+  // inverse_scale instead and is rounded as it comes. `scratch` holds lane_floats(count);
+  // null, which is slower and pays for a single row, changes no result.
+  void (*byte_rows)(const RowNorm& norm, const RealRows& input, int64_t rows, float* scratch,
+                    const NormOutput& out);
   // Rows x = input, or input + other. With m = f32(sum(x) / count) (0 when not centred),
   // d = x - m, D and E the sums of d and d * d in 64 f32 lanes:
   //   k = 1 / sqrt(E / count - (D / count)^2 + eps) in f64 (without D when not centred),
@@ -66,18 +70,22 @@ struct NormKernels {
   // Adds those of each of `channels` columns, `stride` values apart, over `rows` rows.
   void (*column_sums)(const void* src, DType dtype, int64_t rows, int64_t stride, int64_t channels,
                       ByteSums* sums);
-  // r = v * a[c] + b[c] over `rows` rows of `count` values v = f32(q - zero_point) of 8 bits, or
-  // of floats; or one row with one a and b for all.
+  // r = fma(v, a[c], b[c]) over `rows` rows of `count` values v = f32(q - zero_point) of 8 bits, or
+  // of floats; or one row with one a and b for all. `scratch` as in byte_rows.
   void (*affine)(const Finish& finish, const Operand& row, const float* a, const float* b, int64_t rows,
-                 int64_t count, void* dst);
+                 int64_t count, float* scratch, void* dst);
   void (*affine_all)(const Finish& finish, const Operand& row, float a, float b, int64_t count, void* dst);
 };
 
-// The table of the best level <= isa that has one (portable, avx2, avx512).
+// Floats of scratch memory for the parameters of `count` values: in whole groups of any level, and
+// room to begin on a cache line.
+inline int64_t lane_floats(int64_t count) { return 2 * ((count + 63) / 64 * 64) + 16; }
+
+// The table of the best level <= isa that has one (portable, avx2, avx512, avx512_vnni).
 const NormKernels& norm_kernels(Isa isa);
 
-// Coefficients of `affine` for one sample of a group norm: a[c] = f32(scale * k * weight[c]),
-// b[c] = f32(bias[c] - mean * (scale * k * weight[c])), k and mean as in byte_rows over the
+// Coefficients of `affine` for one sample of a group norm: a[c] = f32(scale * k * weight[c] * factor),
+// b[c] = f32((bias[c] - mean * (scale * k * weight[c])) * factor), k and mean as in byte_rows over the
 // `channels / groups` sums of a group, each of `count` values; in f64.
 struct GroupNumbers {
   int64_t channels = 1;
@@ -86,12 +94,13 @@ struct GroupNumbers {
   double eps = 0.;
   const float* weight = nullptr;  // [channels] or null
   const float* bias = nullptr;
+  double factor = 1.;  // steps of the output in 1, where results are rounded as they come
 };
 void group_coefficients(const GroupNumbers& g, const Operand& input, const ByteSums* sums, float* a,
                         float* b);
 
 // Those of a batch norm (scale 1 for a float input): k = 1 / sqrt(var[c] + eps), a[c] = f32(scale * (k *
-// weight[c])), b[c] = f32(bias[c] - mean[c] * (k * weight[c])) in f64.
+// weight[c]) * factor), b[c] = f32((bias[c] - mean[c] * (k * weight[c])) * factor) in f64.
 struct BatchNumbers {
   int64_t channels = 1;
   double eps = 0.;
@@ -99,6 +108,7 @@ struct BatchNumbers {
   const float* var = nullptr;
   const float* weight = nullptr;  // or null
   const float* bias = nullptr;
+  double factor = 1.;
 };
 void batch_coefficients(const BatchNumbers& numbers, float scale, float* a, float* b);
 

@@ -16,20 +16,32 @@ struct ByteStats {
   double k;     // 1 / sqrt(var + eps)
 };
 
-// __int128 is exact: count * squares and sum * sum have up to 2^110.
-inline ByteStats byte_stats(const ByteSums& s, int64_t count, int32_t u8_zero_point, float scale, double eps,
-                            bool centred) {
+// Rows up to here have count * squares and sum * sum inside int64.
+constexpr int64_t kShortRow = int64_t{1} << 22;
+
+// count * squares - sum * sum; __int128 is exact: both have up to 2^110.
+inline double byte_spread(const ByteSums& s, int64_t count) {
+  if (count <= kShortRow) return static_cast<double>(count * s.squares - s.sum * s.sum);
+  return static_cast<double>(static_cast<__int128>(count) * s.squares - static_cast<__int128>(s.sum) * s.sum);
+}
+
+// Of kStatRows rows of `count` values each, together: divisions of several rows are one vector's.
+constexpr int64_t kStatRows = 8;
+inline void byte_stats(const ByteSums (&sums)[kStatRows], int64_t count, int32_t u8_zero_point, float scale,
+                       double eps, bool centred, ByteStats* stats) {
   const double n = static_cast<double>(count), step = static_cast<double>(scale);
-  const int64_t total = s.sum - count * u8_zero_point;
-  double square;  // mean square in steps, around the mean or around 0
-  if (centred) {
-    const __int128 spread = static_cast<__int128>(count) * s.squares - static_cast<__int128>(s.sum) * s.sum;
-    square = static_cast<double>(spread) / (n * n);
-  } else {
-    const int64_t z = u8_zero_point;
-    square = static_cast<double>(s.squares - 2 * z * s.sum + count * z * z) / n;
+  const int64_t z = u8_zero_point;
+  double total[kStatRows], square[kStatRows];  // the mean square in steps, around the mean or around 0
+  for (int r = 0; r < kStatRows; ++r) {
+    const ByteSums& s = sums[r];
+    total[r] = static_cast<double>(s.sum - count * z);
+    square[r] =
+        centred ? byte_spread(s, count) : static_cast<double>(s.squares - 2 * z * s.sum + count * z * z);
   }
-  return {static_cast<double>(total) / n, 1. / std::sqrt(square * (step * step) + eps)};
+  const double parts = centred ? n * n : n, steps = step * step;
+  for (int r = 0; r < kStatRows; ++r) square[r] = 1. / std::sqrt(square[r] / parts * steps + eps);
+  for (int r = 0; r < kStatRows; ++r) total[r] /= n;
+  for (int r = 0; r < kStatRows; ++r) stats[r] = {total[r], square[r]};
 }
 
 }  // namespace

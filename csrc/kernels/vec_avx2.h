@@ -136,12 +136,24 @@ TAE_VEC void store_low16(uint16_t* p, VI x, Part t) {
 // 4 vectors of quantized lanes to bytes. Lanes beyond int16 saturate, zero_point
 // (int16 lanes) is added with saturation, the sum saturates to u8.
 using VBytes = __m256i;
-TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
+// The packs work inside 128-bit lanes: 4-byte groups come out as a0 b0 c0 d0 a1 ...
+TAE_VEC VBytes pack_lanes(VI a, VI b, VI c, VI d, VI zero_point) {
   const __m256i ab = _mm256_adds_epi16(_mm256_packs_epi32(a, b), zero_point);
   const __m256i cd = _mm256_adds_epi16(_mm256_packs_epi32(c, d), zero_point);
-  // The packs work inside 128-bit lanes: 4-byte groups come out as a0 b0 c0 d0 a1 ...
+  return _mm256_packus_epi16(ab, cd);
+}
+TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), order);
+  return _mm256_permutevar8x32_epi32(pack_lanes(a, b, c, d, zero_point), order);
+}
+// The inverse of pack_lanes: byte u as the float 2^23 + u, by the bits of its mantissa.
+TAE_VEC void expand_lanes(VBytes u, VF (&x)[4]) {
+  const __m256i zero = _mm256_setzero_si256(), exponent = _mm256_set1_epi16(0x4b00);
+  const __m256i low = _mm256_unpacklo_epi8(u, zero), high = _mm256_unpackhi_epi8(u, zero);
+  x[0] = as_float(_mm256_unpacklo_epi16(low, exponent));
+  x[1] = as_float(_mm256_unpackhi_epi16(low, exponent));
+  x[2] = as_float(_mm256_unpacklo_epi16(high, exponent));
+  x[3] = as_float(_mm256_unpackhi_epi16(high, exponent));
 }
 TAE_VEC VI set1_16(int32_t x) { return _mm256_set1_epi16(static_cast<int16_t>(x)); }
 TAE_VEC VBytes set1_8(int32_t x) { return _mm256_set1_epi8(static_cast<char>(x)); }
@@ -169,15 +181,23 @@ TAE_VEC VBytes keep_bytes(VBytes x, int64_t n) {
   store_bytes(copy, x, n);
   return load_bytes(copy);
 }
-// Partial sums in 64-bit lanes.
+// Partial sums of bytes in 32-bit lanes, at most 8 * 255 each.
 TAE_VEC VI sum_bytes(VI total, VBytes x) {
-  return _mm256_add_epi64(total, _mm256_sad_epu8(x, _mm256_setzero_si256()));
+  return _mm256_add_epi32(total, _mm256_sad_epu8(x, _mm256_setzero_si256()));
 }
 TAE_VEC int64_t reduce_sum64(VI x) {
   const __m128i v = _mm_add_epi64(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
   return _mm_cvtsi128_si64(_mm_add_epi64(v, _mm_unpackhi_epi64(v, v)));
 }
-// Adds the squares of all bytes to 32-bit lanes, each at most 4 * 255^2.
+TAE_VEC int64_t reduce_sum32(VI x) {  // exact
+  int32_t lanes[kLanes];
+  std::memcpy(lanes, &x, sizeof lanes);
+  int64_t sum = 0;
+  for (int32_t v : lanes) sum += v;
+  return sum;
+}
+// Adds u * (u - kSquareShift) of all bytes u to 32-bit lanes, each at most 4 * 255^2.
+constexpr int64_t kSquareShift = 0;
 TAE_VEC VI sum_squares(VI total, VBytes x) {
   const __m256i zero = _mm256_setzero_si256();
   const __m256i low = _mm256_unpacklo_epi8(x, zero), high = _mm256_unpackhi_epi8(x, zero);

@@ -107,12 +107,24 @@ TAE_VEC void store_low16(uint16_t* p, VI x, Part t) {
 // 4 vectors of quantized lanes to bytes. Lanes beyond int16 saturate, zero_point
 // (int16 lanes) is added with saturation, the sum saturates to u8.
 using VBytes = __m512i;
-TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
+// The packs work inside 128-bit lanes: 4-byte groups come out as a0 b0 c0 d0 a1 ...
+TAE_VEC VBytes pack_lanes(VI a, VI b, VI c, VI d, VI zero_point) {
   const __m512i ab = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero_point);
   const __m512i cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zero_point);
-  // The packs work inside 128-bit lanes: 4-byte groups come out as a0 b0 c0 d0 a1 ...
+  return _mm512_packus_epi16(ab, cd);
+}
+TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd));
+  return _mm512_permutexvar_epi32(order, pack_lanes(a, b, c, d, zero_point));
+}
+// The inverse of pack_lanes: byte u as the float 2^23 + u, by the bits of its mantissa.
+TAE_VEC void expand_lanes(VBytes u, VF (&x)[4]) {
+  const __m512i zero = _mm512_setzero_si512(), exponent = _mm512_set1_epi16(0x4b00);
+  const __m512i low = _mm512_unpacklo_epi8(u, zero), high = _mm512_unpackhi_epi8(u, zero);
+  x[0] = as_float(_mm512_unpacklo_epi16(low, exponent));
+  x[1] = as_float(_mm512_unpackhi_epi16(low, exponent));
+  x[2] = as_float(_mm512_unpacklo_epi16(high, exponent));
+  x[3] = as_float(_mm512_unpackhi_epi16(high, exponent));
 }
 TAE_VEC VI set1_16(int32_t x) { return _mm512_set1_epi16(static_cast<int16_t>(x)); }
 TAE_VEC VBytes set1_8(int32_t x) { return _mm512_set1_epi8(static_cast<char>(x)); }
@@ -134,18 +146,34 @@ TAE_VEC void store_bytes(void* p, VBytes x, int64_t n) {
 TAE_VEC VBytes keep_bytes(VBytes x, int64_t n) {
   return _mm512_maskz_mov_epi8(_bzhi_u64(~0ull, static_cast<unsigned>(n)), x);
 }
-// Partial sums in 64-bit lanes.
-TAE_VEC VI sum_bytes(VI total, VBytes x) {
-  return _mm512_add_epi64(total, _mm512_sad_epu8(x, _mm512_setzero_si512()));
-}
 TAE_VEC int64_t reduce_sum64(VI x) { return _mm512_reduce_add_epi64(x); }
-// Adds the squares of all bytes to 32-bit lanes, each at most 4 * 255^2.
+TAE_VEC int64_t reduce_sum32(VI x) {  // exact
+  return reduce_sum64(
+      _mm512_add_epi64(_mm512_srai_epi64(x, 32), _mm512_srai_epi64(_mm512_slli_epi64(x, 32), 32)));
+}
+// Partial sums of bytes in 32-bit lanes, at most 8 * 255 each.
+#if defined(__AVX512VNNI__)
+TAE_VEC VI sum_bytes(VI total, VBytes x) { return _mm512_dpbusd_epi32(total, x, _mm512_set1_epi8(1)); }
+#else
+TAE_VEC VI sum_bytes(VI total, VBytes x) {
+  return _mm512_add_epi32(total, _mm512_sad_epu8(x, _mm512_setzero_si512()));
+}
+#endif
+// Adds u * (u - kSquareShift) of all bytes u to 32-bit lanes, each at most 4 * 255^2.
+#if defined(__AVX512VNNI__)
+constexpr int64_t kSquareShift = 128;
+TAE_VEC VI sum_squares(VI total, VBytes x) {
+  return _mm512_dpbusd_epi32(total, x, _mm512_xor_si512(x, _mm512_set1_epi8(-128)));
+}
+#else
+constexpr int64_t kSquareShift = 0;
 TAE_VEC VI sum_squares(VI total, VBytes x) {
   const __m512i zero = _mm512_setzero_si512();
   const __m512i low = _mm512_unpacklo_epi8(x, zero), high = _mm512_unpackhi_epi8(x, zero);
   return _mm512_add_epi32(total,
                           _mm512_add_epi32(_mm512_madd_epi16(low, low), _mm512_madd_epi16(high, high)));
 }
+#endif
 
 }  // namespace
 }  // namespace tae::kernels

@@ -55,6 +55,36 @@ TAE_VEC VI shift_right(VI x) {
   return _mm_srli_epi32(x, kBits);
 }
 
+// a * b + c, rounded once, as the instruction of later levels.
+// Two lanes in f64: the product is exact, the sum is rounded to odd (its error goes into
+// the last bit), and so the rounding to f32 is the only one that shows (Boldo and
+// Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+TAE_VEC __m128d sum_to_odd(__m128d product, __m128d c) {
+  const __m128d sum = _mm_add_pd(product, c);
+  const __m128d of_c = _mm_sub_pd(sum, product);
+  const __m128d error = _mm_add_pd(_mm_sub_pd(product, _mm_sub_pd(sum, of_c)), _mm_sub_pd(c, of_c));
+  const __m128d zero = _mm_setzero_pd();
+  const __m128i above = _mm_castpd_si128(_mm_cmplt_pd(zero, error));  // false for NaN
+  const __m128i below = _mm_castpd_si128(_mm_cmplt_pd(error, zero));
+  const __m128i negative = _mm_castpd_si128(_mm_cmplt_pd(sum, zero));
+  const __m128i bits = _mm_castpd_si128(sum);
+  const __m128i one = _mm_set1_epi64x(1);
+  const __m128i even = _mm_sub_epi64(_mm_and_si128(bits, one), one);  // all ones when it is
+  // The truncated magnitude is one step lower when the error points to zero.
+  const __m128i toward_zero = _mm_or_si128(_mm_and_si128(negative, above), _mm_andnot_si128(negative, below));
+  const __m128i inexact = _mm_and_si128(_mm_or_si128(above, below), even);
+  const __m128i down = _mm_and_si128(inexact, toward_zero);                       // -1 or 0
+  const __m128i up = _mm_and_si128(_mm_andnot_si128(toward_zero, inexact), one);  // 1 or 0
+  return _mm_castsi128_pd(_mm_add_epi64(bits, _mm_add_epi64(down, up)));
+}
+TAE_VEC VF fma(VF a, VF b, VF c) {
+  const __m128d low = sum_to_odd(_mm_mul_pd(_mm_cvtps_pd(a), _mm_cvtps_pd(b)), _mm_cvtps_pd(c));
+  const __m128d high =
+      sum_to_odd(_mm_mul_pd(_mm_cvtps_pd(_mm_movehl_ps(a, a)), _mm_cvtps_pd(_mm_movehl_ps(b, b))),
+                 _mm_cvtps_pd(_mm_movehl_ps(c, c)));
+  return _mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
+}
+
 TAE_VEC VMask less(VF a, VF b) { return _mm_cmplt_ps(a, b); }
 TAE_VEC VMask is_nan(VF x) { return _mm_cmpunord_ps(x, x); }
 TAE_VEC VMask unordered(VF a, VF b) { return _mm_cmpunord_ps(a, b); }
@@ -154,6 +184,16 @@ TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
   const __m128i cd = _mm_adds_epi16(_mm_packs_epi32(c, d), zero_point);
   return _mm_packus_epi16(ab, cd);
 }
+TAE_VEC VBytes pack_lanes(VI a, VI b, VI c, VI d, VI zero_point) { return pack_u8(a, b, c, d, zero_point); }
+// The inverse of pack_lanes: byte u as the float 2^23 + u, by the bits of its mantissa.
+TAE_VEC void expand_lanes(VBytes u, VF (&x)[4]) {
+  const __m128i zero = _mm_setzero_si128(), exponent = _mm_set1_epi16(0x4b00);
+  const __m128i low = _mm_unpacklo_epi8(u, zero), high = _mm_unpackhi_epi8(u, zero);
+  x[0] = as_float(_mm_unpacklo_epi16(low, exponent));
+  x[1] = as_float(_mm_unpackhi_epi16(low, exponent));
+  x[2] = as_float(_mm_unpacklo_epi16(high, exponent));
+  x[3] = as_float(_mm_unpackhi_epi16(high, exponent));
+}
 TAE_VEC VI set1_16(int32_t x) { return _mm_set1_epi16(static_cast<int16_t>(x)); }
 TAE_VEC VBytes set1_8(int32_t x) { return _mm_set1_epi8(static_cast<char>(x)); }
 TAE_VEC VBytes max_u8(VBytes a, VBytes b) { return _mm_max_epu8(a, b); }
@@ -178,12 +218,20 @@ TAE_VEC VBytes keep_bytes(VBytes x, int64_t n) {
   store_bytes(copy, x, n);
   return load_bytes(copy);
 }
-// Partial sums in 64-bit lanes.
+// Partial sums of bytes in 32-bit lanes, at most 8 * 255 each.
 TAE_VEC VI sum_bytes(VI total, VBytes x) {
-  return _mm_add_epi64(total, _mm_sad_epu8(x, _mm_setzero_si128()));
+  return _mm_add_epi32(total, _mm_sad_epu8(x, _mm_setzero_si128()));
 }
 TAE_VEC int64_t reduce_sum64(VI x) { return _mm_cvtsi128_si64(_mm_add_epi64(x, _mm_unpackhi_epi64(x, x))); }
-// Adds the squares of all bytes to 32-bit lanes, each at most 4 * 255^2.
+TAE_VEC int64_t reduce_sum32(VI x) {  // exact
+  int32_t lanes[kLanes];
+  std::memcpy(lanes, &x, sizeof lanes);
+  int64_t sum = 0;
+  for (int32_t v : lanes) sum += v;
+  return sum;
+}
+// Adds u * (u - kSquareShift) of all bytes u to 32-bit lanes, each at most 4 * 255^2.
+constexpr int64_t kSquareShift = 0;
 TAE_VEC VI sum_squares(VI total, VBytes x) {
   const __m128i zero = _mm_setzero_si128();
   const __m128i low = _mm_unpacklo_epi8(x, zero), high = _mm_unpackhi_epi8(x, zero);

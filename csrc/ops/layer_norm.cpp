@@ -88,7 +88,9 @@ Tensor normalize(const Call& call, const Tensor& input, RealRows x, const Tensor
   parallel_for(numel / norm.count, grain, [&](int64_t begin, int64_t end) {
     kernels::NormOutput to{out.finish, bytes_at(output, begin, norm.count)};
     if (plain) {
-      k.byte_rows(norm, from_row(x, begin), end - begin, to);
+      std::vector<float> scratch;
+      if (end - begin > 1) scratch = make_vector<float>(arg, kernels::lane_floats(norm.count));
+      k.byte_rows(norm, from_row(x, begin), end - begin, scratch.empty() ? nullptr : scratch.data(), to);
       return;
     }
     if (real.defined()) {

@@ -1,7 +1,7 @@
 """Valid calls of the normalizations, and their exact results (op_samples.py).
 
 The formulas follow csrc/kernels/norm.h: exact integer sums, float sums in 64 lanes, statistics in
-float64, every step behind them one float32 operation.
+float64, every step behind them one float32 operation or a fused one.
 """
 
 import numpy as np
@@ -145,6 +145,26 @@ def _lane_sum(x):
     return total
 
 
+def _fma(a, b, c):
+    """float32 a * b + c, rounded once: the sum is rounded to odd in float64."""
+    a, b, c = np.broadcast_arrays(a, b, c)
+    p, c = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)  # the product is exact
+    s = p + c
+    t = s - p
+    rest = (p - (s - t)) + (c - t)
+    bits = s.view(np.int64)
+    off = np.isfinite(rest) & (rest != 0) & (bits % 2 == 0)
+    step = np.where((rest < 0) == (s < 0), 1, -1)
+    return (bits + np.where(off, step, 0)).view(np.float64).astype(F)
+
+
+def _unit(x, scale, dtype, post):
+    """(factor in the coefficients, scale behind them): without a post-op but relu the last fused
+    operation gives steps of an 8-bit output."""
+    folds = (dtype or x.dtype) in (U8, S8) and (not post or post[0] in ("", "relu"))
+    return (float(F(1.0 / scale)), 1.0) if folds else (1.0, scale)
+
+
 def _affine(n, weight, bias):
     if weight is not None:
         n = (n * weight).astype(F)
@@ -168,15 +188,19 @@ def _byte_factors(q, count, scale, zero_point, eps, centred):
     return mean, 1.0 / np.sqrt(np.array(square, float) * (step * step) + eps)
 
 
-def _normalized(x, scale, zero_point, shape, eps, centred, weight, bias):
-    """Float32 results of the rows of an 8-bit tensor or of float32 values."""
+def _normalized(x, scale, zero_point, shape, eps, centred, weight, bias, unit=1.0):
+    """Float32 results of the rows of an 8-bit tensor, times unit, or of float32 values."""
     count = int(np.prod(shape))
+    parameters = [None if p is None else _floats(p).reshape(1, count) for p in (weight, bias)]
     if isinstance(x, torch.Tensor):
         q = x.numpy().astype(np.int64).reshape(-1, count)
         mean, k = _byte_factors(q, count, scale, zero_point, eps, centred)
         factor = float(F(scale)) * k
         d, a = (q - zero_point).astype(F), factor.astype(F)
         b = (-mean * factor).astype(F) if centred else np.zeros(len(q), F)
+        weight, bias = (F(i) if p is None else p for i, p in zip((1, 0), parameters, strict=True))
+        n = _fma(d, a[:, None], b[:, None])
+        return _fma(n, (weight * F(unit)).astype(F), (bias * F(unit)).astype(F)).reshape(x.shape)
     else:
         rows = x.reshape(-1, count)
         m = (_lane_sum(rows) / count).astype(F) if centred else np.zeros(len(rows), F)
@@ -185,7 +209,6 @@ def _normalized(x, scale, zero_point, shape, eps, centred, weight, bias):
         k = 1.0 / np.sqrt(_lane_sum((d * d).astype(F)) / count - rest * rest + eps)
         a, b = k.astype(F), (-rest * k).astype(F)
     n = ((d * a[:, None]).astype(F) + b[:, None]).astype(F)
-    parameters = [None if p is None else _floats(p).reshape(1, count) for p in (weight, bias)]
     return _affine(n, *parameters).reshape(x.shape)
 
 
@@ -202,7 +225,8 @@ def layer_norm(args):
     source = x if x.dtype in (U8, S8) else _floats(x)
     if x.numel() == 0:
         return torch.empty(x.shape, dtype=dtype or x.dtype)
-    r = _normalized(source, scale, zero_point, shape, eps, True, weight, bias)
+    unit, s_y = _unit(x, s_y, dtype, post)
+    r = _normalized(source, scale, zero_point, shape, eps, True, weight, bias, unit)
     return finish(r, x.dtype, s_y, z_y, dtype, *post)
 
 
@@ -212,7 +236,8 @@ def rms_norm(args):
     if x.numel() == 0:
         return torch.empty(x.shape, dtype=dtype or x.dtype)
     eps = 2.0**-23 if eps is None else eps
-    r = _normalized(source, scale, zero_point, shape, eps, False, weight, None)
+    unit, s_y = _unit(x, s_y, dtype, post)
+    r = _normalized(source, scale, zero_point, shape, eps, False, weight, None, unit)
     return finish(r, x.dtype, s_y, z_y, dtype, *post)
 
 
@@ -236,11 +261,12 @@ def add_layer_norm_sum(args):
 
 
 def _per_channel(x, zero_point, a, b, rest):
-    """r = f32(q - zero_point) * a[n, c] + b[n, c], finished."""
+    """r = fma(f32(q - zero_point), a[n, c], b[n, c]), finished."""
+    unit, scale = _unit(x, rest[0], rest[2], rest[3:])
     d = (x.numpy().astype(np.int64) - zero_point).astype(F) if x.dtype in (U8, S8) else _floats(x)
     shape = (*a.shape, *[1] * (x.dim() - 2))
-    r = ((d * a.astype(F).reshape(shape)).astype(F) + b.astype(F).reshape(shape)).astype(F)
-    return finish(r, x.dtype, *rest)
+    r = _fma(d, (a * unit).astype(F).reshape(shape), (b * unit).astype(F).reshape(shape))
+    return finish(r, x.dtype, scale, *rest[1:])
 
 
 def _channel_parameters(weight, bias):

@@ -47,7 +47,7 @@ TEST_CASE("norm: sums are exact", "[norm]") {
       REQUIRE(sums.squares == expected.squares);
     }
     for (int64_t channels : {1, 3, 16, 64}) {
-      const int64_t rows = 40000;  // past one block
+      const int64_t rows = 70001;  // past one block
       Guarded<uint8_t> x(rows * channels, Edge::kEnd);
       for (uint8_t& b : x) b = 255;
       std::vector<ByteSums> sums(channels);
@@ -55,6 +55,23 @@ TEST_CASE("norm: sums are exact", "[norm]") {
       for (const ByteSums& s : sums) {
         REQUIRE(s.sum == rows * 255);
         REQUIRE(s.squares == rows * 255 * 255);
+      }
+    }
+    for (int64_t channels : {1, 5, 64, 70, 1100}) {
+      const int64_t rows = channels % 23, stride = channels + 3;
+      Guarded<uint8_t> x(rows * stride, Edge::kEnd);
+      fill(rng, x);
+      std::vector<ByteSums> sums(channels);
+      k.column_sums(x.data(), DType::qs8, rows, stride, channels, sums.data());
+      for (int64_t c = 0; c < channels; ++c) {
+        ByteSums expected;
+        for (int64_t r = 0; r < rows; ++r) {
+          const int64_t u = x[r * stride + c] ^ 0x80;
+          expected.sum += u;
+          expected.squares += u * u;
+        }
+        REQUIRE(sums[c].sum == expected.sum);
+        REQUIRE(sums[c].squares == expected.squares);
       }
     }
   }
@@ -69,6 +86,7 @@ TEST_CASE("norm: every level gives the portable one's bits", "[norm]") {
       const Edge edge = n % 2 ? Edge::kStart : Edge::kEnd;
       Guarded<uint8_t> x(2 * n, edge), y(2 * n, edge), z(2 * n, edge);
       Guarded<float> reals(2 * n, edge), weight(n, edge), bias(n, edge), scratch(n, edge);
+      Guarded<float> lanes(lane_floats(n), edge);
       fill(rng, x);
       fill(rng, reals);
       fill(rng, weight);
@@ -83,16 +101,25 @@ TEST_CASE("norm: every level gives the portable one's bits", "[norm]") {
         INFO(name_of(isa) << " n " << n);
         REQUIRE(same(y, z));
       };
-      k.byte_rows(norm, bytes, 2, {finish, y.data()});
-      plain.byte_rows(norm, bytes, 2, {finish, z.data()});
-      equal();
+      const PostOp relu{PostOp::Kind::relu, 0.f, 0.f};
+      for (int post_ops = 0; post_ops < 2; ++post_ops) {
+        finish.post_ops = &relu;
+        finish.num_post_ops = post_ops;
+        k.byte_rows(norm, bytes, 2, lanes.data(), {finish, y.data()});
+        plain.byte_rows(norm, bytes, 2, nullptr, {finish, z.data()});  // in the order of memory
+        equal();
+      }
+      finish.num_post_ops = 0;
       k.real_rows(norm, floats, &bytes, 2, scratch.data(), {finish, y.data()});
       plain.real_rows(norm, floats, &bytes, 2, scratch.data(), {finish, z.data()});
       equal();
       const Operand row{x.data(), dtype, 1.f, 3};
-      k.affine(finish, row, weight.data(), bias.data(), 2, n, y.data());
-      plain.affine(finish, row, weight.data(), bias.data(), 2, n, z.data());
-      equal();
+      for (float inverse_scale : {20.f, 1.f}) {
+        finish.inverse_scale = inverse_scale;
+        k.affine(finish, row, weight.data(), bias.data(), 2, n, lanes.data(), y.data());
+        plain.affine(finish, row, weight.data(), bias.data(), 2, n, nullptr, z.data());
+        equal();
+      }
       k.affine_all(finish, row, weight[0], bias[0], n, y.data() + n);
       plain.affine_all(finish, row, weight[0], bias[0], n, z.data() + n);
       equal();
