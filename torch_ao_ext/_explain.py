@@ -23,9 +23,10 @@ class Explanation:
     Attributes:
         weights: fqn -> {"pack_count", "states": [{"op", "engine", "description",
             "packed_bytes", "refused": [[engine, reason], ...]}, ...]}.
-        islands: fqn -> {"operators", "plans": [{"block_bytes", "separate_bytes", "results"}, ...]}: a
-            plan for each set of input sizes that has run; its one block of memory, what the results in
-            it would take apart, and how many results an operator made.
+        islands: fqn -> {"operators", "plans": [{"block_bytes", "separate_bytes", "results",
+            "in_place"}, ...]}: a plan for each set of input sizes that has run; its one block of memory,
+            what the results in it would take apart, how many results an operator made, and how many of
+            them lie where the residual lay that was added.
     """
 
     weights: dict[str, dict[str, Any]]
@@ -58,7 +59,7 @@ class Explanation:
         for plan in entry["plans"]:
             lines.append(
                 f"  {plan['results']} results, those inside in {plan['block_bytes']} bytes "
-                f"({plan['separate_bytes']} apart)"
+                f"({plan['separate_bytes']} apart), {plan['in_place']} in place of a residual"
             )
         return lines
 
@@ -77,7 +78,7 @@ def _explain_rows(op: str, table: torch.Tensor) -> dict[str, Any]:
 
 def _explain_island(module: Island) -> dict[str, Any]:
     plans = torch.ops.torch_ao._island_plans(module.program)
-    names = ("block_bytes", "separate_bytes", "results")
+    names = ("block_bytes", "separate_bytes", "results", "in_place")
     return {
         "operators": module.operators,
         "plans": [dict(zip(names, plan, strict=True)) for plan in plans],

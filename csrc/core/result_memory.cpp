@@ -19,6 +19,12 @@ at::Tensor in_huge_pages(at::Tensor t) {
 }
 
 thread_local c10::Allocator* current = nullptr;
+thread_local const void* overwritten[2] = {};
+
+// Start of a tensor's memory, null where the tensor begins behind it.
+const void* start_of(const at::Tensor& t) {
+  return t.defined() && t.storage_offset() == 0 ? t.storage().data() : nullptr;
+}
 
 // A result that grows later does so after `current` is gone.
 at::Tensor grows_anywhere(at::Tensor t) {
@@ -42,5 +48,16 @@ at::Tensor new_tensor(at::IntArrayRef sizes, at::IntArrayRef strides, at::Scalar
 
 ResultAllocator::ResultAllocator(c10::Allocator* allocator) : before_(current) { current = allocator; }
 ResultAllocator::~ResultAllocator() { current = before_; }
+
+MayOverwrite::MayOverwrite(const at::Tensor& a, const at::Tensor& b) {
+  if (current == nullptr) return;
+  overwritten[0] = start_of(a);
+  overwritten[1] = start_of(b);
+}
+MayOverwrite::~MayOverwrite() { overwritten[0] = overwritten[1] = nullptr; }
+
+bool may_overwrite(const void* data) {
+  return data != nullptr && (data == overwritten[0] || data == overwritten[1]);
+}
 
 }  // namespace tae

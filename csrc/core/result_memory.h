@@ -26,4 +26,17 @@ class ResultAllocator {
   c10::Allocator* before_;
 };
 
+// While it lives, results that this thread makes may take over the memory of `a` or `b`: the operator
+// reads every place of them before it writes there, and reads nothing else in that memory. Whether they
+// do is the allocator's choice, which knows who else reads them.
+class MayOverwrite {
+ public:
+  explicit MayOverwrite(const at::Tensor& a, const at::Tensor& b = at::Tensor());
+  ~MayOverwrite();
+  MayOverwrite(const MayOverwrite&) = delete;
+  MayOverwrite& operator=(const MayOverwrite&) = delete;
+};
+// Whether the operator on this thread allows it; `data` is the start of a tensor's memory.
+bool may_overwrite(const void* data);
+
 }  // namespace tae

@@ -5,6 +5,7 @@
 #include "core/env.h"
 #include "core/fork.h"
 #include "core/parallel.h"
+#include "core/result_memory.h"
 #include "ops/channels_last.h"
 #include "ops/conv_input.h"
 #include "ops/packed_state.h"
@@ -215,7 +216,12 @@ at::Tensor run_conv(const LinearBaked& b, const ConvNumbers& c, const at::Tensor
   if (added.defined()) added = channels_last({b.op, "other"}, added);
   const PackedStatePtr state = packed_conv(b, c, geometry, n);
 
-  at::Tensor output = empty_strided({b.op, "input"}, sizes, strides, dtype);
+  // The epilogue reads `other` where it then writes; the input is read all the time.
+  const bool apart = added.defined() && !added.is_alias_of(source);
+  const at::Tensor output = [&] {
+    const MayOverwrite overwrites(apart ? added : at::Tensor());
+    return empty_strided({b.op, "input"}, sizes, strides, dtype);
+  }();
   args.m = numel / n;
   args.input = source.const_data_ptr();
   args.input_bytes = source.numel();

@@ -113,7 +113,10 @@ Tensor run_binary(const char* op, Binary kernels::ElementwiseKernels::* member, 
   const std::vector<int64_t> sizes = broadcast_sizes(other_arg, input.sizes(), other.sizes());
   const int64_t numel = check_numel(arg, sizes, c10::elementSize(out.dtype));
   const bool keeps = input.sizes() == at::IntArrayRef(sizes) && input.is_non_overlapping_and_dense();
+  // Operands in the output's order are read where the output is written.
+  const bool same = keeps && other.sizes() == input.sizes() && other.strides() == input.strides();
   const Tensor output = allocate(arg, sizes, [&] {
+    const MayOverwrite overwrites(same ? input : Tensor(), same ? other : Tensor());
     return keeps ? new_tensor(sizes, input.strides(), out.dtype) : new_tensor(sizes, out.dtype);
   });
   if (numel == 0) return output;

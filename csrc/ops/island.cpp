@@ -109,7 +109,20 @@ std::vector<std::string> operators() { return island_operators(); }
   TORCH_INTERNAL_ASSERT(false);
 }
 
-std::vector<Tensor> run_steps(const IslandProgram& program, TensorList inputs, TensorList constants) {
+// Where the values lie that the step is the last to read, those that share memory with none other.
+c10::SmallVector<const void*, 4> dying(const IslandStep& step, const std::vector<Tensor>& values) {
+  c10::SmallVector<const void*, 4> starts;
+  for (int v : step.last_uses) {
+    const Tensor& t = values[v];
+    if (t.defined() && t.use_count() == 1 && t.storage().use_count() == 1)
+      starts.push_back(t.storage().data());
+  }
+  return starts;
+}
+
+// `memory` may be null.
+std::vector<Tensor> run_steps(const IslandProgram& program, TensorList inputs, TensorList constants,
+                              RunMemory* memory) {
   std::vector<Tensor> values(program.values);
   std::copy(inputs.begin(), inputs.end(), values.begin());
   torch::jit::Stack stack;
@@ -119,6 +132,7 @@ std::vector<Tensor> run_steps(const IslandProgram& program, TensorList inputs, T
   };
   for (const IslandStep& step : program.steps) {
     RECORD_USER_SCOPE(step.label);
+    if (memory != nullptr) memory->set_dying(dying(step, values));
     stack.assign(step.arguments.begin(), step.arguments.end());
     for (const auto& s : step.tensors) stack[s.argument] = tensor(s);
     for (const auto& list : step.lists) {
@@ -162,12 +176,12 @@ void separate(std::vector<Tensor>* results, TensorList inputs, TensorList consta
 std::vector<Tensor> run(const IslandProgram& program, TensorList inputs, TensorList constants) {
   const MemoryPlans::Key key = MemoryPlans::key_of(inputs);
   const MemoryPlans::Choice choice = program.plans.choose(key);
-  if (choice.plain) return run_steps(program, inputs, constants);
+  if (choice.plain) return run_steps(program, inputs, constants, nullptr);
   RunMemory memory(choice.plan);
   std::vector<Tensor> results;
   {
     const ResultAllocator scope(memory.allocator());
-    results = run_steps(program, inputs, constants);
+    results = run_steps(program, inputs, constants, &memory);
   }
   if (choice.plan == nullptr)
     program.plans.keep(key, memory.noted());
@@ -178,9 +192,12 @@ std::vector<Tensor> run(const IslandProgram& program, TensorList inputs, TensorL
 
 std::vector<std::vector<int64_t>> plans_of(std::string_view text) {
   std::vector<std::vector<int64_t>> rows;
-  for (const auto& plan : program_of(text)->plans.all())
+  for (const auto& plan : program_of(text)->plans.all()) {
+    const auto in_place = std::count_if(plan->places.begin(), plan->places.end(),
+                                        [](const MemoryPlan::Place& p) { return p.over >= 0; });
     rows.push_back({static_cast<int64_t>(plan->block_bytes), static_cast<int64_t>(plan->separate_bytes),
-                    static_cast<int64_t>(plan->places.size())});
+                    static_cast<int64_t>(plan->places.size()), static_cast<int64_t>(in_place)});
+  }
   return rows;
 }
 

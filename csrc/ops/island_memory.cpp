@@ -17,17 +17,29 @@ bool together(const Life& a, const Life& b) { return a.born < b.died && b.born <
 
 }  // namespace
 
-// Largest first, each at the lowest offset where nothing lies that lives at the same time.
-MemoryPlan plan_memory(const std::vector<Life>& lives) {
+// A result over another one shares its place: one life from the first birth to the last death. Largest
+// first, each at the lowest offset where nothing lies that lives at the same time.
+MemoryPlan plan_memory(const std::vector<Life>& given) {
   MemoryPlan plan;
-  for (const Life& life : lives) plan.places.push_back({life.bytes, -1});
+  std::vector<Life> lives = given;
+  std::vector<size_t> first(lives.size());  // of those that share a place
+  std::iota(first.begin(), first.end(), 0);
+  for (size_t i = 0; i < lives.size(); ++i) {
+    plan.places.push_back({lives[i].bytes, -1, -1});
+    const int64_t over = lives[i].over;
+    if (over < 0 || lives[i].died < 0 || given[static_cast<size_t>(over)].died < 0) continue;
+    plan.places[i].over = over;
+    first[i] = first[static_cast<size_t>(over)];
+    Life& shared = lives[first[i]];
+    shared.died = std::max(shared.died, lives[i].died);
+  }
   std::vector<size_t> order(lives.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return lives[a].bytes > lives[b].bytes; });
   std::vector<size_t> placed;  // by offset
   for (size_t i : order) {
-    if (lives[i].died < 0 || lives[i].bytes == 0) continue;
+    if (lives[i].died < 0 || lives[i].bytes == 0 || first[i] != i) continue;
     const int64_t size = static_cast<int64_t>(aligned(lives[i].bytes));
     int64_t offset = 0;
     for (size_t other : placed) {
@@ -38,10 +50,13 @@ MemoryPlan plan_memory(const std::vector<Life>& lives) {
     }
     plan.places[i].offset = offset;
     plan.block_bytes = std::max(plan.block_bytes, static_cast<size_t>(offset + size));
-    plan.separate_bytes += aligned(lives[i].bytes);
     const auto at = std::find_if(placed.begin(), placed.end(),
                                  [&](size_t other) { return plan.places[other].offset > offset; });
     placed.insert(at, i);
+  }
+  for (size_t i = 0; i < lives.size(); ++i) {
+    plan.places[i].offset = plan.places[first[i]].offset;
+    if (plan.places[i].offset >= 0) plan.separate_bytes += aligned(lives[i].bytes);
   }
   return plan;
 }
@@ -83,8 +98,18 @@ struct RunMemory::State final : public c10::Allocator, std::enable_shared_from_t
   c10::DataPtr note(c10::DataPtr own, size_t bytes) {
     void* data = own.get();
     const std::lock_guard lock(mutex);
-    lives.push_back({bytes, clock++, -1});
+    int64_t over = -1;
+    for (size_t i = 0; i < lives.size(); ++i)
+      if (lives[i].died < 0 && lives[i].bytes == bytes && taken_over(starts[i]))
+        over = static_cast<int64_t>(i);
+    lives.push_back({bytes, clock++, -1, over});
+    starts.push_back(data);
     return hand_out(data, std::move(own), lives.size() - 1);
+  }
+
+  // Whether a result of the operator that runs now may lie there: it allows it, nobody reads it later.
+  bool taken_over(const void* start) const {
+    return may_overwrite(start) && std::find(dying.begin(), dying.end(), start) != dying.end();
   }
 
   // The planned place of allocation `index`, null when there is none to use.
@@ -96,13 +121,15 @@ struct RunMemory::State final : public c10::Allocator, std::enable_shared_from_t
     const int64_t offset = plan->places[index].offset;
     if (offset < 0) return nullptr;
     const int64_t end = offset + static_cast<int64_t>(aligned(bytes));
-    for (const auto& [from, to, _] : used)
-      if (from < end && offset < to) {
-        strayed = true;
-        return nullptr;
-      }
+    void* const start = static_cast<char*>(block.get()) + offset;
+    for (const auto& [from, to, user] : used) {
+      if (from >= end || offset >= to) continue;
+      if (static_cast<int64_t>(user) == plan->places[index].over && taken_over(start)) continue;
+      strayed = true;
+      return nullptr;
+    }
     used.push_back({offset, end, index});
-    return static_cast<char*>(block.get()) + offset;
+    return start;
   }
 
   static void release(void* context) {
@@ -134,6 +161,8 @@ struct RunMemory::State final : public c10::Allocator, std::enable_shared_from_t
   bool strayed = false;
   int64_t clock = 0;
   std::vector<Life> lives;
+  std::vector<const void*> starts;  // of lives
+  c10::SmallVector<const void*, 4> dying;
   std::vector<Used> used;
 };
 
@@ -147,6 +176,11 @@ RunMemory::~RunMemory() {
 }
 
 c10::Allocator* RunMemory::allocator() { return state_.get(); }
+
+void RunMemory::set_dying(c10::SmallVector<const void*, 4> starts) {
+  const std::lock_guard lock(state_->mutex);
+  state_->dying = std::move(starts);
+}
 
 MemoryPlan RunMemory::noted() const {
   const std::lock_guard lock(state_->mutex);

@@ -6,6 +6,9 @@
 // run allocates the block once. What does not fit the plan (another size, a place that
 // is still in use, results that leave the island) is allocated by itself: a plan may be
 // useless, never wrong.
+//
+// A residual is added in place: the result of an operator that says so (MayOverwrite) lies where
+// an operand of the same size lay that nobody reads afterwards.
 #pragma once
 
 #include <memory>
@@ -20,17 +23,20 @@ struct MemoryPlan {
   struct Place {
     size_t bytes = 0;
     int64_t offset = -1;  // -1: allocated by itself
+    int64_t over = -1;    // the place that it takes over while that is still in use
   };
   std::vector<Place> places;  // in the order of allocation
   size_t block_bytes = 0;
   size_t separate_bytes = 0;  // what the placed results would take without sharing
 };
 
-// A result of the first run: bytes, and when it was allocated and freed (-1: after the run).
+// A result of the first run: bytes, and when it was allocated and freed (-1: after the run). It may lie
+// over an earlier one of the same size, which nobody reads behind the operator that makes this one.
 struct Life {
   size_t bytes;
   int64_t born;
   int64_t died;
+  int64_t over = -1;
 };
 MemoryPlan plan_memory(const std::vector<Life>& lives);
 
@@ -71,6 +77,8 @@ class RunMemory {
   RunMemory& operator=(const RunMemory&) = delete;
 
   c10::Allocator* allocator();
+  // The starts of the memory of values that nobody reads behind the next operator.
+  void set_dying(c10::SmallVector<const void*, 4> starts);
   // The plan from a run without one; results alive now leave the island.
   MemoryPlan noted() const;
   // Whether the run followed its plan to the end.

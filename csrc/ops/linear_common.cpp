@@ -3,6 +3,7 @@
 #include "core/env.h"
 #include "core/fork.h"
 #include "core/qparams.h"
+#include "core/result_memory.h"
 #include "ops/packed_state.h"
 #include "ops/post_ops.h"
 #include "ops/sparse_weight.h"
@@ -285,7 +286,12 @@ at::Tensor run_linear(const LinearBaked& b, const at::Tensor& input, const Linea
   const RowView rows = rows_of(input_arg, input);
   const PackedStatePtr state = packed_linear(b);
 
-  at::Tensor output = empty_output(input_arg, sizes, dtype);
+  // The epilogue reads `other` where it then writes; input rows are read all the time.
+  const bool apart = added.defined() && !added.is_alias_of(input);
+  const at::Tensor output = [&] {
+    const MayOverwrite overwrites(apart ? added : at::Tensor());
+    return empty_output(input_arg, sizes, dtype);
+  }();
   args.m = rows.rows;
   args.input = rows.data;
   args.input_stride = rows.stride;

@@ -84,7 +84,7 @@ def test_memory_is_planned_for_each_size():
             assert torch.equal(ao.island([x], [], program)[0], x)
     plans = ao._island_plans(program)
     # nineteen results inside, two of them at a time; sizes in multiples of 64
-    assert plans == [[2 * 1024, 19 * 1024, 20], [2 * 5056, 19 * 5056, 20]]
+    assert plans == [[2 * 1024, 19 * 1024, 20, 0], [2 * 5056, 19 * 5056, 20, 0]]
 
 
 def test_results_outlive_the_plan():

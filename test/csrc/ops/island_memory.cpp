@@ -5,6 +5,8 @@
 #include <catch2/catch_test_macros.hpp>
 #include <random>
 
+#include "core/result_memory.h"
+
 namespace {
 
 using tae::Life;
@@ -53,6 +55,20 @@ TEST_CASE("results that live together lie apart") {
   }
 }
 
+TEST_CASE("results over others share their places") {
+  // 0 and 1 live; 2 over 0, 3 over 2 beside 4; 5 over 1 leaves; 6 over 5 cannot be.
+  const std::vector<Life> lives = {{100, 0, 4},   {100, 1, 12},    {100, 3, 7, 0},  {100, 5, 10, 2},
+                                   {1000, 6, 11}, {100, 9, -1, 1}, {100, 13, 14, 5}};
+  const tae::MemoryPlan plan = tae::plan_memory(lives);
+  CHECK(plan.places[2].offset == plan.places[0].offset);
+  CHECK(plan.places[3].offset == plan.places[0].offset);
+  CHECK(plan.places[1].offset != plan.places[0].offset);
+  CHECK(plan.places[5].offset == -1);
+  CHECK(plan.places[6].over == -1);
+  CHECK(plan.block_bytes == 1024 + 2 * 128);
+  CHECK(plan.separate_bytes == 1024 + 5 * 128);
+}
+
 TEST_CASE("a chain needs two places") {
   std::vector<Life> lives;
   for (int64_t i = 0; i < 20; ++i) lives.push_back({1000, 2 * i, 2 * i + 3});
@@ -76,6 +92,32 @@ TEST_CASE("a place in use is not given out again") {
     CHECK_FALSE(memory.followed());
   }
   std::fill_n(static_cast<char*>(kept.get()), 64, 'x');  // the block lives as long as this
+}
+
+// A result over another one: the operator must allow it and be its last reader, in every run.
+TEST_CASE("memory is taken over only while both sides say so") {
+  const at::Tensor stranger = tae::new_tensor({100}, at::kByte);
+  std::shared_ptr<const tae::MemoryPlan> plan;
+  const std::pair<bool, bool> rounds[] = {{true, true}, {true, true}, {true, false}, {false, true}};
+  for (const auto& [allows, dies] : rounds) {
+    tae::RunMemory memory(plan);
+    const tae::ResultAllocator scope(memory.allocator());
+    at::Tensor first = tae::new_tensor({100}, at::kByte);
+    memory.set_dying({});
+    if (dies) memory.set_dying({first.storage().data()});
+    at::Tensor second;
+    {
+      const tae::MayOverwrite overwrites(allows ? first : stranger);
+      second = tae::new_tensor({100}, at::kByte);
+    }
+    CHECK((first.data_ptr() == second.data_ptr()) == (plan != nullptr && allows && dies));
+    if (plan != nullptr) CHECK(memory.followed() == (allows && dies));
+    first = second = at::Tensor();
+    if (plan != nullptr) continue;
+    plan = std::make_shared<const tae::MemoryPlan>(memory.noted());
+    CHECK(plan->places.at(1).over == 0);
+    CHECK(plan->block_bytes == 128);
+  }
 }
 
 TEST_CASE("a run notes what it frees") {
