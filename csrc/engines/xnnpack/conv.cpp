@@ -103,14 +103,17 @@ xnn_status XnnConv::create(xnn_operator_t* op) const {
   const auto make =
       g.transposed ? xnn_create_deconvolution2d_nhwc_qs8_qc8w : xnn_create_convolution2d_nhwc_qs8_qc8w;
   *op = nullptr;
-  return make(u32(g.padding[1]), u32(g.padding[2]), u32(g.padding[1]), u32(g.padding[2]), u32(g.kernel[1]),
-              u32(g.kernel[2]), u32(g.stride[1]), u32(g.stride[2]), u32(g.dilation[1]), u32(g.dilation[2]),
-              u32(g.groups), size(g.group_channels()), size(n_ / g.groups), size(g.in_channels), size(n_),
-              static_cast<int8_t>(input_zero_point_), input_scale_, scale_.data(), weight_.data(),
-              bias_.data(), static_cast<int8_t>(output_zero_point_), output_scale_,
-              xnnpack::quantized_bound(bounds_.low, output_scale_, output_zero_point_),
-              xnnpack::quantized_bound(bounds_.high, output_scale_, output_zero_point_), /*flags=*/0,
-              /*code_cache=*/nullptr, /*weights_cache=*/nullptr, op);
+  const xnn_status status =
+      make(u32(g.padding[1]), u32(g.padding[2]), u32(g.padding[1]), u32(g.padding[2]), u32(g.kernel[1]),
+           u32(g.kernel[2]), u32(g.stride[1]), u32(g.stride[2]), u32(g.dilation[1]), u32(g.dilation[2]),
+           u32(g.groups), size(g.group_channels()), size(n_ / g.groups), size(g.in_channels), size(n_),
+           static_cast<int8_t>(input_zero_point_), input_scale_, scale_.data(), weight_.data(), bias_.data(),
+           static_cast<int8_t>(output_zero_point_), output_scale_,
+           xnnpack::quantized_bound(bounds_.low, output_scale_, output_zero_point_),
+           xnnpack::quantized_bound(bounds_.high, output_scale_, output_zero_point_), /*flags=*/0,
+           /*code_cache=*/nullptr, /*weights_cache=*/nullptr, op);
+  // Without memory for the padding XNNPACK makes no operator and reports success.
+  return status == xnn_status_success && *op == nullptr ? xnn_status_out_of_memory : status;
 }
 
 std::string XnnConv::pack(const ConvProblem& p) {
@@ -146,7 +149,7 @@ class XnnConv::Lease {
                                xnnpack::status_name(status));
   }
   ~Lease() {
-    {
+    if (!broken_) {
       const std::lock_guard<std::mutex> lock(owner_.mutex_);
       if (owner_.idle_.size() < kMaxIdleOperators) {
         owner_.idle_.push_back(op_);
@@ -159,10 +162,14 @@ class XnnConv::Lease {
   Lease& operator=(const Lease&) = delete;
 
   xnn_operator_t op() const { return op_; }
+  // Not to be used again: a reshape that failed has noted the new size all the same, and the
+  // next one would take its buffers for those of that size.
+  void discard() { broken_ = true; }
 
  private:
   const XnnConv& owner_;
   xnn_operator_t op_ = nullptr;
+  bool broken_ = false;
 };
 
 xnn_status XnnConv::reshape(xnn_operator_t op, const ConvArgs& args, int64_t batch, size_t* workspace) const {
@@ -195,13 +202,14 @@ void XnnConv::run(const ConvArgs& args) const {
   hint.serial = serial;
   hint.default_float_env = true;
   const ScopedPoolHint scope(hint);
-  const Lease lease(*this);
+  Lease lease(*this);
   size_t workspace_bytes = 0;
   xnn_status status;
   {
     const kernels::DefaultFloatEnv env;
     status = reshape(lease.op(), args, batch, &workspace_bytes);
   }
+  if (status != xnn_status_success) lease.discard();
   const int64_t input_bytes = (args.input_bytes + XNN_EXTRA_BYTES + 63) / 64 * 64;
   const ScratchMemory memory(static_cast<size_t>(input_bytes) + workspace_bytes);
   const auto* const source = static_cast<const uint8_t*>(args.input);
