@@ -51,7 +51,8 @@ bool always(const ConvProblem&) { return true; }
 // - heavy weights, which networks have where images are small: 3x3 512 -> 512 1.13x, 1x1
 //   2048 -> 512 and 320 -> 1280 on 49 pixels
 // - kernels that are one tap wide on a pixel of less than 4 bytes: 512x1 33x
-// - 1x1 from 64 channels to 64 or more, whose bytes leave from registers: 1.0-1.06x
+// - 1x1 from 64 channels to 64 or more, and to at most 32, whose bytes leave from registers:
+//   1.0-1.06x and 1.13-1.15x, with a sum 1.15-1.4x
 // - depthwise: 1.2-2.5x; without VNNI of 512 bits from 384 channels on only, 1.05-1.4x,
 //   fewer 0.6-0.9x
 // - on 256-bit VNNI dense shapes that fill the panels: 3x3 1.03x, 1x1 1.01-1.09x.
@@ -63,6 +64,9 @@ bool onednn_leads_conv(const ConvProblem& p) {
   const bool dense = g.groups == 1 && !g.transposed;
   const bool pixels = g.taps() == 1 && g.stride[0] * g.stride[1] * g.stride[2] == 1;
   if (best_isa() >= Isa::avx512_vnni && dense && pixels && p.rows.k >= 64 && p.rows.n >= 64) return false;
+  const bool bytes = is_quantized(p.rows.output_dtype) && !p.rows.qparams_in_call;
+  if (best_isa() == Isa::avx512_vnni && dense && pixels && bytes && p.rows.k >= 16 && p.rows.n <= 32)
+    return false;
   if (best_isa() == Isa::avx_vnni && dense && p.rows.k > 64 && p.rows.n >= 64) return false;
   return p.rows.k * p.rows.n / g.groups <= (g.taps() == 1 ? int64_t{1} << 18 : int64_t{1} << 20);
 }

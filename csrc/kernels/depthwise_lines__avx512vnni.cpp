@@ -126,7 +126,7 @@ TAE_INLINE void multiply_blocks(const LineProducts& p, const Blocks& at, int64_t
   uint8_t* output = p.output + at.output;
 #pragma GCC unroll 4
   for (int b = 0; b < kBlocks; ++b, output += at.output_step)
-    store_bytes(output, bytes_of(sum[b][0], sum[b][1], sum[b][2], sum[b][3], p.rule), left);
+    store_bytes(output, bytes_of(sum[b][0], sum[b][1], sum[b][2], sum[b][3], p.rule, transposition()), left);
 }
 
 // `left`: values from each block's first on.

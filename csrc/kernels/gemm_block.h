@@ -72,7 +72,8 @@ struct GemmBlock {
   int32_t* c = nullptr;              // [rows][64]; see GemmKernels::row_multiple
   int64_t c_stride = kPanelColumns;  // elements
   int64_t rows = 0;
-  bool accumulate = false;  // c += instead of c =
+  int64_t columns = kPanelColumns;  // that count: the kernel may leave out those behind
+  bool accumulate = false;          // c += instead of c =
   // Not null: the sums go through it and not to c. Only if GemmKernels::finishes.
   const FloatFinish* finish = nullptr;
   const ByteFinish* finish_bytes = nullptr;

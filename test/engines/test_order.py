@@ -24,7 +24,7 @@ for k, n in [(64, 32), (768, 768), (4096, 4096)]:
 for name, shape, groups in [
     ("stem", (32, 3, 3, 3), 1), ("dense", (64, 64, 3, 3), 1), ("heavy", (512, 512, 3, 3), 1),
     ("pointwise", (64, 256, 1, 1), 1), ("heavy pointwise", (512, 2048, 1, 1), 1),
-    ("groups", (64, 8, 3, 3), 8),
+    ("narrow pointwise", (24, 64, 1, 1), 1), ("groups", (64, 8, 3, 3), 8),
     ("depthwise", (96, 1, 3, 3), 96), ("wide depthwise", (576, 1, 3, 3), 576),
 ]:
     weight, scale = torch.randint(-128, 128, shape, dtype=torch.int8), torch.tensor([0.01])
@@ -84,7 +84,8 @@ def test_who_leads_convolutions(isa):
         pytest.skip(f"this CPU has no {isa}; best level under the cap is {ran}")
     native = {name for name, engine in found.items() if engine == "native"}
     if isa in ("avx512_vnni", "amx"):
-        assert native == NATIVE_CONVOLUTIONS | {"conv depthwise", "conv pointwise"}
+        narrow = {"conv narrow pointwise"} if isa == "avx512_vnni" else set()
+        assert native == NATIVE_CONVOLUTIONS | {"conv depthwise", "conv pointwise"} | narrow
     elif isa == "avx_vnni":
         assert native == NATIVE_CONVOLUTIONS | {"conv dense", "conv pointwise"}
     else:

@@ -276,6 +276,7 @@ void NativeLinear::multiply_panel(const Call& call, GemmBlock& g, const Quantize
   const int64_t element_bytes = static_cast<int64_t>(size_of(output_.dtype()));
   const int64_t quads = call.blocks.quads;
   const uint8_t* a = g.a;
+  g.columns = columns;
   FloatFinish f;
   ByteFinish bytes;
   if (call.bytes) {

@@ -59,6 +59,11 @@ Blocks choose_blocks(const kernels::GemmKernels& gemm, const kernels::PackedWeig
   Blocks b;
   // A task of few rows is one tile.
   b.tile_rows = task_rows <= std::max(2 * gemm.row_block, kFewRows) ? task_rows : gemm.row_block;
+  // So is one panel, as high as its accumulators allow.
+  if (gemm.finishes && weight.panels() == 1) {
+    const int64_t most = gemm.tile_bytes / (kernels::kPanelColumns * 4) / gemm.row_block * gemm.row_block;
+    b.tile_rows = std::max(b.tile_rows, std::min(task_rows, most));
+  }
 
   // Panels: their accumulators fit the tile, their weights a quarter of L2.
   const int64_t panel_tile = round_up(b.tile_rows, gemm.row_multiple) * kernels::kPanelColumns * 4;

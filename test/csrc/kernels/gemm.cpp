@@ -63,6 +63,10 @@ struct Case {
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+int64_t columns_that_count(const Case& c, int64_t panel) {
+  return std::min(kPanelColumns, c.n - panel * kPanelColumns);
+}
+
 // The same with k in two or more lines that lie apart in memory, the kernel going through them.
 int64_t mismatches_in_lines(const GemmKernels& gemm, const Case& c, const PackedWeight& packed,
                             std::vector<int32_t>* tile) {
@@ -86,9 +90,10 @@ int64_t mismatches_in_lines(const GemmKernels& gemm, const Case& c, const Packed
       g.line_stride = c.m * gap;
       g.c = tile->data();
       g.rows = c.m;
+      if (lines != 3) g.columns = columns_that_count(c, p);
       gemm.block(g);
       for (int64_t r = 0; r < c.m; ++r)
-        for (int64_t j = 0; j < kPanelColumns; ++j) {
+        for (int64_t j = 0; j < g.columns; ++j) {
           const int64_t column = p * kPanelColumns + j;
           const int64_t want = column < c.n ? c.expected(r, column) : 0;
           wrong += (*tile)[static_cast<size_t>(r * kPanelColumns + j)] != want;
@@ -115,12 +120,13 @@ int64_t mismatches(const GemmKernels& gemm, const Case& c, int64_t k_block) {
       g.quads = std::min(quads - q, k_block / 4);
       g.c = tile.data();
       g.rows = c.m;
+      g.columns = columns_that_count(c, p);
       g.accumulate = q != 0;
       gemm.block(g);
       q += k_block / 4;
     } while (q < quads);
     for (int64_t r = 0; r < c.m; ++r)
-      for (int64_t j = 0; j < kPanelColumns; ++j) {
+      for (int64_t j = 0; j < columns_that_count(c, p); ++j) {
         const int64_t column = p * kPanelColumns + j;
         const int64_t want = column < c.n ? c.expected(r, column) : 0;
         wrong += tile[static_cast<size_t>(r * kPanelColumns + j)] != want;
@@ -212,8 +218,8 @@ TEST_CASE("gemm: bytes from the sums in registers", "[gemm]") {
   for (Isa isa : levels()) {
     const GemmKernels& gemm = gemm_kernels(isa);
     if (!gemm.finishes) continue;
-    for (int64_t m = 1; m <= 14; ++m)
-      for (int64_t columns : {1, 16, 47, 63, 64})
+    for (int64_t m = 1; m <= 20; ++m)
+      for (int64_t columns : {1, 16, 17, 24, 32, 33, 63, 64})
         for (const Addend addend : {Addend::none, Addend::u8, Addend::s8}) {
           const int64_t k = 4 * (m + columns % 5);
           const Case c(rng, m, columns, k, k, Fill::random);
@@ -229,8 +235,8 @@ TEST_CASE("gemm: bytes from the sums in registers", "[gemm]") {
               .output_dtype = DType::qu8, .output_scale = 0.0471f, .output_zero_point = 90};
           ByteFinish f{.start = start.data(), .scale = scale.data(), .bias = bias.data()};
           REQUIRE(make_byte_rule(e, &f.rule));
-          const int64_t stride = columns + 3;
-          std::vector<uint8_t> out(static_cast<size_t>(m * stride), 0xaa);
+          const int64_t stride = columns + (m % 2 == 0 ? 3 : 0);  // odd: no gap between rows
+          std::vector<uint8_t> out(static_cast<size_t>(m * stride + 64), 0xaa);
           f.out = out.data();
           f.out_stride = stride;
           f.cols = columns;
@@ -246,8 +252,10 @@ TEST_CASE("gemm: bytes from the sums in registers", "[gemm]") {
                         .scale = 0.0213f,
                         .is_signed = addend == Addend::s8};
           GemmBlock g{.a = c.a.data(), .a_stride = k, .b = packed.panel(0), .quads = k / 4, .rows = m};
+          g.columns = columns;
           g.finish_bytes = &f;
           gemm.block(g);
+          for (int64_t i = m * stride; i < m * stride + 64; ++i) REQUIRE(out[static_cast<size_t>(i)] == 0xaa);
           for (int64_t r = 0; r < m; ++r)
             for (int64_t j = 0; j < stride; ++j) {
               INFO("m " << m << " columns " << columns << " row " << r << " column " << j << " addend "
