@@ -1,4 +1,4 @@
-"""Lowered graphs for TorchScript: torch.jit.script takes them, with their free sizes."""
+"""Lowered and reference graphs for TorchScript: torch.jit.script takes them, with their free sizes."""
 
 from typing import Any
 
@@ -7,18 +7,43 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from torch_ao_ext._island import Island
-from torch_ao_ext._lower._inputs import CHECKS_OF_CONSTANTS, InputCheck, check_input
+from torch_ao_ext._lower._inputs import CHECKS_OF_CONSTANTS, InputCheck, check_input, check_inputs
+from torch_ao_ext._lower._sizes import sizes_by_method
 from torch_ao_ext.quantization.pt2e._graph import copy_graph_module
 from torch_ao_ext.quantization.pt2e._portable import PortableGraphModule
 
-__all__ = ["LoweredModule"]
+__all__ = ["LoweredModule", "ReferenceModule"]
 
 
 class LoweredModule(PortableGraphModule):
     """The graph that `lower` makes."""
 
     def __prepare_scriptable__(self) -> fx.GraphModule:
-        return _scriptable(self)
+        return _scriptable(_of_operators(self))
+
+
+class ReferenceModule(PortableGraphModule):
+    """The graph that `lower` takes."""
+
+    def __prepare_scriptable__(self) -> fx.GraphModule:
+        return _scriptable(_checked(_of_operators(self)))
+
+
+def _checked(model: fx.GraphModule) -> LoweredModule:
+    """A copy with checks that TorchScript has in the place of torch.export's."""
+    result = copy_graph_module(model, LoweredModule)
+    check_inputs(result, sizes_by_method(result))
+    return result
+
+
+def _of_operators(model: fx.GraphModule) -> fx.GraphModule:
+    """Itself, or a graph with the operators of the modules that it calls whole."""
+    from torch_ao_ext.quantization.fx._capture import examples_of, export_whole, kept_calls
+
+    if not kept_calls(model):
+        return model
+    with torch.no_grad():
+        return _checked(export_whole("torch.jit.script", model, examples_of("torch.jit.script", model), []))
 
 
 class _Scriptable(fx.GraphModule):

@@ -25,7 +25,7 @@ from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuanti
 from torch_ao_ext.quantization.fx._where import located
 from torch_ao_ext.quantization.fx.custom_config import FuseCustomConfig
 from torch_ao_ext.quantization.fx.fuse import fuse
-from torch_ao_ext.quantization.fx.graph_module import ObservedGraphModule  # noqa: F401
+from torch_ao_ext.quantization.fx.graph_module import ObservedGraphModule, as_reference  # noqa: F401
 from torch_ao_ext.quantization.fx.tracer import QuantizationTracer, ScopeContextManager  # noqa: F401
 from torch_ao_ext.quantization.pt2e._graph import check_graph_module
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
@@ -187,7 +187,7 @@ def convert_to_reference_fx(
         ['aten::linear']
     """
     arguments = (graph_module, convert_custom_config, qconfig_mapping, backend_config)
-    return convert_prepared("convert_to_reference_fx", *arguments, make=lambda graph: graph)
+    return convert_prepared("convert_to_reference_fx", *arguments, make=as_reference)
 
 
 def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: Any = None) -> fx.GraphModule:

@@ -7,7 +7,7 @@ from torch import fx
 
 from torch_ao_ext.quantization.fx._arguments import get_non_observable_arg_indexes_and_types
 from torch_ao_ext.quantization.fx._backend import Backend, backend_of
-from torch_ao_ext.quantization.fx._capture import KeptModule
+from torch_ao_ext.quantization.fx._capture import KeptModule, examples_of
 from torch_ao_ext.quantization.fx._equalized import observe_channels
 from torch_ao_ext.quantization.fx._flow import capture, check_model, optional_config, prepare_by_quantizer
 from torch_ao_ext.quantization.fx._notes import observed_names
@@ -201,8 +201,7 @@ def _captured(
     for node in model.graph.nodes:
         if node.op == "call_module":  # as a whole
             mapping.set_module_name(str(node.target), qconfigs.get(node.name))
-    inputs = tuple(_example(node) for node in model.graph.nodes if node.op == "placeholder")
-    graph = capture(_OP, marked, mapping, custom, inputs, backend_config, training)
+    graph = capture(_OP, marked, mapping, custom, examples_of(_OP, model), backend_config, training)
     origins = {}
     for node in graph.graph.nodes:
         own = dict(node.meta.pop(_CUSTOM, None) or {})
@@ -212,21 +211,6 @@ def _captured(
         if own:
             node.meta[_CUSTOM] = own
     return graph, origins
-
-
-def _example(node: fx.Node) -> Any:
-    """A value such as an input of the graph has."""
-    known = node.meta.get("val", node.meta.get("tensor_meta"))
-    if known is None and node.args:
-        return node.args[0]  # its default
-    if isinstance(known, (bool, int, float, str)):
-        return known
-    if not hasattr(known, "shape") or not hasattr(known, "dtype"):
-        raise ValueError(
-            f"{_OP}: argument 'model' must have inputs with meta['val'] or meta['tensor_meta'] of a tensor, "
-            f"got {type(known).__name__} for '{node.name}'; run torch.fx.passes.shape_prop.ShapeProp"
-        )
-    return torch.zeros([int(size) for size in known.shape], dtype=known.dtype)
 
 
 def _replace(model: fx.GraphModule, prepared: fx.GraphModule) -> fx.Node:

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from torch_ao_ext.quantization.fx._where import located
 
-__all__ = ["KeptModule", "export_whole", "kept_calls", "unchanged"]
+__all__ = ["KeptModule", "examples_of", "export_whole", "kept_calls", "unchanged"]
 
 _library = torch.library.Library("torch_ao_graph", "DEF")
 _library.define("kept(Tensor[] inputs, int call) -> Tensor[]")
@@ -295,3 +295,31 @@ def export_whole(op: str, model: nn.Module, inputs: tuple[Any, ...], names: list
     advice = "change that line, or keep the module whole (set_non_traceable_module_names)"
     with located(op, "what torch.export captures", advice):
         return _attempt(model, names, inputs, None, free=False)
+
+
+def examples_of(op: str, graph: fx.GraphModule) -> tuple[Any, ...]:
+    """Values such as the inputs of a graph have: zeros, numbers and strings.
+
+    Args:
+        op: for messages.
+        graph: whose inputs have `meta["val"]` or `meta["tensor_meta"]`, or defaults.
+
+    Raises:
+        ValueError: an input that does not say what it is.
+    """
+    return tuple(_example(op, node) for node in graph.graph.nodes if node.op == "placeholder")
+
+
+def _example(op: str, node: fx.Node) -> Any:
+    known = node.meta.get("val", node.meta.get("tensor_meta"))
+    if known is None and node.args:
+        return node.args[0]  # its default
+    if isinstance(known, (bool, int, float, str)):
+        return known
+    if not hasattr(known, "shape") or not hasattr(known, "dtype"):
+        raise ValueError(
+            f"{op}: argument 'model' must have inputs with meta['val'] or meta['tensor_meta'] of a tensor, "
+            f"got {type(known).__name__} for '{node.name}'; run torch.fx.passes.shape_prop.ShapeProp"
+        )
+    sizes = [size if isinstance(size, int) else int(size.node.hint) for size in known.shape]
+    return torch.zeros(sizes, dtype=known.dtype)

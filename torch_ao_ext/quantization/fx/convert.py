@@ -12,7 +12,7 @@ from torch_ao_ext.quantization.fx._one_node import (
     convert_weighted_module,
     replace_module,
 )
-from torch_ao_ext.quantization.fx.graph_module import ObservedStandaloneGraphModule
+from torch_ao_ext.quantization.fx.graph_module import ObservedStandaloneGraphModule, as_reference
 
 __all__ = ["convert", "convert_custom_module", "convert_standalone_module", "convert_weighted_module"]
 
@@ -39,7 +39,7 @@ def convert(
         ValueError: as `convert_fx`.
     """
     arguments = (model, convert_custom_config, qconfig_mapping, backend_config)
-    make = (lambda graph: graph) if is_reference else lower_nodes
+    make = as_reference if is_reference else lower_nodes
     return convert_prepared("convert", *arguments, make=make)
 
 

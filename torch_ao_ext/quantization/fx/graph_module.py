@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from torch_ao_ext._lower._script import LoweredModule
+from torch_ao_ext._lower._script import LoweredModule, ReferenceModule
 from torch_ao_ext.quantization.pt2e._graph import copy_graph_module
 from torch_ao_ext.quantization.pt2e._portable import TRAIN_EVAL, PortableGraphModule
 
@@ -60,3 +60,8 @@ def as_kind(model: fx.GraphModule, kind: type[PortableGraphModule]) -> fx.GraphM
     result = copy_graph_module(model, kind)
     settle = model.__dict__.get(TRAIN_EVAL)
     return result if settle is None else settle(result)
+
+
+def as_reference(model: fx.GraphModule) -> fx.GraphModule:
+    """The same graph as what `convert_to_reference_fx` gives; model is not to be used any more."""
+    return as_kind(model, ReferenceModule)
