@@ -142,6 +142,7 @@ def test_linear_refuses():
         (packed, (WEIGHT, None), r"'weight' must be a QuantizedTensor or .*, got torch.float32 \[6, 8\]"),
         (packed, (rows(), None), r"'weight' must be torch.int8 \[N, K\], got torch.quint8 \[6, 8\]"),
         (packed, (weight, BIAS[:5]), r"'bias' must be float \[6\], got torch.float32 \[5\]"),
+        (packed, (weight, [0.0] * 6), r"'bias' must be float \[6\], got list"),
         (packed, (weight, BIAS / 0), "'bias' must be finite, got an infinity"),
         (packed, (by_column, None), "'weight' must be quantized along axis 0, got axis 1"),
         (packed, ([[1.0]], None), "'weight' must be a QuantizedTensor .*got list"),

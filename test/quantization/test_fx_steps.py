@@ -10,6 +10,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from torch_ao_ext import quantization as tq
+from torch_ao_ext.quantization import quantize_fx
 from torch_ao_ext.quantization.fx import _equalize
 from torch_ao_ext.quantization.fx.convert import convert
 from torch_ao_ext.quantization.fx.custom_config import PrepareCustomConfig
@@ -201,6 +202,9 @@ def test_inputs_say_what_they_are():
         insert_observers_for_model(graph, *arguments, False)
     with pytest.raises(ValueError, match="insert_observers_for_model: .*must be in training mode"):
         insert_observers_for_model(graph, *arguments, True)
+    without = {name: match[:4] for name, match in matches.items()}  # as _find_matches gives them
+    with pytest.raises(ValueError, match=r"must hold \(last node, .*, QConfig\), got .* for 'sigmoid'"):
+        insert_observers_for_model(graph, {"sigmoid": without["sigmoid"]}, *arguments[1:], False)
     with pytest.raises(TypeError, match="insert_observers_for_model: .*got Branches"):
         insert_observers_for_model(Branches(), *arguments, False)
     equal = dict.fromkeys(matches, _equalize.default_equalization_qconfig)
@@ -281,3 +285,40 @@ def test_dtypes_are_those_of_torch_ao():
     graph = fx.symbolic_trace(Sizes()).graph
     propagate_dtypes_for_known_nodes(graph, {})  # without notes and matches: the arguments alone
     assert {n.name for n in graph.nodes if "target_dtype_info" in n.meta} == {"n", "size", "transpose"}
+
+
+def test_one_observer_and_the_notes_of_a_graph():
+    """As torch.ao's programs call the two."""
+    made = []
+    for package in (OURS, THEIRS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            place, q = importlib.import_module(f"{package}.fx.prepare"), importlib.import_module(package)
+            equalize = importlib.import_module(f"{package}.fx._equalize")
+            config = importlib.import_module(f"{package}.fx.custom_config").PrepareCustomConfig()
+        model = fx.symbolic_trace(nn.Sequential(nn.Linear(8, 4), nn.ReLU()))
+        modules = dict(model.named_modules())
+        linear, relu = (n for n in model.graph.nodes if n.op == "call_module")
+        for node in (linear, relu):
+            call = place._insert_obs_or_fq(node, q.MinMaxObserver(), model, modules, model.graph)
+            assert modules[call.target] is model.get_submodule(call.target) and relu not in call.users
+        source = linear.args[0]
+        look = equalize.default_equalization_qconfig.input_activation()
+        place._insert_obs_or_fq(source, look, model, modules, model.graph, torch.device("cpu"))
+        model.recompile()
+        assert torch.equal(model(ROWS), model.get_submodule("1")(model.get_submodule("0")(ROWS)))
+        mapping = q.QConfigMapping()
+        place._save_state(model, {"_0": None}, {"_0": ("0", nn.Linear)}, config, {}, mapping, False, {"_0"})
+        notes = model.meta["_observed_graph_module_attrs"]
+        assert notes.observed_node_names == {"_0"} and notes.qconfig_mapping is mapping
+        ranges = [m.max_val for m in model.modules() if isinstance(m, q.MinMaxObserver)]
+        made.append(([(n.name, n.op, str(n.target), str(n.args)) for n in model.graph.nodes], len(ranges)))
+    assert made[0] == made[1] and made[0][1] == 2
+
+
+def test_the_reference_graph_under_its_older_name():
+    observed = quantize_fx.prepare_fx(Branches().eval(), MAPPING, (ROWS,))
+    observed(ROWS)
+    graph = quantize_fx._convert_to_reference_decomposed_fx(observed)
+    assert graph.code == quantize_fx.convert_to_reference_fx(observed).code
+    assert "quantized_decomposed.quantize_per_tensor" in graph.code

@@ -190,6 +190,15 @@ def convert_to_reference_fx(
     return convert_prepared("convert_to_reference_fx", *arguments, make=as_reference)
 
 
+def _convert_to_reference_decomposed_fx(
+    graph_module: fx.GraphModule, convert_custom_config: Any = None, qconfig_mapping: Any = None,
+    backend_config: Any = None,
+) -> fx.GraphModule:  # fmt: skip
+    """`convert_to_reference_fx`, whose operators are always those of `quantized_decomposed`."""
+    arguments = (graph_module, convert_custom_config, qconfig_mapping, backend_config)
+    return convert_prepared("_convert_to_reference_decomposed_fx", *arguments, make=as_reference)
+
+
 def fuse_fx(model: nn.Module, fuse_custom_config: Any = None, backend_config: Any = None) -> fx.GraphModule:
     """Finds layers that fuse, and fuses them (`fx.fuse.fuse` of its torch.fx graph).
 

@@ -18,10 +18,10 @@ _STORED = {
 }  # fmt: skip
 
 
-def described(weight: Any) -> str:
-    """Dtype and sizes of an argument that is no weight, or its type."""
-    known = hasattr(weight, "dtype") and hasattr(weight, "shape")
-    return f"{weight.dtype} {list(weight.shape)}" if known else type(weight).__name__
+def described(value: Any) -> str:
+    """Dtype and sizes of an argument that does not fit, or its type."""
+    known = hasattr(value, "dtype") and hasattr(value, "shape")
+    return f"{value.dtype} {list(value.shape)}" if known else type(value).__name__
 
 
 def check_bias(who: str, bias: torch.Tensor | None, channels: int) -> torch.Tensor | None:
@@ -32,9 +32,9 @@ def check_bias(who: str, bias: torch.Tensor | None, channels: int) -> torch.Tens
     """
     if bias is None:
         return None
-    if tuple(bias.shape) != (channels,) or not bias.is_floating_point():
-        got = f"{bias.dtype} {list(bias.shape)}"
-        raise ValueError(f"{who}: argument 'bias' must be float [{channels}], got {got}")
+    fits = isinstance(bias, torch.Tensor) and tuple(bias.shape) == (channels,)
+    if not fits or not bias.is_floating_point():
+        raise ValueError(f"{who}: argument 'bias' must be float [{channels}], got {described(bias)}")
     check_finite(bias, f"{who}: argument 'bias'")
     return bias.detach().to(torch.float32, copy=True).contiguous()
 

@@ -152,6 +152,12 @@ def insert_observers_for_model(
         raise ValueError(f"{_OP}: argument 'equalization_config_map' must be empty with is_qat, got one")
     del node_name_to_qconfig
     matches = node_name_to_match_result_with_qconfig
+    for name, match in matches.items():
+        if not isinstance(match, tuple) or len(match) != 5:
+            raise ValueError(
+                f"{_OP}: argument 'node_name_to_match_result_with_qconfig' must hold (last node, nodes, "
+                f"pattern, handler, QConfig), got {match!r} for '{name}'"
+            )
     qconfigs = _qconfigs(model.graph, matches)
     graph, origins = _captured(model, qconfigs, custom, backend_config, is_qat)
     prepared = prepare_by_quantizer(_OP, graph, _ByNode(qconfigs, origins, backend), custom, is_qat)

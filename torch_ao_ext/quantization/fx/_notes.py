@@ -138,6 +138,19 @@ def note(
     )
 
 
+def _save_state(
+    observed: fx.GraphModule, node_name_to_qconfig: dict[str, Any],
+    node_name_to_scope: dict[str, tuple[str, Any]], prepare_custom_config: PrepareCustomConfig,
+    equalization_node_name_to_qconfig: dict[str, Any], qconfig_mapping: QConfigMapping, is_qat: bool,
+    observed_node_names: set[str],
+) -> None:  # fmt: skip
+    """Sets the notes of a graph that was prepared step by step; arguments as `ObservedGraphModuleAttrs`."""
+    observed.meta[NOTES] = ObservedGraphModuleAttrs(
+        node_name_to_qconfig, node_name_to_scope, prepare_custom_config, equalization_node_name_to_qconfig,
+        qconfig_mapping, is_qat, observed_node_names,
+    )  # fmt: skip
+
+
 def note_equalization(prepared: fx.GraphModule, qconfigs: dict[str, Any]) -> None:
     """Name of a node -> EqualizationQConfig, of the nodes whose channels are looked at."""
     if NOTES in prepared.meta:

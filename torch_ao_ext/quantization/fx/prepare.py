@@ -11,7 +11,8 @@ from torch_ao_ext.quantization.fx._by_node import (
 from torch_ao_ext.quantization.fx._equalized import observe_channels
 from torch_ao_ext.quantization.fx._flow import prepare_captured
 from torch_ao_ext.quantization.fx._given import config_of
-from torch_ao_ext.quantization.fx._notes import note_standalone
+from torch_ao_ext.quantization.fx._insert import _insert_obs_or_fq  # noqa: F401  (programs call it)
+from torch_ao_ext.quantization.fx._notes import _save_state, note_standalone  # noqa: F401
 from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer
 from torch_ao_ext.quantization.fx.graph_module import ObservedStandaloneGraphModule, as_kind
 from torch_ao_ext.quantization.pt2e._graph import copy_graph_module
