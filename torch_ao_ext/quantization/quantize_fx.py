@@ -132,6 +132,7 @@ def convert_fx(
     _remove_qconfig: bool = True,
     qconfig_mapping: Any = None,
     backend_config: Any = None,
+    keep_original_weights: bool = False,
 ) -> fx.GraphModule:
     """Makes the int8 graph of a calibrated one: `torch_ao` operators on plain tensors.
 
@@ -143,13 +144,15 @@ def convert_fx(
         qconfig_mapping: that of `prepare_fx`, or its dict form, with None for what is to stay float after
             all; None: nothing is.
         backend_config: checked only: what is quantized was said to `prepare_fx`.
+        keep_original_weights: the result has a dict `original_weights_lookup`: name of an int8 weight ->
+            [float weight with its batch norm, bias or None]; its copies and pickles have it, too.
 
     Raises:
         TypeError: not a graph module.
         ValueError: an observer without data, another QConfig than that of `prepare_fx`.
     """
     arguments = (graph_module, convert_custom_config, qconfig_mapping, backend_config)
-    return convert_prepared("convert_fx", *arguments, make=lower_nodes)
+    return convert_prepared("convert_fx", *arguments, lower_nodes, keep_original_weights)
 
 
 def convert_to_reference_fx(

@@ -21,6 +21,7 @@ from torch_ao_ext.quantization.fx._following import follow
 from torch_ao_ext.quantization.fx._given import config_of
 from torch_ao_ext.quantization.fx._left_float import join, leave_float, set_apart
 from torch_ao_ext.quantization.fx._notes import NOTES, classes_of, note, note_standalone
+from torch_ao_ext.quantization.fx._originals import original_weights
 from torch_ao_ext.quantization.fx._qconfig_quantizer import KEEP_QPARAMS, QConfigMappingQuantizer
 from torch_ao_ext.quantization.fx._reduced_range import widen_reduced_ranges
 from torch_ao_ext.quantization.fx.custom_config import ConvertCustomConfig, PrepareCustomConfig
@@ -47,6 +48,8 @@ __all__ = [
     "prepare_captured",
 ]
 
+# Attribute of torch.ao's name.
+ORIGINALS = "original_weights_lookup"
 # Meta of a prepared one: inputs and outputs that become integers.
 _BORDERS = "_torch_ao_ext_borders"
 
@@ -198,7 +201,7 @@ def attributes_of(op: str, model: nn.Module, names: list[str]) -> dict[str, Any]
 
 def convert_prepared(
     op: str, graph_module: Any, convert_custom_config: Any, qconfig_mapping: Any, backend_config: Any,
-    make: Callable[[fx.GraphModule], fx.GraphModule],
+    make: Callable[[fx.GraphModule], fx.GraphModule], keep_weights: bool = False,
 ) -> fx.GraphModule:  # fmt: skip
     """As `convert_fx`.
 
@@ -209,6 +212,7 @@ def convert_prepared(
         qconfig_mapping: see there.
         backend_config: see there.
         make: makes the result of the reference graph.
+        keep_weights: the result has `original_weights_lookup`.
     """
     mapping = None
     if qconfig_mapping is not None:
@@ -225,7 +229,7 @@ def convert_prepared(
             graph = copy_graph_module(graph)
             fold_trained(graph)
             apart = leave_float(op, graph, mapping)
-        graph = convert_pt2e(graph)
+        observed, graph = graph, convert_pt2e(graph)
         graph.meta.pop(NOTES, None)  # of nodes that are gone
         widen_reduced_ranges(graph)
         borders = {
@@ -234,7 +238,8 @@ def convert_prepared(
         }
         convert_kept(graph, custom, convert)
         set_apart(graph, apart)
-        return keep(join(make(graph)), borders)
+        result = keep(join(make(graph)), borders)
+        return keep(result, {ORIGINALS: original_weights(result, observed)}) if keep_weights else result
 
     with warnings.catch_warnings():
         if any(call.fate.quantizes for call in kept_calls(graph_module).values()):

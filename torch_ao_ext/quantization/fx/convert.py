@@ -20,7 +20,7 @@ __all__ = ["convert", "convert_custom_module", "convert_standalone_module", "con
 def convert(
     model: fx.GraphModule, is_reference: bool = False, convert_custom_config: Any = None,
     is_standalone_module: bool = False, _remove_qconfig_flag: bool = True, qconfig_mapping: Any = None,
-    backend_config: Any = None, is_decomposed: bool = False,
+    backend_config: Any = None, is_decomposed: bool = False, keep_original_weights: bool = False,
 ) -> fx.GraphModule:  # fmt: skip
     """Makes the int8 graph of a calibrated one, or the graph that says what it computes.
 
@@ -33,6 +33,7 @@ def convert(
         qconfig_mapping: see `convert_fx`.
         backend_config: see `convert_fx`.
         is_decomposed: torch.ao's flag; these operators are always those of `quantized_decomposed`.
+        keep_original_weights: see `convert_fx`; without effect with is_reference, as in torch.ao.
 
     Raises:
         TypeError: not a graph module.
@@ -40,7 +41,7 @@ def convert(
     """
     arguments = (model, convert_custom_config, qconfig_mapping, backend_config)
     make = as_reference if is_reference else lower_nodes
-    return convert_prepared("convert", *arguments, make=make)
+    return convert_prepared("convert", *arguments, make, keep_original_weights and not is_reference)
 
 
 def convert_standalone_module(
