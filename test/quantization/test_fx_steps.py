@@ -205,6 +205,8 @@ def test_inputs_say_what_they_are():
     without = {name: match[:4] for name, match in matches.items()}  # as _find_matches gives them
     with pytest.raises(ValueError, match=r"must hold \(last node, .*, QConfig\), got .* for 'sigmoid'"):
         insert_observers_for_model(graph, {"sigmoid": without["sigmoid"]}, *arguments[1:], False)
+    with pytest.raises(ValueError, match="insert_observers_for_model: .* must hold a QConfig, got none"):
+        insert_observers_for_model(graph, {}, *arguments[1:], False)
     with pytest.raises(TypeError, match="insert_observers_for_model: .*got Branches"):
         insert_observers_for_model(Branches(), *arguments, False)
     equal = dict.fromkeys(matches, _equalize.default_equalization_qconfig)
@@ -224,6 +226,8 @@ def test_inputs_say_what_they_are():
         next(iter(again.graph.nodes)).meta = meta
         insert_observers_for_model(again, *arguments, False)
         made.append(fx.GraphModule(again, again.graph).code)  # as torch.ao's prepare goes on
+        with pytest.raises(ValueError, match="must not be prepared yet, got a model with observers"):
+            insert_observers_for_model(again, *arguments, False)
     assert made[0] == made[1] and made[0].count("self.activation_post_process") >= 6
 
 

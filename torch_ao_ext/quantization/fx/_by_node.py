@@ -17,6 +17,7 @@ from torch_ao_ext.quantization.observer import PlaceholderObserver
 from torch_ao_ext.quantization.pt2e._graph import check_graph_module, copy_graph_module, take_attributes
 from torch_ao_ext.quantization.pt2e._qat import PRODUCT
 from torch_ao_ext.quantization.pt2e.export_utils import disallow_train_eval
+from torch_ao_ext.quantization.pt2e.prepare import is_observer
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 
 __all__ = ["insert_observers_for_model", "propagate_dtypes_for_known_nodes"]
@@ -143,6 +144,8 @@ def insert_observers_for_model(
         {'linear'}
     """
     check_graph_module(_OP, model)
+    if any(is_observer(module) for module in model.modules()):
+        raise ValueError(f"{_OP}: argument 'model' must not be prepared yet, got a model with observers")
     if not _is_exported(model):  # whose mode its operators say
         check_model(_OP, model, is_qat)
     backend = backend_of(_OP, backend_config)
@@ -159,6 +162,10 @@ def insert_observers_for_model(
                 f"pattern, handler, QConfig), got {match!r} for '{name}'"
             )
     qconfigs = _qconfigs(model.graph, matches)
+    if not qconfigs:
+        raise ValueError(
+            f"{_OP}: argument 'node_name_to_match_result_with_qconfig' must hold a QConfig, got none"
+        )
     graph, origins = _captured(model, qconfigs, custom, backend_config, is_qat)
     prepared = prepare_by_quantizer(_OP, graph, _ByNode(qconfigs, origins, backend), custom, is_qat)
     if equalization:
