@@ -231,3 +231,28 @@ def test_what_is_refused():
     training = export(model.train(), example)
     with pytest.raises(ValueError, match=r"got training mode at node 'batch_norm' in module 'bn' \(File "):
         prepare_pt2e(training, quantizer("x86"))
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+def test_wide_integers(dtype):
+    """Observers of 16 and 32 bits: the converted graph rounds to them, `lower` leaves the operator float."""
+    info = torch.iinfo(dtype)
+    spec = QuantizationSpec(dtype, MinMaxObserver, info.min, info.max, torch.per_tensor_symmetric)
+
+    def rule(node):
+        return QuantizationAnnotation({node.args[0]: spec}) if node.target is aten.sigmoid.default else None
+
+    ready, x, y = prepare_sum(rule)
+    with torch.no_grad():
+        ready(x, y)
+        quantized = convert_pt2e(ready)
+        call = next(n for n in quantized.graph.nodes if "quantize_per_tensor" in str(n.target))
+        scale = call.args[1]
+        assert call.args[2:] == (0, info.min, info.max, dtype)
+        exact = 2 * float((x + y).abs().max()) / (info.max - info.min)
+        assert scale == pytest.approx(max(exact, torch.finfo(torch.float32).eps), rel=1e-3)
+        rounded = ((x + y) / scale).round().clamp(info.min, info.max) * scale
+        assert (quantized(x, y)[0] - torch.sigmoid(rounded)).abs().max() < 1e-6
+        with pytest.warns(UserWarning, match="must hold an operator of quantized tensors"):
+            lowered = torch_ao_ext.lower(quantized)
+        assert torch.equal(lowered(x, y)[0], quantized(x, y)[0])
