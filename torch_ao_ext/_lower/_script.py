@@ -37,13 +37,25 @@ def _checked(model: fx.GraphModule) -> LoweredModule:
 
 
 def _of_operators(model: fx.GraphModule) -> fx.GraphModule:
-    """Itself, or a graph with the operators of the modules that it calls whole."""
+    """Itself, or a graph with the operators of the modules that it calls whole.
+
+    Raises:
+        RuntimeError: torch.export does not take one of these modules.
+    """
     from torch_ao_ext.quantization.fx._capture import examples_of, export_whole, kept_calls
 
-    if not kept_calls(model):
+    kept = list(kept_calls(model))
+    if not kept:
         return model
-    with torch.no_grad():
-        return _checked(export_whole("torch.jit.script", model, examples_of("torch.jit.script", model), []))
+    op = "torch.jit.script"
+    try:
+        with torch.no_grad():
+            return _checked(export_whole(op, model, examples_of(op, model), []))
+    except ValueError as error:
+        raise RuntimeError(
+            f"{op}: modules that are called whole ({', '.join(kept)}) must be what torch.export "
+            f"captures; trace the model instead: {error}"
+        ) from error
 
 
 class _Scriptable(fx.GraphModule):

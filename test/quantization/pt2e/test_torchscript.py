@@ -140,11 +140,22 @@ def test_structures(images):
     assert isinstance(have[1][1], list) and torch.equal(want[1][1][0], have[1][1][0])
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_modules_that_stay_whole_are_refused():
-    model = nn.Sequential(nn.Linear(6, 6), nn.Sigmoid(), nn.Linear(6, 6))
-    config = PrepareCustomConfig().set_non_traceable_module_classes([nn.Sigmoid])
+class Branch(nn.Module):
+    """torch.export does not look inside."""
+
+    def forward(self, x):
+        return x * 2 if x.sum() > 0 else x
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kind", [nn.Sigmoid, Branch])
+def test_modules_that_stay_whole_are_operators_of_scripts(kind):
+    model = nn.Sequential(nn.Linear(6, 6), kind(), nn.Linear(6, 6))
+    config = PrepareCustomConfig().set_non_traceable_module_classes([kind])
     graph = int8(model, batch(4, 6), prepare_custom_config=config)
-    with pytest.raises(RuntimeError, match="module '1' must be traced"):
-        torch.jit.script(graph)
+    if kind is Branch:
+        with pytest.raises(RuntimeError, match=r"called whole \(1\) must be .*; trace the model instead"):
+            torch.jit.script(graph)
+        return
+    assert torch.equal(torch.jit.script(graph)(batch(5, 6)), graph(batch(5, 6)))
     assert torch.equal(torch.jit.trace(graph, batch(4, 6))(batch(5, 6)), graph(batch(5, 6)))
