@@ -202,6 +202,8 @@ def test_wrong_calls_name_the_argument():
     ]:
         with pytest.raises(ValueError, match="torch_ao::lstm: " + text):
             ops.lstm(*call)
+    with pytest.raises(TypeError, match="'weights' must have dtype int8 or bfloat16, got float32"):
+        ops.lstm(x, None, None, None, [t.float() for t in w], s, b)
     with pytest.raises(TypeError, match="'weights' must have the dtype of the first weight"):
         ops.lstm(x, None, None, None, [w[0], w[1].to(torch.bfloat16)], s, b)
     with pytest.raises(ValueError, match="_prepack_rnn: argument 'kind' must be 'lstm', .*got 'LSTM'"):

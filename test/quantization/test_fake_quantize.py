@@ -126,3 +126,15 @@ class SchemelessObserver(q.NoopObserver):
 def test_bad_settings_are_named(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+def test_a_weight_is_divided_by_its_factor(bad):
+    weight, factor = torch.randn(3, 4), torch.tensor([1.0, bad, 1.0])
+    rest = (torch.full((3,), 0.1), torch.zeros(3, dtype=torch.int32), -128, 127)
+    ops = torch.ops.torch_ao
+    message = f"argument 'factor' must hold finite numbers other than 0, got {bad:g}"
+    with pytest.raises(ValueError, match=f"torch_ao::_weight_fake_quantize: {message}"):
+        ops._weight_fake_quantize(weight, factor, *rest)
+    with pytest.raises(ValueError, match=f"torch_ao::_weight_fake_quantize_backward: {message}"):
+        ops._weight_fake_quantize_backward(weight, weight, factor, *rest)

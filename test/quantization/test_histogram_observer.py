@@ -155,3 +155,9 @@ def test_state_dict_round_trip_and_old_files():
 def test_bad_arguments_are_named(call, argument):
     with pytest.raises((TypeError, ValueError), match=f"argument '{argument}' must"):
         call()
+
+
+@pytest.mark.parametrize("high", [-2.5, float("nan"), float("inf"), -float("inf")])
+def test_a_histogram_has_a_range(high):
+    with pytest.raises(ValueError, match=f"torch_ao::_histogram: argument 'high' must .*, got {high:g}"):
+        torch.ops.torch_ao._histogram(torch.randn(5), 8, -2.0, high)

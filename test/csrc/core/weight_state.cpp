@@ -137,6 +137,18 @@ TEST_CASE("weight state: states die with the weight") {
   CHECK(alive.expired());
 }
 
+TEST_CASE("weight state: the metadata of another backend stays in its place") {
+  struct OfAnother : c10::BackendMeta {};
+  at::Tensor weight = make({4, 8});
+  const auto meta = c10::make_intrusive<OfAnother>();
+  weight.unsafeGetTensorImpl()->set_backend_meta(meta);
+  int packed = 0;
+  CHECK_THROWS_AS(find(weight, 1, &packed), c10::NotImplementedError);
+  CHECK(packed == 0);
+  CHECK(states_of(weight).empty());
+  CHECK(weight.unsafeGetTensorImpl()->get_backend_meta() == meta.get());
+}
+
 TEST_CASE("weight state: threads that come first together pack once") {
   constexpr int kThreads = 8;
   constexpr int kRounds = 300;
