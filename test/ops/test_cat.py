@@ -95,3 +95,11 @@ def test_errors(change, error, message):
         call[i] = value
     with pytest.raises(error, match="torch_ao::cat: argument " + message):
         ops.cat(*call)
+
+
+def test_every_tensor_has_its_storage():
+    for dtype in (None, torch.float32):
+        shrunken = random_int(U8, 3, 4)
+        shrunken.untyped_storage().resize_(5)
+        with pytest.raises(ValueError, match="'tensors' must have a storage of at least 12 elements"):
+            ops.cat([random_int(U8, 3, 4), shrunken], [0.1, 0.2], [3, 4], 0, 1.0, 0, dtype)

@@ -175,6 +175,17 @@ def test_choose_raises_on_bad_values(bad):
         ops.choose_qparams(torch.empty(0), 0, 255)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-128, 126), (-126, 127), (-128, 0), (-1, 128)])
+@pytest.mark.parametrize("op", [ops.choose_qparams, ops.choose_qparams_per_token])
+def test_a_symmetric_range_is_named(op, low, high):
+    rule = f"be -quant_max or -quant_max - 1 when symmetric .quant_max is {high}., got {low}"
+    with pytest.raises(ValueError, match=f"argument 'quant_min' must {rule}"):
+        op(torch.randn(3, 4), low, high, True)
+    op(torch.randn(3, 4), low, high, False)
+    op(torch.randn(3, 4), -127, 127, True)
+    op(torch.randn(3, 4), -128, 127, True)
+
+
 @pytest.mark.parametrize("count", [2, 1 << 20])
 def test_choose_qparams_refuses_a_span_beyond_float32(count):
     """Between two values, and between values that different threads see."""
