@@ -177,45 +177,6 @@ def test_nan_stays_in_its_row():
         assert y[1:, 2].isnan().all() and not y[:, :2].isnan().any() and not y[0].isnan().any()
 
 
-def test_wrong_calls_name_the_argument():
-    layer = make("lstm", 8, 24)
-    w, s, b = quantized_side(layer)
-    x = torch.randn(2, 3, 8)
-    for call, text in [
-        ((x, None, None, None, w[:1], s, b), "argument 'weights' must have 2 or 3 tensors, got 1"),
-        ((x, None, None, None, w, s[:1], b), "argument 'weight_scales' must have as many tensors"),
-        ((x, None, None, None, w, s, b[:1]), "argument 'biases' must have 0 or 2 tensors, got 1"),
-        ((x[..., :5], None, None, None, w, s, b), "argument 'input' must have size"),
-        ((x[0], torch.tensor([1, 2]), None, None, w, s, b), "argument 'batch_sizes' must hold positive"),
-        ((x, None, None, None, w, s, b, 0), "argument 'num_layers' must be in"),
-        ((x, None, None, None, [torch.full(t.shape, torch.inf, dtype=torch.bfloat16) for t in w], s, b),
-         "argument 'weights' must be finite, got a NaN or infinity"),
-        ((x, None, None, None, [torch.full(t.shape, 3e38, dtype=torch.bfloat16) for t in w],
-          [torch.tensor([1e38])] * 2, b),
-         "argument 'weights' must be finite when multiplied by its scale"),
-        ((x, None, None, None, w, s, [torch.full((96,), 3e38)] * 2),
-         "argument 'biases' must have a finite sum b_ih [+] b_hh"),
-        ((x[..., :0], None, None, None, [w[0][:, :0], w[1]], s, b),
-         "argument 'weights' must have size\\(1\\) in .*, got 0"),
-        ((x[0], torch.tensor([2, 2]), None, None, w, s, b),
-         "argument 'batch_sizes' must sum to .*, got 2 [+] 2"),
-    ]:
-        with pytest.raises(ValueError, match="torch_ao::lstm: " + text):
-            ops.lstm(*call)
-    with pytest.raises(TypeError, match="'weights' must have dtype int8 or bfloat16, got float32"):
-        ops.lstm(x, None, None, None, [t.float() for t in w], s, b)
-    with pytest.raises(TypeError, match="'weights' must have the dtype of the first weight"):
-        ops.lstm(x, None, None, None, [w[0], w[1].to(torch.bfloat16)], s, b)
-    with pytest.raises(ValueError, match="_prepack_rnn: argument 'kind' must be 'lstm', .*got 'LSTM'"):
-        torch.ops.torch_ao._prepack_rnn("LSTM", w, s, b)
-    with pytest.raises(NotImplementedError, match="no engine accepts"):
-        torch.ops.torch_ao._set_engine("onednn")
-        try:
-            ops.lstm(x, None, None, None, [t.clone() for t in w], s, b)
-        finally:
-            torch.ops.torch_ao._set_engine("")
-
-
 @pytest.mark.parametrize("name", rnn_samples())
 def test_opcheck(name):
     for call in rnn_samples()[name]:
