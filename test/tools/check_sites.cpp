@@ -42,6 +42,8 @@ bool chosen(uint32_t site) { return shared()->deleted.load(std::memory_order_rel
 
 bool skipped(uint32_t site) { return skipping > 0 || chosen(site); }
 
+void left_out() {}
+
 void skip_all(int change) { skipping += change; }
 
 void fired(uint32_t site) {

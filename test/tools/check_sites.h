@@ -8,10 +8,14 @@ namespace tae::mutants {
 
 // Whether this check does nothing: it is the one that is deleted, or runs inside of that one.
 bool skipped(uint32_t site);
+// Runs in place of the deleted check, and does nothing. Where a raise ends a function, a compiler that
+// saw no call on the other way would take the switch for a constant.
+void left_out();
 // Notes that a check raised.
 void fired(uint32_t site);
-// Ends or begins the part of this thread in which every check does nothing.
+// Begins (1) or ends (-1) a part of this thread in which every check does nothing.
 void skip_all(int change);
+// Whether it is the deleted one.
 bool chosen(uint32_t site);
 
 class Watch {

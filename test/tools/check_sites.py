@@ -78,7 +78,7 @@ def with_switches(path, sites):
         if site.statement:
             watch = f"tae::mutants::Watch tae_watch({site.number}u); "
             inserts.append((site.begin, f"{{ if (!tae::mutants::skipped({site.number}u)) {{ {watch}"))
-            inserts.append((site.end, " } }"))
+            inserts.append((site.end, " } else { tae::mutants::left_out(); } }"))
         else:
             inserts.append((site.begin, f"(tae::mutants::Call({site.number}u), "))
             inserts.append((site.end, ")"))
