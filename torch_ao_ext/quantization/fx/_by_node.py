@@ -144,7 +144,8 @@ def insert_observers_for_model(
         {'linear'}
     """
     check_graph_module(_OP, model)
-    if any(is_observer(module) for module in model.modules()):
+    modules = dict(model.named_modules())
+    if any(n.op == "call_module" and is_observer(modules[str(n.target)]) for n in model.graph.nodes):
         raise ValueError(f"{_OP}: argument 'model' must not be prepared yet, got a model with observers")
     if not _is_exported(model):  # whose mode its operators say
         check_model(_OP, model, is_qat)
