@@ -1,5 +1,6 @@
 """Tables of other backends: entry by entry those of torch.ao, and what they leave in float."""
 
+import importlib
 import warnings
 from dataclasses import astuple
 
@@ -96,6 +97,24 @@ def _mode(kinds):
 @pytest.mark.parametrize("name", DTYPES)
 def test_dtypes_are_torch_aos(name):
     assert dtypes(getattr(native, name)) == dtypes(getattr(theirs().native, name))
+
+
+ENGINES = ("fbgemm", "x86", "qnnpack", "onednn", "executorch")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_dtypes_of_engines_are_torch_aos(engine):
+    """Under all of torch.ao's names, which its programs take for tables of their own."""
+    ours, other = (importlib.import_module(f"{p}.{engine}") for p in (bc.__name__, theirs().__name__))
+    names = [n for n, v in vars(other).items() if type(v).__name__ in ("DTypeConfig", "DTypeWithConstraints")]
+    assert len(names) >= 5
+    for name in names:
+        mine, want = getattr(ours, name), getattr(other, name)
+        assert type(mine).__name__ == type(want).__name__
+        read = dtypes if isinstance(mine, bc.DTypeConfig) else astuple
+        assert read(mine) == read(want), name
+    own = {name for name in names if name.startswith(engine)}
+    assert own <= set(ours.__all__)
 
 
 def test_dict_forms():

@@ -1,4 +1,4 @@
-"""get_executorch_backend_config."""
+"""get_executorch_backend_config, and the dtypes that it is made of."""
 
 import operator
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from torch_ao_ext.quantization.backend_config import native
 from torch_ao_ext.quantization.backend_config._families import (
     SHARED,
     arithmetic,
@@ -19,22 +20,47 @@ from torch_ao_ext.quantization.backend_config.backend_config import (
     DTypeConfig,
     DTypeWithConstraints,
 )
+from torch_ao_ext.quantization.backend_config.qnnpack import (
+    qnnpack_default_op_qint8_symmetric_dtype_config,
+    qnnpack_weighted_op_qint8_symmetric_dtype_config,
+)
 
-__all__ = ["get_executorch_backend_config"]
+__all__ = [
+    "executorch_act_qint8_scale_min_2_neg_12",
+    "executorch_default_dynamic_float16_dtype_config",
+    "executorch_default_dynamic_qint8_dtype_config",
+    "executorch_default_dynamic_quint8_dtype_config",
+    "executorch_default_op_quint8_dtype_config",
+    "executorch_weight_only_quint8_dtype_config",
+    "executorch_weight_qint8_neg_127_to_127_scale_min_2_neg_12",
+    "executorch_weighted_op_int8_dtype_config",
+    "get_executorch_backend_config",
+]
 
 # XNNPACK multiplies by a ratio of scales that must not be too small, and its weights are symmetric.
-_VALUE = DTypeWithConstraints(torch.qint8, scale_min_lower_bound=2**-12)
-_WEIGHT = DTypeWithConstraints(torch.qint8, -127, 127, scale_min_lower_bound=2**-12)
-_SYMMETRIC = DTypeConfig(_VALUE, _VALUE, _WEIGHT, torch.float32)
-_SYMMETRIC_VALUES = DTypeConfig(_VALUE, _VALUE)
-_BYTES = DTypeConfig(torch.quint8, torch.quint8, torch.qint8, torch.float32)
-_BYTE_VALUES = DTypeConfig(torch.quint8, torch.quint8)
+executorch_act_qint8_scale_min_2_neg_12 = DTypeWithConstraints(torch.qint8, scale_min_lower_bound=2**-12)
+executorch_weight_qint8_neg_127_to_127_scale_min_2_neg_12 = DTypeWithConstraints(
+    torch.qint8, -127, 127, scale_min_lower_bound=2**-12
+)
+_VALUE = executorch_act_qint8_scale_min_2_neg_12
+_WEIGHT = executorch_weight_qint8_neg_127_to_127_scale_min_2_neg_12
+executorch_weighted_op_int8_dtype_config = native.weighted_op_quint8_dtype_config
+executorch_default_op_quint8_dtype_config = native.default_op_quint8_dtype_config
+executorch_default_dynamic_quint8_dtype_config = native.default_dynamic_int8_dtype_config
+executorch_default_dynamic_qint8_dtype_config = DTypeConfig(
+    _VALUE, torch.float32, _WEIGHT, torch.float32, is_dynamic=True
+)
+executorch_default_dynamic_float16_dtype_config = native.default_dynamic_float16_dtype_config
+executorch_weight_only_quint8_dtype_config = native.weight_only_quint8_dtype_config
+_SYMMETRIC = qnnpack_weighted_op_qint8_symmetric_dtype_config
+_SYMMETRIC_VALUES = qnnpack_default_op_qint8_symmetric_dtype_config
+_BYTES = executorch_weighted_op_int8_dtype_config
+_BYTE_VALUES = executorch_default_op_quint8_dtype_config
 _DYNAMIC = [
-    DTypeConfig(torch.quint8, torch.float32, torch.qint8, torch.float32, is_dynamic=True),
-    DTypeConfig(_VALUE, torch.float32, _WEIGHT, torch.float32, is_dynamic=True),
-    DTypeConfig(torch.float16, torch.float32, torch.float16, torch.float32, is_dynamic=True),
-]
-_ROWS = DTypeConfig(torch.float32, torch.float32, torch.quint8)
+    executorch_default_dynamic_quint8_dtype_config, executorch_default_dynamic_qint8_dtype_config,
+    executorch_default_dynamic_float16_dtype_config,
+]  # fmt: skip
+_ROWS = executorch_weight_only_quint8_dtype_config
 
 _MOVES = (
     nn.Flatten, F.adaptive_avg_pool2d, F.elu, F.hardtanh, F.max_pool2d, F.pad, F.relu, F.relu6, F.leaky_relu,
