@@ -21,6 +21,7 @@ endfunction()
 
 tae_sources(TAE_ENGINE_SOURCES core cpu_features fork)
 tae_sources(TAE_ENGINE_SOURCES kernels
+  attention attention__avx2 attention__avx512
   crc32 crc32__avx2
   depthwise depthwise__avx2 depthwise__avx512
   depthwise_lines depthwise_lines__avx512vnni
@@ -49,6 +50,7 @@ tae_sources(TAE_ENGINE_SOURCES engines/xnnpack conv xnnpack fully_connected line
 
 tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams result_memory weight_state)
 tae_sources(TAE_TORCH_SOURCES ops
+  attention
   batch_norm
   cat channels_last choose_qparams
   conv conv_bn conv_common conv_dynamic conv_fused conv_input

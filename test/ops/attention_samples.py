@@ -40,9 +40,32 @@ def softmax_calls():
     ]
 
 
+def scaled_dot_product_attention_calls():
+    heads = torch.randn(3, 2, 5, 3, 8)  # query, key, value: [B, S, H, D] seen as [B, H, S, D]
+    q, k, v = heads.transpose(2, 3)
+    padded = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+    padded[1, ..., 2:] = False
+    return [
+        (q, k, v, None, False, None),
+        (q, k, v, padded, False, 0.3),
+        (q[0], k[0, :, :4], torch.randn(3, 4, 11), torch.randn(5, 4), False, None),
+        (torch.randn(70, 9), torch.randn(40, 9), torch.randn(40, 1), None, True, 2.0),
+        (q.to(BF16), k, v.to(BF16), torch.randn(1, 3, 5, 1), False, None),
+        (q.to(BF16), k.to(BF16), v.to(BF16), torch.randn(5).to(BF16), False, 0.01),
+        (torch.randn(4, 6)[:, ::2], torch.randn(3, 8).t()[:5], torch.randn(5, 2), None, False, 1.0),
+        (q[:, :, :0], k, v, None, False, None),
+        (q, k[:, :, :0], v[:, :, :0], None, False, None),
+        (q[..., :0], k[..., :0], v, None, False, None),
+    ]
+
+
 def attention_samples():
     """name -> calls, as op_samples.samples()."""
-    return {"matmul": matmul_calls(), "softmax": softmax_calls()}
+    return {
+        "matmul": matmul_calls(),
+        "softmax": softmax_calls(),
+        "scaled_dot_product_attention": scaled_dot_product_attention_calls(),
+    }
 
 
 def matmul(args):

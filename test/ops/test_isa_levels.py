@@ -38,6 +38,7 @@ FILES = (
     "test_matmul.py",
     "test_quantize.py",
     "test_softmax.py",
+    "test_attention.py",
 )
 
 

@@ -1,6 +1,7 @@
 """The operators torch.ops.torch_ao.* as documented functions, and their fake kernels."""
 
 from torch_ao_ext.ops import _fake_quantize, _histogram  # noqa: F401  (fake kernels)
+from torch_ao_ext.ops.attention import scaled_dot_product_attention
 from torch_ao_ext.ops.cat import cat
 from torch_ao_ext.ops.choose_qparams import choose_qparams, choose_qparams_per_token
 from torch_ao_ext.ops.conv import (
@@ -174,6 +175,7 @@ __all__ = [
     "rms_norm",
     "rnn",
     "rnn_cell",
+    "scaled_dot_product_attention",
     "softmax",
     "sparse_linear",
     "sparse_linear_dynamic",
