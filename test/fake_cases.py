@@ -3,6 +3,7 @@
 import torch
 from fake_convs import batch_norm_cases, conv_add_cases, conv_cases, conv_dynamic_cases, without_post_ops
 from fake_layers import (
+    attention_cases,
     bag_cases,
     binary_cases,
     channel_norm_cases,
@@ -37,6 +38,7 @@ ops = torch.ops.torch_ao
 
 CASES = {
     "matmul": matmul_cases,
+    "scaled_dot_product_attention": attention_cases,
     "softmax": softmax_cases,
     "lookup": lookup_cases,
     "interpolate": interpolate_cases,

@@ -100,3 +100,10 @@ def softmax_cases():
     yield (floats(3, 5), -1, 1.0, 0, 1 / 256, 0, torch.uint8), {}
     yield (u8(2, 3, 5), 1, 0.1, 7), {"output_dtype": torch.float32}
     yield (u8(2, 3, 5), 2, 0.1, 7, 1 / 256, 0), {"mask": floats(3, 5)}
+
+
+def attention_cases():
+    x = floats(2, 3, 5, 4)
+    yield (x, x, x), {}
+    yield (x[0], floats(3, 7, 4), floats(3, 7, 6), floats(5, 7)), {"scale": 0.3}
+    yield (x, x.transpose(1, 2).contiguous().transpose(1, 2), x, None, True), {}

@@ -11,12 +11,13 @@ from torch_ao_ext._island import Island
 from torch_ao_ext.ops.island import ProgramStep, read_program
 
 __all__ = [
-    "FUSED", "REASON", "FloatOp", "Fused", "GraphOp", "arguments_of", "float_ops", "graph_ops", "matrix",
-    "module_types", "owner",
+    "FUSED", "REASON", "FloatOp", "Fused", "GraphOp", "arguments_of", "float_ops", "graph_ops",
+    "module_types", "owner", "product_macs",
 ]  # fmt: skip
 
 # Key in a node's meta: why `lower` left the operator float.
 REASON = "torch_ao_reason"
+ATTENTION_REASON = "one float operator; int8 when the quantizer has a config for torch.matmul"
 # Key in the meta of an operator that `lower` made: a Fused.
 FUSED = "torch_ao_fused"
 
@@ -44,6 +45,7 @@ class GraphOp:
         weight: its int8 weight, None for an operator without one.
         bias: its float bias or None.
         macs: multiply-accumulates per input row: elements of the weight.
+        float_reason: why it computes in float; "" for one that computes on integers.
     """
 
     fqn: str
@@ -51,6 +53,7 @@ class GraphOp:
     weight: torch.Tensor | None
     bias: torch.Tensor | None
     macs: int
+    float_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ _FLOAT_OPS = {
         ("rnn_tanh", "input", 2), ("rnn_relu", "input", 2),
     )
 }  # fmt: skip
+# Operators of this library that multiply two values, and the name of the second factor.
+_SECOND_FACTORS = {
+    torch.ops.torch_ao.matmul.default: "other",
+    torch.ops.torch_ao.scaled_dot_product_attention.default: "key",
+}
 _RECURRENT = {getattr(aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 _LOOKUPS = {aten.embedding.default, aten.embedding_bag.padding_idx}
 
@@ -121,10 +129,17 @@ def module_types(node: fx.Node) -> list[str]:
     return [k if isinstance(k, str) else f"{k.__module__}.{k.__qualname__}" for k in kinds]
 
 
-def matrix(value: Any) -> int:
+def _matrix(value: Any) -> int:
     """Elements of one matrix of a batch, 0 when its sizes are unknown or free."""
     sizes = value.shape[-2:] if isinstance(value, torch.Tensor) else ()
     return torch.Size(sizes).numel() if len(sizes) == 2 and all(isinstance(s, int) for s in sizes) else 0
+
+
+def product_macs(node: fx.Node) -> int:
+    """Multiply-accumulates of a product of two values: one matrix of its second factor; else 0."""
+    name = _SECOND_FACTORS.get(node.target)
+    value = getattr(arguments_of(node)[name], "meta", {}).get("val") if name else None
+    return _matrix(value)
 
 
 def _macs(op: str, weight: torch.Tensor | None, packed: bool) -> int:
@@ -135,7 +150,8 @@ def _macs(op: str, weight: torch.Tensor | None, packed: bool) -> int:
 
 def _row(fqn: str, op: str, weight: torch.Tensor | None, bias: torch.Tensor | None, macs: int) -> GraphOp:
     norm = "norm" in op  # a float factor, no product
-    return GraphOp(fqn, op, None if norm else weight, bias, 0 if norm else macs)
+    reason = ATTENTION_REASON if op == "scaled_dot_product_attention" else ""
+    return GraphOp(fqn, op, None if norm else weight, bias, 0 if norm else macs, reason)
 
 
 def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
@@ -148,8 +164,7 @@ def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
     known = weight if weight is not None else getattr(source, "meta", {}).get("val")
     op = node.target._schema.name.split("::")[1]
     macs = _macs(op, known, bool(arguments.get("group_size")))
-    if op == "matmul":
-        macs = matrix(getattr(arguments["other"], "meta", {}).get("val"))
+    macs = product_macs(node) or macs
     bias = _attribute(module, arguments.get("bias"))
     return _row(prefix + (fqn or owner(node)), op, weight, bias, macs)
 
@@ -219,7 +234,7 @@ def _reason(node: fx.Node) -> str:
     if any("torch_ao.dequantize" in target for target in targets):
         return f"no int8 operator for aten.{node.target._schema.name.split('::')[1]}"
     if node.target is aten.scaled_dot_product_attention.default:
-        return "one float operator; int8 when the quantizer has a config for torch.matmul"
+        return ATTENTION_REASON
     what = "weight is" if node.target in _LOOKUPS else "inputs are"
     return f"its {what} not quantized"
 

@@ -137,8 +137,9 @@ def _engine(weight: torch.Tensor | None) -> str:
 
 def _graph_row(call: GraphOp) -> Row:
     # Operators without weights have one implementation, ours.
-    engine = _engine(call.weight) if call.macs else "native"
-    return Row(call.fqn, call.op, "int8", engine, "", call.macs)
+    engine = _engine(call.weight) if call.macs and not call.float_reason else "native"
+    status = "float" if call.float_reason else "int8"
+    return Row(call.fqn, call.op, status, engine, call.float_reason, call.macs)
 
 
 def _float_macs(module: nn.Module) -> int:

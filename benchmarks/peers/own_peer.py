@@ -43,13 +43,13 @@ def dynamic_compiled(case):
     return Built(compiled_now(model, case.inputs), _ran(model))
 
 
-def _lowered(case):
+def _lowered(case, is_dynamic=False):
     ao = peers.ours()
     from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
 
     quantizer = x86.X86InductorQuantizer()
-    quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_dynamic=is_dynamic))
     prepared = prepare_pt2e(case.exported(), quantizer)
     for inputs in case.calibration():
         prepared(*inputs)
@@ -67,6 +67,12 @@ def pt2e_traced(case):
     lowered = _lowered(case)
     traced, file = case.traced(lowered, "own_pt2e")
     return Built(traced, _ran(lowered), file, "torch_ao_ext")
+
+
+def pt2e_dynamic(case):
+    """The graph lowered with linear layers quantized at run time, eager."""
+    lowered = _lowered(case, is_dynamic=True)
+    return Built(lowered, _ran(lowered))
 
 
 def pt2e_compiled(case):

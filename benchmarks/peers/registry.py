@@ -64,6 +64,7 @@ CANDIDATES = (
     Candidate("torch_ao_ext dynamic", OURS, (*DYNAMIC, BAGS), "own_peer", "dynamic"),
     Candidate("torch_ao_ext dynamic traced", OURS, (*DYNAMIC, BAGS), "own_peer", "dynamic_traced"),
     Candidate("torch_ao_ext dynamic + compile", OURS, DYNAMIC, "own_peer", "dynamic_compiled", compiles=True),
+    Candidate("torch_ao_ext pt2e dynamic", OURS, (TRANSFORMER,), "own_peer", "pt2e_dynamic"),
     Candidate("torch_ao_ext pt2e", OURS, (*STATIC, FRONTENDS), "own_peer", "pt2e"),
     Candidate("torch_ao_ext pt2e traced", OURS, (*STATIC, FRONTENDS), "own_peer", "pt2e_traced"),
     Candidate("torch_ao_ext eager traced", OURS, (FRONTENDS,), "own_peer", "eager_traced"),

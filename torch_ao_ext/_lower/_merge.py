@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from torch_ao_ext._graph_ops import arguments_of, matrix, owner
+from torch_ao_ext._graph_ops import arguments_of, owner, product_macs
 from torch_ao_ext._island import Island
 from torch_ao_ext._lower._script import LoweredModule
 from torch_ao_ext.quantization.pt2e._graph import (
@@ -190,8 +190,8 @@ class _Writer:
     def _line(self, node: fx.Node) -> str:
         tokens = [self._token(declared, value) for declared, value in _arguments(node)]
         line = " ".join([str(_name(node)), *tokens]) + f" # {owner(node)}"
-        if node.target is torch.ops.torch_ao.matmul.default:
-            line += f" macs={matrix(node.args[3].meta.get('val'))}"
+        if macs := product_macs(node):
+            line += f" macs={macs}"
         return line
 
 

@@ -27,6 +27,7 @@ from torch_ao_ext._lower._products import PRODUCTS, lower_product
 from torch_ao_ext._lower._recurrent import lower_recurrent
 from torch_ao_ext._lower._rest import lower_rest
 from torch_ao_ext._lower._script import LoweredModule
+from torch_ao_ext._lower._sdpa import lower_attention
 from torch_ao_ext._lower._sizes import sizes_by_method
 from torch_ao_ext._lower._weights import Constants, NotLowered
 from torch_ao_ext.ops import service
@@ -205,6 +206,7 @@ def lower(
         lower_recurrent(model, recurrent_dtype)
     if float_dtype == torch.bfloat16:
         floats_to_bfloat16(model)
+    lower_attention(model)
     check_inputs(model, sizes_by_method(model))
     remove_unused(model)
     _complain(model, strict)
