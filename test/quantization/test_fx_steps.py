@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-import torch.nn.functional as F
+from fx_nets import Net, Parts, Recurrent
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
@@ -32,20 +32,6 @@ IMAGES = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 ROWS = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
 
 
-class Net(nn.Module):
-    """Layers, and functions with and without a weight."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.bn, self.relu = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()
-        self.fc, self.weight = nn.Linear(8, 4), nn.Parameter(torch.randn(4, 4))
-
-    def forward(self, x):
-        x = self.relu(self.bn(self.conv(x)))
-        x = self.fc(F.max_pool2d(x, 2).mean((2, 3)))
-        return torch.cat([F.linear(x, self.weight) + x, x], 1)
-
-
 class Branches(nn.Module):
     def __init__(self):
         super().__init__()
@@ -64,27 +50,6 @@ class Masked(nn.Module):
     def forward(self, x):
         y = self.first(x)
         return self.second(y.masked_fill((x > 0).reshape(5, 8), 0.0).view(5, y.size(1)))
-
-
-class Recurrent(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.lstm, self.fc = nn.LSTM(8, 6), nn.Linear(6, 3)
-
-    def forward(self, x):
-        return self.fc(self.lstm(x)[0])
-
-
-class Parts(nn.Module):
-    """A part that is quantized by itself, and one that stays whole in float."""
-
-    def __init__(self):
-        super().__init__()
-        self.alone = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
-        self.whole, self.fc = nn.Sequential(nn.Linear(8, 8)), nn.Linear(8, 3)
-
-    def forward(self, x):
-        return self.fc(self.whole(self.alone(x)))
 
 
 PARTS = PrepareCustomConfig().set_standalone_module_name("alone", None, (), None, None)
