@@ -5,12 +5,15 @@
 uint8 in and out, int8 weights per channel, relu; channels last everywhere. Transposed: weights
 per tensor, as torch.ao has nothing else. The answers are compared
 with float64 in this run. Exit status 1 when a floor is missed.
+Rows of CREPE: onnxruntime's QLinearConv too, in its own layout and in channels last, without
+relu. 3x3 of ResNet-50: the share of the register loop of int8 products, timed in the same rounds.
 Rows "residual" (benchmarks/shapes/conv_add.csv): ours with the sum of a uint8 tensor and relu
 against ours without both.
 """
 
 import functools
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -20,10 +23,13 @@ import torch  # noqa: E402
 
 from benchmarks.harness import cli, environment, peers, report, roof, rounds, shapes  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
+from benchmarks.peers import conv_peers  # noqa: E402
 
 FP32, OURS = "fp32", "torch_ao_ext"
 AO = tuple(f"torch.ao {engine}" for engine in peers.TORCH_AO_ENGINES)
+ORT = ("onnxruntime", "onnxruntime channels last")
 SLOWEST = 1 / 1.1  # against fp32, on every shape
+ROOF_SHARE = 70  # percent, of the register loop
 ALONE, SUMMED = "conv", "conv,add,relu"
 MOST_WITH_SUM = 1.1  # times the convolution alone
 S_X, Z_X, S_Y, Z_Y, S_OTHER, Z_OTHER = 0.05, 128, 0.2, 3, 0.1, 100
@@ -58,6 +64,11 @@ class Problem:
         if s.transposed:
             return s.stride, s.padding, (0,) * s.rank, s.groups, s.dilation
         return s.stride, s.padding, s.dilation, s.groups
+
+    def operations(self):
+        """Multiplications and additions."""
+        s, pixels = self.shape, self._real_values()[0, 0].numel()
+        return 2 * s.batch * pixels * s.out * s.channels // s.groups * self.w[0, 0].numel()
 
     def _name(self):
         return f"conv{'_transpose' if self.shape.transposed else ''}{self.shape.rank}d"
@@ -124,6 +135,14 @@ class Problem:
             call()
         return call
 
+    def onnxruntime(self, channels_last, threads, folder):
+        """onnxruntime's QLinearConv of the same integers."""
+        s = self.shape
+        bias = torch.round(self.bias.double() / (S_X * self.scale.double())).to(torch.int32)
+        return conv_peers.onnxruntime_call(
+            self.x, (S_X, Z_X), self.w, self.scale, bias, (S_Y, Z_Y), s, channels_last, threads, folder
+        )
+
 
 def _rounded(y):
     return (torch.round(y / S_Y) + Z_Y).clamp(0, 255)
@@ -133,7 +152,16 @@ def _integers(y):
     return (y.int_repr() if y.is_quantized else y).double()
 
 
-def run_row(shape, args, missing, result):
+def add_onnxruntime(problem, calls, threads, missing):
+    for name in ORT:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                calls[name] = problem.onnxruntime("last" in name, threads, Path(folder))
+        except Exception as error:
+            missing.setdefault(name, []).append(f"{problem.shape.layer}: {str(error).splitlines()[0]}"[:100])
+
+
+def run_row(shape, args, loop, missing, result):
     problem = Problem(shape)
     calls = {FP32: problem.fp32(), OURS: problem.ours()}
     for name, engine in zip(AO, peers.TORCH_AO_ENGINES, strict=True):
@@ -141,14 +169,29 @@ def run_row(shape, args, missing, result):
             calls[name] = problem.torch_ao(engine)
         except Exception as error:  # many shapes have no such kernel
             missing.setdefault(name, []).append(f"{shape.layer}: {str(error).splitlines()[0]}"[:100])
+    if shape.layer.startswith("crepe"):
+        add_onnxruntime(problem, calls, args.threads, missing)
     expected, failures = problem.expected(), []
     for name, call in calls.items():
         if name != FP32:
-            off = (_integers(call()) - expected).abs().max().item()
+            answer = _integers(call())
+            if name in ORT:
+                answer = answer.clamp(min=Z_Y)  # the relu that it does without
+            off = (answer - expected).abs().max().item()
             if off > 1:
                 failures.append(f"{name} is {off:.0f} steps off")
+    sampler = None
+    if loop is not None and shape.layer.startswith("resnet50 3x3"):
+        calls["roof"] = sampler = roof.Sampler(loop, args.threads)
     timings, foreign = cli.measure(calls, args)
+    timings.pop("roof", None)
     goals = [Goal(f"vs {FP32}", rounds.speedup(timings, OURS, FP32), None, SLOWEST)]
+    best = rounds.best_of(timings, ORT)
+    if best is not None:
+        goals.append(Goal("vs onnxruntime", rounds.speedup(timings, OURS, best), None, 1.0))
+    if sampler is not None:
+        gops = problem.operations() / timings[OURS].median / 1e9
+        goals.append(Goal("of the register-loop roof", 100 * gops / sampler.gops, None, ROOF_SHARE, "%"))
     best = rounds.best_of(timings, AO)
     if best is not None:
         goals.append(Goal("vs torch.ao", rounds.speedup(timings, OURS, best), shape.target, shape.floor))
@@ -178,7 +221,7 @@ def main():
     peers.ours()
     result = report.Report("conv", roof.probe((1, args.threads)))
     print(environment.describe(result.environment))
-    missing = {}
+    missing, loop = {}, roof.best_loop()
 
     def wanted(name):
         left_out = args.skip and any(text in name for text in args.skip.split(","))
@@ -186,7 +229,7 @@ def main():
 
     for shape in shapes.read_conv("conv"):
         if wanted(shape.layer):
-            run_row(shape, args, missing, result)
+            run_row(shape, args, loop, missing, result)
     for shape in shapes.read_conv("conv_add"):
         if wanted(f"residual {shape.layer}"):
             run_summed_row(shape, args, result)
