@@ -30,6 +30,9 @@ struct TapLines {
   int64_t period = 0;           // values of an expanded pixel, at least channels
   uint8_t flip = 0;             // xor of every input byte
   uint8_t* expanded = nullptr;  // [pixels][period][4]; 4 * 63 bytes behind are written too
+  // Not null: pixels lie side by side and go to `expanded` and here in turn, as a stride of 2
+  // reads them; channels are a multiple of 16 and the period, and nothing is written behind.
+  uint8_t* alternate = nullptr;
 };
 
 struct LineProducts {

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "kernels/byte_rule_avx512-inl.h"
 #include "kernels/depthwise_lines.h"
@@ -17,10 +18,15 @@
 namespace tae::kernels {
 namespace {
 
+// 4 bytes a channel, of 16 channels each.
+struct Quads {
+  __m512i v0, v1, v2, v3;
+};
+
 // The first `left` channels of 64 from c on.
 template <int kCount>
-TAE_INLINE void expand_block(const uint8_t* const (&source)[kLineTaps], int64_t c, int64_t left, __m512i flip,
-                             uint8_t* dst) {
+TAE_INLINE Quads side_by_side(const uint8_t* const (&source)[kLineTaps], int64_t c, int64_t left,
+                              __m512i flip) {
   const __mmask64 mask = first_bytes(left);
   __m512i t[kLineTaps];
 #pragma GCC unroll 4
@@ -31,15 +37,54 @@ TAE_INLINE void expand_block(const uint8_t* const (&source)[kLineTaps], int64_t 
             : _mm512_setzero_si512();
   const __m512i low01 = _mm512_unpacklo_epi8(t[0], t[1]), high01 = _mm512_unpackhi_epi8(t[0], t[1]);
   const __m512i low23 = _mm512_unpacklo_epi8(t[2], t[3]), high23 = _mm512_unpackhi_epi8(t[2], t[3]);
-  _mm512_storeu_si512(dst, _mm512_unpacklo_epi16(low01, low23));
-  if (left > 16) _mm512_storeu_si512(dst + 64, _mm512_unpackhi_epi16(low01, low23));
+  return {_mm512_unpacklo_epi16(low01, low23), _mm512_unpackhi_epi16(low01, low23),
+          _mm512_unpacklo_epi16(high01, high23), _mm512_unpackhi_epi16(high01, high23)};
+}
+
+template <int kCount>
+TAE_INLINE void expand_block(const uint8_t* const (&source)[kLineTaps], int64_t c, int64_t left, __m512i flip,
+                             uint8_t* dst) {
+  const Quads q = side_by_side<kCount>(source, c, left, flip);
+  _mm512_storeu_si512(dst, q.v0);
+  if (left > 16) _mm512_storeu_si512(dst + 64, q.v1);
   if (left <= 32) return;
-  _mm512_storeu_si512(dst + 128, _mm512_unpacklo_epi16(high01, high23));
-  _mm512_storeu_si512(dst + 192, _mm512_unpackhi_epi16(high01, high23));
+  _mm512_storeu_si512(dst + 128, q.v2);
+  _mm512_storeu_si512(dst + 192, q.v3);
+}
+
+// Pixels in turn to two places.
+template <int kCount>
+void expand_in_turn(const TapLines& p) {
+  const __m512i flip = _mm512_set1_epi8(static_cast<char>(p.flip));
+  const uint8_t* const source[kLineTaps] = {p.source[0], p.source[1], p.source[2], p.source[3]};
+  const int64_t vectors = p.channels / 16, values = p.pixels * p.channels;
+  uint8_t *now = p.expanded, *then = p.alternate;
+  int64_t left = vectors;  // of the pixel
+  const auto put = [&](__m512i v) __attribute__((always_inline)) {
+    _mm512_storeu_si512(now, v);
+    now += 64;
+    if (--left > 0) return;
+    std::swap(now, then);
+    left = vectors;
+  };
+  int64_t c = 0;
+  for (; c + kLineBlock <= values; c += kLineBlock) {
+    const Quads q = side_by_side<kCount>(source, c, kLineBlock, flip);
+    put(q.v0);
+    put(q.v1);
+    put(q.v2);
+    put(q.v3);
+  }
+  if (c == values) return;
+  const Quads q = side_by_side<kCount>(source, c, values - c, flip);
+  put(q.v0);
+  if (values - c > 16) put(q.v1);
+  if (values - c > 32) put(q.v2);
 }
 
 template <int kCount>
 void expand_lines(const TapLines& p) {
+  if (p.alternate != nullptr) return expand_in_turn<kCount>(p);
   const __m512i flip = _mm512_set1_epi8(static_cast<char>(p.flip));
   const int64_t channels = p.channels;
   const uint8_t* source[kLineTaps] = {p.source[0], p.source[1], p.source[2], p.source[3]};

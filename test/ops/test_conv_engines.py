@@ -83,6 +83,22 @@ def test_what_every_network_has(engine, op, shape, groups, forced):
     assert engines_of(w) == [engine]
 
 
+@pytest.mark.parametrize("channels", [16, 24, 48, 96, 320, 336])
+def test_depthwise_of_stride_2(channels, forced):
+    """Even and odd columns: every width of a few, with and without padding, two kernels and a dilated one."""
+    forced("native")
+    for width in (1, 2, 3, 4, 5, 8, 31, 64, 113):
+        x = random_int(torch.uint8, 1, channels, 6, width)
+        for kernel, dilation in ((3, 1), (5, 1), (4, 1), (3, 3)):
+            w = random_int(torch.int8, channels, 1, kernel, kernel)
+            for padding in (0, kernel // 2 * dilation):
+                if min(6, width) + 2 * padding < dilation * (kernel - 1) + 1:
+                    continue
+                numbers = {"stride": [2, 2], "padding": [padding] * 2, "dilation": [dilation] * 2}
+                y = run("conv2d", x, w, groups=channels, **numbers)
+                assert torch.equal(y, expected("conv2d", x, w, groups=channels, **numbers))
+
+
 @pytest.mark.parametrize("engine", ["native", "onednn"])
 @pytest.mark.parametrize("channels", [16, 512])
 def test_a_new_size_does_not_pack_again(engine, channels, forced):

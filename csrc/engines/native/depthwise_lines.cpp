@@ -62,6 +62,9 @@ class DepthwiseLines final : public NativeConv {
   void run_line(const Call& call, const Scratch& scratch, int64_t line, int64_t slice) const;
   void expand(const Call& call, const Scratch& scratch, const Plane& plane, int64_t x, int64_t pixels,
               int64_t slice, uint8_t* expanded) const;
+  bool in_turn(size_t plane) const;
+  void expand_in_turn(const Call& call, const Scratch& scratch, size_t plane, int64_t x,
+                      int64_t pixels) const;
   void multiply(const Call& call, const Scratch& scratch, int64_t m, int64_t pixels, int64_t slice) const;
 
   const kernels::LineKernels& kernels_;
@@ -198,7 +201,7 @@ void DepthwiseLines::run_channels(const ConvArgs& args) const {
     widest = std::max(widest, call.pixels + p.more);
     expanded_bytes += round_up((call.pixels + p.more) * period_ + kLineBlock, 16) * kLineTaps;
   }
-  const int64_t padding_bytes = round_up(widest * period_, 64);
+  const int64_t padding_bytes = round_up(2 * widest * period_, 64);  // two planes in turn
   const int64_t sums_bytes = call.bytes ? 0 : round_up(call.pixels * period_ + kLineBlock, 16) * 4;
   const int64_t count = args.m / args.output_size[2] * slices();
 
@@ -251,7 +254,10 @@ void DepthwiseLines::run_line(const Call& call, const Scratch& scratch, int64_t 
   for (int64_t x = 0; x < width; x += call.pixels) {
     const int64_t pixels = std::min(call.pixels, width - x);
     for (size_t i = 0; i < plan_.planes.size(); ++i)
-      expand(call, scratch, plan_.planes[i], x, pixels, slice, scratch.expanded + scratch.plane_offset[i]);
+      if (in_turn(i))
+        expand_in_turn(call, scratch, i++, x, pixels);
+      else
+        expand(call, scratch, plan_.planes[i], x, pixels, slice, scratch.expanded + scratch.plane_offset[i]);
     multiply(call, scratch, line * width + x, pixels, slice);
   }
 }
@@ -296,6 +302,57 @@ void DepthwiseLines::expand(const Call& call, const Scratch& scratch, const Plan
     t = one;
   }
   for (int64_t u = outside; u < columns; ++u) run(u, u + 1);
+}
+
+// Whether this plane and the next hold the even and the odd columns of the same lines, with
+// no gap: then they are expanded together, in whole blocks.
+bool DepthwiseLines::in_turn(size_t plane) const {
+  if (geometry_.stride[2] != 2 || slices() != 1 || n_ % 16 != 0) return false;
+  if (plane + 1 >= plan_.planes.size()) return false;
+  const Plane &even = plan_.planes[plane], &odd = plan_.planes[plane + 1];
+  const bool one_column = even.column[even.count - 1] == 0 && odd.column[odd.count - 1] == 0;
+  const bool same = even.count == odd.count && even.line[0] == odd.line[0];
+  const int64_t longer = even.more - odd.more;
+  return one_column && same && even.residue == 0 && odd.residue == 1 && (longer == 0 || longer == 1);
+}
+
+// As expand, for the planes of even and of odd columns.
+void DepthwiseLines::expand_in_turn(const Call& call, const Scratch& scratch, size_t plane, int64_t x,
+                                    int64_t pixels) const {
+  const Plane &even = plan_.planes[plane], &odd = plan_.planes[plane + 1];
+  const int64_t columns = 2 * pixels + even.more + odd.more, width = call.args.input_size[2];
+  const int64_t origin = 2 * x - geometry_.padding[2];
+  const int64_t inside = std::clamp<int64_t>(-origin, 0, columns);
+  const int64_t outside = std::clamp<int64_t>(width - origin, inside, columns);
+  const auto place = [&](int64_t column) {
+    const int64_t offset = scratch.plane_offset[plane + static_cast<size_t>(column % 2)];
+    return scratch.expanded + offset + column / 2 * period_ * kLineTaps;
+  };
+  TapLines t;
+  t.count = even.count;
+  t.channels = t.period = n_;
+  t.flip = flip_;
+  const auto pad = [&](int64_t begin, int64_t end) {
+    t.pixels = 1;
+    t.alternate = nullptr;
+    std::fill_n(t.source, even.count, scratch.padding);
+    for (int64_t i = begin; i < end; ++i) {
+      t.expanded = place(i);
+      kernels_.expand(t);
+    }
+  };
+  pad(0, inside);
+  if (inside < outside) {
+    for (int i = 0; i < even.count; ++i) {
+      const uint8_t* const line = scratch.lines[even.line[i]];
+      t.source[i] = line != nullptr ? line + (origin + inside) * n_ : scratch.padding;
+    }
+    t.pixels = outside - inside;
+    t.expanded = place(inside);
+    t.alternate = place(inside + 1);
+    kernels_.expand(t);
+  }
+  pad(outside, columns);
 }
 
 void DepthwiseLines::multiply(const Call& call, const Scratch& scratch, int64_t m, int64_t pixels,

@@ -57,6 +57,39 @@ TEST_CASE("depthwise lines: bytes of taps side by side", "[depthwise]") {
   }
 }
 
+TEST_CASE("depthwise lines: pixels in turn to two places", "[depthwise]") {
+  const LineKernels* const kernels = usable_kernels();
+  if (kernels == nullptr) SKIP("no AVX512-VNNI");
+  std::mt19937 rng(5);
+  for (int64_t channels : {16, 32, 48, 64, 80, 96, 320})
+    for (int64_t pixels : {1, 2, 3, 4, 7, 20})
+      for (int count : {1, 2, 3, 4}) {
+        INFO(channels << " channels, " << pixels << " pixels, " << count << " lines");
+        TapLines p;
+        std::deque<Guarded<uint8_t>> lines;
+        for (int i = 0; i < count; ++i) {
+          lines.emplace_back(pixels * channels);
+          for (uint8_t& x : lines.back()) x = static_cast<uint8_t>(random_int(rng, 0, 255));
+        }
+        for (int i = 0; i < count; ++i) p.source[i] = lines[static_cast<size_t>(i)].data();
+        Guarded<uint8_t> even((pixels + 1) / 2 * channels * kLineTaps);
+        Guarded<uint8_t> odd(pixels / 2 * channels * kLineTaps);
+        p.count = count;
+        p.pixels = pixels;
+        p.channels = p.period = channels;
+        p.flip = 0x80;
+        p.expanded = even.data();
+        p.alternate = odd.data();
+        kernels->expand(p);
+        for (int64_t i = 0; i < pixels * channels; ++i)
+          for (int t = 0; t < kLineTaps; ++t) {
+            const int64_t pixel = i / channels, at = pixel / 2 * channels + i % channels;
+            const uint8_t got = (pixel % 2 == 0 ? even : odd).data()[at * kLineTaps + t];
+            REQUIRE(got == (t < count ? (p.source[t][i] ^ 0x80) : 0));
+          }
+      }
+}
+
 TEST_CASE("depthwise lines: products equal the scalar rule", "[depthwise]") {
   const LineKernels* const kernels = usable_kernels();
   if (kernels == nullptr) SKIP("no AVX512-VNNI");
