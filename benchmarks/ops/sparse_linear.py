@@ -2,8 +2,8 @@
 
     python benchmarks/ops/sparse_linear.py [--quick]
 
-Every row: all candidates interleaved in this process, called from Python, answers
-compared bit by bit with the dense op. Exit status 1 when a floor is missed.
+Every row: all candidates interleaved in this process, called from C++ (harness/dispatch.cpp),
+answers compared bit by bit with the dense op. Exit status 1 when a floor is missed.
 """
 
 import functools
@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness import cli, dispatch, environment, peers, report, roof, rounds  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 SPARSE, DENSE, TORCH = "sparse", "dense", "torch sparse::qlinear"
@@ -27,6 +27,7 @@ GOALS = {
     (1, (8, 1), 90): (2.5, 1.5),
 }
 PEER_GOAL = (3.0, 2.0)
+CALLS = 50  # of C++ for one from Python
 
 
 def weight(n, k, block, zeros):
@@ -54,16 +55,27 @@ def calls(m, k, n, block, zeros, missing):
             q = torch._make_per_channel_quantized_tensor(dense, scale.double(), zero, 0)
             packed = torch.ops.sparse.qlinear_prepack(q, bias, *block)
             qx = torch._make_per_tensor_quantized_tensor(x, 0.1, 3)
-            table[TORCH] = functools.partial(torch.ops.sparse.qlinear, qx, packed, 2.0, 9)
+            table[TORCH] = functools.partial(torch.ops.sparse.qlinear.default, qx, packed, 2.0, 9)
             table[TORCH]()
     return table
+
+
+def measure(table, args):
+    """(timings of one call, foreign CPUs)"""
+    timings, foreign = cli.measure(
+        {name: dispatch.from_cpp(call, CALLS) for name, call in table.items()}, args
+    )
+    for timing in timings.values():
+        timing.seconds = [seconds / CALLS for seconds in timing.seconds]
+        timing.calls_per_round *= CALLS
+    return timings, foreign
 
 
 def run_row(key, size, args, missing, result):
     (m, block, zeros), (k, n) = key, size
     table = calls(m, k, n, block, zeros, missing)
     failures = [] if torch.equal(table[SPARSE](), table[DENSE]()) else ["differs from dense"]
-    timings, foreign = cli.measure(table, args)
+    timings, foreign = measure(table, args)
     goals = [Goal("vs dense", rounds.speedup(timings, SPARSE, DENSE), *GOALS[key])]
     if TORCH in timings:
         goals.append(Goal("vs torch", rounds.speedup(timings, SPARSE, TORCH), *PEER_GOAL))
