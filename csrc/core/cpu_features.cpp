@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace tae {
@@ -224,5 +225,11 @@ int64_t l1_bytes() { return cpu().l1; }
 int64_t l2_bytes() { return cpu().l2; }
 
 std::vector<std::string> cpu_feature_names() { return cpu().names; }
+
+bool has_byte_permutation() {
+  static const bool found =
+      std::find(cpu().names.begin(), cpu().names.end(), "avx512_vbmi") != cpu().names.end();
+  return found;
+}
 
 }  // namespace tae

@@ -31,6 +31,9 @@ bool cpu_has(Isa isa);
 bool usable(Isa isa);
 Isa best_isa();
 
+// AVX512-VBMI, looked for at avx512_vnni and above: Cascade Lake has VNNI without it.
+bool has_byte_permutation();
+
 // The cap, from TORCH_AO_EXT_MAX_ISA at load; an unknown name is reported by
 // isa_cap_error() and raised at import.
 Isa isa_cap();

@@ -1,9 +1,5 @@
 #include "kernels/lookup.h"
 
-#include <algorithm>
-#include <string>
-#include <vector>
-
 namespace tae::kernels {
 namespace {
 
@@ -15,14 +11,6 @@ void lookup_loads(const uint8_t* table, const uint8_t* src, int64_t count, uint8
     for (int j = 0; j < 8; ++j) dst[i + j] = y[j];
   }
   for (; i < count; ++i) dst[i] = table[src[i]];
-}
-
-bool has_byte_permutation() {
-  static const bool found = [] {
-    const std::vector<std::string> names = cpu_feature_names();
-    return std::find(names.begin(), names.end(), "avx512_vbmi") != names.end();
-  }();
-  return found;
 }
 
 }  // namespace

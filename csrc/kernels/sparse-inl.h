@@ -1,7 +1,7 @@
 // The kernels of sparse.h over a vector type V, which the including file defines:
 //   T, Weight           a vector of dwords; a weight quad as `dot` wants it
 //   kBytes              16, 32 or 64
-//   load, store, zero, weight(int32_t), weights(const int8_t*), dot(acc, x, w)
+//   load, store, zero, weight(int32_t), weights(const int8_t*), pair(uint64_t), dot(acc, x, w)
 //   lo8, hi8, lo16, hi16   in-lane unpacks of bytes and words
 #include <cstring>
 
@@ -60,7 +60,7 @@ inline void rows8_part(const SparseRows8& w, const uint8_t* xt, int64_t part, in
     const auto q0 = V::lo16(a, b), q1 = V::hi16(a, b);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const auto weight = V::weight(load_dword(w.values + 32 * g + 4 * (r0 + r)));
+      const auto weight = V::weight(load_dword(w.values + 64 * (g / 2) + 4 * (g % 2) + 8 * (r0 + r)));
       acc[r][0] = V::dot(acc[r][0], q0, weight);
       if (kWide) acc[r][1] = V::dot(acc[r][1], q1, weight);
     }
@@ -89,30 +89,45 @@ void rows8(const SparseRows8& w, const uint8_t* xt, int64_t rows, int32_t* c) {
   }
 }
 
-// The four input bytes of a group.
-inline int32_t gather(const uint32_t* table, const uint32_t* offsets) {
-  const char* t = reinterpret_cast<const char*>(table);
-  return load_dword(t + offsets[0]) | load_dword(t + offsets[1] + 4) | load_dword(t + offsets[2] + 8) |
-         load_dword(t + offsets[3] + 12);
-}
-
 inline void to_table_plain(const uint8_t* x, int64_t k, uint32_t* table) {
   for (int64_t i = 0; i < k; ++i)
     for (int j = 0; j < 4; ++j) table[4 * i + j] = static_cast<uint32_t>(x[i]) << (8 * j);
 }
 
-// Vectors of 4 or 8 dwords: V::input broadcasts the input quad.
-template <class V>
-void gemv8(const SparseRows8& w, const uint32_t* table, int32_t* c) {
-  constexpr int kVectors = 32 / V::kBytes;
+// The input bytes of groups g and g + 1.
+struct FromTable {
+  static uint64_t pair(const SparseRows8& w, const void* input, int64_t g) {
+    const char* t = static_cast<const char*>(input);
+    const auto quad = [&](const uint32_t* o) {
+      return static_cast<uint32_t>(load_dword(t + o[0]) | load_dword(t + o[1] + 4) |
+                                   load_dword(t + o[2] + 8) | load_dword(t + o[3] + 12));
+    };
+    const uint32_t* o = w.offsets + 4 * g;
+    return quad(o) | static_cast<uint64_t>(quad(o + 4)) << 32;
+  }
+};
+struct FromQuads {
+  static uint64_t pair(const SparseRows8& w, const void* input, int64_t g) {
+    uint64_t quads;
+    std::memcpy(&quads, static_cast<const uint8_t*>(input) + 8 * w.spots[g / 2], 8);
+    return quads;
+  }
+};
+
+// The two groups of a row are summed up side by side.
+template <class V, class Input>
+void gemv8(const SparseRows8& w, const void* input, int32_t* c) {
+  constexpr int kVectors = 64 / V::kBytes;
   typename V::T acc[kVectors];
   for (auto& v : acc) v = V::zero();
-  for (int64_t g = 0; g < w.groups; ++g) {
-    const auto quad = V::input(gather(table, w.offsets + 4 * g));
+  for (int64_t g = 0; g < w.groups; g += 2) {
+    const auto x = V::pair(Input::pair(w, input, g));
     for (int v = 0; v < kVectors; ++v)
-      acc[v] = V::dot(acc[v], quad, V::weights(w.values + 32 * g + v * V::kBytes));
+      acc[v] = V::dot(acc[v], x, V::weights(w.values + 32 * g + v * V::kBytes));
   }
-  for (int v = 0; v < kVectors; ++v) V::store(c + v * (V::kBytes / 4), acc[v]);
+  int32_t sums[16];
+  for (int v = 0; v < kVectors; ++v) V::store(sums + v * (V::kBytes / 4), acc[v]);
+  for (int r = 0; r < 8; ++r) c[r] = sums[2 * r] + sums[2 * r + 1];
 }
 
 inline void transpose16_plain(const int32_t* src, int64_t src_stride, int32_t* dst, int64_t dst_stride) {

@@ -20,7 +20,7 @@ struct Sse2 {
   static Weight split(T w) { return {_mm_srai_epi16(_mm_slli_epi16(w, 8), 8), _mm_srai_epi16(w, 8)}; }
   static Weight weight(int32_t quad) { return split(_mm_set1_epi32(quad)); }
   static Weight weights(const int8_t* p) { return split(load(p)); }
-  static T input(int32_t quad) { return _mm_set1_epi32(quad); }
+  static T pair(uint64_t quads) { return _mm_set1_epi64x(static_cast<long long>(quads)); }
   // 16-bit products: exact where PMADDUBSW would saturate.
   static T dot(T acc, T x, const Weight& w) {
     const T even = _mm_madd_epi16(_mm_and_si128(x, _mm_set1_epi16(0xff)), w.even);
@@ -33,17 +33,20 @@ struct Sse2 {
   static T hi16(T a, T b) { return _mm_unpackhi_epi16(a, b); }
 };
 
-constexpr SparseKernels kPortable = {"sse2 16-bit", to_quads_plain, to_bytes_plain, rows4<Sse2>,
-                                     rows8<Sse2>,   to_table_plain, gemv8<Sse2>,    transpose16_plain};
+constexpr SparseKernels kPortable = {"sse2 16-bit",    to_quads_plain, to_bytes_plain, rows4<Sse2>,
+                                     rows8<Sse2>,      to_table_plain, nullptr,        gemv8<Sse2, FromTable>,
+                                     transpose16_plain};
 
 }  // namespace
 
 extern const SparseKernels sparse_kernels__avx2;
 extern const SparseKernels sparse_kernels__avx512;
 extern const SparseKernels sparse_kernels__avx512vnni;
+extern const SparseKernels sparse_kernels__avx512vnni_vbmi;
 
 const SparseKernels& sparse_kernels(Isa isa) {
-  if (isa >= Isa::avx512_vnni) return sparse_kernels__avx512vnni;
+  if (isa >= Isa::avx512_vnni)
+    return has_byte_permutation() ? sparse_kernels__avx512vnni_vbmi : sparse_kernels__avx512vnni;
   if (isa >= Isa::avx512) return sparse_kernels__avx512;
   return isa >= Isa::avx2 ? sparse_kernels__avx2 : kPortable;
 }

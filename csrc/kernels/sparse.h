@@ -20,9 +20,12 @@ constexpr int64_t kByteRows = 64;  // input rows of a tile of bytes
 constexpr int64_t kQuadLine = 4 * kQuadRows;
 constexpr int64_t kByteLine = kByteRows;
 
-// A single row for gemv8: table[k][4] = x, x << 8, x << 16, x << 24, so that four
-// bytes from anywhere become a quad by three ORs.
+// A single row where bytes are gathered by loads: table[k][4] = x, x << 8, x << 16, x << 24,
+// so that four bytes from anywhere become a quad by three ORs.
 constexpr int64_t kTableLine = 16;
+
+// Input columns whose bytes one permutation reaches.
+constexpr int64_t kSegment = 256;
 
 // Four rows of a 1x4 weight side by side: values[step][row][4], offsets[step][row] the
 // byte offset of the block's quad in xt. Shorter rows end with zero values.
@@ -32,12 +35,23 @@ struct SparseRows4 {
   int64_t steps;
 };
 
-// Eight rows of an 8x1 weight: values[group][row][4], offsets[group][4] = k * kTableLine.
-// The last groups are filled up with zero values.
+// Eight rows of an 8x1 weight: values[group / 2][row][group % 2][4], offsets[group][4] =
+// k * kTableLine, spots[group / 2] = where gather() puts the bytes of two groups, in eights
+// of bytes. Groups are filled up with zero values.
 struct SparseRows8 {
   const int8_t* values;
   const uint32_t* offsets;
+  const uint32_t* spots;
   int64_t groups;  // a multiple of 4
+};
+
+// The input bytes that some rows of blocks meet. A slot has up to kSlot of one segment:
+// places[slot][kSlot] = k % kSegment, segments[slot] = k / kSegment.
+constexpr int64_t kSlot = 32;
+struct SparseGather {
+  const uint8_t* places;
+  const uint16_t* segments;
+  int64_t slots;
 };
 
 struct SparseKernels {
@@ -49,9 +63,12 @@ struct SparseKernels {
   void (*rows4)(const SparseRows4& w, const uint8_t* xt, int64_t rows, int32_t* const c[4]);
   // c[r * 64 + row], likewise.
   void (*rows8)(const SparseRows8& w, const uint8_t* xt, int64_t rows, int32_t* c);
-  // One input row: c[0, 8). to_table: k is a multiple of 16.
+  // One input row, by a table (k is a multiple of 16) or gathered as quads[slot][kSlot] from
+  // whole segments of x; the other one is null.
   void (*to_table)(const uint8_t* x, int64_t k, uint32_t* table);
-  void (*gemv8)(const SparseRows8& w, const uint32_t* table, int32_t* c);
+  void (*gather)(const SparseGather& w, const uint8_t* x, uint8_t* quads);
+  // c[0, 8) from the table or from gathered quads.
+  void (*gemv8)(const SparseRows8& w, const void* input, int32_t* c);
   // dst[j][i] = src[i][j] for 16 by 16 values; strides in elements.
   void (*transpose16)(const int32_t* src, int64_t src_stride, int32_t* dst, int64_t dst_stride);
 };

@@ -20,7 +20,7 @@ struct Avx2 {
   }
   static Weight weight(int32_t quad) { return split(_mm256_set1_epi32(quad)); }
   static Weight weights(const int8_t* p) { return split(load(p)); }
-  static T input(int32_t quad) { return _mm256_set1_epi32(quad); }
+  static T pair(uint64_t quads) { return _mm256_set1_epi64x(static_cast<long long>(quads)); }
   // 16-bit products: exact where VPMADDUBSW would saturate.
   static T dot(T acc, T x, const Weight& w) {
     const T even = _mm256_madd_epi16(_mm256_and_si256(x, _mm256_set1_epi16(0xff)), w.even);
@@ -36,7 +36,8 @@ struct Avx2 {
 }  // namespace
 
 extern const SparseKernels sparse_kernels__avx2;
-const SparseKernels sparse_kernels__avx2 = {"avx2 16-bit", to_quads_plain, to_bytes_plain, rows4<Avx2>,
-                                            rows8<Avx2>,   to_table_plain, gemv8<Avx2>,    transpose16_plain};
+const SparseKernels sparse_kernels__avx2 = {
+    "avx2 16-bit",  to_quads_plain, to_bytes_plain,         rows4<Avx2>,      rows8<Avx2>,
+    to_table_plain, nullptr,        gemv8<Avx2, FromTable>, transpose16_plain};
 
 }  // namespace tae::kernels

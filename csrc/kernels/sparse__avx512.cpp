@@ -23,8 +23,9 @@ struct Avx512 : Vec512 {
 }  // namespace
 
 extern const SparseKernels sparse_kernels__avx512;
-const SparseKernels sparse_kernels__avx512 = {"avx512 16-bit",     to_quads_vector,   to_bytes_vector,
-                                              rows4<Avx512>,       rows8<Avx512>,     to_table_vector,
-                                              gemv8_fours<Avx512>, transpose16_vector};
+const SparseKernels sparse_kernels__avx512 = {
+    "avx512 16-bit",   to_quads_vector, to_bytes_vector, rows4<Avx512>,
+    rows8<Avx512>,     to_table_vector, nullptr,         gemv8_fours<Avx512, FromTable>,
+    transpose16_vector};
 
 }  // namespace tae::kernels

@@ -35,11 +35,37 @@ void rows8_vnni(const SparseRows8& w, const uint8_t* xt, int64_t rows, int32_t* 
   rows8<Vnni512>(w, xt, rows, c);
 }
 
+// The bytes of a segment at 32 places.
+[[gnu::target("avx512vbmi"), gnu::always_inline]] inline __m256i pick(const uint8_t* x, __m256i places) {
+  const __m512i p = _mm512_castsi256_si512(places);
+  const __m512i low = _mm512_permutex2var_epi8(Vnni512::load(x), p, Vnni512::load(x + 64));
+  const __m512i high = _mm512_permutex2var_epi8(Vnni512::load(x + 128), p, Vnni512::load(x + 192));
+  return _mm512_castsi512_si256(_mm512_mask_blend_epi8(_mm512_movepi8_mask(p), low, high));
+}
+
+// AVX512-VBMI is no part of the level (Cascade Lake has VNNI without it): sparse.cpp asks
+// the CPU before it takes the table with this.
+[[gnu::target("avx512vbmi")]] void gather_by_permutation(const SparseGather& w, const uint8_t* x,
+                                                         uint8_t* quads) {
+  const uint8_t* places = w.places;
+  const uint16_t* segments = w.segments;
+  const int64_t slots = w.slots;
+  for (int64_t s = 0; s < slots; ++s, places += kSlot, quads += kSlot)
+    Vnni256::store(quads, pick(x + segments[s] * kSegment, Vnni256::load(places)));
+}
+
 }  // namespace
 
 extern const SparseKernels sparse_kernels__avx512vnni;
-const SparseKernels sparse_kernels__avx512vnni = {"avx512 vnni",        to_quads_vector,   to_bytes_vector,
-                                                  rows4_vnni,           rows8_vnni,        to_table_vector,
-                                                  gemv8_fours<Vnni512>, transpose16_vector};
+const SparseKernels sparse_kernels__avx512vnni = {
+    "avx512 vnni",     to_quads_vector, to_bytes_vector, rows4_vnni,
+    rows8_vnni,        to_table_vector, nullptr,         gemv8_fours<Vnni512, FromTable>,
+    transpose16_vector};
+
+extern const SparseKernels sparse_kernels__avx512vnni_vbmi;
+const SparseKernels sparse_kernels__avx512vnni_vbmi = {
+    "avx512 vnni vbmi", to_quads_vector, to_bytes_vector,       rows4_vnni,
+    rows8_vnni,         nullptr,         gather_by_permutation, gemv8_fours<Vnni512, FromQuads>,
+    transpose16_vector};
 
 }  // namespace tae::kernels

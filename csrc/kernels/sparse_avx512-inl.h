@@ -22,10 +22,7 @@ struct Vec512 {
   static T hi8(T a, T b) { return _mm512_unpackhi_epi8(a, b); }
   static T lo16(T a, T b) { return _mm512_unpacklo_epi16(a, b); }
   static T hi16(T a, T b) { return _mm512_unpackhi_epi16(a, b); }
-  // The first quad in the lower half, the second in the upper.
-  static T inputs(int32_t first, int32_t second) {
-    return _mm512_inserti64x4(_mm512_set1_epi32(first), _mm256_set1_epi32(second), 1);
-  }
+  static T pair(uint64_t quads) { return _mm512_set1_epi64(static_cast<long long>(quads)); }
 };
 
 // 16 by 16 dwords between registers.
@@ -128,18 +125,17 @@ inline void to_table_vector(const uint8_t* x, int64_t k, uint32_t* table) {
   }
 }
 
-// Four groups a step: the halves of two vectors sum up each its own.
-template <class V>
-void gemv8_fours(const SparseRows8& w, const uint32_t* table, int32_t* c) {
+// Four groups a step, on two chains of sums.
+template <class V, class Input>
+void gemv8_fours(const SparseRows8& w, const void* input, int32_t* c) {
   __m512i a = V::zero(), b = V::zero();
   for (int64_t g = 0; g < w.groups; g += 4) {
-    const uint32_t* o = w.offsets + 4 * g;
-    a = V::dot(a, V::inputs(gather(table, o), gather(table, o + 4)), V::weights(w.values + 32 * g));
-    b = V::dot(b, V::inputs(gather(table, o + 8), gather(table, o + 12)), V::weights(w.values + 32 * g + 64));
+    a = V::dot(a, V::pair(Input::pair(w, input, g)), V::weights(w.values + 32 * g));
+    b = V::dot(b, V::pair(Input::pair(w, input, g + 2)), V::weights(w.values + 32 * g + 64));
   }
   a = _mm512_add_epi32(a, b);
-  const __m256i sum = _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(c), sum);
+  a = _mm512_add_epi32(a, _mm512_srli_epi64(a, 32));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(c), _mm512_cvtepi64_epi32(a));
 }
 
 }  // namespace

@@ -56,6 +56,20 @@ def test_random_problems_equal_dense(block):
         assert torch.equal(got, linear_dynamic(y, dense, scale, None, bias, *rule))
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 40])
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_full_rows_between_empty_ones_equal_dense(block, rows):
+    dense = torch.zeros(200, 1000, dtype=torch.int8)
+    dense[64:72], dense[100, 252:260], dense[191, -4:] = random_int(torch.int8, 8, 1000), 3, 5
+    if block == (8, 1):
+        dense[96:104, 256] = dense[184:192, 996:] = 7
+    x, scale = random_int(torch.uint8, rows, 1000), torch.rand(200) * 0.02 + 1e-3
+    blocks = to_block_sparse(dense, block)
+    got = op(x, 0.1, 3, *blocks, scale, None, 1.0, 0, torch.float32)
+    assert torch.equal(got, linear(x, 0.1, 3, dense, scale, None, None, 1.0, 0, torch.float32))
+    assert "dense" not in str(torch.ops.torch_ao._explain(blocks.weight))
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_extreme_values_do_not_saturate(block):
     dense = torch.full((16, 2048), -128, dtype=torch.int8)

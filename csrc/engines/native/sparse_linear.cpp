@@ -2,8 +2,8 @@
 //
 // A task owns a tile of input rows and a range of 64-column chunks. It quantizes its
 // rows, turns them (kernels/sparse.h), and multiplies chunk by chunk: the accumulators
-// [column][row] are turned back into a tile [row][64] for the epilogue. One to three
-// rows of an 8x1 weight need no turning.
+// [column][row] are turned back into a tile [row][64] for the epilogue. One or two rows
+// of an 8x1 weight need no turning: their bytes are gathered block by block.
 #include <algorithm>
 #include <string>
 
@@ -24,7 +24,7 @@ using kernels::RowParams;
 using native::kChunkRows;
 using native::PackedSparse;
 
-// Input rows up to which 8x1 blocks are multiplied row by row, through a table.
+// Input rows up to which 8x1 blocks are multiplied row by row.
 constexpr int64_t kGemvRows = 2;
 
 // Below this many rows most of a vector is empty, and a weight that is not very sparse
@@ -44,10 +44,11 @@ class SparseLinear final : public LinearImpl {
  public:
   SparseLinear(const LinearProblem& p, LinearImplPtr few_rows, Isa isa)
       : few_rows_(std::move(few_rows)),
+        in_place_(!p.dynamic && p.input_dtype == DType::qu8 && p.k % 4 == 0),
         input_(p),
-        weight_(p),
-        output_(p),
         kernels_(kernels::sparse_kernels(isa)),
+        weight_(p, kernels_.gather != nullptr),
+        output_(p),
         epilogue_(kernels::epilogue(isa)),
         blocks_(p.sparse->blocks) {}
 
@@ -69,7 +70,8 @@ class SparseLinear final : public LinearImpl {
     RowParams* params = nullptr;  // [tile rows]
     uint8_t* rows = nullptr;      // [tile rows][row_bytes]
     uint8_t* turned = nullptr;    // xt
-    uint32_t* table = nullptr;    // instead of xt: [rows][table_size]
+    uint32_t* table = nullptr;    // instead of xt: [rows][table_size], or
+    uint8_t* quads = nullptr;     // what is gathered for one row and chunk
     int32_t* sums = nullptr;      // [64 columns][tile rows]
     int32_t* raw = nullptr;       // [tile rows][64]
   };
@@ -81,17 +83,23 @@ class SparseLinear final : public LinearImpl {
     int64_t tile_rows;
   };
 
-  int64_t row_bytes() const { return (4 * weight_.quads() + 63) / 64 * 64; }
-  int64_t table_size() const { return row_bytes() * kernels::kTableLine / 4; }
+  int64_t row_bytes() const {
+    const int64_t multiple = weight_.by_rows() ? 64 : kernels::kSegment;
+    return (4 * weight_.quads() + multiple - 1) / multiple * multiple;
+  }
+  int64_t table_size() const {
+    return kernels_.to_table == nullptr ? 0 : row_bytes() * kernels::kTableLine / 4;
+  }
   void run_tile(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t c0, int64_t c1) const;
   void multiply(const Call& call, const Scratch& s, int64_t rows, int64_t chunk) const;
   void finish(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t chunk) const;
 
   LinearImplPtr few_rows_;  // dense, or null
+  bool in_place_;           // rows are turned from where they lie
   InputRows input_;
+  const kernels::SparseKernels& kernels_;
   PackedSparse weight_;
   OutputRule output_;
-  const kernels::SparseKernels& kernels_;
   const kernels::EpilogueFn epilogue_;
   int64_t blocks_;
 };
@@ -100,10 +108,15 @@ class SparseLinear final : public LinearImpl {
 void SparseLinear::multiply(const Call& call, const Scratch& s, int64_t rows, int64_t chunk) const {
   const int64_t begin = weight_.first(chunk), end = weight_.first(chunk + 1);
   if (call.gemv) {
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t m = 0; m < rows; ++m)
-        kernels_.gemv8(weight_.rows8(i), s.table + m * table_size(),
-                       s.raw + m * kChunkRows + 8 * (i - begin));
+    for (int64_t m = 0; m < rows; ++m) {
+      const void* input = s.table + m * table_size();
+      if (kernels_.gather != nullptr) {
+        kernels_.gather(weight_.gather(chunk), s.rows + m * row_bytes(), s.quads);
+        input = s.quads;
+      }
+      for (int64_t i = begin; i < end; ++i)
+        kernels_.gemv8(weight_.rows8(i), input, s.raw + m * kChunkRows + 8 * (i - begin));
+    }
     return;
   }
   for (int64_t i = begin; i < end; ++i) {
@@ -134,6 +147,7 @@ void SparseLinear::finish(const Call& call, const Scratch& s, int64_t m0, int64_
   t.cols = std::min(kChunkRows, n - n0);
   t.n0 = n0;
   t.row = s.params;
+  t.row_step = input_.dynamic() ? 1 : 0;
   t.output =
       static_cast<uint8_t*>(call.args.output) + element * static_cast<int64_t>(size_of(output_.dtype()));
   t.output_stride = n;
@@ -146,13 +160,20 @@ void SparseLinear::finish(const Call& call, const Scratch& s, int64_t m0, int64_
 
 void SparseLinear::run_tile(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t c0,
                             int64_t c1) const {
-  input_.quantize(call.rows, m0, rows, s.rows, row_bytes(), s.params);
-  if (call.gemv)
+  const uint8_t* x = s.rows;
+  int64_t stride = row_bytes();
+  if (in_place_ && !call.gemv) {
+    stride = call.args.input_stride;
+    x = static_cast<const uint8_t*>(call.args.input) + m0 * stride;
+    s.params[0] = input_.static_params(call.args);
+  } else {
+    input_.quantize(call.rows, m0, rows, s.rows, stride, s.params);
+  }
+  if (!call.gemv)
+    (weight_.by_rows() ? kernels_.to_quads : kernels_.to_bytes)(x, stride, rows, weight_.quads(), s.turned);
+  else if (kernels_.to_table != nullptr)
     for (int64_t m = 0; m < rows; ++m)
       kernels_.to_table(s.rows + m * row_bytes(), row_bytes(), s.table + m * table_size());
-  else
-    (weight_.by_rows() ? kernels_.to_quads : kernels_.to_bytes)(s.rows, row_bytes(), rows, weight_.quads(),
-                                                                s.turned);
   for (int64_t chunk = c0; chunk < c1; ++chunk) {
     multiply(call, s, rows, chunk);
     finish(call, s, m0, rows, chunk);
@@ -172,7 +193,8 @@ void SparseLinear::run(const LinearArgs& args) const {
   const int64_t held = std::min(args.m, tile);
   const int64_t sums = 4 * kChunkRows * tile;
   const int64_t params = (held * static_cast<int64_t>(sizeof(RowParams)) + 63) / 64 * 64;
-  const int64_t turned = call.gemv ? held * 4 * table_size() : weight_.quads() * line;
+  const int64_t turned =
+      call.gemv ? held * 4 * table_size() + weight_.gathered_bytes() : weight_.quads() * line;
   const int64_t bytes = 2 * sums + params + held * row_bytes() + turned;
 
   // Tiles first: a second task on the same tile quantizes and turns it again.
@@ -188,6 +210,7 @@ void SparseLinear::run(const LinearArgs& args) const {
     s.rows = memory.data() + 2 * sums + params;
     s.turned = s.rows + held * row_bytes();
     s.table = reinterpret_cast<uint32_t*>(s.turned);
+    s.quads = s.turned + held * 4 * table_size();
     // Tasks of one tile that fall to the same thread run as one.
     for (int64_t task = begin; task < end;) {
       const int64_t i = task / columns, j0 = task % columns;

@@ -14,7 +14,8 @@ constexpr int64_t kChunkRows = 64;  // weight rows whose accumulators are one ti
 
 class PackedSparse {
  public:
-  explicit PackedSparse(const LinearProblem& p);
+  // gathers: 8x1 blocks are cut into the slots of kernels' gather().
+  PackedSparse(const LinearProblem& p, bool gathers);
 
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }
@@ -46,18 +47,33 @@ class PackedSparse {
   }
   kernels::SparseRows8 rows8(int64_t i) const {
     const Rows8& r = rows8_[static_cast<size_t>(i)];
-    return {values_.data() + 32 * r.begin, offsets_.data() + 4 * r.begin, r.groups};
+    const uint32_t* spots = spots_.empty() ? nullptr : spots_.data() + r.begin / 2;
+    return {values_.data() + 32 * r.begin, offsets_.data() + 4 * r.begin, spots, r.groups};
   }
+  kernels::SparseGather gather(int64_t chunk) const {
+    const int64_t begin = slot_[static_cast<size_t>(chunk)], end = slot_[static_cast<size_t>(chunk) + 1];
+    return {places_.data() + begin * kernels::kSlot, segments_.data() + begin, end - begin};
+  }
+  // Bytes that kernels' gather() fills for a chunk, at most.
+  int64_t gathered_bytes() const { return most_slots_ * kernels::kSlot; }
 
  private:
   void pack_rows(const BlockSparse& w);
-  void pack_columns(const BlockSparse& w);
+  void pack_columns(const BlockSparse& w, bool gathers);
+  int64_t slot_end(const BlockSparse& w, int64_t begin, int64_t end) const;
+  void pack_slot(const BlockSparse& w, int64_t begin, int64_t end);
+  void pack_pairs(const BlockSparse& w, int64_t row, int64_t begin, int64_t end);
 
   int64_t n_;
   int64_t k_;
   bool by_rows_;
   std::vector<int8_t> values_;
   std::vector<uint32_t> offsets_;
+  std::vector<uint32_t> spots_;     // 8x1
+  std::vector<uint8_t> places_;     // 8x1
+  std::vector<uint16_t> segments_;  // 8x1, of a slot
+  std::vector<int64_t> slot_;       // 8x1, the first of a chunk; [chunks + 1]
+  int64_t most_slots_ = 0;          // 8x1, of a chunk
   std::vector<Rows4> rows4_;
   std::vector<Rows8> rows8_;
   std::vector<int64_t> first_;       // [chunks + 1]
