@@ -34,6 +34,13 @@ def close(a, b):
     return (a - b).norm() / b.norm() < 0.03
 
 
+@pytest.mark.parametrize("kind", [dynamic.LSTM, dynamic.GRU])
+def test_arguments_by_place_are_torch_aos(kind):
+    layer = kind(8, 4, 2, False, True, 0.0, True, torch.bfloat16)
+    assert layer.weight_dtype == torch.bfloat16 and layer.batch_first and layer.bidirectional
+    assert layer(torch.zeros(3, 5, 8))[0].shape == (3, 5, 8) and layer.proj_size == 0
+
+
 def test_quantize_dynamic_converts_packs_and_reports(model):
     q, x = quantize_dynamic(model, strict=True), torch.randn(3, 5, 12)
     assert isinstance(q.rnn, dynamic.RNNBase) and not list(q.rnn.parameters())

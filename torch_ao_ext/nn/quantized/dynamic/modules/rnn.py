@@ -57,8 +57,8 @@ class RNNBase(Recurrent):
         batch_first: `[N, T, K]` instead of `[T, N, K]`.
         dropout: kept for the repr; inference only.
         bidirectional: two directions.
-        proj_size: R of an LSTM's projection, 0 for none.
         dtype: of the weights, torch.qint8, int8 or bfloat16.
+        proj_size: R of an LSTM's projection, 0 for none.
     """
 
     _GATES = 4
@@ -74,8 +74,8 @@ class RNNBase(Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        proj_size: int = 0,
         dtype: torch.dtype = INT8[-1],
+        proj_size: int = 0,
     ) -> None:
         super().__init__()
         stored = stored_dtype(type(self).__name__, dtype)
