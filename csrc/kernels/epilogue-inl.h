@@ -10,6 +10,7 @@
 
 #include "kernels/epilogue.h"
 #include "kernels/post_ops-inl.h"
+#include "kernels/two_products.h"
 #include "kernels/vec.h"
 #include "kernels/vec_float_env.h"
 
@@ -21,39 +22,21 @@ constexpr int kRowBlock = 4;
 // Constants of round_half_even(x / scale) + zero_point, clamped to the type.
 struct Requantization {
   VF scale;
-  VF inverse, rest;  // 1 / scale = inverse + rest
+  VF inverse, rest;  // two_products.h
   VF low, high;      // bounds of the dividend (fast) or of the quotient
   VI zero_point;
 };
 
-// Inside these bounds no step of the fast division leaves the normal range for a
-// quotient that matters (0.25 <= |q| <= 512).
-constexpr float kFastScaleMin = 0x1p-60f, kFastScaleMax = 0x1p60f;
-
-// Whether the fast division gives the integers of the true one. It is the true quotient
-// times 1 + e with |e| < 2^-46.4, rounded once: the same integer unless v / s is that close
-// to a number m half a unit in the last place beside a tie h = H / 2. With s = S * 2^a, S
-// of 24 bits, v - h * s is a whole number j of 2^(a - 1), and v / s is (j - T) / (2 * h * S)
-// away from m, where T = S / 2^(23 - floor(log2(h))): closer than e only if S is within 6 of
-// a multiple of that power of two, 2^16 at the least for |h| < 256.
-TAE_VEC bool fast_division(float scale) {
-  uint32_t bits;
-  std::memcpy(&bits, &scale, sizeof bits);
-  return kHasFma && scale >= kFastScaleMin && scale <= kFastScaleMax && ((bits + 7) & 0xffff) > 14;
-}
+// Two products instead of a division.
+TAE_VEC bool fast_division(float scale) { return kHasFma && two_products_divide(scale); }
 
 TAE_VEC Requantization make_requantization(const EpilogueParams& p) {
   const float low = static_cast<float>(quant_min(p.output_dtype) - p.output_zero_point);
   const float high = static_cast<float>(quant_max(p.output_dtype) - p.output_zero_point);
   const float s = p.output_scale;
   const float unit = fast_division(s) ? s : 1.f;
-  const VF inverse = vf(1.f / s);
-#if defined(__FMA__)
-  const VF rest = mul(negative_fma(inverse, vf(s), vf(1.f)), inverse);
-#else
-  const VF rest = vf(0.f);
-#endif
-  return {vf(s), inverse, rest, vf(low * unit), vf(high * unit), vi(p.output_zero_point)};
+  const ScaleInverse inverse = scale_inverse(s);
+  return {vf(s), vf(inverse.high), vf(inverse.low), vf(low * unit), vf(high * unit), vi(p.output_zero_point)};
 }
 
 // Fast: vdivps takes up to 16 cycles for 16 lanes. The dividend is clamped to the bounds

@@ -4,38 +4,11 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/two_products.h"
 #include "kernels/vec_float_env.h"
 
 namespace tae::kernels {
 namespace {
-
-constexpr float kLeastScale = 0x1p-60f, kMostScale = 0x1p60f;
-constexpr int kNeighbours = 4;  // floats on each side of (k + 0.5) * scale
-
-float by_division(float x, float scale) { return std::nearbyint(x / scale); }
-float by_products(float x, const ScaleInverse& i) { return std::nearbyint(std::fma(x, i.high, x * i.low)); }
-
-// Both ways agree on the floats around (k + 0.5) * scale, which include the step to k + 1.
-bool agrees(float scale, int32_t k, const ScaleInverse& inverse) {
-  float x = static_cast<float>((k + 0.5) * scale);
-  for (int i = 0; i < kNeighbours; ++i) x = std::nextafter(x, 0.f);
-  if (by_division(x, scale) > static_cast<float>(k)) return false;
-  for (int i = 0; i <= 2 * kNeighbours; ++i) {
-    if (by_division(x, scale) != by_products(x, inverse)) return false;
-    x = std::nextafter(x, kMostScale * 1024.f);
-  }
-  return by_division(x, scale) > static_cast<float>(k);
-}
-
-[[gnu::noinline]] bool search(float scale, int32_t bound, ScaleInverse* inverse) {
-  if (!(scale >= kLeastScale && scale <= kMostScale)) return false;
-  const double exact = 1.0 / scale;
-  inverse->high = static_cast<float>(exact);
-  inverse->low = static_cast<float>(exact - inverse->high);
-  for (int32_t k = 0; k <= bound; ++k)  // negative quotients are mirrored
-    if (!agrees(scale, k, *inverse)) return false;
-  return true;
-}
 
 // The integer of a real value by the rule in engines/linear.h, in the u8 domain.
 uint8_t quantize(float r, const EpilogueParams& p) {
@@ -59,9 +32,9 @@ uint8_t quantize(float r, const EpilogueParams& p) {
     most = std::min(std::max(most, low), high);
   }
   const int32_t min = quant_min(p.output_dtype), max = quant_max(p.output_dtype);
-  const int32_t bound = std::max(p.output_zero_point - min, max - p.output_zero_point);
   if (p.output_zero_point < min || p.output_zero_point > max) return false;
-  if (!search(p.output_scale, bound, &rule->inverse)) return false;
+  if (!two_products_divide(p.output_scale)) return false;
+  rule->inverse = scale_inverse(p.output_scale);
   rule->zero_point = static_cast<int16_t>(p.output_zero_point - min);
   rule->least = quantize(least, p);
   rule->most = quantize(most, p);
@@ -70,11 +43,6 @@ uint8_t quantize(float r, const EpilogueParams& p) {
 }
 
 }  // namespace
-
-bool find_inverse(float scale, int32_t bound, ScaleInverse* inverse) {
-  const DefaultFloatEnv env;
-  return search(scale, bound, inverse);
-}
 
 bool make_byte_rule(const EpilogueParams& params, ByteRule* rule) {
   const DefaultFloatEnv env;

@@ -39,7 +39,6 @@ TAE_VEC VF div(VF a, VF b) { return _mm512_div_ps(a, b); }
 TAE_VEC VF min(VF a, VF b) { return _mm512_min_ps(a, b); }
 TAE_VEC VF max(VF a, VF b) { return _mm512_max_ps(a, b); }
 TAE_VEC VF fma(VF a, VF b, VF c) { return _mm512_fmadd_ps(a, b, c); }
-TAE_VEC VF negative_fma(VF a, VF b, VF c) { return _mm512_fnmadd_ps(a, b, c); }  // c - a * b
 TAE_VEC VF to_float(VI x) { return _mm512_cvtepi32_ps(x); }
 TAE_VEC VI to_int(VF x) { return _mm512_cvtps_epi32(x); }
 

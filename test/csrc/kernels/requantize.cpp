@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/two_products.h"
 #include "test/csrc/kernels/kernel_testing.h"
 
 using namespace tae;
@@ -40,9 +41,14 @@ TEST_CASE("requantize: two products are the division", "[requantize]") {
   int proven = 0;
   constexpr int kScales = 400;
   for (int i = 0; i < kScales; ++i) {
-    const float scale = std::ldexp(random_float(rng, 1.f, 2.f), random_int(rng, -59, 59));
-    ScaleInverse inverse;
-    if (!find_inverse(scale, 255, &inverse)) continue;
+    // Each fourth is a power of two, or as near as the proof goes to a multiple of 2^16.
+    float mantissa = random_float(rng, 1.f, 2.f);
+    if (i % 4 == 0) mantissa = std::ldexp(static_cast<float>(random_int(rng, 128, 255)), -7);
+    if (i % 8 == 0) mantissa = 1.f;
+    if (i % 8 == 4) mantissa += (i % 16 == 4 ? 8 : -8) * 0x1p-23f;
+    const float scale = std::ldexp(mantissa, random_int(rng, -59, 59));
+    if (!two_products_divide(scale)) continue;
+    const ScaleInverse inverse = scale_inverse(scale);
     ++proven;
     for (int32_t k = -255; k <= 255; ++k) {
       float x = static_cast<float>((k + 0.5) * double{scale});
@@ -57,14 +63,21 @@ TEST_CASE("requantize: two products are the division", "[requantize]") {
 }
 
 TEST_CASE("requantize: scales that are refused", "[requantize]") {
-  ScaleInverse inverse;
-  for (float scale : {0.f, -1.f, 1e-30f, 1e30f, INFINITY, NAN})
-    CHECK_FALSE(find_inverse(scale, 255, &inverse));
-  CHECK(find_inverse(1.f, 255, &inverse));
-  // A caller's rounding does not reach the search.
-  const HostileFloatEnv env;
-  CHECK(find_inverse(0.0235f, 255, &inverse));
-  CHECK(env.intact());
+  for (float scale : {0.f, -1.f, 1e-30f, 1e30f, INFINITY, NAN, 0.75f, 1.f + 7 * 0x1p-23f})
+    CHECK_FALSE(two_products_divide(scale));
+  for (float scale : {1.f, 0x1p-8f, 0.0235f}) CHECK(two_products_divide(scale));
+  EpilogueParams p;
+  p.output_dtype = DType::qu8;
+  p.output_scale = 0.0235f;
+  ByteRule rule, hostile;
+  REQUIRE(make_byte_rule(p, &rule));
+  {  // A caller's rounding does not reach the factors.
+    const HostileFloatEnv env;
+    CHECK(make_byte_rule(p, &hostile));
+    CHECK(env.intact());
+  }
+  CHECK(hostile.inverse.high == rule.inverse.high);
+  CHECK(hostile.inverse.low == rule.inverse.low);
 }
 
 TEST_CASE("requantize: bytes by the rule", "[requantize]") {
