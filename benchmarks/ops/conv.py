@@ -8,7 +8,7 @@ with float64 in this run. Exit status 1 when a floor is missed.
 Rows of CREPE: onnxruntime's QLinearConv too, in its own layout and in channels last, without
 relu. 3x3 of ResNet-50: the share of the register loop of int8 products, timed in the same rounds.
 Rows "residual" (benchmarks/shapes/conv_add.csv): ours with the sum of a uint8 tensor and relu
-against ours without both.
+against ours without both, against torch.ao's convolution with relu alone, and its conv2d_add_relu.
 """
 
 import functools
@@ -31,6 +31,7 @@ ORT = ("onnxruntime", "onnxruntime channels last")
 SLOWEST = 1 / 1.1  # against fp32, on every shape
 ROOF_SHARE = 70  # percent, of the register loop
 ALONE, SUMMED = "conv", "conv,add,relu"
+AO_ALONE, AO_SUMMED = "torch.ao conv,relu", "torch.ao conv,add,relu"  # of its engine onednn
 MOST_WITH_SUM = 1.1  # times the convolution alone
 S_X, Z_X, S_Y, Z_Y, S_OTHER, Z_OTHER = 0.05, 128, 0.2, 3, 0.1, 100
 
@@ -102,9 +103,17 @@ class Problem:
     def summed(self):
         """The call with a sum and relu, and its expected integers."""
         y = self._real_values()
-        other = last(torch.randint(0, 256, y.shape, generator=self.generator, dtype=torch.uint8))
-        call = self.ours("add,relu", other=other, other_scale=S_OTHER, other_zero_point=Z_OTHER)
-        return call, _rounded((y + (other.double() - Z_OTHER) * S_OTHER).relu())
+        self.other = last(torch.randint(0, 256, y.shape, generator=self.generator, dtype=torch.uint8))
+        call = self.ours("add,relu", other=self.other, other_scale=S_OTHER, other_zero_point=Z_OTHER)
+        return call, _rounded((y + (self.other.double() - Z_OTHER) * S_OTHER).relu())
+
+    def torch_ao_summed(self):
+        """torch.ao's convolution with the sum, of its engine onednn; it writes over the other tensor."""
+        alone = self.torch_ao("onednn")
+        x, packed = alone.args[:2]
+        other = torch._make_per_tensor_quantized_tensor(self.other.clone(), S_OTHER, Z_OTHER)
+        run = torch.ops.quantized.conv2d_add_relu
+        return alone, functools.partial(run, x, other, packed, S_Y, Z_Y)
 
     def torch_ao(self, engine):
         """torch.ao's operator; raises for what it does not have."""
@@ -199,14 +208,26 @@ def run_row(shape, args, loop, missing, result):
     report.print_row(result.add(f"{shape.layer}: {shape}", timings, goals, mine, foreign))
 
 
-def run_summed_row(shape, args, result):
+def run_summed_row(shape, args, missing, result):
     problem = Problem(shape)
     summed, expected = problem.summed()
-    off = (_integers(summed()) - expected).abs().max().item()
-    failures = [f"{SUMMED} is {off:.0f} steps off"] if off > 1 else []
-    timings, foreign = cli.measure({ALONE: problem.ours(""), SUMMED: summed}, args)
+    calls = {ALONE: problem.ours(""), SUMMED: summed}
+    try:
+        calls[AO_ALONE], calls[AO_SUMMED] = problem.torch_ao_summed()
+    except Exception as error:
+        missing.setdefault(AO_SUMMED, []).append(f"{shape.layer}: {str(error).splitlines()[0]}"[:100])
+    failures = []
+    for name in (SUMMED, AO_SUMMED):
+        if name in calls and (off := (_integers(calls[name]()) - expected).abs().max().item()) > 1:
+            failures.append(f"{name} is {off:.0f} steps off")
+    timings, foreign = cli.measure(calls, args)
     ratio = rounds.speedup(timings, ALONE, SUMMED)
     goals = [Goal(f"time vs {ALONE}", ratio, MOST_WITH_SUM, larger_is_better=False)]
+    if AO_SUMMED in timings:
+        goals.append(
+            Goal(f"time vs {AO_ALONE}", rounds.speedup(timings, AO_ALONE, SUMMED), larger_is_better=False)
+        )
+        goals.append(Goal(f"vs {AO_SUMMED}", rounds.speedup(timings, SUMMED, AO_SUMMED)))
     report.print_row(result.add(f"residual {shape.layer}: {shape}", timings, goals, failures, foreign))
 
 
@@ -230,9 +251,10 @@ def main():
     for shape in shapes.read_conv("conv"):
         if wanted(shape.layer):
             run_row(shape, args, loop, missing, result)
-    for shape in shapes.read_conv("conv_add"):
-        if wanted(f"residual {shape.layer}"):
-            run_summed_row(shape, args, result)
+    with peers.quantized_engine("onednn"):  # conv2d_add_relu asks for it in each call
+        for shape in shapes.read_conv("conv_add"):
+            if wanted(f"residual {shape.layer}"):
+                run_summed_row(shape, args, missing, result)
     result.missing = {name: f"{len(rows)} shapes, the first: {rows[0]}" for name, rows in missing.items()}
     for name, reason in result.missing.items():
         print(f"missing: {name}: {reason}")
