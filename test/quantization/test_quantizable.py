@@ -229,3 +229,18 @@ def test_modules_without_data_stay_float():
     x = torch.randn(3, 1, 8)
     int8.lstm(x)
     assert int8.att(x, x, x)[0].shape == x.shape
+
+
+def test_gradients_of_attention_are_those_of_the_float_layer():
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(8, 2, batch_first=True)
+    layer.qconfig = None
+    ours = quantizable.MultiheadAttention.from_float(layer)
+    grads = []
+    for module in (layer, ours):
+        x = torch.linspace(-1, 1, 2 * 5 * 8).reshape(2, 5, 8).requires_grad_()
+        y, weights = module(x, x, x, need_weights=False)
+        assert weights is None
+        y.square().sum().backward()
+        grads.append(x.grad)
+    torch.testing.assert_close(grads[1], grads[0])

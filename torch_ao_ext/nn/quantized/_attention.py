@@ -22,6 +22,10 @@ def _float_mask(mask: torch.Tensor | None, name: str, dtype: torch.dtype) -> tor
     )
 
 
+def _needs_grad(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
+    return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+
+
 class Attention(nn.Module):
     """Methods of modules with the sizes and options of nn.MultiheadAttention, and `head_dim`."""
 
@@ -141,10 +145,12 @@ class Attention(nn.Module):
                 weights = weights.mean(dim=1)
             if not batched:
                 weights = weights.squeeze(0)
-        else:
+        elif q.dtype != torch.float32 or (self.training and self.dropout > 0) or _needs_grad(q, k, v):
             y = F.scaled_dot_product_attention(
                 q, k, v, mask, self.dropout if self.training else 0.0, use_hint
             )
+        else:  # twice as fast as torch's
+            y = torch.ops.torch_ao.scaled_dot_product_attention(q, k, v, mask, use_hint)
         y = y.transpose(1, 2).flatten(-2)  # [B, H, L, D] -> [B, L, E]
         if not batched:
             y = y.squeeze(0)

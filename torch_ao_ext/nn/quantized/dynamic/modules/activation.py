@@ -35,8 +35,8 @@ class MultiheadAttention(Attention):
 
     Takes and returns what nn.MultiheadAttention does: `batch_first`, `kdim` /
     `vdim`, `bias_k` / `bias_v`, `add_zero_attn`, both masks, weights averaged or
-    per head. Attention itself is `F.scaled_dot_product_attention` when weights
-    are not asked for.
+    per head. Attention itself is `ops.scaled_dot_product_attention` when weights
+    are not asked for, torch's in other dtypes than float32.
 
     The state is that of the projections, `out_proj` and either `q_proj`,
     `k_proj`, `v_proj` or, when `packed_in_proj` is set, one `in_proj` of `3 * embed_dim`
