@@ -92,7 +92,7 @@ CALLS = {
     ),
     "embedding_prepack": ("weight", BYTES, lambda: ops.embedding_prepack(one(F32, 2**60, 1))),
     "lstm": ("input", BYTES, lambda: recurrent(one(F32, 2**30, 2**31, 1))),
-    "lstm's state": ("input", BYTES, lambda: recurrent(one(F32, 0, 2**61, 1))),
+    "lstm's state": ("input", BYTES, lambda: recurrent(one(F32, 0, 2**60, 1), output=2, hidden=1)),
     "lstm's cell": ("input", BYTES, lambda: recurrent(one(F32, 0, 2**60, 1), output=1, hidden=2)),
     # In 64 bits the sum of the counts is 2^62.
     "lstm of a packed sequence": (
