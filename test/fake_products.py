@@ -43,7 +43,7 @@ def weight_only_cases():
         scale = torch.rand(n, -(-k // group)) + 0.1 if group else torch.rand(n) + 0.1
         for rows in ((4,), (0,), (2, 3), ()):
             yield (floats(*rows, k), weight, scale, torch.randn(n), group), {}
-            yield (floats(*rows, k).bfloat16(), weight, scale), {"group_size": group, "input_bits": 8}
+            yield (floats(*rows, k).bfloat16(), weight, scale), {"group_size": group, "input_bits": 16}
 
 
 def sparse_cases(dynamic):

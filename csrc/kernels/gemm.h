@@ -22,8 +22,9 @@ class PackedWeight {
  public:
   PackedWeight() = default;
   // weight: [n][k] int8, contiguous; k, n >= 0. Packs on the thread pool; needs
-  // no memory besides the result. Throws std::bad_alloc.
-  PackedWeight(const int8_t* weight, int64_t n, int64_t k);
+  // no memory besides the result. Throws std::bad_alloc. With flip 0x80 the bytes are
+  // u8 with 128 added, in the padding too.
+  PackedWeight(const int8_t* weight, int64_t n, int64_t k, uint8_t flip = 0);
 
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }

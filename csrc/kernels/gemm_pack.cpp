@@ -100,7 +100,7 @@ void* allocate_packed(int64_t bytes) {
 
 void PackedWeight::Free::operator()(void* p) const { std::free(p); }
 
-PackedWeight::PackedWeight(const int8_t* weight, int64_t n, int64_t k)
+PackedWeight::PackedWeight(const int8_t* weight, int64_t n, int64_t k, uint8_t flip)
     : n_(n), k_(k), k_pad_(round_up(k, kKMultiple)), panels_(round_up(n, kPanelColumns) / kPanelColumns) {
   if (panels_ == 0) return;
   const int64_t data_bytes = panels_ * panel_bytes();
@@ -112,8 +112,10 @@ PackedWeight::PackedWeight(const int8_t* weight, int64_t n, int64_t k)
     for (int64_t p = begin; p < end; ++p) {
       const int64_t c0 = p * kPanelColumns;
       const int64_t columns = n_ - c0 < kPanelColumns ? n_ - c0 : kPanelColumns;
-      pack_panel(weight + c0 * k_, k_, columns, k_pad_, data_.get() + p * panel_bytes(),
-                 column_sum_.get() + c0);
+      int8_t* panel = data_.get() + p * panel_bytes();
+      pack_panel(weight + c0 * k_, k_, columns, k_pad_, panel, column_sum_.get() + c0);
+      if (flip != 0)
+        for (int64_t i = 0; i < panel_bytes(); ++i) panel[i] = static_cast<int8_t>(panel[i] ^ flip);
     }
   });
 }

@@ -76,6 +76,11 @@ TAE_VEC float reduce_max(VF x) {
   v = _mm_max_ps(v, _mm_movehl_ps(v, v));
   return _mm_cvtss_f32(_mm_max_ss(v, _mm_shuffle_ps(v, v, 1)));
 }
+TAE_VEC int32_t reduce_add(VI x) {
+  __m128i v = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  v = _mm_add_epi32(v, _mm_unpackhi_epi64(v, v));
+  return _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32(v, 1)));
+}
 
 TAE_VEC VF load(const float* p, Full) { return _mm256_loadu_ps(p); }
 TAE_VEC VF load(const float* p, Part t) { return _mm256_maskload_ps(p, t.mask); }

@@ -67,6 +67,7 @@ TAE_VEC VI select(VMask m, VI a, VI b) { return _mm512_mask_blend_epi32(m, b, a)
 
 TAE_VEC float reduce_min(VF x) { return _mm512_reduce_min_ps(x); }
 TAE_VEC float reduce_max(VF x) { return _mm512_reduce_max_ps(x); }
+TAE_VEC int32_t reduce_add(VI x) { return _mm512_reduce_add_epi32(x); }
 
 TAE_VEC VF load(const float* p, Full) { return _mm512_loadu_ps(p); }
 TAE_VEC VF load(const float* p, Part t) { return _mm512_maskz_loadu_ps(t.mask, p); }

@@ -102,6 +102,10 @@ TAE_VEC float reduce_max(VF v) {
   v = _mm_max_ps(v, _mm_movehl_ps(v, v));
   return _mm_cvtss_f32(_mm_max_ss(v, _mm_shuffle_ps(v, v, 1)));
 }
+TAE_VEC int32_t reduce_add(VI v) {
+  v = _mm_add_epi32(v, _mm_unpackhi_epi64(v, v));
+  return _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32(v, 1)));
+}
 
 TAE_VEC VF load(const float* p, Full) { return _mm_loadu_ps(p); }
 TAE_VEC VF load(const float* p, Part t) {

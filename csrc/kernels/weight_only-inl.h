@@ -10,37 +10,180 @@ namespace {
 
 constexpr int64_t kColumns = 64;
 
-template <typename T, typename Tail>
-TAE_VEC void to_planes_part(const T* src, const PlaneRow& row, int64_t i, Tail tail) {
-  const float limit = static_cast<float>(plane_limit(row.planes));
-  VF x = mul(load_real(src + i, tail), vf(row.inverse_scale));
-  x = max(min(x, vf(limit)), vf(-limit));
-  const VI u = xor_bytes(add(to_int(x), vi(plane_offset(row.planes))), vi(0x101 * row.flip));
-  if (row.planes == 1) {
-    store_low8(row.high + i, u, tail);
-  } else {
-    store_low8(row.high + i, shift_right<8>(u), tail);
-    store_low8(row.low + i, u, tail);
+// Calls body(x, i, n) for runs of n <= kGroup values, from element i on, as four vectors.
+template <typename T, typename Body>
+TAE_VEC void for_runs(const T* src, int64_t count, const Body& body) {
+  VF x[4];
+  int64_t i = 0;
+  for (; i + kGroup <= count; i += kGroup) {
+    load_group(src + i, x);
+    body(x, i, int64_t{kGroup});
+  }
+  if (i < count) {
+    load_group(src + i, count - i, x);
+    body(x, i, count - i);
   }
 }
 
+// max|x|, NaN if a value is NaN or infinite.
 template <typename T>
-[[gnu::noinline]] void to_planes(const T* src, const PlaneRow& row) noexcept {
-  int64_t i = 0;
-  for (; i + kLanes <= row.k; i += kLanes) to_planes_part(src, row, i, Full{});
-  if (i < row.k) to_planes_part(src, row, i, Part(row.k - i));
-  std::memset(row.high + row.k, row.flip, static_cast<size_t>(row.k_pad - row.k));
-  if (row.planes == 2) std::memset(row.low + row.k, row.flip, static_cast<size_t>(row.k_pad - row.k));
+TAE_VEC float largest_of(const T* src, int64_t count) {
+  VF largest = vf(0.f);
+  VMask nan = no_lane();
+  for_runs(src, count, [&](const VF(&x)[4], int64_t, int64_t) __attribute__((always_inline)) {
+    const auto magnitude = [](VF v) __attribute__((always_inline)) {
+      return as_float(and_bits(as_int(v), vi(0x7fffffff)));
+    };
+    const VF a = max(magnitude(x[0]), magnitude(x[1])), b = max(magnitude(x[2]), magnitude(x[3]));
+    largest = max(max(a, b), largest);
+    nan = mask_or(nan, mask_or(unordered(x[0], x[1]), unordered(x[2], x[3])));
+  });
+  const float a = reduce_max(largest);
+  return any(nan) || !__builtin_isfinite(a) ? __builtin_nanf("") : a;
 }
 
-void to_planes_f32(const float* src, const PlaneRow& row) {
-  const DefaultFloatEnv env;
-  to_planes(src, row);
+TAE_VEC float step_of(float largest, float limit) {
+  const float step = largest / limit;
+  return step > __FLT_MIN__ ? step : __FLT_MIN__;
 }
 
-void to_planes_bf16(const uint16_t* src, const PlaneRow& row) {
+// The bytes of a plane, as u8 with 128 added, on their way to memory, and their sums.
+struct PlaneBytes {
+  VI sum = vi(0), squares = vi(0);
+
+  TAE_VEC void store(uint8_t* p, VI a, VI b, VI c, VI d, uint8_t flip, int64_t n) {
+    const VBytes u = keep_bytes(pack_u8(a, b, c, d, set1_16(128)), n);
+    store_row_part(p, xor_bytes(u, set1_8(0x80 ^ flip)), n);
+    sum = sum_bytes(sum, u);
+    squares = sum_squares(squares, u);
+  }
+
+  // Of count values in all, without the 128.
+  TAE_VEC int32_t sum_of(int64_t count) const {
+    return static_cast<int32_t>(reduce_sum64(sum) - 128 * count);
+  }
+  // Of the squares: (u - 128)^2 = u^2 - 256 (u - 128) - 128^2
+  TAE_VEC int32_t squares_of(int32_t sum_of_count, int64_t count) const {
+    return reduce_add(squares) - 256 * sum_of_count - static_cast<int32_t>(count << 14);
+  }
+
+ private:
+  TAE_VEC static void store_row_part(uint8_t* p, VBytes x, int64_t n) {
+    if (n == kGroup)
+      store_bytes(p, x);
+    else
+      store_bytes(p, x, n);
+  }
+};
+
+// Both planes of group g with `count` values; replaces its high plane.
+template <typename T>
+[[gnu::noinline]] float split_group(const T* src, int64_t count, float largest, int64_t g,
+                                    const PlaneRow& row) noexcept {
+  const int64_t i = row.low_count[g]++, at = g * row.stride + i;
+  uint8_t* high = row.high + g * row.stride * row.group;
+  uint8_t* low = row.low + at * row.group;
+  const float step = step_of(largest, 32639.f);
+  const VF inverse = vf(1.f / step);
+  PlaneBytes h, l;
+  for_runs(src, count, [&](const VF(&x)[4], int64_t k, int64_t n) __attribute__((always_inline)) {
+    // q + 32896 = 256 (h + 128) + (l + 128)
+    VI hi[4], lo[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const VI u = add(to_int(mul(x[j], inverse)), vi(32896));
+      hi[j] = sub(shift_right<8>(u), vi(128));
+      lo[j] = sub(and_bits(u, vi(255)), vi(128));
+    }
+    h.store(high + k, hi[0], hi[1], hi[2], hi[3], row.flip, n);
+    l.store(low + k, lo[0], lo[1], lo[2], lo[3], row.flip, n);
+  });
+  std::memset(low + count, row.flip, static_cast<size_t>(row.group - count));
+  row.high_scales.start[g * row.stride] = -row.offset * h.sum_of(count);
+  row.low_scales.start[at] = -row.offset * l.sum_of(count);
+  row.low_scales.scale[at] = step;
+  row.low_row[at] = row.row;
+  return 256.f * step;
+}
+
+// The planes of group g with `count` values; returns the step of the high one.
+template <typename T>
+TAE_VEC float group_to_planes(const T* src, int64_t count, float largest, float step, float inverse,
+                              int64_t g, const PlaneRow& row) {
+  uint8_t* high = row.high + g * row.stride * row.group;
+  int32_t* start = row.high_scales.start + g * row.stride;
+  if (count < row.group) std::memset(high + count, row.flip, static_cast<size_t>(row.group - count));
+  if (__builtin_isnan(largest)) {
+    std::memset(high, row.flip, static_cast<size_t>(count));
+    *start = 0;
+    return largest;
+  }
+  PlaneBytes h;
+  for_runs(src, count, [&](const VF(&x)[4], int64_t k, int64_t n) __attribute__((always_inline)) {
+    const VF by = vf(inverse);
+    h.store(high + k, to_int(mul(x[0], by)), to_int(mul(x[1], by)), to_int(mul(x[2], by)),
+            to_int(mul(x[3], by)), row.flip, n);
+  });
+  const int32_t sum = h.sum_of(count);
+  const float squares = static_cast<float>(h.squares_of(sum, count));
+  if (squares < row.two_planes_below * static_cast<float>(count) && largest != 0.f)
+    return split_group(src, count, largest, g, row);
+  *start = -row.offset * sum;
+  return step;
+}
+
+// The power of two at or below x, normal and > 0.
+TAE_VEC float power_of_two_below(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  bits &= 0x7f800000;
+  std::memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+
+// Several groups a step: what the step of one waits for (reductions, divisions) then runs
+// beside that of the others.
+constexpr int64_t kGroupsAtOnce = 16;
+
+template <typename T>
+[[gnu::noinline]] float to_planes(const T* src, const PlaneRow& row) noexcept {
+  float* scale = row.high_scales.scale;
+  float most = __FLT_MIN__;
+  const int64_t groups = (row.k + row.group - 1) / row.group;
+  for (int64_t g0 = 0; g0 < groups; g0 += kGroupsAtOnce) {
+    const int64_t count = groups - g0 < kGroupsAtOnce ? groups - g0 : kGroupsAtOnce;
+    const auto values_of = [&](int64_t g) __attribute__((always_inline)) {
+      const int64_t left = row.k - (g0 + g) * row.group;
+      return left < row.group ? left : row.group;
+    };
+    alignas(64) float largest[kGroupsAtOnce] = {}, step[kGroupsAtOnce], inverse[kGroupsAtOnce];
+    for (int64_t g = 0; g < count; ++g) largest[g] = largest_of(src + (g0 + g) * row.group, values_of(g));
+    for (int64_t g = 0; g < kGroupsAtOnce; ++g) step[g] = step_of(largest[g], 127.f);
+    for (int64_t g = 0; g < kGroupsAtOnce; ++g) inverse[g] = 1.f / step[g];
+    for (int64_t g = 0; g < count; ++g) {
+      const float high_step = group_to_planes(src + (g0 + g) * row.group, values_of(g), largest[g], step[g],
+                                              inverse[g], g0 + g, row);
+      scale[(g0 + g) * row.stride] = high_step;
+      if (high_step > most) most = high_step;
+    }
+  }
+  const float r = power_of_two_below(most), inverse = 1.f / r;
+  for (int64_t g = 0; g < groups; ++g) {
+    scale[g * row.stride] *= inverse;
+    const int64_t last = g * row.stride + row.low_count[g] - 1;
+    if (row.low_count[g] != 0 && row.low_row[last] == row.row) row.low_scales.scale[last] *= inverse;
+  }
+  return r;
+}
+
+float to_planes_f32(const float* src, const PlaneRow& row) {
   const DefaultFloatEnv env;
-  to_planes(src, row);
+  return to_planes(src, row);
+}
+
+float to_planes_bf16(const uint16_t* src, const PlaneRow& row) {
+  const DefaultFloatEnv env;
+  return to_planes(src, row);
 }
 
 // Nibbles 0..15 to bytes -8..7: no byte carries into the next.
@@ -59,39 +202,20 @@ void unpack4(const uint8_t* packed, int64_t steps, int8_t* out) {
   }
 }
 
-[[gnu::noinline]] void combine8_body(int planes, const int32_t* high, const int32_t* low,
-                                     const int32_t* column_sum, float* v) noexcept {
+[[gnu::noinline]] void accumulate_body(const int32_t* c, const int32_t* column_sum, float scale,
+                                       const float* weight_scale, float* v) noexcept {
   for (int64_t j = 0; j < kColumns; j += kLanes) {
-    const VI shift = shift_left<7>(load(column_sum + j, Full{}));
-    VF x = to_float(sub(load(high + j, Full{}), shift));
-    if (planes == 2) x = add(mul(x, vf(256.f)), to_float(sub(load(low + j, Full{}), shift)));
-    store(v + j, x, Full{});
-  }
-}
-
-void combine8(int planes, const int32_t* high, const int32_t* low, const int32_t* column_sum, float* v) {
-  const DefaultFloatEnv env;
-  combine8_body(planes, high, low, column_sum, v);
-}
-
-[[gnu::noinline]] void accumulate4_body(int planes, const int32_t* high, const int32_t* low,
-                                        const int32_t* column_sum, const float* scale, float* v) noexcept {
-  for (int64_t j = 0; j < kColumns; j += kLanes) {
-    VI sum = load(high + j, Full{});
-    VI shift = shift_left<7>(load(column_sum + j, Full{}));
-    if (planes == 2) {
-      sum = add(shift_left<8>(sum), load(low + j, Full{}));
-      shift = add(shift_left<8>(shift), shift);
-    }
-    const VF term = mul(to_float(sub(sum, shift)), load(scale + j, Full{}));
+    const VI sum = sub(load(c + j, Full{}), shift_left<7>(load(column_sum + j, Full{})));
+    VF term = mul(to_float(sum), vf(scale));
+    if (weight_scale != nullptr) term = mul(term, load(weight_scale + j, Full{}));
     store(v + j, add(load(v + j, Full{}), term), Full{});
   }
 }
 
-void accumulate4(int planes, const int32_t* high, const int32_t* low, const int32_t* column_sum,
-                 const float* scale, float* v) {
+void accumulate(const int32_t* c, const int32_t* column_sum, float scale, const float* weight_scale,
+                float* v) {
   const DefaultFloatEnv env;
-  accumulate4_body(planes, high, low, column_sum, scale, v);
+  accumulate_body(c, column_sum, scale, weight_scale, v);
 }
 
 TAE_VEC void store_real(float* p, VF x, Full t) { store(p, x, t); }

@@ -6,9 +6,9 @@
 namespace tae::kernels {
 namespace {
 
-constexpr WeightOnlyKernels kPortable = {"sse2",   to_planes_f32, to_planes_bf16, unpack4,
-                                         combine8, accumulate4,   finish_f32,     finish_bf16,
-                                         nullptr,  nullptr,       nullptr,        nullptr};
+constexpr WeightOnlyKernels kPortable = {"sse2",     to_planes_f32, to_planes_bf16, unpack4,
+                                         accumulate, finish_f32,    finish_bf16,    nullptr,
+                                         nullptr,    nullptr,       nullptr};
 
 }  // namespace
 

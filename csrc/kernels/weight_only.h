@@ -1,11 +1,8 @@
-// Steps of a product of float rows with 8-bit or 4-bit weights (engines/weight_only.h):
-// rows become u8 planes, the int8 GEMM (gemm.h) multiplies every plane, the sums come
-// together again in f32. One table per ISA.
+// Steps of a product of float rows with 8-bit or 4-bit weights (engines/weight_only.h): groups
+// of a row become bytes of a high plane and, where needed, of a low one; each plane meets the
+// weights of its group, and its sums are added in f32. One table per ISA.
 //
-// A row x is q = round(x / s), |q| <= 32639 (two planes) or 127 (one). Planes hold
-//   two: q + 32896 = 256 * high + low        one: q + 128 = high
-// so that both are u8 as the GEMM reads them. Bytes behind k meet weights of 0.
-//
+// 8-bit weights: the panels of gemm_block.h; bytes are w + 128 for kernels that have `rows`.
 // 4-bit weights, one block for each panel of 64 columns and group of k:
 //   [group / 8][64][4] bytes, the low nibble of byte i is k = 8 * step + i, the high one
 //   k = 8 * step + 4 + i, both as w + 8;  then [64] f32 scales
@@ -18,75 +15,84 @@
 namespace tae::kernels {
 
 constexpr int64_t kStep4 = 256;  // bytes of 8 k and 64 columns
+// Rows whose sums of one panel stay in L1.
+constexpr int64_t kWeightOnlyRows = 36;
 
-constexpr int32_t plane_limit(int planes) { return planes == 2 ? 32639 : 127; }
-constexpr int32_t plane_offset(int planes) { return planes == 2 ? 32896 : 128; }
-
-// The planes of one row, k_pad bytes each.
-struct PlaneRow {
-  int planes = 2;
-  uint8_t flip = 0;  // 0x80: bytes as s8
-  float inverse_scale = 0.f;
-  int64_t k = 0;
-  int64_t k_pad = 0;
-  uint8_t* high = nullptr;
-  uint8_t* low = nullptr;  // two planes only
+// What one plane of some rows has beside its bytes, of one group.
+struct PlaneScales {
+  float* scale = nullptr;    // of a step; NaN: the group is not finite
+  int32_t* start = nullptr;  // of the sums: -offset * sum of the bytes, for w + offset in the place of w
 };
 
-// One row times the weights of consecutive panels, sums as the tables below make them.
+// One row on its way to its planes. What belongs to group g lies g * `stride` elements behind
+// that of the first, bytes of a plane g * stride * group.
+struct PlaneRow {
+  int64_t k = 0;
+  int64_t group = 0;
+  uint8_t flip = 0;    // 0x80: bytes as u8, with 128 added
+  int32_t offset = 0;  // of the weights
+  float two_planes_below = 0.f;
+  int64_t stride = 0;
+  uint8_t* high = nullptr;  // of this row
+  PlaneScales high_scales;  // of this row
+  // The low planes of the rows that have one, one behind the other: this row appends its own.
+  uint8_t* low = nullptr;
+  PlaneScales low_scales;
+  uint8_t* low_row = nullptr;    // whose it is
+  int32_t* low_count = nullptr;  // of group g: [g]
+  uint8_t row = 0;
+};
+
+// One plane of some rows times the weights of one panel and group:
+//   v[row[i]][64] += f32(start[i] + sum x[i] w) * scale[i] (* weight scale with 4 bits)
+struct WeightOnlyGroup {
+  const uint8_t* x = nullptr;  // s8
+  int64_t x_stride = 0;
+  int64_t rows = 0;
+  const float* scale = nullptr;
+  const int32_t* start = nullptr;
+  const uint8_t* row = nullptr;
+  const uint8_t* weight = nullptr;
+  int64_t group = 0;
+  bool fetch = false;  // the memory behind the weights is wanted next
+  float* v = nullptr;
+};
+
+// One row times the weights of consecutive panels: v[64 * panels].
 struct WeightOnlyRow {
-  int planes = 2;
-  const uint8_t* high = nullptr;
+  int64_t groups = 0;
+  int64_t group = 0;
+  const uint8_t* high = nullptr;  // s8, both planes
   const uint8_t* low = nullptr;
+  PlaneScales high_scales;             // [groups]
+  PlaneScales low_scales;              // [groups], where low_count is not 0
+  const int32_t* low_count = nullptr;  // [groups]
   const uint8_t* weight = nullptr;
   int64_t panel_bytes = 0;
   int64_t panels = 0;
-  int64_t k_pad = 0;
-  int64_t group = 0;                    // 4 bit
-  const int32_t* group_sums = nullptr;  // 4 bit: [k_pad / group]
-  const int32_t* column_sum = nullptr;  // 8 bit: [64 * panels]
-  float* v = nullptr;                   // [64 * panels]
-};
-
-// Some rows times one block of 4-bit weights: v[rows][64] += their terms of the group.
-struct WeightOnlyGroup {
-  int planes = 2;
-  int64_t rows = 0;
-  const uint8_t* x = nullptr;           // at the group's first k; the planes of a row, then the next row
-  int64_t x_stride = 0;                 // from plane to plane
-  const int32_t* group_sums = nullptr;  // of this group and the first row
-  int64_t sums_stride = 0;              // from row to row
-  const uint8_t* weight = nullptr;
-  int64_t group = 0;
-  bool fetch = false;  // the memory behind the block is wanted next
   float* v = nullptr;
 };
 
 struct WeightOnlyKernels {
   const char* name;
-  void (*to_planes_f32)(const float* src, const PlaneRow& row);
-  void (*to_planes_bf16)(const uint16_t* src, const PlaneRow& row);
+  // Return r of the row; scales are stored divided by it.
+  float (*to_planes_f32)(const float* src, const PlaneRow& row);
+  float (*to_planes_bf16)(const uint16_t* src, const PlaneRow& row);
   // 8 * steps values of k for 64 columns: [2 * steps][64][4] int8.
   void (*unpack4)(const uint8_t* packed, int64_t steps, int8_t* out);
-  // v[64] = 256 * f32(high - 128 * column_sum) + f32(low - 128 * column_sum), or the
-  // first term without the factor.
-  void (*combine8)(int planes, const int32_t* high, const int32_t* low, const int32_t* column_sum, float* v);
-  // v[64] += f32(256 * high + low - offset * column_sum) * scale, or high alone; exact
-  // inside f32().
-  void (*accumulate4)(int planes, const int32_t* high, const int32_t* low, const int32_t* column_sum,
-                      const float* scale, float* v);
+  // v[64] += f32(c - 128 * column_sum) * scale * weight_scale; null: 1.
+  void (*accumulate)(const int32_t* c, const int32_t* column_sum, float scale, const float* weight_scale,
+                     float* v);
   // out[j] = v[j] * (row_scale * weight_scale[j]) + bias[j]; null: 1 and nothing.
   void (*finish_f32)(const float* v, float row_scale, const float* weight_scale, const float* bias,
                      int64_t count, float* out);
   void (*finish_bf16)(const float* v, float row_scale, const float* weight_scale, const float* bias,
                       int64_t count, uint16_t* out);
-  // All four or none: the GEMM's way serves everything. 4 bit: planes with flip 0x80, and
-  // group_sums the -8 * sum of q over each group, for w + 8 in the place of w.
+  // All four or none: the GEMM's way serves everything.
   void (*row8)(const WeightOnlyRow& row);
   void (*row4)(const WeightOnlyRow& row);
+  void (*rows8)(const WeightOnlyGroup& g);
   void (*rows4)(const WeightOnlyGroup& g);
-  void (*sum_groups)(int planes, const uint8_t* high, const uint8_t* low, int64_t k_pad, int64_t group,
-                     int32_t* sums);
 };
 
 // The table of the best level <= isa that has one (portable, avx2, avx512, avx512_vnni).

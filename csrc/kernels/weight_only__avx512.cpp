@@ -4,8 +4,8 @@
 namespace tae::kernels {
 
 extern const WeightOnlyKernels weight_only_kernels__avx512;
-const WeightOnlyKernels weight_only_kernels__avx512 = {"avx512", to_planes_f32, to_planes_bf16, unpack4,
-                                                       combine8, accumulate4,   finish_f32,     finish_bf16,
-                                                       nullptr,  nullptr,       nullptr,        nullptr};
+const WeightOnlyKernels weight_only_kernels__avx512 = {"avx512",   to_planes_f32, to_planes_bf16, unpack4,
+                                                       accumulate, finish_f32,    finish_bf16,    nullptr,
+                                                       nullptr,    nullptr,       nullptr};
 
 }  // namespace tae::kernels

@@ -4,8 +4,9 @@
 //   8 bit (group_size 0):           weight [N, K] int8, weight_scale [1] or [N]
 //   4 bit (group_size 32, 64, 128): weight [N, ceil(K / 2)] uint8, two values a byte, even
 //     k in the low nibble, each w + 8; weight_scale [N, ceil(K / group_size)]
-// Scales are float32, or bfloat16 with 4 bits. x is rounded to 16 bits of its row's
-// largest value (input_bits 8: to 8); every rounding is in engines/weight_only.h.
+// Scales are float32, or bfloat16 with 4 bits. x is rounded to 8 bits of the largest value of a
+// group of k, or 16 (input_bits); every rounding is in engines/weight_only.h. Layers and
+// ops.linear_weight_only ask for 8; the schema keeps its default, which exported graphs leave out.
 #include <bit>
 
 #include "core/autograd.h"

@@ -12,10 +12,10 @@ from torch import nn
 import torch_ao_ext
 from torch_ao_ext.nn.quantized import LinearWeightOnly
 
-FORMATS = [(8, 0, 16), (4, 32, 16), (4, 128, 16), (8, 0, 8)]
+FORMATS = [(8, 0, 8), (4, 32, 8), (4, 128, 8), (8, 0, 16)]
 
 
-def layer(bits=8, group_size=0, input_bits=16, k=70, n=9, bias=True):
+def layer(bits=8, group_size=0, input_bits=8, k=70, n=9, bias=True):
     return LinearWeightOnly.from_float(nn.Linear(k, n, bias=bias), bits, group_size, input_bits)
 
 
@@ -82,7 +82,7 @@ def test_bias_follows_the_state():
 
 def test_wrong_state_is_refused():
     q = layer(4, 32)
-    with pytest.raises(RuntimeError, match=r"weight_format .* must be \[4, 64, 16\], got \[4, 32, 16\]"):
+    with pytest.raises(RuntimeError, match=r"weight_format .* must be \[4, 64, 8\], got \[4, 32, 8\]"):
         LinearWeightOnly(70, 9, True, 4, 64).load_state_dict(q.state_dict())
     with pytest.raises(RuntimeError, match="weight is a float weight; load it into the float model"):
         q.load_state_dict(nn.Linear(70, 9).state_dict(), strict=False)
@@ -98,7 +98,7 @@ def test_wrong_state_is_refused():
         ({"bits": True}, "argument 'bits' must be 8 or 4, got True"),
         ({"bits": 8, "group_size": 32}, "argument 'group_size' must be 0 with 8 bits, got 32"),
         ({"bits": 4, "group_size": 16}, "argument 'group_size' must be 32 or 64 or 128 with 4 bits, got 16"),
-        ({"input_bits": 32}, "argument 'input_bits' must be 16 or 8, got 32"),
+        ({"input_bits": 32}, "argument 'input_bits' must be 8 or 16, got 32"),
     ],
 )
 def test_wrong_formats(arguments, text):

@@ -256,30 +256,42 @@ def choose_qparams_per_token(args):
     return torch.tensor(scales).reshape(sizes), torch.tensor(points, dtype=torch.int64).reshape(sizes)
 
 
+def split_rows(x, group, below):
+    """Rows in two planes: (h, l int64, steps of h and of l of each group, which groups have two)."""
+    x = np.pad(x, ((0, 0), (0, -x.shape[1] % group)))
+    x = x.reshape(len(x), -1, group)
+    largest = np.abs(x).max(axis=2, initial=0)
+    with np.errstate(under="ignore"):
+        high_step, low_step = (np.maximum(largest / F(limit), FLT_MIN) for limit in (127, 32639))
+    h = np.rint(x * (F(1) / high_step)[..., None]).astype(np.int64)
+    q = np.rint(x * (F(1) / low_step)[..., None]).astype(np.int64)
+    two = (np.square(h).sum(2) < below) & (largest > 0)
+    split = (q + 128) // 256
+    high, low = np.where(two[..., None], split, h), np.where(two[..., None], q - 256 * split, 0)
+    return high, low, np.where(two, F(256) * low_step, high_step), low_step, two
+
+
 def linear_weight_only(x, weight, scale, bias, group, input_bits):
-    """csrc/engines/weight_only.h: int64 sums, groups added in order."""
+    """csrc/engines/weight_only.h: int64 sums, groups and planes added in order."""
     k, n = x.shape[-1], weight.shape[0]
     rows = to_numpy(x).reshape(int(np.prod(x.shape[:-1])), k)
-    limit = F(32639 if input_bits == 16 else 127)
-    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
-    with np.errstate(under="ignore"):
-        row_scale = np.where(largest == 0, F(1), np.maximum(largest / limit, FLT_MIN))
-    q = np.rint(np.clip(rows * (F(1) / row_scale), -limit, limit)).astype(np.int64)
     scale, w = to_numpy(scale), weight.long()
     if group:
-        w = (torch.stack((w & 15, w >> 4), 2).view(n, -1)[:, :k] - 8).numpy()
-        v = np.zeros((len(q), n), F)
-        for i, begin in enumerate(range(0, k, group)):
-            part = q[:, begin : begin + group] @ w[:, begin : begin + group].T
-            v = v + part.astype(F) * scale[:, i]
-        y = v * row_scale
-    else:
-        w = w.numpy()
-        high = (q + 128) // 256 if input_bits == 16 else q
-        v = (high @ w.T).astype(F)
-        if input_bits == 16:
-            v = v * F(256) + ((q - 256 * high) @ w.T).astype(F)
-        y = v * (row_scale * scale)
+        w = torch.stack((w & 15, w >> 4), 2).view(n, -1)[:, :k] - 8
+    of_input = group or 64
+    counts = np.minimum(k - np.arange(0, k, of_input), of_input)  # the last group may have fewer values
+    below = np.inf if input_bits == 16 else 0 if group else (840 * counts).astype(F)
+    high, low, high_step, low_step, two = split_rows(rows, of_input, below)
+    w = np.pad(w.numpy(), ((0, 0), (0, -k % of_input)))
+    r = F(2) ** np.floor(np.log2(high_step.max(axis=1, keepdims=True, initial=FLT_MIN)))
+    v = np.zeros((len(rows), n), F)
+    for i in range(len(counts)):
+        part = w[:, of_input * i : of_input * (i + 1)].T
+        by = scale[:, i] if group else F(1)
+        v = v + (high[:, i] @ part).astype(F) * (high_step[:, i : i + 1] / r) * by
+        term = (low[:, i] @ part).astype(F) * (low_step[:, i : i + 1] / r) * by
+        v = np.where(two[:, i : i + 1], v + term, v)
+    y = v * (r if group else r * scale)
     if bias is not None:
         y = y + to_numpy(bias)
     return torch.from_numpy(y).to(x.dtype).reshape(*x.shape[:-1], n)

@@ -221,12 +221,12 @@ def _weight_only_calls(n=5, k=70):
     s, nibbles = torch.rand(n) * 0.1 + 0.01, random_int(U8, n, (k + 1) // 2)
     s32, s64, s128 = (torch.rand(n, -(-k // group)) * 0.1 + 0.01 for group in (32, 64, 128))
     return [
-        (x, w, s, bias, 0, 16),
-        (x.to(BF16), w, s[:1], None, 0, 8),
+        (x * (1 + 50 * (x > 2)), w, s, bias, 0, 8),
+        (x.to(BF16), w, s[:1], None, 0, 16),
         (torch.randn(k, 21).t(), nibbles, s128, bias, 128, 16),
-        (torch.randn(2, 2, k), nibbles, s32.to(BF16), bias, 32, 16),
+        (torch.randn(2, 2, k), nibbles, s32.to(BF16), bias, 32, 8),
         (torch.randn(k).to(BF16), nibbles, s64, None, 64, 8),
-        (torch.randn(0, k), w, s, bias, 0, 16),
+        (torch.randn(0, k), w, s, bias, 0, 8),
     ]
 
 

@@ -102,7 +102,8 @@ def digest(engine, threads):
     for i in range(60):
         n, k, m = rng.choice((1, 64, 130)), rng.choice((3, 33, 260)), rng.choice((1, 2, 40))
         args = test_linear_weight_only.problem(rng, n, k, (0, 32, 64, 128)[i % 4])
-        add(ops.linear_weight_only(torch.randn(m, k), *args, (8, 16)[i // 4 % 2]))
+        x = test_linear_weight_only.with_outliers(torch.randn(m, k), rng)
+        add(ops.linear_weight_only(x, *args, (8, 16)[i // 4 % 2]))
     ops._set_engine(engine)
     add_convolutions()
     posts = ["", "relu", "silu", "gelu", "gelu_tanh", "hardswish", "hardsigmoid", "sigmoid", "tanh"]

@@ -62,7 +62,7 @@ def quantize_weight_only(
     bits: int = 8,
     group_size: int | None = None,
     *,
-    input_bits: int = 16,
+    input_bits: int = 8,
     filter_fn: Callable[[nn.Module, str], bool] | None = None,
     inplace: bool = False,
     strict: bool = False,
@@ -71,7 +71,8 @@ def quantize_weight_only(
 
     8 bit: one scale for each output, max|w| / 127.5. 4 bit: one for each group of group_size
     values along K, max|w| / 7.5. Made for layers that wait for memory: one or a few rows at
-    a time. The error is that of the rounded weights (`ops.linear_weight_only`).
+    a time; with more rows at least as fast as float. Nearly all of the error is that of the rounded
+    weights (`ops.linear_weight_only`).
 
     Converted: nn.Linear and subclasses that keep its forward, transformers' Conv1D. Layers
     that share a weight share the quantized one. Each is packed for this CPU as it is converted.
@@ -80,8 +81,9 @@ def quantize_weight_only(
         model: float model; its copy is converted unless `inplace`. Set to eval mode.
         bits: 8 or 4.
         group_size: 32, 64 or 128 with 4 bits (default 128); 0 or None with 8.
-        input_bits: 16; 8 halves the work of 16 rows and more, and rounds each row of the input to
-            8 bits, as fast as `quantize_dynamic` and with its error (docs/design.md).
+        input_bits: of inputs inside the layer: 8, with a scale for each 64 values (4 bit: each
+            group) and 16 bits where outliers need them; or 16 everywhere, which takes 16 rows and
+            more twice the time (docs/design.md).
         filter_fn: called with module and name; False keeps the layer float.
         inplace: convert `model` itself, freeing each float weight as it goes.
         strict: raise instead of warning; also when a layer cannot be converted.

@@ -1,8 +1,9 @@
-// linear_weight_only on our own kernels: planes of the rows through the int8 GEMM.
+// linear_weight_only on our own kernels.
 //
 // A task owns a range of rows and of weight panels. It brings as many rows as L2 holds
-// into planes; each panel then meets all of them before the next one is read. 4-bit
-// weights become int8 a group at a time, in L1.
+// into planes, in tiles; each panel then meets all of them before the next one is read.
+// Without kernels of their own, 4-bit weights become int8 a group at a time, in L1, and
+// the int8 GEMM multiplies.
 #include "engines/weight_only.h"
 
 #include <algorithm>
@@ -17,7 +18,6 @@
 #include "engines/native/plan.h"
 #include "engines/native/weight4_pack.h"
 #include "kernels/gemm.h"
-#include "kernels/rows.h"
 #include "kernels/vec_float_env.h"
 #include "kernels/weight_only.h"
 
@@ -27,34 +27,59 @@ namespace {
 using kernels::GemmBlock;
 using kernels::GemmKernels;
 using kernels::kPanelColumns;
-using kernels::PlaneRow;
-using kernels::WeightOnlyRow;
+using kernels::kWeightOnlyRows;
+using kernels::PlaneScales;
 
 constexpr int64_t kMostGroup = 128;
-// Planes whose sums of one panel stay in L1.
-constexpr int64_t kTilePlanes = 36;
-// A kernel may touch rows behind the last.
-constexpr int64_t kMostRowMultiple = 16;
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// 0, 1, ...: the rows of high planes.
+struct RowNumbers {
+  uint8_t row[kWeightOnlyRows];
+  constexpr RowNumbers() : row() {
+    for (int64_t i = 0; i < kWeightOnlyRows; ++i) row[i] = static_cast<uint8_t>(i);
+  }
+};
+constexpr RowNumbers kRowNumbers;
+
+// Sums of [n][k] int8 over the groups of k: [n padded to panels][groups], panel by panel
+// [groups][64].
+std::vector<int32_t> group_sums(const WeightOnlyProblem& p) {
+  const int64_t panels = round_up(p.n, kPanelColumns) / kPanelColumns, groups = p.groups();
+  std::vector<int32_t> sums(static_cast<size_t>(panels * groups * kPanelColumns));
+  parallel_for(p.n, 1 + (int64_t{1} << 16) / (p.k + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const int8_t* w = static_cast<const int8_t*>(p.weight) + n * p.k;
+      for (int64_t g = 0; g < groups; ++g) {
+        int32_t sum = 0;
+        for (int64_t k = g * p.input_group(); k < std::min(p.k, (g + 1) * p.input_group()); ++k) sum += w[k];
+        const int64_t panel = n / kPanelColumns;
+        sums[static_cast<size_t>((panel * groups + g) * kPanelColumns + n % kPanelColumns)] = sum;
+      }
+    }
+  });
+  return sums;
+}
 
 class NativeWeightOnly final : public WeightOnlyImpl {
  public:
   NativeWeightOnly(const WeightOnlyProblem& p, Isa isa)
       : k_(p.k),
         n_(p.n),
-        group_(p.group),
-        planes_(p.input_bits / 8),
+        group_(p.input_group()),
+        groups_(p.groups()),
         bits_(p.bits),
+        input_bits_(p.input_bits),
+        two_planes_below_(p.two_planes_below()),
         dtype_(p.dtype),
         isa_(isa),
         kernels_(kernels::weight_only_kernels(isa)),
-        rows_(kernels::row_kernels(isa)),
-        // A group of 32 or a few rows are not what AMX is good at.
-        gemm_(kernels::gemm_kernels(isa == Isa::amx && p.bits == 4 ? Isa::avx512_vnni : isa)) {
+        gemm_(kernels::gemm_kernels(std::min(isa, Isa::avx512_vnni))) {
     if (p.bits == 8) {
-      weight8_ = kernels::PackedWeight(static_cast<const int8_t*>(p.weight), p.n, p.k);
+      weight8_ = kernels::PackedWeight(static_cast<const int8_t*>(p.weight), p.n, p.k, own_rows() ? 0x80 : 0);
       weight_scale_.assign(p.weight_scale, p.weight_scale + p.n);
+      if (!own_rows()) group_sums_ = group_sums(p);
     } else {
       weight4_ = native::PackedWeight4(p);
     }
@@ -65,109 +90,117 @@ class NativeWeightOnly final : public WeightOnlyImpl {
   const char* engine() const override { return "native"; }
   std::string description() const override {
     std::string text = "native weight-only " + std::to_string(bits_) + " bit";
-    if (group_ != 0) text += " in groups of " + std::to_string(group_);
-    return text + ", " + std::to_string(8 * planes_) + "-bit rows, " + name_of(isa_) + " " + gemm_.name;
+    if (bits_ == 4) text += " in groups of " + std::to_string(group_);
+    text += ", rows of " + std::to_string(input_bits_) + " bits in groups of " + std::to_string(group_);
+    return text + ", " + name_of(isa_) + " " + (own_rows() ? kernels_.name : gemm_.name);
   }
   size_t packed_bytes() const override {
-    return weight8_.bytes() + weight4_.bytes() + 4 * (weight_scale_.size() + bias_.size());
+    return weight8_.bytes() + weight4_.bytes() +
+           4 * (weight_scale_.size() + group_sums_.size() + bias_.size());
   }
 
  private:
-  struct Scratch {
-    float* v = nullptr;             // [tile rows][64]; one row: [64 * panels]
-    int32_t* c = nullptr;           // [planes of a tile][64]
-    int32_t* ones_c = nullptr;      // [64]: sums of the columns of an unpacked group
-    int8_t* unpacked = nullptr;     // [group / 4][64][4]
-    uint8_t* ones = nullptr;        // [group]
-    int32_t* group_sums = nullptr;  // [rows of a set][groups]
-    float* scales = nullptr;        // [rows of a set]
-    uint8_t* rows = nullptr;        // [rows of a set][planes][row_bytes]
-  };
-  // Offsets of one thread's memory.
-  class Layout {
-   public:
-    int64_t take(int64_t bytes) {
-      const int64_t at = bytes_;
-      bytes_ += round_up(bytes, 64);
+  // Where the planes of a set of rows and their sums lie; one thread's memory, in bytes.
+  struct Layout {
+    int64_t set_rows = 0;
+    int64_t tile_rows = 0;   // min(set_rows, kWeightOnlyRows)
+    int64_t scales[4] = {};  // [tiles][groups][tile rows]: scale and start of high, of low planes
+    int64_t low_row = 0;     // the same
+    int64_t low_count = 0;   // [tiles][groups]
+    int64_t planes[2] = {};  // [tiles][groups][tile rows][group]: bytes of high, of low planes
+    int64_t row_scales = 0;  // [rows of a set]
+    int64_t v = 0;           // [rows][64]; one row: [64 * panels]
+    int64_t c = 0, ones_c = 0, unpacked = 0, ones = 0;  // of the GEMM's way
+    int64_t bytes = 0;
+
+    int64_t take(int64_t size) {
+      const int64_t at = bytes;
+      bytes += round_up(size, 64);
       return at;
     }
-    int64_t bytes() const { return bytes_; }
-
-   private:
-    int64_t bytes_ = 0;
+  };
+  // The same as pointers.
+  struct Scratch {
+    int64_t set_rows, tile_rows;
+    PlaneScales high_scales, low_scales;
+    uint8_t* low_row;
+    int32_t* low_count;
+    uint8_t *high, *low;
+    float *row_scales, *v;
+    int32_t *c, *ones_c;
+    int8_t* unpacked;
+    uint8_t* ones;
   };
 
   int64_t panels() const { return bits_ == 8 ? weight8_.panels() : weight4_.panels(); }
-  int64_t k_pad() const { return bits_ == 8 ? weight8_.k_pad() : weight4_.k_pad(); }
-  // An odd number of cache lines, so that rows fall into different L1 sets.
-  int64_t row_bytes() const { return round_up(k_pad(), 64) | 64; }
-  bool as_s8() const { return bits_ == 4 && kernels_.rows4 != nullptr; }
-  // Rows whose sums of one panel stay in L1.
-  int64_t tile_rows() const { return kTilePlanes / planes_; }
-  // A call of one row; its sums of all panels have room in Scratch::v.
-  bool by_row(const WeightOnlyArgs& args) const {
-    return args.m == 1 && (bits_ == 8 ? kernels_.row8 : kernels_.row4) != nullptr;
+  int64_t panel_bytes() const { return bits_ == 8 ? weight8_.panel_bytes() : weight4_.panel_bytes(); }
+  int64_t block_bytes() const { return bits_ == 8 ? group_ * kPanelColumns : weight4_.block_bytes(); }
+  const uint8_t* block(int64_t p, int64_t g) const {
+    const uint8_t* panel =
+        bits_ == 8 ? reinterpret_cast<const uint8_t*>(weight8_.panel(p)) : weight4_.panel(p);
+    return panel + g * block_bytes();
   }
+  bool own_rows() const { return kernels_.rows8 != nullptr; }
+  // A call of one row; its sums of all panels have room in Scratch::v.
+  bool by_row(const WeightOnlyArgs& args) const { return args.m == 1 && own_rows(); }
 
-  float to_planes(const WeightOnlyArgs& args, int64_t m, uint8_t* planes, int32_t* group_sums) const;
-  void run_task(const WeightOnlyArgs& args, const Scratch& s, int64_t set_rows, int64_t r0, int64_t r1,
-                int64_t p0, int64_t p1) const;
+  Layout layout(const WeightOnlyArgs& args, int64_t set_rows, int64_t task_panels) const;
+  static Scratch scratch(const Layout& l, uint8_t* base);
+  void to_planes(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows) const;
+  void run_task(const WeightOnlyArgs& args, const Scratch& s, int64_t r0, int64_t r1, int64_t p0,
+                int64_t p1) const;
   void run_row(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t p0, int64_t p1) const;
-  void run_panel8(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows, int64_t p) const;
-  void run_panel4_s8(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows, int64_t p) const;
-  void run_panel4(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows, int64_t p) const;
+  void run_panel(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows, int64_t p) const;
+  void run_panel_gemm(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows, int64_t p) const;
+  void add_plane_gemm(const Scratch& s, GemmBlock* block, const uint8_t* row, const float* scale,
+                      const int32_t* column_sum, const float* weight_scale, float* v) const;
   void finish(const WeightOnlyArgs& args, float scale, const float* v, int64_t m, int64_t n0,
               int64_t count) const;
 
   int64_t k_;
   int64_t n_;
   int64_t group_;
-  int planes_;
+  int64_t groups_;
   int bits_;
+  int input_bits_;
+  float two_planes_below_;
   DType dtype_;
   Isa isa_;
   const kernels::WeightOnlyKernels& kernels_;
-  const kernels::RowKernels& rows_;
-  const GemmKernels& gemm_;
+  const GemmKernels& gemm_;  // where kernels_ have no `rows`
   kernels::PackedWeight weight8_;
   native::PackedWeight4 weight4_;
   std::vector<float> weight_scale_;  // 8 bit
+  std::vector<int32_t> group_sums_;  // 8 bit, for the GEMM: [panels][groups][64]
   std::vector<float> bias_;
 };
 
-// Planes of row m, row_bytes() apart; returns its scale, NaN when it is not finite.
-float NativeWeightOnly::to_planes(const WeightOnlyArgs& args, int64_t m, uint8_t* planes,
-                                  int32_t* group_sums) const {
-  const int64_t at = m * args.input_stride;
-  const float* f32 = static_cast<const float*>(args.input) + at;
-  const uint16_t* bf16 = static_cast<const uint16_t*>(args.input) + at;
-  float low, high;
-  if (dtype_ == DType::bf16)
-    rows_.min_max_bf16(bf16, k_, &low, &high);
-  else
-    rows_.min_max_f32(f32, k_, &low, &high);
-  if (std::isnan(low)) {
-    std::memset(planes, 0, static_cast<size_t>(planes_ * row_bytes()));
-    if (as_s8()) std::memset(group_sums, 0, static_cast<size_t>(weight4_.groups()) * sizeof(int32_t));
-    return std::numeric_limits<float>::quiet_NaN();
-  }
-  const float largest = std::max(-low, high);
-  const float step = largest / static_cast<float>(kernels::plane_limit(planes_));
-  const float scale = largest == 0.f ? 1.f : std::max(step, std::numeric_limits<float>::min());
-  PlaneRow row;
-  row.planes = planes_;
-  row.flip = as_s8() ? 0x80 : 0;
-  row.inverse_scale = 1.f / scale;
+// Rows m .. m + rows of x.
+void NativeWeightOnly::to_planes(const WeightOnlyArgs& args, const Scratch& s, int64_t m,
+                                 int64_t rows) const {
+  const int64_t tiles = (rows + s.tile_rows - 1) / s.tile_rows;
+  std::memset(s.low_count, 0, static_cast<size_t>(tiles * groups_) * sizeof(int32_t));
+  kernels::PlaneRow row;
   row.k = k_;
-  row.k_pad = k_pad();
-  row.high = planes;
-  row.low = planes + row_bytes();
-  if (dtype_ == DType::bf16)
-    kernels_.to_planes_bf16(bf16, row);
-  else
-    kernels_.to_planes_f32(f32, row);
-  if (as_s8()) kernels_.sum_groups(planes_, row.high, row.low, k_pad(), group_, group_sums);
-  return scale;
+  row.group = group_;
+  row.flip = own_rows() ? 0 : 0x80;
+  row.offset = !own_rows() ? 0 : bits_ == 8 ? 128 : 8;
+  row.two_planes_below = two_planes_below_;
+  row.stride = s.tile_rows;
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t tile = i / s.tile_rows, at = tile * groups_ * s.tile_rows, r = i % s.tile_rows;
+    row.high = s.high + (at + r) * group_;
+    row.high_scales = {s.high_scales.scale + at + r, s.high_scales.start + at + r};
+    row.low = s.low + at * group_;
+    row.low_scales = {s.low_scales.scale + at, s.low_scales.start + at};
+    row.low_row = s.low_row + at;
+    row.low_count = s.low_count + tile * groups_;
+    row.row = static_cast<uint8_t>(r);
+    const int64_t from = (m + i) * args.input_stride;
+    s.row_scales[i] = dtype_ == DType::bf16
+                          ? kernels_.to_planes_bf16(static_cast<const uint16_t*>(args.input) + from, row)
+                          : kernels_.to_planes_f32(static_cast<const float*>(args.input) + from, row);
+  }
 }
 
 void NativeWeightOnly::finish(const WeightOnlyArgs& args, float scale, const float* v, int64_t m, int64_t n0,
@@ -183,190 +216,197 @@ void NativeWeightOnly::finish(const WeightOnlyArgs& args, float scale, const flo
 
 void NativeWeightOnly::run_row(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t p0,
                                int64_t p1) const {
-  const float scale = to_planes(args, m, s.rows, s.group_sums);
-  WeightOnlyRow row;
-  row.planes = planes_;
-  row.high = s.rows;
-  row.low = s.rows + row_bytes();
-  row.k_pad = k_pad();
+  kernels::WeightOnlyRow row;
+  row.groups = groups_;
+  row.group = group_;
+  row.high = s.high;
+  row.low = s.low;
+  row.high_scales = s.high_scales;
+  row.low_scales = s.low_scales;
+  row.low_count = s.low_count;
+  row.weight = block(p0, 0);
+  row.panel_bytes = panel_bytes();
   row.panels = p1 - p0;
   row.v = s.v;
-  if (bits_ == 8) {
-    row.weight = reinterpret_cast<const uint8_t*>(weight8_.panel(p0));
-    row.panel_bytes = weight8_.panel_bytes();
-    row.column_sum = weight8_.column_sum() + p0 * kPanelColumns;
-    kernels_.row8(row);
-  } else {
-    row.weight = weight4_.panel(p0);
-    row.panel_bytes = weight4_.panel_bytes();
-    row.group = group_;
-    row.group_sums = s.group_sums;
-    kernels_.row4(row);
-  }
+  (bits_ == 8 ? kernels_.row8 : kernels_.row4)(row);
   const int64_t n0 = p0 * kPanelColumns;
-  finish(args, scale, s.v, m, n0, std::min(p1 * kPanelColumns, n_) - n0);
+  finish(args, s.row_scales[0], s.v, m, n0, std::min(p1 * kPanelColumns, n_) - n0);
 }
 
-// `rows` rows from m, whose planes are in s.rows, times one panel.
-void NativeWeightOnly::run_panel8(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows,
-                                  int64_t p) const {
-  const int64_t quads = round_up(round_up(k_, 4) / 4, gemm_.quad_multiple);
-  const int64_t step = gemm_.k_block / 4;
+// The planes of `rows` rows from m times one panel.
+void NativeWeightOnly::run_panel(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows,
+                                 int64_t p) const {
   const int64_t n0 = p * kPanelColumns, columns = std::min(kPanelColumns, n_ - n0);
-  for (int64_t r = 0; r < rows; r += tile_rows()) {
-    const int64_t count = std::min(tile_rows(), rows - r);
-    GemmBlock g;
-    g.a_stride = row_bytes();
-    g.rows = count * planes_;
-    g.c = s.c;
-    int64_t q = 0;
-    do {  // once with k = 0 too: the sums are 0
-      g.a = s.rows + r * planes_ * row_bytes() + 4 * q;
-      g.b = weight8_.panel(p) + q * kernels::kQuadBytes;
-      g.quads = std::min(step, quads - q);
-      g.accumulate = q > 0;
-      // The first tile draws the next part of the weights into L2.
-      g.next = g.b + g.quads * kernels::kQuadBytes;
-      g.next_bytes = r == 0 && (q + step < quads || p + 1 < panels())
-                         ? std::min(step, q + step < quads ? quads - q - step : quads) * kernels::kQuadBytes
-                         : 0;
-      gemm_.block(g);
-      q += step;
-    } while (q < quads);
-    for (int64_t i = 0; i < count; ++i) {
-      const int32_t* c = s.c + i * planes_ * kPanelColumns;
-      kernels_.combine8(planes_, c, c + kPanelColumns, weight8_.column_sum() + n0, s.v);
-      finish(args, s.scales[r + i], s.v, m + r + i, n0, columns);
+  const auto run = bits_ == 8 ? kernels_.rows8 : kernels_.rows4;
+  for (int64_t r = 0, at = 0; r < rows; r += s.tile_rows) {
+    const int64_t count = std::min(s.tile_rows, rows - r);
+    std::memset(s.v, 0, static_cast<size_t>(count * kPanelColumns) * sizeof(float));
+    for (int64_t group = 0; group < groups_; ++group, at += s.tile_rows) {
+      kernels::WeightOnlyGroup g;
+      g.x = s.high + at * group_;
+      g.x_stride = group_;
+      g.rows = count;
+      g.scale = s.high_scales.scale + at;
+      g.start = s.high_scales.start + at;
+      g.row = kRowNumbers.row;
+      g.weight = block(p, group);
+      g.group = group_;
+      g.fetch = true;
+      g.v = s.v;
+      run(g);
+      g.rows = s.low_count[at / s.tile_rows];
+      if (g.rows == 0) continue;
+      g.x = s.low + at * group_;
+      g.scale = s.low_scales.scale + at;
+      g.start = s.low_scales.start + at;
+      g.row = s.low_row + at;
+      g.fetch = false;
+      run(g);
     }
+    for (int64_t i = 0; i < count; ++i)
+      finish(args, s.row_scales[r + i], s.v + i * kPanelColumns, m + r + i, n0, columns);
   }
 }
 
-// The kernel unpacks in registers.
-void NativeWeightOnly::run_panel4_s8(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows,
-                                     int64_t p) const {
-  const int64_t n0 = p * kPanelColumns, columns = std::min(kPanelColumns, n_ - n0);
-  for (int64_t r = 0; r < rows; r += tile_rows()) {
-    kernels::WeightOnlyGroup g;
-    g.planes = planes_;
-    g.rows = std::min(tile_rows(), rows - r);
-    g.x_stride = row_bytes();
-    g.sums_stride = weight4_.groups();
-    g.group = group_;
-    g.fetch = r == 0;
-    g.v = s.v;
-    std::memset(s.v, 0, static_cast<size_t>(g.rows * kPanelColumns) * sizeof(float));
-    for (int64_t group = 0; group < weight4_.groups(); ++group) {
-      g.x = s.rows + r * planes_ * row_bytes() + group * group_;
-      g.group_sums = s.group_sums + r * weight4_.groups() + group;
-      g.weight = weight4_.panel(p) + group * weight4_.block_bytes();
-      kernels_.rows4(g);
-    }
-    for (int64_t i = 0; i < g.rows; ++i)
-      finish(args, s.scales[r + i], s.v + i * kPanelColumns, m + r + i, n0, columns);
-  }
+// `block` is set but for the sums; scale [block->rows], v of the tile's first row.
+void NativeWeightOnly::add_plane_gemm(const Scratch& s, GemmBlock* block, const uint8_t* row,
+                                      const float* scale, const int32_t* column_sum,
+                                      const float* weight_scale, float* v) const {
+  block->c = s.c;
+  gemm_.block(*block);
+  for (int64_t i = 0; i < block->rows; ++i)
+    kernels_.accumulate(s.c + i * kPanelColumns, column_sum, scale[i], weight_scale,
+                        v + row[i] * kPanelColumns);
 }
 
-// The GEMM multiplies a group that was unpacked into L1.
-void NativeWeightOnly::run_panel4(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows,
-                                  int64_t p) const {
+void NativeWeightOnly::run_panel_gemm(const WeightOnlyArgs& args, const Scratch& s, int64_t m, int64_t rows,
+                                      int64_t p) const {
   const int64_t n0 = p * kPanelColumns, columns = std::min(kPanelColumns, n_ - n0);
   std::memset(s.v, 0, static_cast<size_t>(rows * kPanelColumns) * sizeof(float));
-  for (int64_t group = 0; group < weight4_.groups(); ++group) {
-    const uint8_t* block = weight4_.panel(p) + group * weight4_.block_bytes();
-    const float* scale = reinterpret_cast<const float*>(block + weight4_.weight_bytes());
-    kernels_.unpack4(block, group_ / 8, s.unpacked);
+  for (int64_t group = 0; group < groups_; ++group) {
+    const uint8_t* weight = block(p, group);
+    const int32_t* column_sum = group_sums_.data() + (p * groups_ + group) * kPanelColumns;
+    const float* weight_scale = nullptr;
     GemmBlock g;
-    g.b = s.unpacked;
+    g.b = reinterpret_cast<const int8_t*>(weight);
     g.quads = group_ / 4;
-    g.a = s.ones;
-    g.a_stride = group_;
-    g.rows = 1;
-    g.c = s.ones_c;
-    gemm_.block(g);
-    g.a_stride = row_bytes();
-    g.c = s.c;
-    for (int64_t r = 0; r < rows; r += tile_rows()) {
-      const int64_t count = std::min(tile_rows(), rows - r);
-      g.a = s.rows + r * planes_ * row_bytes() + group * group_;
-      g.rows = count * planes_;
-      g.next = reinterpret_cast<const int8_t*>(block) + weight4_.block_bytes();
-      const bool last = group + 1 == weight4_.groups() && p + 1 == panels();
-      g.next_bytes = r == 0 && !last ? weight4_.block_bytes() : 0;
+    if (bits_ == 4) {
+      kernels_.unpack4(weight, group_ / 8, s.unpacked);
+      weight_scale = reinterpret_cast<const float*>(weight + weight4_.weight_bytes());
+      g.b = s.unpacked;
+      g.a = s.ones;
+      g.a_stride = group_;
+      g.rows = 1;
+      g.c = s.ones_c;
       gemm_.block(g);
-      for (int64_t i = 0; i < count; ++i) {
-        const int32_t* c = s.c + i * planes_ * kPanelColumns;
-        kernels_.accumulate4(planes_, c, c + kPanelColumns, s.ones_c, scale, s.v + (r + i) * kPanelColumns);
-      }
+      column_sum = s.ones_c;
+    }
+    const bool last = group + 1 == groups_ && p + 1 == panels();
+    g.next = reinterpret_cast<const int8_t*>(weight) + block_bytes();
+    g.next_bytes = last ? 0 : block_bytes();
+    for (int64_t r = 0, tile = 0; r < rows; r += s.tile_rows, ++tile) {
+      const int64_t at = (tile * groups_ + group) * s.tile_rows;
+      float* v = s.v + r * kPanelColumns;
+      g.a = s.high + at * group_;
+      g.a_stride = group_;
+      g.rows = std::min(s.tile_rows, rows - r);
+      add_plane_gemm(s, &g, kRowNumbers.row, s.high_scales.scale + at, column_sum, weight_scale, v);
+      g.next_bytes = 0;
+      g.rows = s.low_count[at / s.tile_rows];
+      if (g.rows == 0) continue;
+      g.a = s.low + at * group_;
+      add_plane_gemm(s, &g, s.low_row + at, s.low_scales.scale + at, column_sum, weight_scale, v);
     }
   }
-  for (int64_t i = 0; i < rows; ++i) finish(args, s.scales[i], s.v + i * kPanelColumns, m + i, n0, columns);
+  for (int64_t i = 0; i < rows; ++i)
+    finish(args, s.row_scales[i], s.v + i * kPanelColumns, m + i, n0, columns);
 }
 
-void NativeWeightOnly::run_task(const WeightOnlyArgs& args, const Scratch& s, int64_t set_rows, int64_t r0,
-                                int64_t r1, int64_t p0, int64_t p1) const {
-  for (int64_t m = r0; m < r1; m += set_rows) {
-    const int64_t rows = std::min(set_rows, r1 - m);
+void NativeWeightOnly::run_task(const WeightOnlyArgs& args, const Scratch& s, int64_t r0, int64_t r1,
+                                int64_t p0, int64_t p1) const {
+  for (int64_t m = r0; m < r1; m += s.set_rows) {
+    const int64_t rows = std::min(s.set_rows, r1 - m);
+    to_planes(args, s, m, rows);
     if (by_row(args)) {
       run_row(args, s, m, p0, p1);
       continue;
     }
-    for (int64_t i = 0; i < rows; ++i)
-      s.scales[i] =
-          to_planes(args, m + i, s.rows + i * planes_ * row_bytes(), s.group_sums + i * weight4_.groups());
     for (int64_t p = p0; p < p1; ++p) {
-      if (bits_ == 8)
-        run_panel8(args, s, m, rows, p);
-      else if (as_s8())
-        run_panel4_s8(args, s, m, rows, p);
+      if (own_rows())
+        run_panel(args, s, m, rows, p);
       else
-        run_panel4(args, s, m, rows, p);
+        run_panel_gemm(args, s, m, rows, p);
     }
   }
 }
 
+NativeWeightOnly::Layout NativeWeightOnly::layout(const WeightOnlyArgs& args, int64_t set_rows,
+                                                  int64_t task_panels) const {
+  Layout l;
+  l.set_rows = set_rows;
+  l.tile_rows = std::min(set_rows, kWeightOnlyRows);
+  const int64_t blocks = (set_rows + l.tile_rows - 1) / l.tile_rows * groups_;
+  for (int64_t& at : l.scales) at = l.take(4 * blocks * l.tile_rows);
+  l.low_row = l.take(blocks * l.tile_rows);
+  l.low_count = l.take(4 * blocks);
+  for (int64_t& at : l.planes) at = l.take(blocks * l.tile_rows * group_);
+  l.row_scales = l.take(4 * set_rows);
+  const int64_t v_rows = by_row(args) ? task_panels : own_rows() ? l.tile_rows : set_rows;
+  l.v = l.take(4 * kPanelColumns * v_rows);
+  if (!own_rows()) {
+    l.c = l.take(4 * kPanelColumns * kWeightOnlyRows);
+    l.ones_c = l.take(4 * kPanelColumns);
+    l.unpacked = l.take(kMostGroup * kPanelColumns);
+    l.ones = l.take(kMostGroup);
+  }
+  return l;
+}
+
+NativeWeightOnly::Scratch NativeWeightOnly::scratch(const Layout& l, uint8_t* base) {
+  const auto floats = [base](int64_t at) { return reinterpret_cast<float*>(base + at); };
+  const auto ints = [base](int64_t at) { return reinterpret_cast<int32_t*>(base + at); };
+  Scratch s;
+  s.set_rows = l.set_rows;
+  s.tile_rows = l.tile_rows;
+  s.high_scales = {floats(l.scales[0]), ints(l.scales[1])};
+  s.low_scales = {floats(l.scales[2]), ints(l.scales[3])};
+  s.low_row = base + l.low_row;
+  s.low_count = ints(l.low_count);
+  s.high = base + l.planes[0];
+  s.low = base + l.planes[1];
+  s.row_scales = floats(l.row_scales);
+  s.v = floats(l.v);
+  s.c = ints(l.c);
+  s.ones_c = ints(l.ones_c);
+  s.unpacked = reinterpret_cast<int8_t*>(base + l.unpacked);
+  s.ones = base + l.ones;
+  return s;
+}
+
 void NativeWeightOnly::run(const WeightOnlyArgs& args) const {
   if (args.m == 0 || n_ == 0) return;
-  const int64_t all_panels = panels();
-  const native::Plan plan = native::make_plan(args.m, all_panels, std::max<int64_t>(1, planes_ * k_pad()),
-                                              gemm_.row_unit, gemm_.row_multiple, num_threads());
-  const int64_t row_planes = planes_ * row_bytes();
+  const int64_t all_panels = panels(), planes = input_bits_ / 8;
+  const native::Plan plan =
+      native::make_plan(args.m, all_panels, std::max<int64_t>(1, planes * groups_ * group_), gemm_.row_unit,
+                        gemm_.row_multiple, num_threads());
   // Rows whose planes half of L2 holds, shared out evenly: each set reads all weights again.
-  const int64_t most_rows = std::max<int64_t>(16, l2_bytes() * 9 / 16 / row_planes);
-  const int64_t sets = (plan.rows_per_task + most_rows - 1) / most_rows;
-  const int64_t set_rows = (plan.rows_per_task + sets - 1) / sets;
-  const int64_t most_panels = (all_panels + plan.column_tasks - 1) / plan.column_tasks;
-
-  Layout l;
-  const int64_t v = l.take(4 * kPanelColumns * (by_row(args) ? most_panels : bits_ == 4 ? set_rows : 1));
-  const int64_t c = l.take(4 * kPanelColumns * (kTilePlanes + kMostRowMultiple));
-  const int64_t ones_c = l.take(4 * kPanelColumns * kMostRowMultiple);
-  const int64_t unpacked = l.take(bits_ == 4 ? kMostGroup * kPanelColumns : 0);
-  const int64_t ones = l.take(bits_ == 4 ? kMostGroup * kMostRowMultiple : 0);
-  const int64_t group_sums = l.take(4 * set_rows * weight4_.groups());
-  const int64_t scales = l.take(4 * set_rows);
-  const int64_t rows = l.take(set_rows * row_planes + kMostRowMultiple * row_bytes());
+  const int64_t most_rows =
+      std::max<int64_t>(16, l2_bytes() * 9 / 16 / std::max<int64_t>(1, planes * groups_ * group_));
+  const int64_t task_rows = std::min(plan.rows_per_task, args.m),
+                sets = (task_rows + most_rows - 1) / most_rows;
+  const Layout l =
+      layout(args, (task_rows + sets - 1) / sets, (all_panels + plan.column_tasks - 1) / plan.column_tasks);
   const auto body = [&](int64_t begin, int64_t end) {
-    const ScratchMemory memory(static_cast<size_t>(l.bytes()));
-    uint8_t* base = memory.data();
-    Scratch s;
-    s.v = reinterpret_cast<float*>(base + v);
-    s.c = reinterpret_cast<int32_t*>(base + c);
-    s.ones_c = reinterpret_cast<int32_t*>(base + ones_c);
-    s.unpacked = reinterpret_cast<int8_t*>(base + unpacked);
-    s.ones = base + ones;
-    s.group_sums = reinterpret_cast<int32_t*>(base + group_sums);
-    s.scales = reinterpret_cast<float*>(base + scales);
-    s.rows = base + rows;
-    if (bits_ == 4) std::memset(s.ones, 1, static_cast<size_t>(group_));
+    const ScratchMemory memory(static_cast<size_t>(l.bytes));
+    const Scratch s = scratch(l, memory.data());
+    if (!own_rows()) std::memset(s.ones, 1, kMostGroup);
     const kernels::DefaultFloatEnv env;
-    if (gemm_.begin != nullptr) gemm_.begin();
     for (int64_t task = begin; task < end; ++task) {
       const int64_t i = task / plan.column_tasks, j = task % plan.column_tasks;
       const int64_t r0 = i * plan.rows_per_task;
-      run_task(args, s, set_rows, r0, std::min(r0 + plan.rows_per_task, args.m),
-               all_panels * j / plan.column_tasks, all_panels * (j + 1) / plan.column_tasks);
+      run_task(args, s, r0, std::min(r0 + plan.rows_per_task, args.m), all_panels * j / plan.column_tasks,
+               all_panels * (j + 1) / plan.column_tasks);
     }
-    if (gemm_.end != nullptr) gemm_.end();
   };
   if (plan.tasks() == 1)
     body(0, 1);
@@ -377,7 +417,6 @@ void NativeWeightOnly::run(const WeightOnlyArgs& args) const {
 }  // namespace
 
 Result<WeightOnlyImplPtr> make_weight_only_native(const WeightOnlyProblem& p) {
-  if (p.bits == 8 && p.k > kMaxWeightOnlyK) return refuse("k ", p.k, "; needs k <= ", kMaxWeightOnlyK);
   return WeightOnlyImplPtr(std::make_shared<NativeWeightOnly>(p, best_isa()));
 }
 

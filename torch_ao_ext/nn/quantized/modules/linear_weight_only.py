@@ -22,7 +22,7 @@ def check_format(who: str, bits: int, group_size: int, input_bits: int) -> None:
     for name, value, allowed in (
         ("bits", bits, (8, 4)),
         ("group_size", group_size, (0,) if bits == 8 else GROUP_SIZES),
-        ("input_bits", input_bits, (16, 8)),
+        ("input_bits", input_bits, (8, 16)),
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
             rule = " or ".join(str(a) for a in allowed)
@@ -33,7 +33,7 @@ def check_format(who: str, bits: int, group_size: int, input_bits: int) -> None:
 class LinearWeightOnly(CheckedLoad):
     """y = x W^T + b, W in 8 bits with a scale per output or in 4 bits with a scale per group.
 
-    x stays float for the caller; inside, each row has 16 bits (`ops.linear_weight_only`).
+    x stays float for the caller; inside it has `input_bits` (`ops.linear_weight_only`).
     The state is plain tensors:
 
     - `qweight` int8 `[N, K]`, or uint8 `[N, ceil(K / 2)]` with two values a byte, even k low,
@@ -50,7 +50,7 @@ class LinearWeightOnly(CheckedLoad):
         bias_: with a bias.
         bits: 8 or 4.
         group_size: values along K that share a scale: 0 with 8 bits; 32, 64 or 128 with 4.
-        input_bits: of a row inside the operator, 16 or 8.
+        input_bits: of x inside the operator, 8 (16 where outliers need them) or 16.
 
     Example:
         >>> import torch, torch_ao_ext
@@ -74,7 +74,7 @@ class LinearWeightOnly(CheckedLoad):
         bias_: bool = True,
         bits: int = 8,
         group_size: int = 0,
-        input_bits: int = 16,
+        input_bits: int = 8,
     ) -> None:
         super().__init__()
         check_format("LinearWeightOnly", bits, group_size, input_bits)
@@ -134,7 +134,7 @@ class LinearWeightOnly(CheckedLoad):
 
     @classmethod
     def from_float(
-        cls, mod: nn.Module, bits: int = 8, group_size: int = 0, input_bits: int = 16
+        cls, mod: nn.Module, bits: int = 8, group_size: int = 0, input_bits: int = 8
     ) -> "LinearWeightOnly":
         """Quantized copy of a float layer.
 
@@ -200,4 +200,4 @@ class LinearWeightOnly(CheckedLoad):
         )
         if self.group_size:
             text += f", group_size={self.group_size}"
-        return text + ("" if self.input_bits == 16 else f", input_bits={self.input_bits}")
+        return text + ("" if self.input_bits == 8 else f", input_bits={self.input_bits}")
