@@ -59,12 +59,11 @@ struct PlaneBytes {
   }
 
   // Of count values in all, without the 128.
-  TAE_VEC int32_t sum_of(int64_t count) const {
-    return static_cast<int32_t>(reduce_sum64(sum) - 128 * count);
-  }
-  // Of the squares: (u - 128)^2 = u^2 - 256 (u - 128) - 128^2
+  TAE_VEC int32_t sum_of(int64_t count) const { return reduce_add(sum) - static_cast<int32_t>(128 * count); }
+  // (u - 128)^2 = u (u - kSquareShift) + (kSquareShift - 256) u + 128^2
   TAE_VEC int32_t squares_of(int32_t sum_of_count, int64_t count) const {
-    return reduce_add(squares) - 256 * sum_of_count - static_cast<int32_t>(count << 14);
+    const int32_t values = static_cast<int32_t>(count), shift = static_cast<int32_t>(kSquareShift) - 256;
+    return reduce_add(squares) + shift * (sum_of_count + 128 * values) + (values << 14);
   }
 
  private:
