@@ -6,7 +6,7 @@ import torch
 
 __all__ = ["QuantizedTensor"]
 
-_DTYPES = (torch.int8, torch.uint8)
+_DTYPES = (torch.int8, torch.uint8, torch.int16)  # int16: weights of recurrent layers
 
 _dequantize_per_tensor = torch.ops.torch_ao.dequantize_per_tensor.default
 
@@ -20,7 +20,7 @@ class QuantizedTensor:
     whole tensor; any other raises and says which module to use.
 
     Args:
-        data: int8 or uint8 tensor, `[N, ...]`.
+        data: int8 or uint8 tensor, `[N, ...]`; int16 for weights of recurrent layers.
         scale: float, or float32 tensor `[1]` (per tensor) or `[N]` (per channel, axis 0).
         zero_point: int, int32 tensor of the scale's shape, or float32 (embedding rows);
             None means 0.
@@ -48,7 +48,7 @@ class QuantizedTensor:
     ) -> None:
         if data.dtype not in _DTYPES:
             raise ValueError(
-                f"QuantizedTensor: argument 'data' must be int8 or uint8, got {data.dtype}"
+                f"QuantizedTensor: argument 'data' must be int8, uint8 or int16, got {data.dtype}"
             )
         self._data = data
         self._scale = scale
@@ -69,6 +69,8 @@ class QuantizedTensor:
 
     def dequantize(self) -> torch.Tensor:
         """float32 values: (int_repr - zero_point) * scale."""
+        if isinstance(self._scale, float) and self._data.dtype == torch.int16:
+            return (self._data.to(torch.float32) - self._zero_point) * self._scale
         if isinstance(self._scale, float):
             return _dequantize_per_tensor(self._data, self._scale, self._zero_point)
         shape = (-1,) + (1,) * (self._data.dim() - 1)

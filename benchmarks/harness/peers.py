@@ -60,14 +60,15 @@ def quantized_engine(name):
         torch.backends.quantized.engine = before
 
 
-def torch_ao_dynamic(model, engine, kinds=(nn.Linear,)):
+def torch_ao_dynamic(model, engine, kinds=(nn.Linear,), per_channel=False):
     """torch.ao's quantize_dynamic of these types, int8, packed for `engine`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from torch.ao.quantization import quantize_dynamic
+        from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
+        spec = dict.fromkeys(kinds, per_channel_dynamic_qconfig) if per_channel else set(kinds)
         with quantized_engine(engine):
-            return quantize_dynamic(model, set(kinds), dtype=torch.qint8)
+            return quantize_dynamic(model, spec, dtype=torch.qint8)
 
 
 def torch_ao_weight(linear, engine):

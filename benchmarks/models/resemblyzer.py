@@ -23,7 +23,12 @@ from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.models import resemblyzer_model  # noqa: E402
 
-FP32, OURS, OURS_BF16, ORT = "fp32", "torch_ao_ext", "torch_ao_ext bf16 weights", "onnxruntime int8"
+FP32, OURS, ORT = "fp32", "torch_ao_ext", "onnxruntime int8"
+# Other weights of the LSTM than those of quantize_dynamic.
+OURS_BY_WEIGHTS = {
+    "torch_ao_ext int16 weights": "int16_dynamic_qconfig",
+    "torch_ao_ext bf16 weights": "bfloat16_dynamic_qconfig",
+}
 TORCH_BF16 = "torch bf16"
 DRAWS = 4
 AO = tuple(f"torch.ao {engine}" for engine in peers.TORCH_AO_ENGINES)
@@ -70,34 +75,42 @@ def accuracy(calls, kind, batch):
 def run_batch(model, batch, args, result, missing):
     mels = resemblyzer_model.inputs(batch)
     ours = peers.ours().quantization
-    wide = {nn.LSTM: ours.bfloat16_dynamic_qconfig, nn.Linear: ours.row_dynamic_qconfig}
     low = copy.deepcopy(model).to(torch.bfloat16)
     calls = {
         FP32: model,
         OURS: ours.quantize_dynamic(model),
-        OURS_BF16: ours.quantize_dynamic(model, wide),
         TORCH_BF16: lambda x: low(x.to(torch.bfloat16)).float(),
     }
+    for name, qconfig in OURS_BY_WEIGHTS.items():
+        spec = {nn.LSTM: getattr(ours, qconfig), nn.Linear: ours.row_dynamic_qconfig}
+        calls[name] = ours.quantize_dynamic(model, spec)
     for name, engine in zip(AO, peers.TORCH_AO_ENGINES, strict=True):
         with missing.noting(name):
             calls[name] = peers.torch_ao_dynamic(model, engine, (nn.LSTM, nn.Linear))
     with missing.noting(ORT):
         calls[ORT] = onnxruntime_call(model, mels, args.threads)
-    sqnr = accuracy(calls, "voices", batch)
-    uniform = accuracy(calls, "uniform", batch)
+    more = dict(calls)
+    for name, engine in zip(AO, peers.TORCH_AO_ENGINES, strict=True):
+        with missing.noting(f"{name}, per channel"):
+            made = peers.torch_ao_dynamic(model, engine, (nn.LSTM, nn.Linear), per_channel=True)
+            more[f"{name}, per channel"] = made
+    sqnr = accuracy(more, "voices", batch)
+    uniform = accuracy(more, "uniform", batch)
     timings, foreign = cli.measure({n: functools.partial(call, mels) for n, call in calls.items()}, args)
     goals = [Goal(f"vs {FP32}", rounds.speedup(timings, OURS, FP32), None, 1.0)]
     if ORT in timings:
         goals.append(Goal(f"vs {ORT}", rounds.speedup(timings, OURS, ORT), *ORT_GOALS))
-    for name in (OURS, OURS_BF16):
-        speed = rounds.speedup(timings, name, ORT) if ORT in timings else 0.0
-        if name == OURS_BF16:
-            goals.append(Goal(f"{name} vs {ORT}", speed, None, None))
-        goals.append(Goal(f"{name}, SQNR of voices", sqnr[name], *SQNR_GOALS[batch], "dB"))
-        goals.append(Goal(f"{name}, SQNR of uniform mels", uniform[name], *SQNR_GOALS[batch], "dB"))
-    goals += [
-        Goal(f"{n}, SQNR of uniform mels", uniform[n], None, None, "dB") for n in (*AO, ORT) if n in uniform
-    ]
+    for name in (OURS, *OURS_BY_WEIGHTS):
+        if name != OURS and ORT in timings:
+            goals.append(Goal(f"{name} vs {ORT}", rounds.speedup(timings, name, ORT), *ORT_GOALS))
+        wanted = SQNR_GOALS[batch]
+        goals.append(Goal(f"{name}, SQNR of voices", sqnr[name], *wanted, "dB"))
+        goals.append(Goal(f"{name}, SQNR of uniform mels", uniform[name], *wanted, "dB"))
+    for name in more:
+        if name not in (FP32, OURS, *OURS_BY_WEIGHTS):
+            goals.append(Goal(f"{name}, SQNR of uniform mels", uniform[name], None, None, "dB"))
+        if name not in calls:
+            goals.append(Goal(f"{name}, SQNR of voices", sqnr.pop(name), None, None, "dB"))
     report.print_row(result.add(f"Resemblyzer B{batch}", timings, goals, (), foreign, sqnr_db=sqnr))
 
 

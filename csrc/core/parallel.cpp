@@ -17,7 +17,8 @@ namespace {
 // its worker threads and waits for them for ever, so this thread stays serial in
 // the child. New threads of the child start pools of their own and are not affected.
 thread_local bool lost_workers = false;
-bool had_other_threads = false;  // written and read by the forking thread
+thread_local bool serial = false;  // inside a SerialRegion
+bool had_other_threads = false;    // written and read by the forking thread
 std::atomic<uint64_t> generation{0};
 
 // The child of a process with one thread (a server that loads its model and then
@@ -48,8 +49,11 @@ SerialAfterFork::~SerialAfterFork() {
   if (threads_before_ > 0) omp_set_num_threads(threads_before_);
 }
 
+SerialRegion::SerialRegion(bool on) : before_(serial) { serial = serial || on; }
+SerialRegion::~SerialRegion() { serial = before_; }
+
 int num_threads() {
-  if (lost_workers || at::in_parallel_region()) return 1;
+  if (lost_workers || serial || at::in_parallel_region()) return 1;
   // A thread that never ran a torch op has OpenMP's default, not torch's setting.
   at::internal::lazy_init_num_threads();
   return at::get_num_threads();

@@ -9,6 +9,19 @@ namespace tae {
 // Threads a parallel region opened now would have: 1 inside a region.
 int num_threads();
 
+// While it lives (and `on`), regions that its thread opens have one thread: for work that is cheaper
+// than waking the others.
+class SerialRegion {
+ public:
+  explicit SerialRegion(bool on);
+  ~SerialRegion();
+  SerialRegion(const SerialRegion&) = delete;
+  SerialRegion& operator=(const SerialRegion&) = delete;
+
+ private:
+  bool before_;
+};
+
 // Index of the calling thread inside the current region, 0 outside.
 int thread_index();
 

@@ -12,8 +12,13 @@
 // row at each step (0: 1; not below the smallest normal float). The value before a
 // projection is quantized in the same way.
 //
-// Weights in two parts, w = s_w * high + s_low * low: X and R are the sum of both parts', each
-// computed as above, high + low; biases are with the first.
+// Weights in two parts, w = s_w * high + s_low * low: X and R have a value of each part, computed as
+// above; biases are with the first. With low_period P > 1 the second part of R, and with
+// low_input_held that of X, is computed at each P-th step of its row, counted from the row's first,
+// and stays until the next: it is small, and h changes slowly. W_hr has both parts at each step.
+//   X = X_high + X_low where it is not held
+//   LSTM, RNN: X + R = (X + R_high) + R_low, or (X_high + R_high) + (R_low + X_low) with X_low held
+//   GRU: R = R_high + R_low, and X = X_high + X_low in any case
 //
 // A row of x or of h0 with a NaN or infinity, or of c0 with a NaN, gives NaN in every unit
 // of this and of later steps. Torch-free.
@@ -55,6 +60,8 @@ struct RnnProblem {
   RnnWeight hr;                    // [output][hidden], or null
   const float* bias_ih = nullptr;  // [gates * hidden] or null, as the next
   const float* bias_hh = nullptr;
+  int64_t low_period = 1;  // with two parts; above
+  bool low_input_held = false;
 
   bool projected() const { return hr.high != nullptr; }
 };
@@ -85,6 +92,13 @@ struct RnnArgs {
 
   int64_t rows_of(int64_t t) const { return batch_sizes == nullptr ? batch : batch_sizes[t]; }
   int64_t first_row(int64_t t) const { return batch_sizes == nullptr ? t * batch : row_offsets[t]; }
+  // The first step, in the order of the direction, that row n has.
+  int64_t first_step(bool reverse, int64_t n) const {
+    if (!reverse || batch_sizes == nullptr) return 0;
+    int64_t t = steps - 1;
+    while (batch_sizes[t] <= n) --t;
+    return steps - 1 - t;
+  }
 };
 
 class RnnImpl {

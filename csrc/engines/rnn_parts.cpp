@@ -7,6 +7,21 @@
 
 namespace tae {
 
+RnnParts split_weight(const int16_t* weight, const float* scale, int64_t rows, int64_t columns) {
+  RnnParts p;
+  p.high.resize(rows * columns);
+  p.low.resize(rows * columns);
+  p.scale.resize(rows);
+  p.low_scale.assign(scale, scale + rows);
+  for (int64_t r = 0; r < rows; ++r) p.scale[r] = scale[r] * 256.f;
+  for (int64_t i = 0; i < rows * columns; ++i) {
+    const int high = (weight[i] + 128) >> 8;
+    p.high[i] = static_cast<int8_t>(high);
+    p.low[i] = static_cast<int8_t>(weight[i] - 256 * high);
+  }
+  return p;
+}
+
 RnnParts split_weight(const uint16_t* weight, const float* scale, int64_t rows, int64_t columns) {
   RnnParts p;
   p.high.resize(rows * columns);

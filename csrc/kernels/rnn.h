@@ -12,8 +12,7 @@ namespace tae::kernels {
 // Units whose gates lie side by side: one load of 16 columns is one gate of 16 units.
 constexpr int64_t kUnits = 16;
 
-// Column of gate g of unit u when `gates` gates of 16 units alternate. With weights in two
-// parts the second ones are further gates.
+// Column of gate g of unit u when `gates` gates of 16 units alternate.
 constexpr int64_t gate_column(int64_t u, int64_t g, int64_t gates) {
   return u / kUnits * kUnits * gates + g * kUnits + u % kUnits;
 }
@@ -30,6 +29,12 @@ struct GateTile {
   const float* bias = nullptr;  // [columns], GRU only: of the recurrent side of n
   const float* x = nullptr;     // [rows][columns], the input's side with its biases
   int64_t x_stride = 0;
+  // With weights in two parts: what the second ones add to the recurrent side, and to x (GRU, or null),
+  // [rows][columns].
+  const float* x_low = nullptr;
+  int64_t x_low_stride = 0;
+  const float* r_low = nullptr;
+  int64_t r_low_stride = 0;
   const float* row_scale = nullptr;  // [rows]
   float* c = nullptr;                // LSTM: [rows][units], in and out
   float* h = nullptr;                // [rows][units], out; GRU: in and out
@@ -38,8 +43,8 @@ struct GateTile {
   int64_t y_stride = 0;
 };
 
-// For weights in one or in two parts. h = f32(acc - 128 * column_sum) * (row_scale *
-// weight_scale) for the projection of h.
+// Without and with r_low. The projection is h = f32(acc - 128 *
+// column_sum) * (row_scale * weight_scale) + r_low.
 struct RnnKernels {
   using Fn = void (*)(const GateTile& t);
   Fn lstm[2];

@@ -28,6 +28,8 @@ const char* state_name(RnnKind kind) {
   return "?";
 }
 
+constexpr std::initializer_list<at::ScalarType> kWeightDtypes = {at::kChar, at::kShort, at::kBFloat16};
+
 // The tensors of one direction of one layer.
 struct Cell {
   const RnnWeights& w;
@@ -36,6 +38,7 @@ struct Cell {
   const Tensor& weight(int64_t i) const { return w.weights[index * w.weights_per_cell() + i]; }
   const Tensor& scale(int64_t i) const { return w.scales[index * w.weights_per_cell() + i]; }
   bool biased() const { return !w.biases.empty(); }
+  bool first_layer() const { return index < w.directions(); }
   const Tensor& bias(int64_t i) const { return w.biases[2 * index + i]; }
 
   Arg weight_arg(int64_t i) const { return {w.op, w.names.weights[i]}; }
@@ -84,11 +87,18 @@ Matrix::Matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns)
     view = {span_of<int8_t>(arg, dense_).first(rows * columns), scale_.data()};
     return;
   }
-  const auto* bits =
-      reinterpret_cast<const uint16_t*>(span_of<at::BFloat16>(arg, dense_).first(rows * columns));
-  for (int64_t j = 0; j < rows * columns; ++j)
-    TAE_CHECK_VALUE((bits[j] & 0x7f80) != 0x7f80, arg, "be finite", "a NaN or infinity");
-  parts_ = split_weight(bits, scale_.data(), rows, columns);
+  if (dense_.scalar_type() == at::kShort) {
+    const int16_t* values = span_of<int16_t>(arg, dense_).first(rows * columns);
+    for (int64_t j = 0; j < rows * columns; ++j)
+      TAE_CHECK_VALUE(values[j] <= kMaxRnnInt16, arg, c10::str("be at most ", kMaxRnnInt16), values[j]);
+    parts_ = split_weight(values, scale_.data(), rows, columns);
+  } else {
+    const auto* bits =
+        reinterpret_cast<const uint16_t*>(span_of<at::BFloat16>(arg, dense_).first(rows * columns));
+    for (int64_t j = 0; j < rows * columns; ++j)
+      TAE_CHECK_VALUE((bits[j] & 0x7f80) != 0x7f80, arg, "be finite", "a NaN or infinity");
+    parts_ = split_weight(bits, scale_.data(), rows, columns);
+  }
   for (const float s : parts_.scale)
     TAE_CHECK_VALUE(std::isfinite(s), arg, "be finite when multiplied by its scale", "an infinity");
   view = parts_.view();
@@ -106,6 +116,11 @@ PackedState pack(const Cell& cell, DType input_dtype) {
   const Matrix ih(cell, 0, rows, p.input), hh(cell, 1, rows, p.output);
   p.ih = ih.view;
   p.hh = hh.view;
+  if (cell.weight(0).scalar_type() == at::kShort) {
+    // The first layer's input is data: nothing says that it changes slowly.
+    p.low_period = kRnnLowPeriod;
+    p.low_input_held = !cell.first_layer();
+  }
   std::vector<float> bias_ih, bias_hh;
   if (cell.biased()) {
     bias_ih = finite_values(cell.bias_arg(0), cell.bias(0));
@@ -164,7 +179,7 @@ PackedStatePtr packed(const Cell& cell, DType input_dtype) {
     query.add(cell.scale(2));
   }
   query.add(int64_t{static_cast<int>(input_dtype)} | int64_t{cell.biased()} << 8 |
-            int64_t{cell.w.projected()} << 9);
+            int64_t{cell.w.projected()} << 9 | int64_t{cell.first_layer()} << 10);
   return find_or_pack(query, [&] { return pack(cell, input_dtype); });
 }
 
@@ -263,7 +278,7 @@ void check_rnn_weights(const RnnWeights& w) {
                   c10::str("have 0 or ", 2 * w.cells(), " tensors"), biases);
   for (int64_t i = 0; i < count; ++i) {
     const Arg arg{w.op, w.names.weights[i % w.weights_per_cell()]};
-    check_tensor(arg, w.weights[i], {at::kChar, at::kBFloat16});
+    check_tensor(arg, w.weights[i], kWeightDtypes);
     check_rank(arg, w.weights[i], 2);
   }
   const int64_t gates = gates_of(w.kind);

@@ -196,5 +196,5 @@ def test_per_channel_tensors_do_not_run():
         torch.relu(q)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         q.nothing  # noqa: B018
-    with pytest.raises(ValueError, match="must be int8 or uint8, got torch.float32"):
+    with pytest.raises(ValueError, match="must be int8, uint8 or int16, got torch.float32"):
         QuantizedTensor(torch.zeros(2), 0.1, 0)

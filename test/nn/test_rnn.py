@@ -11,7 +11,12 @@ from torch.nn.utils.rnn import pack_sequence
 
 import torch_ao_ext
 from torch_ao_ext.nn.quantized import dynamic
-from torch_ao_ext.quantization import bfloat16_dynamic_qconfig, quantize_dynamic
+from torch_ao_ext.quantization import (
+    bfloat16_dynamic_qconfig,
+    int16_dynamic_qconfig,
+    quantize_dynamic,
+    row_dynamic_qconfig,
+)
 
 
 class Model(nn.Module):
@@ -124,23 +129,30 @@ def test_rnn_keeps_its_nonlinearity(nonlinearity):
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell])
-def test_bfloat16_weights(kind, tmp_path):
+@pytest.mark.parametrize("qconfig", [int16_dynamic_qconfig, bfloat16_dynamic_qconfig])
+def test_weights_of_sixteen_bits(kind, qconfig, tmp_path):
     torch.manual_seed(0)
     layer, x = nn.Sequential(kind(12, 32)).eval(), torch.randn(4, 12)
-    spec = {kind: bfloat16_dynamic_qconfig}
-    q, int8 = quantize_dynamic(layer, spec, strict=True), quantize_dynamic(layer)
+    q = quantize_dynamic(layer, {kind: qconfig}, strict=True)
+    int8 = quantize_dynamic(layer, {kind: row_dynamic_qconfig})
+    dtype = torch.bfloat16 if qconfig is bfloat16_dynamic_qconfig else torch.int16
 
     def first(module):
         y = module(x)
         return y[0] if isinstance(y, tuple) else y
 
     y, want = first(q), first(layer)
-    assert q[0].half().weight_dtype == torch.bfloat16 and int8[0].weight_dtype == torch.int8
+    assert q[0].half().weight_dtype == dtype and int8[0].weight_dtype == torch.int8
     assert (y - want).norm() < (first(int8) - want).norm() and (y - want).norm() / want.norm() < 0.01
     int8.load_state_dict(q.state_dict())
     for name, value in q[0].get_weight().items():
-        assert torch.equal(value, getattr(layer[0], name).to(torch.bfloat16))
-        q[0].set_weight_bias({name: value.clone()})
+        w = getattr(layer[0], name)
+        if dtype == torch.bfloat16:
+            assert torch.equal(value, w.to(dtype))
+        else:
+            assert (value.dequantize() - w).abs().max() <= w.abs().max() / 32639 * 0.51
+            assert value.int_repr().abs().amax(1).eq(32639).all()
+        q[0].set_weight_bias({name: value if dtype == torch.int16 else value.clone()})
     assert torch.equal(first(q), y)
     torch_ao_ext.save_quantized(q, tmp_path / "q.safetensors")
     loaded = torch_ao_ext.load_quantized(tmp_path / "q.safetensors", lambda: nn.Sequential(kind(12, 32)))
@@ -154,5 +166,5 @@ def test_bfloat16_weights(kind, tmp_path):
 def test_bfloat16_weights_are_for_recurrent_layers():
     with pytest.raises(ValueError, match="qconfig.weight must observe for int8"):
         quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear: bfloat16_dynamic_qconfig})
-    with pytest.raises(ValueError, match="GRU: argument 'dtype' must be torch.qint8, int8 or bfloat16"):
+    with pytest.raises(ValueError, match="GRU: argument 'dtype' must be torch.qint8, int8, int16 or"):
         dynamic.GRU(3, 4, dtype=torch.float16)

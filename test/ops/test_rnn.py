@@ -7,7 +7,7 @@ import pytest
 import torch
 from op_samples import overload, rnn_samples
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from torch_ao_ext import ops
 
@@ -15,16 +15,16 @@ KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "tanh": nn.RNN, "relu": nn.RNN}
 
 
 def quantized_side(layer, dtype=torch.int8):
-    """Weights in int8 at max|w| / 127.5 or in bfloat16, scales and biases of a float layer."""
+    """Weights in int8 at max|w| / 127.5, in int16 or in bfloat16, scales and biases of a float layer."""
     weights, scales, biases = [], [], []
     projected = getattr(layer, "proj_size", 0) > 0
     for i, end in itertools.product(range(layer.num_layers), ("", "_reverse")[: 1 + layer.bidirectional]):
         for part in ("ih", "hh", "hr")[: 2 + projected]:
             w = getattr(layer, f"weight_{part}_l{i}{end}").detach()
-            scale = w.abs().amax(1) / 127.5 if dtype == torch.int8 else torch.ones(1)
-            weights.append(w.to(dtype))
-            if dtype == torch.int8:
-                weights[-1] = (w / scale[:, None]).round().clamp(-128, 127).to(dtype)
+            most = {torch.int8: 127.5, torch.int16: 32639}.get(dtype)
+            scale = torch.ones(1) if most is None else w.abs().amax(1) / most
+            q = w if most is None else (w / scale[:, None]).round()
+            weights.append((q.clamp(-128, 127) if dtype == torch.int8 else q).to(dtype))
             scales.append(scale)
         if layer.bias:
             biases += [getattr(layer, f"bias_{part}_l{i}{end}").detach() for part in ("ih", "hh")]
@@ -60,11 +60,14 @@ def on_engine():
 GRID = list(itertools.product((1, 2, 3), (False, True), (0, 9), (False, True), (False, True), (False, True)))
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
 @pytest.mark.parametrize(("layers", "both", "projection", "bias", "packed", "hx"), GRID)
-def test_lstm_grid_is_within_two_percent_of_float(layers, both, projection, bias, packed, hx, on_engine):
+def test_lstm_grid_is_within_two_percent_of_float(
+    layers, both, projection, bias, packed, hx, dtype, on_engine
+):
     torch.manual_seed(layers)
     layer = make("lstm", 33, 40, layers, bias=bias, bidirectional=both, proj_size=projection)
-    side = quantized_side(layer)
+    side = quantized_side(layer, dtype)
     x, cells = torch.randn(9, 4, 33), layers * (1 + both)
     states = (torch.rand(cells, 4, projection or 40) - 0.5, torch.randn(cells, 4, 40)) if hx else ()
     sizes = None
@@ -96,11 +99,12 @@ def test_random_cases_are_equal_on_both_engines(kind, on_engine):
             kind, pick(1, 3, 64, 70), pick(6, 16, 17, 63, 65, 80), pick(1, 2),
             bidirectional=pick(False, True), **({"proj_size": projection} if projection else {}),
         )  # fmt: skip
-        side, batch = quantized_side(layer, pick(torch.int8, torch.bfloat16)), pick(1, 2, 7, 13, 50)
+        dtype = pick(torch.int8, torch.int16, torch.bfloat16)
+        side, batch = quantized_side(layer, dtype), pick(1, 2, 7, 13, 50)
         cells = layer.num_layers * (1 + layer.bidirectional)
         h0 = torch.randn(cells, batch, projection or layer.hidden_size) * pick(0.3, 3.0)
         states = (h0, torch.randn(cells, batch, layer.hidden_size)) if kind == "lstm" else (h0,)
-        x = torch.randn(pick(1, 2, 5), batch, layer.input_size).to(pick(torch.float32, torch.bfloat16))
+        x = torch.randn(pick(1, 2, 5, 11), batch, layer.input_size).to(pick(torch.float32, torch.bfloat16))
         if pick(0, 0, 1):
             x[0, 0, 0] = pick(float("nan"), float("inf"))
         args = (kind, layer, side, x, states)
@@ -136,10 +140,11 @@ def test_bfloat16_weights_have_sixteen_bits(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [1, 8])
 @pytest.mark.parametrize("both", [False, True])
-def test_threads_do_not_change_the_result(kind, batch, both):
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
+def test_threads_do_not_change_the_result(kind, batch, both, dtype):
     torch.manual_seed(1)
-    layer = make(kind, 64, 300, 1, bidirectional=both)
-    side, x = quantized_side(layer), torch.randn(12, batch, 64)
+    layer = make(kind, 64, 300, 2 if dtype == torch.int16 else 1, bidirectional=both)
+    side, x = quantized_side(layer, dtype), torch.randn(12, batch, 64)
     before = torch.get_num_threads()
     results = []
     try:
@@ -150,6 +155,55 @@ def test_threads_do_not_change_the_result(kind, batch, both):
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_int16_weights_are_more_exact_than_int8_ones(kind):
+    """On an input that moves, and more so on one that stays."""
+    torch.manual_seed(4)
+    layer, moving = make(kind, 40, 96, 2), torch.randn(40, 4, 40)
+    for x, most in ((moving, 1.0), (moving[:1].expand(40, -1, -1).contiguous(), 0.92)):
+        with torch.no_grad():
+            want = layer(x)[0]
+            int8, int16 = [
+                float((run(kind, layer, quantized_side(layer, dtype), x)[0] - want).norm())
+                for dtype in (torch.int8, torch.int16)
+            ]
+        assert int16 < most * int8
+
+
+def test_second_parts_of_int16_weights_are_renewed_at_each_fourth_step():
+    """Weights in [-128, 127] have nothing but a second part."""
+    w = torch.randint(1, 128, (2, 16, 16), generator=torch.Generator().manual_seed(6), dtype=torch.int16)
+    scales, h0 = [torch.full((1,), 2e-4)] * 2, torch.ones(1, 1, 16)
+    still = torch.zeros(9, 1, 16)
+    y = ops.rnn(still, None, h0, [w[0], w[1]], scales, [], 1, False, "relu")[0]
+    assert torch.allclose(y[0, 0], 2e-4 * w[1].sum(1), rtol=1e-3)
+    for begin, end in ((0, 4), (4, 8), (8, 9)):
+        assert all(torch.equal(y[t], y[begin]) for t in range(begin, end))
+        assert begin == 0 or not torch.equal(y[begin], y[begin - 1])
+    # x of the first layer is read at each step, that of the second one at each fourth.
+    x, eye = torch.rand(9, 1, 16), 5000 * torch.eye(16, dtype=torch.int16)
+    none = torch.zeros_like(w[0])
+    first = ops.rnn(x, None, None, [w[0], none], scales, [], 1, False, "relu")[0]
+    assert torch.allclose(first[:, 0], 2e-4 * (x[:, 0] @ w[0].T.float()), rtol=2e-2)
+    weights = [eye, none, w[0], none]
+    second = ops.rnn(x, None, None, weights, [torch.full((1,), 2e-4)] * 4, [], 2, False, "relu")[0]
+    assert all(torch.equal(second[t], second[t // 4 * 4]) for t in range(9))
+    assert torch.allclose(second[::4], first[::4], rtol=2e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_packed_sequence_has_the_bits_that_it_has_alone(kind):
+    """Second parts of int16 weights are due by the steps of each sequence, in both directions."""
+    torch.manual_seed(5)
+    layer, lengths = make(kind, 12, 40, 2, bidirectional=True), [11, 9, 9, 4, 1]
+    side, x = quantized_side(layer, torch.int16), torch.randn(11, 5, 12)
+    packed = pack_padded_sequence(x, lengths)
+    y = run(kind, layer, side, packed.data, (), packed.batch_sizes)[0]
+    y = pad_packed_sequence(PackedSequence(y, packed.batch_sizes))[0]
+    for n, length in enumerate(lengths):
+        assert torch.equal(y[:length, n], run(kind, layer, side, x[:length, n : n + 1].contiguous())[0][:, 0])
 
 
 def test_cells_are_one_step_of_the_sequence():

@@ -38,7 +38,7 @@ CALLS = [
     ({"biases": B[:1]}, ValueError, "'biases' must have 0 or 2 tensors, got 1"),
     # weights
     ({"weights": [t.float() for t in W]}, TypeError,
-     "'weights' must have dtype int8 or bfloat16"),
+     "'weights' must have dtype int8, int16 or bfloat16"),
     ({"weights": [W[0], W[1].to(BF16)]}, TypeError, "'weights' must have the dtype of the first weight"),
     ({"weights": [W[0], W[1][None]]}, ValueError, "'weights' must have 2 dimensions"),
     ({"weights": [W[0][:95], W[1]]}, ValueError, "'weights' must have size.0. divisible by 4 .*, got 95"),
@@ -53,6 +53,7 @@ CALLS = [
      "'weights' must have sizes .24, 24. at this place, got sizes .23, 24."),
     ({"input": torch.randn(2, 3, 0), "weights": [W[0][:, :0], W[1]]}, ValueError,
      "'weights' must have size.1. in .*, got 0"),
+    ({"weights": full(32640, torch.int16)}, ValueError, "'weights' must be at most 32639, got 32640"),
     ({"weights": full(torch.inf)}, ValueError, "'weights' must be finite, got a NaN or infinity"),
     ({"weights": full(3e38), "weight_scales": [torch.tensor([1e38])] * 2}, ValueError,
      "'weights' must be finite when multiplied by its scale"),

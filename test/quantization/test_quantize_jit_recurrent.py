@@ -51,7 +51,9 @@ def flat(answer):
 @pytest.mark.parametrize(
     "more", [{}, {"batch_first": True, "num_layers": 2, "bidirectional": True}, {"bias": False}]
 )
-@pytest.mark.parametrize("qconfig", [tq.row_dynamic_qconfig, tq.bfloat16_dynamic_qconfig])
+@pytest.mark.parametrize(
+    "qconfig", [tq.row_dynamic_qconfig, tq.int16_dynamic_qconfig, tq.bfloat16_dynamic_qconfig]
+)
 def test_one_operator_with_the_bits_of_the_layer(kind, more, qconfig):
     torch.manual_seed(0)
     model, x = Tagger(kind, **more).eval(), torch.randn(3, 5, 10)
@@ -70,8 +72,8 @@ def test_packed_sequences(kind):
     torch.manual_seed(0)
     model, x = Packed(kind).eval(), torch.randn(5, 3, 10)
     with torch.no_grad():
-        made = quantize_dynamic_jit(trace(model, x), {"": tq.row_dynamic_qconfig})
-        want = torch_ao_ext.quantization.quantize_dynamic(model)(x)
+        made = quantize_dynamic_jit(trace(model, x), {"": tq.int16_dynamic_qconfig})
+        want = tq.quantize_dynamic(model, {kind: tq.int16_dynamic_qconfig})(x)
         assert f"torch_ao::{kind.__name__.lower()}" in str(made.inlined_graph)
         assert torch.equal(made(x), want)
 

@@ -8,8 +8,9 @@ from torch import fx
 
 from torch_ao_ext._graph_ops import REASON, arguments_of
 from torch_ao_ext._lower._weights import Constants, NotLowered
-from torch_ao_ext.nn.quantized._weight import check_finite, quantize_rows, symmetric_row_scale
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import quantize_recurrent
 from torch_ao_ext.quantization.pt2e._graph import inherit_meta, tensor_of
+from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
 
 __all__ = ["RECURRENT", "lower_recurrent"]
 
@@ -31,12 +32,7 @@ def _weight(constants: Constants, node: Any, dtype: torch.dtype) -> tuple[fx.Nod
     if value is None or value.dtype not in (torch.float32, torch.bfloat16):
         raise NotLowered("its weights are not float constants")
     value, name = value.detach(), node.target
-    check_finite(value, name)
-    if dtype == torch.bfloat16:
-        data, scale = value.to(dtype, copy=True), torch.ones(1)
-    else:
-        scale = symmetric_row_scale(value.float())
-        data = quantize_rows(value.float(), scale)
+    data, scale = quantize_recurrent(value.float(), dtype, row_dynamic_qconfig, name)
     key = ("recurrent", name, dtype)
     return constants.add((*key, 0), f"{name}_q", data), constants.add((*key, 1), f"{name}_scale", scale)
 
@@ -120,7 +116,7 @@ def lower_recurrent(model: fx.GraphModule, dtype: torch.dtype) -> None:
 
     Args:
         model: changed in place.
-        dtype: torch.int8, a scale for each row, or torch.bfloat16.
+        dtype: torch.int8 or int16, a scale for each row, or torch.bfloat16.
 
     Raises:
         ValueError: a weight that is not finite.

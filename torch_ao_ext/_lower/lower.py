@@ -46,7 +46,7 @@ __all__ = ["lower", "lower_nodes"]
 
 _BACKENDS = ("auto", "onednn", "xnnpack", "native", "reference")
 _FLOATS = (torch.float32, torch.bfloat16)
-_RECURRENT = (torch.int8, torch.bfloat16, None)
+_RECURRENT = (torch.int8, torch.int16, torch.bfloat16, None)
 
 
 def _lower_products(model: fx.GraphModule, weight_only: bool) -> None:
@@ -110,8 +110,8 @@ def _check(
         )
     if recurrent_dtype not in _RECURRENT:
         raise ValueError(
-            "lower: argument 'recurrent_dtype' must be torch.int8, torch.bfloat16 or None, got "
-            f"{recurrent_dtype!r}"
+            "lower: argument 'recurrent_dtype' must be torch.int8, torch.int16, torch.bfloat16 or None, "
+            f"got {recurrent_dtype!r}"
         )
     if backend != "auto" and example_inputs is None:
         raise ValueError(
@@ -178,7 +178,7 @@ def lower(
             multiplies bfloat16; elsewhere torch may be slower than in float32.
         recurrent_dtype: of the weights of LSTM, GRU and RNN layers, which become one operator each
             (`ops.lstm`: inputs and states quantized at run time, no calibration) though no quantizer
-            asks for them; torch.bfloat16 is more exact, None leaves the layers float.
+            asks for them; torch.int16 and torch.bfloat16 are more exact, None leaves the layers float.
 
     Returns:
         A new graph module.

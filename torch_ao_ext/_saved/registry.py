@@ -122,7 +122,7 @@ def _check_recurrent(module: Any) -> None:
 
 def _weight_dtype(module: Any) -> str | None:
     """None for int8."""
-    return "bfloat16" if module.weight_dtype == torch.bfloat16 else None
+    return None if module.weight_dtype == torch.int8 else str(module.weight_dtype).removeprefix("torch.")
 
 
 def _recurrent(cls: type[nn.Module], *more: str) -> SavedType:

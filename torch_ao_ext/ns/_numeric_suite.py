@@ -42,9 +42,9 @@ def _named(state: dict[str, Any], *names: str) -> str | None:
 def _weight_pair(
     key: str, floats: dict[str, Any], state: dict[str, Any]
 ) -> tuple[str, QuantizedTensor] | None:
-    """Float name and value of an int8 weight; None for anything else."""
+    """Float name and value of an int8 or int16 weight; None for anything else."""
     value = state[key]
-    if not isinstance(value, torch.Tensor) or value.dtype != torch.int8:
+    if not isinstance(value, torch.Tensor) or value.dtype not in (torch.int8, torch.int16):
         return None
     prefix, _, leaf = key.rpartition(".")
     prefix = f"{prefix}." if prefix else ""
@@ -68,7 +68,7 @@ def compare_weights(
 
     Returns:
         Name of the float weight -> {"float": tensor, "quantized": QuantizedTensor}, for each int8
-        weight under the name of a float one.
+        or int16 weight under the name of a float one.
 
     Example:
         >>> import torch

@@ -30,9 +30,11 @@ def lstm(
         batch_sizes: int64 `[T]`, as in PackedSequence; None for equal lengths.
         h0: `[layers * directions, N, R]` or None (zeros).
         c0: `[layers * directions, N, H]` or None.
-        weights: int8 or bfloat16, all the same: W_ih `[4H, K]`, W_hh `[4H, R]`, with a
-            projection W_hr `[R, H]`, for each layer and direction in torch's order. Packed at
-            first use, bfloat16 in two int8 parts: 16 bits of the row's largest.
+        weights: int8, int16 (at most 32639) or bfloat16, all the same: W_ih `[4H, K]`, W_hh
+            `[4H, R]`, with a projection W_hr `[R, H]`, for each layer and direction in torch's
+            order. Packed at first use, 16 bits in two int8 parts. Of int16 the second part of
+            W_hh, and of W_ih behind the first layer, is multiplied at each fourth step of a row
+            and its product kept in between.
         weight_scales: float32 `[1]` or `[rows]` for each weight; the real weight is scale
             times weight.
         biases: float32 b_ih, b_hh `[4H]` for each layer and direction, or an empty list.
@@ -164,7 +166,7 @@ def _check_weights(op, gates, weights, scales, biases, num_layers, bidirectional
     _count(op, "biases", biases, (0, 2 * cells))
     for i, weight in enumerate(weights):
         name = names[0][i % len(names[0])]
-        _fake.check_tensor(op, name, weight, (torch.int8, torch.bfloat16))
+        _fake.check_tensor(op, name, weight, (torch.int8, torch.int16, torch.bfloat16))
         _fake.check_rank(op, name, weight, 2)
     for i, scale in enumerate(scales):
         _fake.check_tensor(op, names[1][i % len(names[1])], scale, (torch.float32,))

@@ -4,9 +4,7 @@ from typing import Any
 
 import torch
 
-from torch_ao_ext.nn.quantized._observed import quantize_weight
-from torch_ao_ext.nn.quantized._weight import check_finite
-from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import weight_dtype_of
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import quantize_recurrent, weight_dtype_of
 
 __all__ = ["RECURRENT", "constants_of", "recurrent_to_int8"]
 
@@ -38,16 +36,6 @@ def constants_of(node: Any) -> list[torch.Tensor] | None:
     return found if all(isinstance(item, torch.Tensor) for item in found) else None
 
 
-def _quantized(weight: torch.Tensor, qconfig: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    if weight_dtype_of(qconfig) == torch.bfloat16:
-        check_finite(weight, "weight")
-        return weight.to(torch.bfloat16, copy=True), torch.ones(1)
-    part = quantize_weight(weight, qconfig)
-    if part.zero_point is not None:
-        raise ValueError(f"qconfig.weight must give zero point 0, got {part.zero_point}")
-    return part.data, part.scale
-
-
 def recurrent_to_int8(graph: Any, node: Any, params: list[torch.Tensor], qconfig: Any) -> bool:
     """Replaces the operator by ours.
 
@@ -62,7 +50,7 @@ def recurrent_to_int8(graph: Any, node: Any, params: list[torch.Tensor], qconfig
         constants.
 
     Raises:
-        ValueError: a weight that is not finite, a QConfig without int8 or bfloat16 weights.
+        ValueError: a weight that is not finite, a QConfig without int8, int16 or bfloat16 weights.
     """
     kind, states, nonlinearity = RECURRENT[node.kind()]
     rows, inputs = _of_rows(node), list(node.inputs())
@@ -78,7 +66,8 @@ def recurrent_to_int8(graph: Any, node: Any, params: list[torch.Tensor], qconfig
         if 2 <= i % each < plain:
             biases.append(value.detach().float())
         else:
-            data, scale = _quantized(value.detach().float(), qconfig)
+            dtype = weight_dtype_of(qconfig)
+            data, scale = quantize_recurrent(value.detach().float(), dtype, qconfig, "weight")
             weights.append(data)
             scales.append(scale)
     graph.setInsertPoint(node)

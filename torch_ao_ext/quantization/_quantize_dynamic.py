@@ -181,8 +181,10 @@ def quantize_dynamic(
     spec to 8-bit rows, each with its own scale and bias, without a special QConfig;
     `float_qparams_weight_only_qconfig` and `_4bit` give torch.ao's rows.
 
-    Recurrent layers quantize rows of the input and of h at each step; `bfloat16_dynamic_qconfig`
-    keeps their weights in bfloat16 (16 bits of integer arithmetic: more exact, slower).
+    Recurrent layers quantize rows of the input and of h at each step; `int16_dynamic_qconfig` gives
+    them weights in two int8 parts, of which the second one's products are renewed at each fourth
+    step (more exact, twice the memory, a quarter slower), `bfloat16_dynamic_qconfig` bfloat16
+    weights with both parts at each step (slower still).
 
     Converted by default: nn.Linear and subclasses that keep its forward,
     nn.MultiheadAttention (whole), fused LinearReLU, transformers' Conv1D. Modules

@@ -83,6 +83,7 @@ __all__ = [
     "get_default_qat_qconfig_dict",
     "get_default_qconfig",
     "get_default_qconfig_dict",
+    "int16_dynamic_qconfig",
     "mse_row_dynamic_qconfig",
     "per_channel_dynamic_qconfig",
     "qconfig_equals",
@@ -168,7 +169,11 @@ default_reuse_input_qconfig = QConfig(
     activation=default_reuse_input_observer, weight=NoopObserver
 )
 
-# Recurrent layers: weights in bfloat16, rows of activations in int8.
+# Recurrent layers: rows of activations in int8; weights in int16 (two int8 parts) or in bfloat16.
+int16_dynamic_qconfig = QConfig(
+    activation=default_row_quant_observer,
+    weight=PlaceholderObserver.with_args(dtype=torch.int16),
+)
 bfloat16_dynamic_qconfig = QConfig(
     activation=default_row_quant_observer,
     weight=PlaceholderObserver.with_args(dtype=torch.bfloat16),

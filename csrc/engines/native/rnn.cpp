@@ -7,6 +7,9 @@
 // too few, the threads share the units (each slice of W_hh stays in its core's L2) and
 // meet at a barrier after each pass over a matrix. Behind it each thread quantizes all of
 // h for itself, which is cheaper than to share it out and meet once more.
+//
+// Second parts of weights are matrices of their own. Their products, as floats, stand before the
+// pass over the first parts, whose gates add them.
 #include "engines/rnn.h"
 
 #include <algorithm>
@@ -15,7 +18,7 @@
 #include <vector>
 
 #include "core/parallel.h"
-#include "engines/linear.h"
+#include "engines/native/rnn_input.h"
 #include "engines/native/rnn_matrix.h"
 #include "kernels/rows.h"
 #include "kernels/vec_float_env.h"
@@ -52,13 +55,9 @@ struct Lane {
   // units, or of each block of rows (threads do not write into each other's cache lines).
   std::vector<QuantizedRows> h, wide_h;
   std::vector<float> wide;  // [batch][hidden]
-  std::vector<float> x;     // input's side of the chunk: [rows][columns]
-};
-
-// Steps [begin, end), counted from the direction's own start.
-struct Chunk {
-  int64_t begin = 0;
-  int64_t end = 0;
+  RnnInputSide x;           // of the chunk
+  // Second parts: of R, of the projection, and of a GRU's x where it is held. [batch][columns]
+  std::vector<float> r_low, wide_low, x_low;
 };
 
 // What one call of a phase works on.
@@ -76,48 +75,58 @@ constexpr int64_t kChunkBytes = 2 << 20;  // of the input's side of a chunk
 constexpr int64_t kChunkRows = 96;        // fewer make a slow GEMM
 // Multiply-adds of a step below which a second thread costs more than it brings.
 constexpr int64_t kParallelMacs = 128 << 10;
+// The same of a whole call, which wakes the threads for its input and for its steps: a cell of 256
+// units takes 10 us alone and 16 us with a second thread.
+constexpr int64_t kParallelCallMacs = 1 << 20;
 
 using Accumulators = std::vector<int32_t>;
 
 class NativeRnn final : public RnnImpl {
  public:
   NativeRnn(const RnnProblem& p, Isa isa);
-  [[gnu::noinline]] bool init_input(const RnnProblem& p, std::string* reason);
+  [[gnu::noinline]] bool init_input(const RnnProblem& p, std::string* reason) {
+    return input_.init(p, hh_, reason);
+  }
 
   void run(const RnnArgs& args, const RnnDirection* directions, int count) const override;
   const char* engine() const override { return "native"; }
   std::string description() const override {
     return std::string("native ") + name_of(isa_) + " fused steps" +
-           (hh_.parts == 2 ? ", weights in two parts" : "") + "; input " + input_->description();
+           (input_.has_low() ? ", weights in two parts" : "") + "; input " + input_.description();
   }
   size_t packed_bytes() const override {
-    return input_->packed_bytes() + hh_.bytes() + hr_.bytes() + 4 * bias_n_.size();
+    return input_.packed_bytes() + hh_.bytes() + hh_low_.bytes() + hr_.bytes() + hr_low_.bytes() +
+           4 * bias_n_.size();
   }
 
  private:
   [[gnu::noinline]] void run_all(const RnnArgs& args, const RnnDirection* directions, int count) const;
   void start(const RnnArgs& args, const RnnDirection& d, Lane* lane) const;
-  void project_input(const RnnArgs& args, const Chunk& chunk, Lane* lane) const;
+  void renew(const RnnArgs& args, Lane* lane, const Part& part, Accumulators* acc) const;
   void gates(const RnnArgs& args, Lane* lane, const Part& part, Accumulators* acc) const;
   void project(const RnnArgs& args, Lane* lane, const Part& part, Accumulators* acc) const;
   void quantize_row(const float* h, int64_t count, QuantizedRows* rows, int64_t row) const;
   void quantize_wide(const RnnArgs& args, Lane* lane, const Part& part) const;
   void quantize_h(const RnnArgs& args, Lane* lane, const Part& part) const;
   void run_rows(const RnnArgs& args, Lane* lane, Part part, int64_t end, Accumulators* acc) const;
-  void run_units(const RnnArgs& args, std::vector<Lane>* lanes, const Chunk& chunk, int member, int members,
-                 Accumulators* acc) const;
+  void run_units(const RnnArgs& args, std::vector<Lane>* lanes, const RnnChunk& chunk, int member,
+                 int members, Accumulators* acc) const;
   // Returns how many threads have a current h.
-  int run_chunk(const RnnArgs& args, std::vector<Lane>* lanes, const Chunk& chunk, int current,
+  int run_chunk(const RnnArgs& args, std::vector<Lane>* lanes, const RnnChunk& chunk, int current,
                 std::vector<Accumulators>* acc) const;
-  int64_t macs_of_row() const { return hh_.columns() * output_ + hr_.columns() * hidden_; }
+  bool two_parts() const { return input_.has_low(); }
+  bool held_apart() const { return input_.held() && kind_ == RnnKind::gru; }
+  int64_t macs_of_row() const {
+    return (hh_.columns() + hh_low_.columns() / low_period_) * output_ +
+           (hr_.columns() + hr_low_.columns()) * hidden_;
+  }
 
   Isa isa_;
   RnnKind kind_;
   bool projected_;
-  int64_t input_size_, hidden_, output_;
-  DType input_dtype_;
-  LinearImplPtr input_;
-  RnnMatrix hh_, hr_;
+  int64_t hidden_, output_, low_period_;
+  RnnInput input_;
+  RnnMatrix hh_, hh_low_, hr_, hr_low_;
   std::vector<float> bias_n_;  // GRU: [columns], b_hn in the columns of n
   const GemmKernels& gemm_;
   const kernels::RowKernels& rows_;
@@ -128,55 +137,35 @@ NativeRnn::NativeRnn(const RnnProblem& p, Isa isa)
     : isa_(isa),
       kind_(p.kind),
       projected_(p.projected()),
-      input_size_(p.input),
       hidden_(p.hidden),
       output_(p.output),
-      input_dtype_(p.input_dtype),
-      hh_(p.hh, p.hidden, gates_of(p.kind), p.output),
+      low_period_(p.low_period),
+      hh_(p.hh.high, p.hh.scale, p.hidden, gates_of(p.kind), p.output),
       gemm_(kernels::gemm_kernels(gemm_level(isa))),
       rows_(kernels::row_kernels(isa)),
       cells_(kernels::rnn_kernels(isa)) {
-  if (projected_) hr_ = RnnMatrix(p.hr, p.output, 1, p.hidden);
+  if (projected_) hr_ = RnnMatrix(p.hr.high, p.hr.scale, p.output, 1, p.hidden);
+  if (p.hh.parts() == 2) {
+    hh_low_ = hh_.rows_in_order(p.hh.low, p.hh.low_scale);
+    if (projected_) hr_low_ = hr_.rows_in_order(p.hr.low, p.hr.low_scale);
+  }
   if (kind_ == RnnKind::gru) {
     bias_n_.assign(hh_.columns(), 0.f);
     for (int64_t u = 0; u < hidden_ && p.bias_hh != nullptr; ++u)
-      bias_n_[kernels::gate_column(u, 2, 3 * hh_.parts)] = p.bias_hh[2 * hidden_ + u];
+      bias_n_[kernels::gate_column(u, 2, 3)] = p.bias_hh[2 * hidden_ + u];
   }
-}
-
-bool NativeRnn::init_input(const RnnProblem& p, std::string* reason) {
-  const int64_t gates = gates_of(p.kind);
-  const int64_t columns = hh_.columns();
-  std::vector<float> bias(gates * p.hidden);
-  for (int64_t i = 0; i < gates * p.hidden; ++i) {
-    const bool apart = p.kind == RnnKind::gru && i >= 2 * p.hidden;
-    bias[i] =
-        (p.bias_ih == nullptr ? 0.f : p.bias_ih[i]) + (p.bias_hh == nullptr || apart ? 0.f : p.bias_hh[i]);
-  }
-  const std::vector<float> none(hh_.parts == 2 ? bias.size() : 0);
-  const auto weight = hh_.in_column_order<int8_t>(p.ih.high, p.ih.low, p.input, 0);
-  const auto scale = hh_.in_column_order(p.ih.scale, p.ih.low_scale, 1, 1.f);
-  const auto ordered = hh_.in_column_order<float>(bias.data(), none.data(), 1, 0.f);
-  LinearProblem linear;
-  linear.k = p.input;
-  linear.n = columns;
-  linear.weight = weight.data();
-  linear.weight_scale = scale.data();
-  linear.weight_scale_size = columns;
-  linear.bias = ordered.data();
-  linear.dynamic = true;
-  linear.input_dtype = p.input_dtype;
-  linear.output_dtype = DType::f32;
-  Result<LinearImplPtr> made = make_linear_native(linear);
-  if (made) input_ = std::move(made.value());
-  if (!made) *reason = made.reason();
-  return input_ != nullptr;
 }
 
 // Copies the initial states and quantizes all rows of h0, those too that become active later.
 void NativeRnn::start(const RnnArgs& args, const RnnDirection& d, Lane* lane) const {
   const int64_t batch = args.batch;
   lane->d = d;
+  input_.start(args, d.reverse, &lane->x);
+  if (two_parts()) {
+    lane->r_low.resize(batch * hh_.columns());
+    if (held_apart()) lane->x_low.resize(batch * hh_.columns());
+    if (projected_) lane->wide_low.resize(batch * hr_.columns());
+  }
   lane->h.resize(1);
   lane->h[0].resize(hh_, batch, gemm_.row_multiple);
   if (projected_) {
@@ -200,12 +189,7 @@ void NativeRnn::start(const RnnArgs& args, const RnnDirection& d, Lane* lane) co
 }
 
 int64_t time_of(const RnnArgs& args, const Lane& lane, int64_t step) {
-  return lane.d.reverse ? args.steps - 1 - step : step;
-}
-
-// First row in x of the chunk's earliest time.
-int64_t chunk_row(const RnnArgs& args, const Lane& lane, const Chunk& chunk) {
-  return args.first_row(lane.d.reverse ? args.steps - chunk.end : chunk.begin);
+  return rnn_time(args, lane.d.reverse, step);
 }
 
 // Rows of the part that its step has.
@@ -213,17 +197,35 @@ int64_t active_end(const RnnArgs& args, const Lane& lane, const Part& part) {
   return std::min(part.row_end, args.rows_of(time_of(args, lane, part.step)));
 }
 
-void NativeRnn::project_input(const RnnArgs& args, const Chunk& chunk, Lane* lane) const {
-  const int64_t last = lane->d.reverse ? args.steps - 1 - chunk.begin : chunk.end - 1;
-  const int64_t first = chunk_row(args, *lane, chunk);
-  LinearArgs linear;
-  linear.m = args.first_row(last) + args.rows_of(last) - first;
-  linear.input =
-      static_cast<const uint8_t*>(args.x) + first * input_size_ * static_cast<int64_t>(size_of(input_dtype_));
-  linear.input_stride = input_size_;
-  lane->x.resize(linear.m * hh_.columns());
-  linear.output = lane->x.data();
-  input_->run(linear);
+// The products with second parts of the rows that are due, for the part's units.
+void NativeRnn::renew(const RnnArgs& args, Lane* lane, const Part& part, Accumulators* acc) const {
+  const int64_t end = active_end(args, *lane, part), columns = hh_.columns();
+  const int64_t begin_column = part.item_begin * hh_.item_columns();
+  const int64_t end_column = part.item_end * hh_.item_columns();
+  const QuantizedRows& h = lane->h[part.buffer];
+  for (int64_t r = part.row_begin; r < end;) {
+    if (!lane->x.due(part.step, r)) {
+      ++r;
+      continue;
+    }
+    int64_t last = r;
+    while (last < end && lane->x.due(part.step, last)) ++last;
+    for (int64_t n = r; n < last && held_apart(); ++n) {
+      const float* low = lane->x.low_row(part.step, n, columns);
+      std::copy(low + begin_column, low + end_column, lane->x_low.data() + n * columns + begin_column);
+    }
+    const bool with_x = input_.held() && !held_apart();
+    GateTile tile;
+    if (with_x) tile.r_low = lane->x.low_row(part.step, r, columns);
+    tile.r_low_stride = columns;
+    tile.row_scale = h.scale.data() + r;
+    tile.h = lane->r_low.data() + r * columns;
+    tile.state_stride = columns;
+    const RnnOperand operand = {h.q.data() + r * h.stride, h.stride, last - r, part.item_begin * hh_.panels,
+                                part.item_end * hh_.panels};
+    multiply_rnn(gemm_, hh_low_, operand, tile, cells_.project[with_x], acc->data());
+    r = last;
+  }
 }
 
 void NativeRnn::gates(const RnnArgs& args, Lane* lane, const Part& part, Accumulators* acc) const {
@@ -234,8 +236,15 @@ void NativeRnn::gates(const RnnArgs& args, Lane* lane, const Part& part, Accumul
   const QuantizedRows& h = lane->h[part.buffer];
   GateTile tile;
   tile.row_scale = h.scale.data() + r;
-  tile.x = lane->x.data() + (x_row - part.first_row) * hh_.columns();
-  tile.x_stride = hh_.columns();
+  const int64_t columns = hh_.columns();
+  tile.x = lane->x.x.data() + (x_row - part.first_row) * columns;
+  tile.x_stride = columns;
+  if (two_parts()) {
+    renew(args, lane, part, acc);
+    if (held_apart()) tile.x_low = lane->x_low.data() + r * columns;
+    tile.r_low = lane->r_low.data() + r * columns;
+    tile.x_low_stride = tile.r_low_stride = columns;
+  }
   if (kind_ == RnnKind::gru) tile.bias = bias_n_.data();
   if (kind_ == RnnKind::lstm) tile.c = lane->d.c + r * hidden_;
   tile.state_stride = hidden_;
@@ -251,7 +260,7 @@ void NativeRnn::gates(const RnnArgs& args, Lane* lane, const Part& part, Accumul
                     : kind_ == RnnKind::rnn_tanh ? cells_.rnn_tanh
                                                  : cells_.rnn_relu;
   multiply_rnn(gemm_, hh_, {h.q.data() + r * h.stride, h.stride, rows, part.item_begin, part.item_end}, tile,
-               fns[hh_.parts - 1], acc->data());
+               fns[two_parts()], acc->data());
 }
 
 void NativeRnn::project(const RnnArgs& args, Lane* lane, const Part& part, Accumulators* acc) const {
@@ -265,9 +274,17 @@ void NativeRnn::project(const RnnArgs& args, Lane* lane, const Part& part, Accum
   tile.state_stride = output_;
   tile.y = lane->d.y + (args.first_row(time_of(args, *lane, part.step)) + r) * args.y_stride;
   tile.y_stride = args.y_stride;
-  multiply_rnn(gemm_, hr_,
-               {wide.q.data() + r * wide.stride, wide.stride, rows, part.item_begin, part.item_end}, tile,
-               cells_.project[hr_.parts - 1], acc->data());
+  RnnOperand operand = {wide.q.data() + r * wide.stride, wide.stride, rows, part.item_begin, part.item_end};
+  if (two_parts()) {
+    GateTile low;
+    low.row_scale = tile.row_scale;
+    low.h = lane->wide_low.data() + r * hr_.columns();
+    low.state_stride = hr_.columns();
+    tile.r_low = low.h;
+    tile.r_low_stride = low.state_stride;
+    multiply_rnn(gemm_, hr_low_, operand, low, cells_.project[0], acc->data());
+  }
+  multiply_rnn(gemm_, hr_, operand, tile, cells_.project[two_parts()], acc->data());
 }
 
 // A NaN or infinity gives a NaN scale and leaves the integers as they are.
@@ -314,7 +331,7 @@ void NativeRnn::run_rows(const RnnArgs& args, Lane* lane, Part part, int64_t end
 }
 
 // A share of the units of all directions, which lie in one line, through the chunk.
-void NativeRnn::run_units(const RnnArgs& args, std::vector<Lane>* lanes, const Chunk& chunk, int member,
+void NativeRnn::run_units(const RnnArgs& args, std::vector<Lane>* lanes, const RnnChunk& chunk, int member,
                           int members, Accumulators* acc) const {
   const int64_t count = static_cast<int64_t>(lanes->size());
   const auto for_own = [&](int64_t items, int64_t step, const auto& body) {
@@ -323,8 +340,8 @@ void NativeRnn::run_units(const RnnArgs& args, std::vector<Lane>* lanes, const C
     for (int64_t i = 0; i < count; ++i) {
       Lane& lane = (*lanes)[i];
       const Part part{
-          step,       chunk_row(args, lane, chunk),          0,
-          args.batch, std::max(from, i * items) - i * items, std::min(to, (i + 1) * items) - i * items,
+          step,       rnn_chunk_row(args, lane.d.reverse, chunk), 0,
+          args.batch, std::max(from, i * items) - i * items,      std::min(to, (i + 1) * items) - i * items,
           member};
       if (part.item_begin < part.item_end) body(*static_cast<const NativeRnn*>(lane.d.impl), &lane, part);
     }
@@ -347,14 +364,15 @@ void NativeRnn::run_units(const RnnArgs& args, std::vector<Lane>* lanes, const C
   }
 }
 
-int NativeRnn::run_chunk(const RnnArgs& args, std::vector<Lane>* lanes, const Chunk& chunk, int current,
+int NativeRnn::run_chunk(const RnnArgs& args, std::vector<Lane>* lanes, const RnnChunk& chunk, int current,
                          std::vector<Accumulators>* acc) const {
   const int threads = static_cast<int>(acc->size());
   const int64_t count = static_cast<int64_t>(lanes->size());
   // Row blocks of a direction that run alone: few enough that W_hh is read once a core
   // from its own L2, or the direction whole.
   int64_t blocks = 1;
-  if (count < threads && hh_.packed.bytes() <= static_cast<size_t>(l2_bytes()) / 4 * 3)
+  if (count < threads &&
+      hh_.packed.bytes() + hh_low_.packed.bytes() <= static_cast<size_t>(l2_bytes()) / 4 * 3)
     blocks = std::min<int64_t>((threads + count - 1) / count, args.batch / 2);
   const int64_t of = std::max<int64_t>(blocks, 1);
   const int64_t tasks = count * of;
@@ -371,7 +389,7 @@ int NativeRnn::run_chunk(const RnnArgs& args, std::vector<Lane>* lanes, const Ch
         Lane& lane = (*lanes)[task % count];
         const int64_t block = task / count;
         const Part part{.step = chunk.begin,
-                        .first_row = chunk_row(args, lane, chunk),
+                        .first_row = rnn_chunk_row(args, lane.d.reverse, chunk),
                         .row_begin = share(args.batch, block, of),
                         .row_end = share(args.batch, block + 1, of),
                         .buffer = static_cast<int>(block)};
@@ -398,6 +416,8 @@ void NativeRnn::run(const RnnArgs& args, const RnnDirection* directions, int cou
 }
 
 void NativeRnn::run_all(const RnnArgs& args, const RnnDirection* directions, int count) const {
+  const int64_t rows = args.first_row(args.steps - 1) + args.rows_of(args.steps - 1);
+  const SerialRegion serial(count * rows * (macs_of_row() + input_.macs_of_row()) < kParallelCallMacs);
   std::vector<Lane> lanes(count);
   for (int i = 0; i < count; ++i)
     static_cast<const NativeRnn*>(directions[i].impl)->start(args, directions[i], &lanes[i]);
@@ -409,8 +429,9 @@ void NativeRnn::run_all(const RnnArgs& args, const RnnDirection* directions, int
       std::max<int64_t>({1, kChunkBytes / step_bytes, (kChunkRows + args.batch - 1) / args.batch});
   int current = static_cast<int>(acc.size());
   for (int64_t begin = 0; begin < args.steps; begin += steps) {
-    const Chunk chunk{begin, std::min(args.steps, begin + steps)};
-    for (Lane& lane : lanes) static_cast<const NativeRnn*>(lane.d.impl)->project_input(args, chunk, &lane);
+    const RnnChunk chunk{begin, std::min(args.steps, begin + steps)};
+    for (Lane& lane : lanes)
+      static_cast<const NativeRnn*>(lane.d.impl)->input_.run(args, lane.d.reverse, chunk, &lane.x);
     current = run_chunk(args, &lanes, chunk, current, &acc);
   }
 }

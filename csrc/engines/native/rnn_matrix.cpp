@@ -10,13 +10,19 @@ using kernels::GateTile;
 using kernels::kPanelColumns;
 using kernels::kUnits;
 
-RnnMatrix::RnnMatrix(const RnnWeight& weight, int64_t units_, int64_t gates_, int64_t k)
-    : units(units_), gates(gates_), parts(weight.parts()) {
-  const int64_t columns_of_16 = kUnits * gates * parts;
+RnnMatrix::RnnMatrix(const int8_t* weight, const float* weight_scale, int64_t units_, int64_t gates_,
+                     int64_t k)
+    : units(units_), gates(gates_) {
+  const int64_t columns_of_16 = kUnits * gates;
   panels = std::lcm(columns_of_16, kPanelColumns) / kPanelColumns;
   unit_block = kUnits * (panels * kPanelColumns / columns_of_16);
-  packed = kernels::PackedWeight(in_column_order<int8_t>(weight.high, weight.low, k, 0).data(), columns(), k);
-  scale = in_column_order(weight.scale, weight.low_scale, 1, 1.f);
+  packed = kernels::PackedWeight(in_column_order<int8_t>(weight, k, 0).data(), columns(), k);
+  scale = in_column_order(weight_scale, 1, 1.f);
+}
+
+RnnMatrix RnnMatrix::rows_in_order(const int8_t* weight, const float* weight_scale) const {
+  return RnnMatrix(in_column_order<int8_t>(weight, packed.k(), 0).data(),
+                   in_column_order(weight_scale, 1, 1.f).data(), columns(), 1, packed.k());
 }
 
 int64_t rnn_acc_size(int64_t rows, int64_t row_multiple) {
@@ -74,6 +80,8 @@ void multiply_rnn(const kernels::GemmKernels& gemm, const RnnMatrix& m, const Rn
       t.row_scale = tile.row_scale + r;
       if (tile.bias != nullptr) t.bias = tile.bias + column;
       if (tile.x != nullptr) t.x = tile.x + r * tile.x_stride + column;
+      if (tile.x_low != nullptr) t.x_low = tile.x_low + r * tile.x_low_stride + column;
+      if (tile.r_low != nullptr) t.r_low = tile.r_low + r * tile.r_low_stride + column;
       if (tile.c != nullptr) t.c = tile.c + r * tile.state_stride + unit;
       t.h = tile.h + r * tile.state_stride + unit;
       if (tile.y != nullptr) t.y = tile.y + r * tile.y_stride + unit;

@@ -10,25 +10,26 @@
 
 namespace tae {
 
-// An item is `unit_block` units, `panels` whole panels; the second parts of weights are
-// further gates (kernels/rnn.h).
+// An item is `unit_block` units, `panels` whole panels.
 struct RnnMatrix {
   RnnMatrix() = default;
-  RnnMatrix(const RnnWeight& weight, int64_t units, int64_t gates, int64_t k);
+  // weight [gates * units][k], a scale for each row.
+  RnnMatrix(const int8_t* weight, const float* scale, int64_t units, int64_t gates, int64_t k);
+  // A matrix of the same size with a plain row for each column of this one, so that its products
+  // are laid out as this one's: item i is items [i * panels, (i + 1) * panels) there.
+  RnnMatrix rows_in_order(const int8_t* weight, const float* scale) const;
 
   int64_t items() const { return unit_block == 0 ? 0 : (units + unit_block - 1) / unit_block; }
   int64_t item_columns() const { return panels * kernels::kPanelColumns; }
   int64_t columns() const { return items() * item_columns(); }
   size_t bytes() const { return packed.bytes() + 4 * scale.size(); }
 
-  // Rows [gates * units][width] of both parts in column order, `fill` between. `low` is not
-  // read with one part.
+  // Rows [gates * units][width] in column order, `fill` between.
   template <typename T>
-  std::vector<T> in_column_order(const T* high, const T* low, int64_t width, T fill) const;
+  std::vector<T> in_column_order(const T* rows, int64_t width, T fill) const;
 
   int64_t units = 0;
-  int64_t gates = 0;  // of one part
-  int parts = 1;
+  int64_t gates = 0;
   int64_t unit_block = 0;
   int64_t panels = 0;
   kernels::PackedWeight packed;
@@ -36,14 +37,12 @@ struct RnnMatrix {
 };
 
 template <typename T>
-std::vector<T> RnnMatrix::in_column_order(const T* high, const T* low, int64_t width, T fill) const {
+std::vector<T> RnnMatrix::in_column_order(const T* rows, int64_t width, T fill) const {
   std::vector<T> result(columns() * width, fill);
-  for (int64_t g = 0; g < gates * parts; ++g) {
-    const T* source = g < gates ? high + g * units * width : low + (g - gates) * units * width;
+  for (int64_t g = 0; g < gates; ++g)
     for (int64_t u = 0; u < units; ++u)
-      std::copy_n(source + u * width, width,
-                  result.data() + kernels::gate_column(u, g, gates * parts) * width);
-  }
+      std::copy_n(rows + (g * units + u) * width, width,
+                  result.data() + kernels::gate_column(u, g, gates) * width);
   return result;
 }
 

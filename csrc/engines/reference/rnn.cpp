@@ -69,14 +69,21 @@ struct Matrix {
         low_scale(copy(w.low_scale, rows)) {}
 
   float times(const QuantizedState& s, int64_t row) const {
-    const float first = dot(s, high.data() + row * k, scale[row]);
-    return low.empty() ? first : first + dot(s, low.data() + row * k, low_scale[row]);
+    return dot(s, high.data() + row * k, scale[row]);
+  }
+  float low_times(const QuantizedState& s, int64_t row) const {
+    return dot(s, low.data() + row * k, low_scale[row]);
   }
   size_t bytes() const { return high.size() + low.size() + 4 * (scale.size() + low_scale.size()); }
 
   int64_t k = 0;
   std::vector<int8_t> high, low;
   std::vector<float> scale, low_scale;
+};
+
+// What second parts of the weights gave when they were last due for a row.
+struct LowParts {
+  std::vector<float> x, r;
 };
 
 class ReferenceRnn final : public RnnImpl {
@@ -93,13 +100,15 @@ class ReferenceRnn final : public RnnImpl {
 
  private:
   [[gnu::noinline]] void run_direction(const RnnArgs& args, const RnnDirection& d) const;
-  void input_side(const RnnArgs& args, int64_t row, std::vector<float>* x) const;
-  void step(const float* x, const QuantizedState& s, float* h, float* c) const;
+  void input_side(const RnnArgs& args, int64_t row, bool due, std::vector<float>* x, LowParts* low) const;
+  void step(const float* x, const LowParts& low, const QuantizedState& s, float* h, float* c) const;
 
   RnnKind kind_;
   bool projected_;
   int64_t input_size_, hidden_, output_;
   DType input_dtype_;
+  int64_t low_period_;
+  bool low_input_held_;
   LinearImplPtr input_, low_input_;
   Matrix hh_, hr_;
   std::vector<float> bias_n_;  // GRU: b_hn, or zeros
@@ -112,6 +121,8 @@ ReferenceRnn::ReferenceRnn(const RnnProblem& p, LinearImplPtr input, LinearImplP
       hidden_(p.hidden),
       output_(p.output),
       input_dtype_(p.input_dtype),
+      low_period_(p.low_period),
+      low_input_held_(p.low_input_held),
       input_(std::move(input)),
       low_input_(std::move(low_input)),
       hh_(p.hh, gates_of(p.kind) * p.hidden, p.output),
@@ -121,7 +132,8 @@ ReferenceRnn::ReferenceRnn(const RnnProblem& p, LinearImplPtr input, LinearImplP
     for (int64_t u = 0; u < hidden_; ++u) bias_n_[u] = p.bias_hh[2 * hidden_ + u];
 }
 
-void ReferenceRnn::input_side(const RnnArgs& args, int64_t row, std::vector<float>* x) const {
+void ReferenceRnn::input_side(const RnnArgs& args, int64_t row, bool due, std::vector<float>* x,
+                              LowParts* low) const {
   LinearArgs linear;
   linear.m = 1;
   linear.input =
@@ -130,39 +142,54 @@ void ReferenceRnn::input_side(const RnnArgs& args, int64_t row, std::vector<floa
   linear.output = x->data();
   input_->run(linear);
   if (low_input_ == nullptr) return;
-  std::vector<float> low(x->size());
-  linear.output = low.data();
-  low_input_->run(linear);
-  for (size_t i = 0; i < low.size(); ++i) (*x)[i] = (*x)[i] + low[i];
+  if (due || !low_input_held_) {
+    low->x.resize(x->size());
+    linear.output = low->x.data();
+    low_input_->run(linear);
+  }
+  for (size_t i = 0; i < x->size() && (kind_ == RnnKind::gru || !low_input_held_); ++i)
+    (*x)[i] = (*x)[i] + low->x[i];
 }
 
-void ReferenceRnn::step(const float* x, const QuantizedState& s, float* h, float* c) const {
+void ReferenceRnn::step(const float* x, const LowParts& low, const QuantizedState& s, float* h,
+                        float* c) const {
   std::vector<float> out(hidden_);
-  const auto recurrent = [&](int64_t g, int64_t u) { return hh_.times(s, g * hidden_ + u); };
+  const auto recurrent = [&](int64_t g, int64_t u) {
+    const float high = hh_.times(s, g * hidden_ + u);
+    return low.r.empty() ? high : high + low.r[g * hidden_ + u];
+  };
+  // Of the gates of LSTM and RNN.
+  const auto both = [&](int64_t g, int64_t u) {
+    const float high = x[g * hidden_ + u] + hh_.times(s, g * hidden_ + u);
+    return low.r.empty() ? high : high + low.r[g * hidden_ + u];
+  };
   for (int64_t u = 0; u < hidden_; ++u) {
-    const float first = x[u] + recurrent(0, u);
     if (kind_ == RnnKind::lstm) {
-      const float i = sigmoid(first);
-      const float f = sigmoid(x[hidden_ + u] + recurrent(1, u));
-      const float g = tanh_of(x[2 * hidden_ + u] + recurrent(2, u));
-      const float o = sigmoid(x[3 * hidden_ + u] + recurrent(3, u));
+      const float i = sigmoid(both(0, u));
+      const float f = sigmoid(both(1, u));
+      const float g = tanh_of(both(2, u));
+      const float o = sigmoid(both(3, u));
       const float kept = f * c[u];
       const float added = i * g;
       c[u] = kept + added;
       out[u] = o * tanh_of(c[u]);
     } else if (kind_ == RnnKind::gru) {
-      const float r = sigmoid(first);
+      const float r = sigmoid(x[u] + recurrent(0, u));
       const float z = sigmoid(x[hidden_ + u] + recurrent(1, u));
       const float inner = recurrent(2, u) + bias_n_[u];
       const float n = tanh_of(x[2 * hidden_ + u] + r * inner);
       out[u] = n + z * (h[u] - n);
     } else {
-      out[u] = kind_ == RnnKind::rnn_tanh ? tanh_of(first) : (0.f > first ? 0.f : first);
+      const float sum = both(0, u);
+      out[u] = kind_ == RnnKind::rnn_tanh ? tanh_of(sum) : (0.f > sum ? 0.f : sum);
     }
   }
   if (projected_) {
     const QuantizedState wide = quantize(out.data(), hidden_);
-    for (int64_t j = 0; j < output_; ++j) h[j] = hr_.times(wide, j);
+    for (int64_t j = 0; j < output_; ++j) {
+      h[j] = hr_.times(wide, j);
+      if (!hr_.low.empty()) h[j] = h[j] + hr_.low_times(wide, j);
+    }
   } else {
     for (int64_t u = 0; u < hidden_; ++u) h[u] = out[u];
   }
@@ -171,6 +198,7 @@ void ReferenceRnn::step(const float* x, const QuantizedState& s, float* h, float
 void ReferenceRnn::run_direction(const RnnArgs& args, const RnnDirection& d) const {
   const kernels::DefaultFloatEnv env;
   std::vector<float> x(gates_of(kind_) * hidden_);
+  std::vector<LowParts> low(args.batch);
   std::vector<bool> broken(args.batch);  // c0 has a NaN
   std::copy_n(d.h0 == nullptr ? std::vector<float>(args.batch * output_).data() : d.h0, args.batch * output_,
               d.h);
@@ -184,12 +212,20 @@ void ReferenceRnn::run_direction(const RnnArgs& args, const RnnDirection& d) con
     const int64_t t = d.reverse ? args.steps - 1 - i : i;
     for (int64_t n = 0; n < args.rows_of(t); ++n) {
       const int64_t row = args.first_row(t) + n;
-      input_side(args, row, &x);
+      const bool due = (i - args.first_step(d.reverse, n)) % low_period_ == 0;
+      input_side(args, row, due, &x, &low[n]);
       float* h = d.h + n * output_;
       QuantizedState s = quantize(h, output_);
       if (broken[n]) s.scale = std::numeric_limits<float>::quiet_NaN();
       broken[n] = false;
-      step(x.data(), s, h, kind_ == RnnKind::lstm ? d.c + n * hidden_ : nullptr);
+      if (due && !hh_.low.empty()) {
+        low[n].r.resize(x.size());
+        for (size_t j = 0; j < x.size(); ++j) {
+          low[n].r[j] = hh_.low_times(s, static_cast<int64_t>(j));
+          if (kind_ != RnnKind::gru && low_input_held_) low[n].r[j] = low[n].r[j] + low[n].x[j];
+        }
+      }
+      step(x.data(), low[n], s, h, kind_ == RnnKind::lstm ? d.c + n * hidden_ : nullptr);
       for (int64_t j = 0; j < output_; ++j) d.y[row * args.y_stride + j] = h[j];
     }
   }

@@ -57,6 +57,20 @@ TEST_CASE("parallel: regions are really parallel, and serial inside one another"
   CHECK(nested == 4);
 }
 
+TEST_CASE("parallel: a SerialRegion has one thread until its end") {
+  const Threads threads(2);
+  {
+    const SerialRegion outer(true);
+    const SerialRegion inner(false);
+    CHECK(num_threads() == 1);
+    int members = 0;
+    run_team(2, [&](int, int count) { members += count; });
+    CHECK(members == 1);
+  }
+  const SerialRegion none(false);
+  CHECK(num_threads() == 2);
+}
+
 TEST_CASE("parallel: an exception leaves the region and the next one works") {
   const Threads set(2);
   CHECK_THROWS_AS(parallel_for(8, 1, [](int64_t, int64_t) { throw std::runtime_error("inside"); }),

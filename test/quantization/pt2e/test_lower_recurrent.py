@@ -71,8 +71,7 @@ def test_one_operator_with_the_bits_of_the_layer(kind, first, more):
     with torch.no_grad():
         h = torch.rand(model.rnn.num_layers * (1 + model.rnn.bidirectional), 3, 16) - 0.5
         hx = (h, torch.rand_like(h)) if kind == "lstm" else h
-        spec = {type(model.rnn): torch_ao_ext.quantization.row_dynamic_qconfig}
-        want = flat(torch_ao_ext.quantization.quantize_dynamic(model, spec)(x, hx))
+        want = flat(torch_ao_ext.quantization.quantize_dynamic(model, {type(model.rnn)})(x, hx))
         exported = export(model, (x, hx))
         lowered = torch_ao_ext.lower(exported)
         op = "rnn" if kind in ("tanh", "relu") else kind
@@ -95,7 +94,7 @@ def test_projections_packed_sequences_and_bfloat16_weights():
         warnings.simplefilter("ignore")  # the float layer says that oneDNN has no projections
         exported, want = export(model, (x,)), flat(model(x))
         error = []
-        for dtype in (torch.int8, torch.bfloat16):
+        for dtype in (torch.int8, torch.int16, torch.bfloat16):
             got = flat(torch_ao_ext.lower(exported, recurrent_dtype=dtype)(x))
             error.append(max(float((a - b).norm() / b.norm()) for a, b in zip(got, want, strict=True)))
         assert error[1] < error[0] < 0.02
@@ -139,7 +138,7 @@ def test_what_cannot_be_lowered_says_why():
     exported = export(model.eval(), (torch.randn(5, 3, 4),))
     with pytest.raises(ValueError, match="weight_hh_l0"):
         torch_ao_ext.lower(exported)
-    with pytest.raises(ValueError, match="argument 'recurrent_dtype' must be torch.int8, torch.bfloat16 or"):
+    with pytest.raises(ValueError, match="argument 'recurrent_dtype' must be torch.int8, torch.int16, torch"):
         torch_ao_ext.lower(exported, recurrent_dtype=torch.float16)
 
 

@@ -11,51 +11,82 @@ from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, CheckedLoad, keep
 from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
 
-__all__ = ["Recurrent", "check_nonlinearity", "stored_dtype", "weight_dtype_of"]
+__all__ = ["Recurrent", "check_nonlinearity", "quantize_recurrent", "stored_dtype", "weight_dtype_of"]
 
-_WEIGHT_DTYPES = {**dict.fromkeys(INT8, torch.int8), torch.bfloat16: torch.bfloat16}
+_MOST_INT16 = 32639  # 127 * 256 + 127: two int8 parts
+
+_WIDE = (torch.int16, torch.bfloat16)
+_WEIGHT_DTYPES = {**dict.fromkeys(INT8, torch.int8), **{dtype: dtype for dtype in _WIDE}}
 
 
 def stored_dtype(who: str, dtype: Any) -> torch.dtype:
-    """Dtype of the weight buffers: torch.int8 or torch.bfloat16.
+    """Dtype of the weight buffers: torch.int8, int16 or bfloat16.
 
     Raises:
         ValueError: another one was asked for.
     """
     if dtype not in _WEIGHT_DTYPES:
-        raise ValueError(f"{who}: argument 'dtype' must be torch.qint8, int8 or bfloat16, got {dtype}")
+        raise ValueError(
+            f"{who}: argument 'dtype' must be torch.qint8, int8, int16 or bfloat16, got {dtype}"
+        )
     return _WEIGHT_DTYPES[dtype]
 
 
 def weight_dtype_of(qconfig: Any) -> torch.dtype:
-    """Dtype that the qconfig asks for: torch.bfloat16, or torch.int8.
+    """Dtype that the qconfig asks for: torch.int16, torch.bfloat16, or torch.int8.
 
     Raises:
-        ValueError: its weight observer is for neither.
+        ValueError: its weight observer is for none of these.
     """
     observer = qconfig.weight
-    if observer is not None and getattr(observer(), "dtype", None) == torch.bfloat16:
-        return torch.bfloat16
+    dtype = None if observer is None else getattr(observer(), "dtype", None)
+    if dtype in _WIDE:
+        return dtype
     weight_observer(qconfig)
     return torch.int8
+
+
+def quantize_recurrent(
+    weight: torch.Tensor, dtype: torch.dtype, qconfig: Any, name: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A weight as recurrent operators take it, and its scales.
+
+    Args:
+        weight: float `[rows, K]`.
+        dtype: torch.int16, with scale max|w| / 32639 of each row; bfloat16, with a scale of 1; int8.
+        qconfig: its weight observer is the rule of int8.
+        name: of the weight, for messages.
+
+    Returns:
+        Data of the dtype, float32 scales `[rows]` or `[1]`.
+
+    Raises:
+        ValueError: a weight that is not finite, an int8 zero point that is not 0.
+    """
+    check_finite(weight, name)
+    if dtype == torch.int8:
+        part = quantize_weight(weight, qconfig)
+        if part.zero_point is not None:
+            raise ValueError(f"{name}: qconfig.weight must give zero point 0, got {part.zero_point}")
+        return part.data, part.scale
+    if dtype == torch.bfloat16:
+        return weight.to(dtype, copy=True), torch.ones(1)
+    weight = weight.to(torch.float32)
+    largest = weight.abs().amax(1)
+    scale = (largest / _MOST_INT16).clamp_min_(torch.finfo(torch.float32).tiny)
+    scale[largest == 0] = 1
+    return (weight / scale[:, None]).round_().clamp_(-_MOST_INT16, _MOST_INT16).to(dtype), scale
 
 
 def _is_weight(name: str) -> bool:
     return name.startswith("weight_") and not name.endswith("_scale")
 
 
-def _quantized(module: nn.Module, name: str, qconfig: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    part = quantize_weight(getattr(module, name).detach(), qconfig)
-    if part.zero_point is not None:
-        raise ValueError(f"{name}: qconfig.weight must give zero point 0, got {part.zero_point}")
-    return part.data, part.scale
-
-
 class Recurrent(CheckedLoad):
     """Buffers of the float module's names.
 
-    Weights are int8 with a scale for each row, or bfloat16 with scales of 1; scales and biases
-    are float32.
+    Weights are int8 or int16 with a scale for each row, or bfloat16 with scales of 1; scales and
+    biases are float32.
     """
 
     _MORE: tuple[str, ...] = ()  # arguments of the constructor beside sizes and bias
@@ -75,11 +106,8 @@ class Recurrent(CheckedLoad):
         for name, own in list(new._buffers.items()):
             if own is not None and name.startswith("bias"):
                 new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
-            elif _is_weight(name) and dtype == torch.bfloat16:
-                check_finite(getattr(mod, name), name)
-                new._buffers[name] = getattr(mod, name).detach().to(dtype, copy=True)
             elif _is_weight(name):
-                data, scale = _quantized(mod, name, qconfig)
+                data, scale = quantize_recurrent(getattr(mod, name).detach(), dtype, qconfig, name)
                 new._buffers[name], new._buffers[name + "_scale"] = data, scale.expand(len(data)).clone()
         return new
 
@@ -87,17 +115,17 @@ class Recurrent(CheckedLoad):
     def _from_saved(cls, args: dict[str, Any]) -> "Recurrent":
         """Of the constructor's arguments in a file, where a dtype is a name."""
         dtype = args.pop("dtype", "int8")
-        if dtype not in ("int8", "bfloat16"):
-            raise ValueError(f"dtype must be 'int8' or 'bfloat16', got {dtype!r}")
+        if dtype not in ("int8", "int16", "bfloat16"):
+            raise ValueError(f"dtype must be 'int8', 'int16' or 'bfloat16', got {dtype!r}")
         return cls(**args, dtype=getattr(torch, dtype))
 
     @property
     def weight_dtype(self) -> torch.dtype:
-        """torch.int8 or torch.bfloat16."""
+        """torch.int8, int16 or bfloat16."""
         return next(b.dtype for name, b in self._buffers.items() if _is_weight(name))
 
     def get_weight(self) -> dict[str, Any]:
-        """Parameter name -> int8 weight with its scales, or bfloat16 weight (shares memory)."""
+        """Parameter name -> int8 or int16 weight with its scales, or bfloat16 weight (shares memory)."""
         b, names = self._buffers, list(filter(_is_weight, self._buffers))
         if self.weight_dtype == torch.bfloat16:
             return {n: b[n] for n in names}
@@ -111,8 +139,9 @@ class Recurrent(CheckedLoad):
         """Replaces weights and biases.
 
         Args:
-            weight_bias_dict: parameter name -> int8 weight (a QuantizedTensor, or what has `int_repr()` and
-                `qscheme()`), bfloat16 weight or float bias; names that are not in it keep theirs.
+            weight_bias_dict: parameter name -> int8 or int16 weight (a QuantizedTensor, or what has
+                `int_repr()` and `qscheme()`), bfloat16 weight or float bias; names that are not in it
+                keep theirs.
 
         Raises:
             ValueError: another name, shape or dtype, a zero point that is not 0.
@@ -122,7 +151,7 @@ class Recurrent(CheckedLoad):
         for name, value in weight_bias_dict.items():
             if name not in weights and name not in biases:
                 raise ValueError(f"{who}: names must be {[*weights, *biases]}, got {name!r}")
-            if name in weights and self.weight_dtype == torch.int8:
+            if name in weights and self.weight_dtype != torch.bfloat16:
                 part = weight_of_tensor(value, 0)
                 if part.zero_point is not None:
                     raise ValueError(f"{who}: '{name}' must have zero point 0, got {part.zero_point}")

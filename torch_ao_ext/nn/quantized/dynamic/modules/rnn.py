@@ -57,7 +57,7 @@ class RNNBase(Recurrent):
         batch_first: `[N, T, K]` instead of `[T, N, K]`.
         dropout: kept for the repr; inference only.
         bidirectional: two directions.
-        dtype: of the weights, torch.qint8, int8 or bfloat16.
+        dtype: of the weights, torch.qint8, int8, int16 or bfloat16.
         proj_size: R of an LSTM's projection, 0 for none.
     """
 

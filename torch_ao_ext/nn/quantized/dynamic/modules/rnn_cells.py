@@ -19,7 +19,7 @@ class RNNCellBase(Recurrent):
         input_size: K.
         hidden_size: H.
         bias: with biases.
-        dtype: of the weights, torch.qint8, int8 or bfloat16.
+        dtype: of the weights, torch.qint8, int8, int16 or bfloat16.
     """
 
     _GATES = 1
@@ -122,7 +122,7 @@ class RNNCell(RNNCellBase):
         hidden_size: H.
         bias: with biases.
         nonlinearity: "tanh" or "relu".
-        dtype: of the weights, torch.qint8, int8 or bfloat16.
+        dtype: of the weights, torch.qint8, int8, int16 or bfloat16.
     """
 
     _MORE = ("nonlinearity",)
