@@ -187,12 +187,12 @@ int64_t pieces_of(const Images& i, const kernels::GroupNumbers& g) {
 void normalize_pieces(const Arg& arg, const Work& w, const kernels::GroupNumbers& g) {
   const Images& i = w.i;
   const int64_t pieces = i.channels_last ? 1 : g.groups;  // of a sample
-  kernels::GroupNumbers piece = g;
-  piece.channels = g.channels / pieces;
-  piece.groups = g.groups / pieces;
-  const int64_t channels = piece.channels;
+  const int64_t channels = g.channels / pieces;
   const int64_t grain = std::max<int64_t>(1, kElementGrain / (channels * i.inner));
-  parallel_for(i.samples * pieces, grain, [&, piece](int64_t begin, int64_t end) mutable {
+  parallel_for(i.samples * pieces, grain, [&](int64_t begin, int64_t end) {
+    kernels::GroupNumbers piece = g;  // of this thread: it moves from group to group
+    piece.channels = channels;
+    piece.groups = g.groups / pieces;
     std::vector<kernels::ByteSums> sums = make_vector<kernels::ByteSums>(arg, channels);
     std::vector<float> a = make_vector<float>(arg, channels), b = make_vector<float>(arg, channels);
     std::vector<float> scratch = make_vector<float>(arg, kernels::lane_floats(channels));

@@ -178,6 +178,19 @@ def test_errors(call, message):
         call(random_int(U8, 3, 6), torch.randn(3, 6))
 
 
+def test_threads_keep_their_groups_apart():
+    x, weight, bias = random_int(U8, 1, 4096, 5, 5), torch.randn(4096), torch.randn(4096)
+    args = (x, 0.1, 7, weight, bias, 0.05, 128, None, 2048)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    expected = ops.group_norm(*args)
+    torch.set_num_threads(4)
+    try:
+        assert all(torch.equal(ops.group_norm(*args), expected) for _ in range(50))
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("eps", [-1e-5, float("nan"), float("inf")])
 def test_eps(eps):
     x, f = random_int(U8, 3, 6), torch.randn(3, 6)
