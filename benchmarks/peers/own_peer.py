@@ -43,13 +43,25 @@ def dynamic_compiled(case):
     return Built(compiled_now(model, case.inputs), _ran(model))
 
 
-def _lowered(case, is_dynamic=False):
-    ao = peers.ours()
-    from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+def _x86_quantizer(is_dynamic=False):
     from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
 
-    quantizer = x86.X86InductorQuantizer()
-    quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_dynamic=is_dynamic))
+    config = x86.get_default_x86_inductor_quantization_config(is_dynamic=is_dynamic)
+    return x86.X86InductorQuantizer().set_global(config)
+
+
+def _xnnpack_quantizer():
+    from torch_ao_ext.quantization.quantizer import xnnpack_quantizer as xnnpack
+
+    config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
+    return xnnpack.XNNPACKQuantizer().set_global(config)
+
+
+def _lowered(case, quantizer=None):
+    ao = peers.ours()
+    from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    quantizer = quantizer or _x86_quantizer()
     prepared = prepare_pt2e(case.exported(), quantizer)
     for inputs in case.calibration():
         prepared(*inputs)
@@ -69,9 +81,16 @@ def pt2e_traced(case):
     return Built(traced, _ran(lowered), file, "torch_ao_ext")
 
 
+def pt2e_xnnpack_traced(case):
+    """The graph of XNNPACKQuantizer, weights per channel, traced and frozen."""
+    lowered = _lowered(case, _xnnpack_quantizer())
+    traced, file = case.traced(lowered, "own_pt2e_xnnpack")
+    return Built(traced, _ran(lowered), file, "torch_ao_ext")
+
+
 def pt2e_dynamic(case):
     """The graph lowered with linear layers quantized at run time, eager."""
-    lowered = _lowered(case, is_dynamic=True)
+    lowered = _lowered(case, _x86_quantizer(is_dynamic=True))
     return Built(lowered, _ran(lowered))
 
 

@@ -67,6 +67,7 @@ CANDIDATES = (
     Candidate("torch_ao_ext pt2e dynamic", OURS, (TRANSFORMER,), "own_peer", "pt2e_dynamic"),
     Candidate("torch_ao_ext pt2e", OURS, (*STATIC, FRONTENDS), "own_peer", "pt2e"),
     Candidate("torch_ao_ext pt2e traced", OURS, (*STATIC, FRONTENDS), "own_peer", "pt2e_traced"),
+    Candidate("torch_ao_ext pt2e xnnpack traced", OURS, (CNN,), "own_peer", "pt2e_xnnpack_traced"),
     Candidate("torch_ao_ext eager traced", OURS, (FRONTENDS,), "own_peer", "eager_traced"),
     Candidate("torch_ao_ext FX traced", OURS, (FRONTENDS,), "own_peer", "fx_traced"),
     Candidate("torch_ao_ext pt2e + compile", OURS, (FRONTENDS,), "own_peer", "pt2e_compiled", compiles=True),

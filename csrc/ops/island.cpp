@@ -120,7 +120,7 @@ c10::SmallVector<const void*, 4> dying(const IslandStep& step, const std::vector
   return starts;
 }
 
-// `memory` may be null.
+// `memory` is null where it does not matter what dies.
 std::vector<Tensor> run_steps(const IslandProgram& program, TensorList inputs, TensorList constants,
                               RunMemory* memory) {
   std::vector<Tensor> values(program.values);
@@ -181,7 +181,7 @@ std::vector<Tensor> run(const IslandProgram& program, TensorList inputs, TensorL
   std::vector<Tensor> results;
   {
     const ResultAllocator scope(memory.allocator());
-    results = run_steps(program, inputs, constants, &memory);
+    results = run_steps(program, inputs, constants, memory.asks_for_dying() ? &memory : nullptr);
   }
   if (choice.plan == nullptr)
     program.plans.keep(key, memory.noted());
@@ -192,12 +192,9 @@ std::vector<Tensor> run(const IslandProgram& program, TensorList inputs, TensorL
 
 std::vector<std::vector<int64_t>> plans_of(std::string_view text) {
   std::vector<std::vector<int64_t>> rows;
-  for (const auto& plan : program_of(text)->plans.all()) {
-    const auto in_place = std::count_if(plan->places.begin(), plan->places.end(),
-                                        [](const MemoryPlan::Place& p) { return p.over >= 0; });
+  for (const auto& plan : program_of(text)->plans.all())
     rows.push_back({static_cast<int64_t>(plan->block_bytes), static_cast<int64_t>(plan->separate_bytes),
-                    static_cast<int64_t>(plan->places.size()), static_cast<int64_t>(in_place)});
-  }
+                    static_cast<int64_t>(plan->places.size()), plan->in_place});
   return rows;
 }
 

@@ -29,6 +29,7 @@ MemoryPlan plan_memory(const std::vector<Life>& given) {
     const int64_t over = lives[i].over;
     if (over < 0 || lives[i].died < 0 || given[static_cast<size_t>(over)].died < 0) continue;
     plan.places[i].over = over;
+    ++plan.in_place;
     first[i] = first[static_cast<size_t>(over)];
     Life& shared = lives[first[i]];
     shared.died = std::max(shared.died, lives[i].died);
@@ -176,6 +177,8 @@ RunMemory::~RunMemory() {
 }
 
 c10::Allocator* RunMemory::allocator() { return state_.get(); }
+
+bool RunMemory::asks_for_dying() const { return state_->plan == nullptr || state_->plan->in_place > 0; }
 
 void RunMemory::set_dying(c10::SmallVector<const void*, 4> starts) {
   const std::lock_guard lock(state_->mutex);

@@ -28,6 +28,7 @@ struct MemoryPlan {
   std::vector<Place> places;  // in the order of allocation
   size_t block_bytes = 0;
   size_t separate_bytes = 0;  // what the placed results would take without sharing
+  int64_t in_place = 0;       // places that lie over another one
 };
 
 // A result of the first run: bytes, and when it was allocated and freed (-1: after the run). It may lie
@@ -77,6 +78,8 @@ class RunMemory {
   RunMemory& operator=(const RunMemory&) = delete;
 
   c10::Allocator* allocator();
+  // Whether it matters what dies: when lives are noted, or the plan has results in place of others.
+  bool asks_for_dying() const;
   // The starts of the memory of values that nobody reads behind the next operator.
   void set_dying(c10::SmallVector<const void*, 4> starts);
   // The plan from a run without one; results alive now leave the island.
