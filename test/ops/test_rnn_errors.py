@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_rnn import make, quantized_side
+from rnn_layers import make, quantized_side
 
 ops = torch.ops.torch_ao
 BF16, F64 = torch.bfloat16, torch.float64
