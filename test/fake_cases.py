@@ -11,6 +11,7 @@ from fake_layers import (
     interpolate_cases,
     lookup_cases,
     pool_cases,
+    quantized_attention_cases,
     row_norm_cases,
     softmax_cases,
     unpack_cases,
@@ -40,6 +41,7 @@ CASES = {
     "matmul": matmul_cases,
     "scaled_dot_product_attention": attention_cases,
     "softmax": softmax_cases,
+    "attention": quantized_attention_cases,
     "lookup": lookup_cases,
     "interpolate": interpolate_cases,
     **{

@@ -2,9 +2,10 @@
 
     python benchmarks/ops/attention.py [--only 'BERT'] [--max-isa avx512_vnni]
 
-Rows of attention: q, k, v are float32 and are quantized inside the timed call (uint8 per tensor),
-then matmul, softmax and matmul; the result is uint8. fp32 is F.scaled_dot_product_attention; "float"
-is our operator of this name on the same float32 values.
+Rows of attention: q, k, v are float32 and are quantized inside the timed call (uint8 per tensor);
+the result is uint8. torch_ao_ext is the op attention, "three ops" are matmul, softmax and matmul,
+whose weights have one scale. fp32 is F.scaled_dot_product_attention; "float" is our operator of this
+name on the same float32 values.
 Rows of products start from integers on both sides. SQNR is against attention in float64, with
 normal inputs. Exit status 1 when a floor is missed.
 """
@@ -25,6 +26,7 @@ from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 FP32, AO, OURS, FLOAT = "fp32", "torch.ao", "torch_ao_ext", "torch_ao_ext float"
+THREE = "three ops"
 TARGET, FLOOR, LEAST_DB = 1.5, 1.0, 30.0
 U8 = torch.uint8
 
@@ -84,6 +86,11 @@ class Attention:
 
     def ours(self):
         q, k, v = self.quantized()
+        a, b, c = self.given
+        return self.ops.attention(q, *a, k, *b, v, *c, *self.output)
+
+    def three_ops(self):
+        q, k, v = self.quantized()
         scale, point = self.given[0]
         scores = self.ops.matmul(
             q, scale * self.factor, point, k.transpose(-1, -2), *self.given[1], output_dtype=torch.float32
@@ -106,9 +113,15 @@ def run_attention(shape, args, result):
     attention = Attention(shape)
     sqnr = {
         OURS: sqnr_db(attention.exact, attention.real(attention.ours())),
+        THREE: sqnr_db(attention.exact, attention.real(attention.three_ops())),
         FLOAT: sqnr_db(attention.exact, attention.own_float()),
     }
-    calls = {FP32: attention.float, OURS: attention.ours, FLOAT: attention.own_float}
+    calls = {
+        FP32: attention.float,
+        OURS: attention.ours,
+        THREE: attention.three_ops,
+        FLOAT: attention.own_float,
+    }
     timings, foreign = cli.measure(calls, args)
     goals = [
         Goal(f"vs {FP32}", rounds.speedup(timings, OURS, FP32), TARGET, FLOOR),

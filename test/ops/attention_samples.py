@@ -59,11 +59,41 @@ def scaled_dot_product_attention_calls():
     ]
 
 
+def attention_calls():
+    def heads(dtype, length, width):  # [B, S, H, D] seen as [B, H, S, D]
+        return random_int(dtype, 2, length, 3, width).transpose(1, 2)
+
+    def operands(sizes, *dtypes):  # L, S, E, V behind the leading sizes
+        *batch, queries, keys, width, value_width = sizes
+        shapes = (queries, width), (keys, width), (keys, value_width)
+        return [
+            x
+            for dtype, shape in zip(dtypes, shapes, strict=True)
+            for x in (random_int(dtype, *batch, *shape), 0.05, 3)
+        ]
+
+    seen = torch.rand(2, 1, 1, 70) < 0.6
+    mask = torch.randn(5, 70).masked_fill(torch.rand(5, 70) < 0.3, -torch.inf)
+    wide = (heads(U8, 5, 64), 0.02, 120, heads(U8, 70, 64), 0.02, 130, heads(U8, 70, 32), 0.02, 120)
+    odd = (heads(S8, 5, 9), 0.05, -7, heads(S8, 70, 9), 0.05, 9, heads(U8, 70, 66), 0.03, 3)
+    apart = random_int(U8, 21, 30).t()[::2], 0.05, 0, random_int(S8, 33, 21), 0.05, -128
+    return [
+        (*wide, 0.01, 128, None, seen, False, None),
+        (*odd, 0.02, -9, S8, mask, False, 0.3),
+        (*apart, random_int(S8, 33, 5), 0.05, 127, 1.0, 0, F32, None, True, 0.2),
+        (*operands((1, 4, 1, 1, 1), U8, U8, S8), 1.0, 0, BF16, None, False, 1.0),
+        (*operands((2, 3, 0, 8, 5), U8, U8, S8), 0.1, 7, U8, None, False, None),
+        (*operands((2, 3, 6, 0, 5), U8, U8, S8), 0.1, 7, U8, torch.randn(3, 1), False, None),
+        (*operands((0, 3, 4, 8, 5), U8, U8, S8), 0.1, 7, U8, None, True, None),
+    ]
+
+
 def attention_samples():
     """name -> calls, as op_samples.samples()."""
     return {
         "matmul": matmul_calls(),
         "softmax": softmax_calls(),
+        "attention": attention_calls(),
         "scaled_dot_product_attention": scaled_dot_product_attention_calls(),
     }
 

@@ -83,6 +83,7 @@ from torch_ao_ext.ops.pool import (
 from torch_ao_ext.ops.quantize_per_channel import dequantize_per_channel, quantize_per_channel
 from torch_ao_ext.ops.quantize_per_tensor import dequantize_per_tensor, quantize_per_tensor
 from torch_ao_ext.ops.quantize_per_token import dequantize_per_token, quantize_per_token
+from torch_ao_ext.ops.quantized_attention import attention
 from torch_ao_ext.ops.rnn import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from torch_ao_ext.ops.softmax import softmax
 from torch_ao_ext.ops.sparse_linear import (
@@ -101,6 +102,7 @@ __all__ = [
     "add",
     "add_layer_norm",
     "add_layer_norm_sum",
+    "attention",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
