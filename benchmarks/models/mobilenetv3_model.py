@@ -48,7 +48,9 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        inside = (channels // 4 + 4) // 8 * 8
+        quarter = channels // 4
+        inside = (quarter + 4) // 8 * 8
+        inside += 8 if inside < 0.9 * quarter else 0
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(channels, inside, 1), nn.ReLU(), nn.Conv2d(inside, channels, 1), nn.Hardsigmoid(),

@@ -94,7 +94,10 @@ def test_architectures_have_the_published_sizes():
     counts = {
         name: sum(p.numel() for p in convnet_models.make(name).parameters()) for name in convnet_models.MAKERS
     }
-    assert counts == {"resnet18": 11_689_512, "resnet50": 25_557_032, "mobilenetv2": 3_504_872}
+    assert counts == {
+        "resnet18": 11_689_512, "resnet50": 25_557_032, "mobilenetv2": 3_504_872,
+        "mobilenetv3-small": 2_542_856, "mobilenetv3-large": 5_483_032,
+    }  # fmt: skip
 
 
 def test_layer_targets_name_shapes_that_exist():
