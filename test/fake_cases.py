@@ -1,9 +1,9 @@
 """Operator -> cases, for tests of fake kernels."""
 
 import torch
+from fake_attention import attention_cases, matmul_cases, quantized_attention_cases, softmax_cases
 from fake_convs import batch_norm_cases, conv_add_cases, conv_cases, conv_dynamic_cases, without_post_ops
 from fake_layers import (
-    attention_cases,
     bag_cases,
     binary_cases,
     channel_norm_cases,
@@ -11,15 +11,12 @@ from fake_layers import (
     interpolate_cases,
     lookup_cases,
     pool_cases,
-    quantized_attention_cases,
     row_norm_cases,
-    softmax_cases,
     unpack_cases,
 )
 from fake_products import (
     add_cases,
     dynamic_cases,
-    matmul_cases,
     sparse_cases,
     static_cases,
     tensor_cases,

@@ -1,4 +1,4 @@
-"""Cases of linear layers of each kind and of matmul: (args, kwargs)."""
+"""Cases of linear layers of each kind: (args, kwargs)."""
 
 import torch
 from fake_values import INPUTS, floats, s8, u8, weights
@@ -43,7 +43,7 @@ def weight_only_cases():
         scale = torch.rand(n, -(-k // group)) + 0.1 if group else torch.rand(n) + 0.1
         for rows in ((4,), (0,), (2, 3), ()):
             yield (floats(*rows, k), weight, scale, torch.randn(n), group), {}
-            yield (floats(*rows, k).bfloat16(), weight, scale), {"group_size": group, "input_bits": 16}
+            yield (floats(*rows, k).bfloat16(), weight, scale), {"group_size": group, "input_bits": 8}
 
 
 def sparse_cases(dynamic):
@@ -58,9 +58,3 @@ def sparse_cases(dynamic):
                     yield (x, *table, scale, bias), {}
                 else:
                     yield (x, 0.1, 3, *table, scale, bias, 0.3, 9), {}
-
-
-def matmul_cases():
-    yield (u8(3, 4), 0.1, 7, u8(4, 5), 0.2, 3), {"output_dtype": torch.float32}
-    yield (u8(2, 3, 4), 0.1, 7, u8(2, 5, 4).transpose(1, 2), 0.2, 3, 0.5, 9), {"post_ops": "relu"}
-    yield (u8(2, 1, 3, 4), 0.1, 7, u8(5, 4, 6), 0.2, 3, 0.5, 9), {}

@@ -7,8 +7,6 @@ import torch
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 
-QDTYPE = {torch.uint8: torch.quint8, torch.int8: torch.qint8}
-
 
 def nnq():
     """Imported late and quietly: torch.ao warns of its own deprecation."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from digits import accuracy, digits, fit
 from torch import nn
 
 import torch_ao_ext
@@ -46,31 +47,22 @@ def resnet18():
     return model, module.groups(model), [torch.randn(4, 3, 64, 64) for _ in range(4)], "fc"
 
 
-def digits():
-    """A network trained on scikit-learn's digits, with its images."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    x = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
-    y = torch.tensor(data.target)
+def trained_on_digits():
+    """A small network, with its images."""
+    train_data, test_data = digits()
     torch.manual_seed(0)
     model = tq.QuantWrapper(nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
         nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
         nn.Flatten(), nn.Linear(512, 10),
     ))  # fmt: skip
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(4):
-        for index in torch.randperm(1400).split(64):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[index]), y[index]).backward()
-            optimizer.step()
-    assert (model.eval()(x[1400:]).argmax(1) == y[1400:]).float().mean() > 0.93
+    fit(model, train_data, 4, 3e-3)
+    assert accuracy(model.eval(), test_data) > 0.93
     groups = [["module.0", "module.1", "module.2"], ["module.3", "module.4", "module.5"]]
-    return model, groups, list(x[:256].split(64)), "module.7"
+    return model, groups, list(train_data[0][:256].split(64)), "module.7"
 
 
-@pytest.fixture(scope="module", params=[resnet18, digits], ids=["resnet18", "digits"])
+@pytest.fixture(scope="module", params=[resnet18, trained_on_digits], ids=["resnet18", "digits"])
 def case(request):
     warnings.simplefilter("ignore")
     model, groups, batches, last = request.param()
@@ -144,7 +136,7 @@ def test_trained(case):
 def test_x86_quantizer_of_pt2e():
     """A network without pooling and sums: X86InductorQuantizer observes what eager mode observes."""
     warnings.simplefilter("ignore")
-    model, groups, batches, last = digits()
+    model, groups, batches, last = trained_on_digits()
     model.requires_grad_(False)
     quantizer = x86.X86InductorQuantizer()
     quantizer.set_global(x86.get_default_x86_inductor_quantization_config())

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from digits import accuracy, digits, fit
 from eager_models import RESNET_GROUPS, images, resnet
 from torch import nn
 from torch_ao_peer import peer
@@ -108,15 +109,6 @@ def test_observers_and_places():
     assert not hasattr(model.dequant, "activation_post_process")
 
 
-def digits():
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    x = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
-    y = torch.tensor(data.target)
-    return (x[:1400], y[:1400]), (x[1400:], y[1400:])
-
-
 def digits_model():
     torch.manual_seed(0)
     return QuantWrapper(nn.Sequential(
@@ -127,22 +119,6 @@ def digits_model():
 
 
 DIGIT_GROUPS = [["module.0", "module.1", "module.2"], ["module.3", "module.4", "module.5"]]
-
-
-def fit(model, data, epochs, rate):
-    x, y = data
-    optimizer = torch.optim.Adam(model.parameters(), rate)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(epochs):
-        for index in torch.randperm(len(x), generator=generator).split(64):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[index]), y[index]).backward()
-            optimizer.step()
-
-
-def accuracy(model, data):
-    with torch.no_grad():
-        return float((model(data[0]).argmax(1) == data[1]).float().mean())
 
 
 @pytest.fixture(scope="module")

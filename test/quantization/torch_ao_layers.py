@@ -29,7 +29,6 @@ def _conv(rank, transposed=False, engines=ENGINES, path="quantized"):
     return Layer(name, (4, 6, 3), {"stride": 2, "padding": 1}, sizes[0], engines, sizes[1])
 
 
-QPARAMS = {"scale": 0.04, "zero_point": 64}
 OUTPUT = {"output_scale": 0.04, "output_zero_point": 64}
 ONEDNN = ("onednn",)
 

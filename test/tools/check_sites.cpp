@@ -13,7 +13,7 @@
 namespace tae::mutants {
 namespace {
 
-constexpr uint32_t kMostFired = 4096;  // as in mutate_checks.py
+constexpr uint32_t kMostFired = 4096;  // as in fired_checks.py
 
 struct Shared {
   std::atomic<uint32_t> deleted;

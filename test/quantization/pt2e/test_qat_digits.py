@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from digits import accuracy, digits, fit
 from flow_models import count
 from torch import nn
 
@@ -43,40 +44,21 @@ class Cnn(nn.Module):
         return self.head(self.drop(x.flatten(1)))
 
 
-def fit(model, data, epochs, rate):
-    x, y = data
-    optimizer = torch.optim.Adam(model.parameters(), rate)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(epochs):
-        for index in torch.randperm(len(x), generator=generator).split(64):
-            if len(index) == 64:
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(x[index]), y[index]).backward()
-                optimizer.step()
-
-
-def accuracy(answers, labels):
-    return float((answers.argmax(1) == labels).float().mean())
-
-
 @pytest.fixture(scope="module")
 def trained():
-    from sklearn.datasets import load_digits
-
     torch.manual_seed(0)
-    data = load_digits()
-    x = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
-    y = torch.tensor(data.target)
+    train_data, test_data = digits()
     model = Cnn().train()
-    fit(model, (x[:1400], y[:1400]), 6, 3e-3)
-    return model, (x[:1400], y[:1400]), (x[1400:], y[1400:])
+    fit(model, train_data, 6, 3e-3)
+    return model, train_data, test_data
 
 
 @pytest.mark.parametrize("how", QUANTIZERS)
 def test_digits(trained, how):
-    model, train_data, (x, y) = trained
+    model, train_data, test_data = trained
+    x = test_data[0]
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    wanted = accuracy(model.eval()(x), y)
+    wanted = accuracy(model.eval(), test_data)
     assert wanted > 0.94
     free = ({0: torch.export.Dim("batch", min=2)},)
     graph = torch.export.export(model.train(), (x[:64],), dynamic_shapes=free).module()
@@ -88,7 +70,7 @@ def test_digits(trained, how):
         seen, converted = tuned(x), convert_pt2e(tuned)
         lowered = torch_ao_ext.lower(converted, strict=True)
         answers = lowered(x)
-    assert accuracy(answers, y) >= wanted - 0.005
+    assert accuracy(lowered, test_data) >= wanted - 0.005
     head = next(n for n in converted.graph.nodes if "linear" in str(n.target))
     # xnnpack's results have steps; those of x86 are floats: 8 bits of their range.
     last = next((n for n in head.users if "quantize_per_tensor" in str(n.target)), None)
