@@ -21,7 +21,6 @@ from benchmarks.harness import environment
 
 SOURCE = Path(__file__).with_name("roof.cpp")
 LOOPS = ("amx", "avx512_vnni", "avx_vnni", "avx2")  # of int8, best first
-FLOAT_LOOPS = ("avx512_bf16", "avx512_f32")
 # One timed stretch: long against the start of a thread (about 50 us).
 _ITERATIONS = {"amx": 40_000}
 _USUAL_ITERATIONS = 2_000_000
