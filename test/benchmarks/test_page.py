@@ -1,6 +1,8 @@
 """The page of benchmarks takes new results into its places and leaves the rest."""
 
-from benchmarks import page
+from pathlib import Path
+
+from benchmarks import page, run
 
 TEXT = """# Page
 Words.
@@ -28,4 +30,8 @@ def test_results_replace_what_was_there(tmp_path, capsys):
 
 def test_places_of_the_page_are_results_of_benchmarks():
     names = [name for _, name, _ in page.PLACE.findall(page.PAGE.read_text())]
+    results = {Path(script).stem for script, *_ in run.BENCHMARKS} | {
+        script.split()[1] for script, *_ in run.BENCHMARKS if " " in script
+    }
     assert len(names) == len(set(names))
+    assert {name.removesuffix("-1t").removesuffix("-avx512_vnni") for name in names} <= results
