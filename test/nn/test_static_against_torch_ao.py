@@ -250,7 +250,7 @@ def test_constructor_arguments():
     assert fused.LinearTanh(3, 4, bias=False).qbias is None
     with pytest.raises(ValueError, match="Conv2d: argument 'dtype' must be None or torch.float32, got"):
         MINE.Conv2d(3, 4, 3, dtype=torch.float16)
-    with pytest.raises(ValueError, match="GRUCell: argument 'dtype' must be torch.qint8, int8 or"):
+    with pytest.raises(ValueError, match="GRUCell: argument 'dtype' must be torch.qint8, int8, int16 or"):
         MINE.dynamic.GRUCell(3, 4, dtype=torch.float16)
     with pytest.raises(TypeError, match="device"):
         MINE.Hardswish(SCALE, POINT, torch.qint8)  # the third is the device, as in torch.ao

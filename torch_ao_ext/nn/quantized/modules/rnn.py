@@ -56,8 +56,9 @@ class LSTM(QuantizedOutput):
     ) -> None:
         super().__init__()
         self.lstm = DynamicLSTM(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            proj_size=proj_size,
+        )  # fmt: skip
         self.quant_hidden = Quantize()
         self.set_output(1.0, 0, torch.uint8)
 
