@@ -244,3 +244,15 @@ def test_gradients_of_attention_are_those_of_the_float_layer():
         y.square().sum().backward()
         grads.append(x.grad)
     torch.testing.assert_close(grads[1], grads[0])
+
+
+def test_gradients_of_a_mask_alone():
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(8, 2, batch_first=True).requires_grad_(False)
+    layer.qconfig = None
+    x, grads = torch.randn(2, 5, 8), []
+    for module in (layer, quantizable.MultiheadAttention.from_float(layer)):
+        mask = torch.linspace(-1, 1, 25).reshape(5, 5).requires_grad_()
+        module(x, x, x, attn_mask=mask, need_weights=False)[0].square().sum().backward()
+        grads.append(mask.grad)
+    torch.testing.assert_close(grads[1], grads[0])

@@ -22,8 +22,9 @@ def _float_mask(mask: torch.Tensor | None, name: str, dtype: torch.dtype) -> tor
     )
 
 
-def _needs_grad(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
-    return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+def _needs_grad(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> bool:
+    needs = q.requires_grad or k.requires_grad or v.requires_grad
+    return torch.is_grad_enabled() and (needs or (mask is not None and mask.requires_grad))
 
 
 class Attention(nn.Module):
@@ -145,7 +146,9 @@ class Attention(nn.Module):
                 weights = weights.mean(dim=1)
             if not batched:
                 weights = weights.squeeze(0)
-        elif q.dtype != torch.float32 or (self.training and self.dropout > 0) or _needs_grad(q, k, v):
+        elif (
+            q.dtype != torch.float32 or (self.training and self.dropout > 0) or _needs_grad(q, k, v, mask)
+        ):  # fmt: skip
             y = F.scaled_dot_product_attention(
                 q, k, v, mask, self.dropout if self.training else 0.0, use_hint
             )
