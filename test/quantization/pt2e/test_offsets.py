@@ -51,6 +51,7 @@ MOVED = {
         lambda x: functional.avg_pool2d(x, 3, 2, 1).flatten(1), nn.Linear(128, 7)
     ),
     "average": lambda: Block(lambda x: x.mean((2, 3)), nn.Linear(8, 7, bias=False)),
+    "average of a dtype": lambda: Block(lambda x: x.mean((2, 3), dtype=torch.float32), nn.Linear(8, 7)),
     "adaptive": lambda: Block(lambda x: functional.adaptive_avg_pool2d(x, 2).flatten(1), nn.Linear(32, 7)),
 }
 STAY = {

@@ -83,7 +83,8 @@ def _followed(offset: torch.Tensor, norm: fx.Node, between: list[fx.Node]) -> to
         # A view of the model's tensor need not be one of this.
         target = aten.reshape.default if node.target is aten.view.default else node.target
         arguments = [_number(a) for a in node.args[1:]]
-        before, value = value, target(value, *arguments, **node.kwargs)
+        options = {name: option for name, option in node.kwargs.items() if name != "dtype"}  # f64 stays
+        before, value = value, target(value, *arguments, **options)
         if is_call(node, _MAX_POOL) and not torch.equal(value, -target(-before, *arguments)):
             return None
     return value
