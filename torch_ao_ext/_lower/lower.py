@@ -158,9 +158,10 @@ def lower(
 
     `dequantize -> conv or linear -> activations and add -> quantize` becomes one operator;
     operators that only move values run on the integers; a linear with quantized weights alone
-    becomes `linear_weight_only`; what has no int8 operator stays float and `report` says why. A
-    linear with inputs quantized at run time takes their range from the data alone: the smallest
-    scale of the observer (eps) does not apply.
+    becomes `linear_weight_only` with `input_bits` 16 (layers of `quantize_weight_only` have 8); what
+    has no int8 operator stays float and `report` says why. A linear with inputs quantized at run
+    time takes their range from the data alone: the smallest scale of the observer (eps) does not
+    apply.
 
     Args:
         model: from convert_pt2e; left as it is.

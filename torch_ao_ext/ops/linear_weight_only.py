@@ -36,7 +36,8 @@ def linear_weight_only(
             group_size with 4-bit ones; with 8-bit weights in 16 bits where an outlier would hide
             the others. Its error is 44 to 45 dB below the result with normal values, 40 dB and more
             with others (4-bit weights, whose own error is 20 dB: 32 dB and more). 16: all groups in
-            16 bits, 80 dB and more, for twice the work of large batches.
+            16 bits, 80 dB and more, for twice the work of large batches. The schema's default,
+            which calls of torch.ops.torch_ao.linear_weight_only and graphs of `lower` have, is 16.
 
     Returns:
         `[*, N]`, contiguous, in the input's dtype.

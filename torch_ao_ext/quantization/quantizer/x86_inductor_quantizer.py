@@ -74,7 +74,8 @@ def get_x86_inductor_weight_only_config(is_qat: bool = False) -> QuantizationCon
     """int8 weights of linear per output channel; activations float and not calibrated.
 
     For layers with few rows, which take as long as reading their weights does, and for layers whose
-    inputs must not be rounded. May stand beside a static or a dynamic config.
+    inputs 8 bits do not hold: `lower` gives them 16 inside (`ops.linear_weight_only`). May stand
+    beside a static or a dynamic config.
 
     Args:
         is_qat: fake-quants instead of observers.

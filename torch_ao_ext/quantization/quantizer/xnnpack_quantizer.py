@@ -64,6 +64,8 @@ def get_symmetric_weight_only_config(
 ) -> QuantizationConfig:
     """int8 weights of linear, symmetric; activations float and not calibrated.
 
+    `lower` gives inputs 16 bits inside the operator (`ops.linear_weight_only`).
+
     Args:
         is_per_channel: per output channel, not per tensor.
         is_qat: fake-quants instead of observers.
