@@ -113,7 +113,7 @@ TAE_VEC bool exponentials(Running& run, int64_t count, float* scores, float (&fa
     const VF shift = select(less(most, vf(kLowest)), vf(0.f), most);
     const VF left = exp_nonpositive(sub(before, shift));
     run.most[w] = most;
-    VF sum = mul(run.sum[w], left);
+    VF sum = vf(0.f);  // of this block alone: added to all before it, small e would lose their bits
     store(factor + w * kLanes, left, Full{});
     rescale |= any(less(before, most));
     for (int64_t k = 0; k < count; ++k) {
@@ -121,7 +121,7 @@ TAE_VEC bool exponentials(Running& run, int64_t count, float* scores, float (&fa
       store(at + k * kBlock, e, Full{});
       sum = add(sum, e);
     }
-    run.sum[w] = sum;
+    run.sum[w] = add(mul(run.sum[w], left), sum);
   }
   return rescale;
 }
@@ -143,14 +143,16 @@ TAE_VEC bool exponentials(Running& run, int64_t count, float* scores, float (&fa
     for_tiles(b.value_depth, [&](auto rows, int64_t r) __attribute__((always_inline)) {
       constexpr int kRows = rows;
       VF y[kRows][kWide];
-      for (int d = 0; d < kRows; ++d)
-        for (int w = 0; w < kWide; ++w) {
-          y[d][w] = load(sums + (r + d) * kBlock + w * kLanes, Full{});
-          if (rescale) y[d][w] = mul(y[d][w], load(factor + w * kLanes, Full{}));
-        }
+      for (auto& row : y)
+        for (VF& sum : row) sum = vf(0.f);
       accumulate(y, b.value + first * b.value_stride + r, 1, b.value_stride, scores, count);
       for (int d = 0; d < kRows; ++d)
-        for (int w = 0; w < kWide; ++w) store(sums + (r + d) * kBlock + w * kLanes, y[d][w], Full{});
+        for (int w = 0; w < kWide; ++w) {
+          float* const at = sums + (r + d) * kBlock + w * kLanes;
+          VF older = load(at, Full{});
+          if (rescale) older = mul(older, load(factor + w * kLanes, Full{}));
+          store(at, add(older, y[d][w]), Full{});
+        }
     });
   }
   alignas(64) float total[kBlock];

@@ -3,8 +3,8 @@
 //
 // Queries are the lanes of vectors, keys and channels are walked one by one: neither q k^T
 // nor v needs another layout, and the softmax of a query is a loop over keys without sums
-// across lanes. Scores stand in scratch for kKeyBlock keys at a time; with more keys, sums
-// are scaled down when a larger score appears (Milakov and Gimelshein 2018).
+// across lanes. Scores stand in scratch for kKeyBlock keys at a time, each of which is summed by
+// itself; older sums are scaled down when a larger score appears (Milakov and Gimelshein 2018).
 //
 //   s = sum of (scale * q[d]) * k[d] + mask    f32, d ascending; FMA where the level has it
 //   e = exp(s - most)                          f32, exp of post_ops_constants.h

@@ -18,8 +18,6 @@ namespace {
 using at::Tensor;
 using OptTensor = std::optional<Tensor>;
 
-constexpr int64_t kMaxLength = 1 << 24;  // positions are compared as f32
-
 struct Sizes {
   std::vector<int64_t> leading;  // batch and heads
   int64_t heads_and_batch = 1;
@@ -40,9 +38,6 @@ Sizes check_sizes(const char* op, const Tensor& query, const Tensor& key, const 
   }
   check_size(k, key, rank - 1, query.size(-1), "query.size(-1)");
   check_size(v, value, rank - 2, key.size(-2), "key.size(-2)");
-  for (const auto& [arg, t] : {std::pair{q, &query}, {k, &key}})
-    TAE_CHECK_VALUE(t->size(-2) <= kMaxLength, arg, c10::str("have size(-2) of at most ", kMaxLength),
-                    t->size(-2));
   Sizes s;
   s.leading.assign(query.sizes().begin(), query.sizes().end() - 2);
   for (const int64_t n : s.leading) s.heads_and_batch *= n;

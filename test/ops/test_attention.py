@@ -64,6 +64,16 @@ def test_random_cases():
         check((q, k, v, mask, is_causal, rng.choice([None, 0.1])))
 
 
+def test_weights_that_are_all_the_same_do_not_drift():
+    """One key beside many of a lower score, whose weights would be rounded alike in one long sum."""
+    keys = 100_000
+    k, v = torch.zeros(keys, 1), torch.zeros(keys, 2)
+    v[::2, 0] = v[::7, 1] = 1.0
+    for score in (0.37, 1.2, 2.1, 3.3):
+        k[0] = score
+        check((torch.ones(1, 1), k, v, None, False, 1.0))
+
+
 @pytest.mark.parametrize("keys", [1, 512, 513, 1500])
 def test_many_keys_and_rising_scores(keys):
     q, k, v = torch.randn(2, 40, 8), torch.randn(2, keys, 8), torch.randn(2, keys, 24)
