@@ -47,7 +47,7 @@ TAE_VEC int32_t quantize_values(const T* src, int64_t k, const Quantize& quantiz
     store_row_end(dst + i, q, dst_stride - i);
     if constexpr (kSum) sum = sum_bytes(sum, q);
   }
-  return kSum ? static_cast<int32_t>(reduce_sum64(sum)) : 0;
+  return kSum ? reduce_add(sum) : 0;
 }
 
 template <typename T>
@@ -83,7 +83,7 @@ TAE_VEC int32_t copy_row(const void* source, int64_t k, VBytes flip, uint8_t* ds
     store_row_end(dst + i, q, dst_stride - i);
     sum = sum_bytes(sum, q);
   }
-  return static_cast<int32_t>(reduce_sum64(sum));
+  return reduce_add(sum);
 }
 
 void min_max_f32(const float* src, int64_t count, float* min, float* max) {

@@ -189,10 +189,6 @@ TAE_VEC VBytes keep_bytes(VBytes x, int64_t n) {
 TAE_VEC VI sum_bytes(VI total, VBytes x) {
   return _mm256_add_epi32(total, _mm256_sad_epu8(x, _mm256_setzero_si256()));
 }
-TAE_VEC int64_t reduce_sum64(VI x) {
-  const __m128i v = _mm_add_epi64(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-  return _mm_cvtsi128_si64(_mm_add_epi64(v, _mm_unpackhi_epi64(v, v)));
-}
 TAE_VEC int64_t reduce_sum32(VI x) {  // exact
   int32_t lanes[kLanes];
   std::memcpy(lanes, &x, sizeof lanes);

@@ -146,9 +146,8 @@ TAE_VEC void store_bytes(void* p, VBytes x, int64_t n) {
 TAE_VEC VBytes keep_bytes(VBytes x, int64_t n) {
   return _mm512_maskz_mov_epi8(_bzhi_u64(~0ull, static_cast<unsigned>(n)), x);
 }
-TAE_VEC int64_t reduce_sum64(VI x) { return _mm512_reduce_add_epi64(x); }
 TAE_VEC int64_t reduce_sum32(VI x) {  // exact
-  return reduce_sum64(
+  return _mm512_reduce_add_epi64(
       _mm512_add_epi64(_mm512_srai_epi64(x, 32), _mm512_srai_epi64(_mm512_slli_epi64(x, 32), 32)));
 }
 // Partial sums of bytes in 32-bit lanes, at most 8 * 255 each.

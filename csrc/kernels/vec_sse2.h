@@ -226,7 +226,6 @@ TAE_VEC VBytes keep_bytes(VBytes x, int64_t n) {
 TAE_VEC VI sum_bytes(VI total, VBytes x) {
   return _mm_add_epi32(total, _mm_sad_epu8(x, _mm_setzero_si128()));
 }
-TAE_VEC int64_t reduce_sum64(VI x) { return _mm_cvtsi128_si64(_mm_add_epi64(x, _mm_unpackhi_epi64(x, x))); }
 TAE_VEC int64_t reduce_sum32(VI x) {  // exact
   int32_t lanes[kLanes];
   std::memcpy(lanes, &x, sizeof lanes);
