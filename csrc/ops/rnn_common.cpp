@@ -52,7 +52,8 @@ void check_matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns) {
   const Arg arg = cell.weight_arg(i);
   const at::ScalarType dtype = cell.w.weights[0].scalar_type();
   TAE_CHECK_TYPE(weight.scalar_type() == dtype, arg,
-                 c10::str("have the dtype of the first weight (", dtype, ")"), weight.scalar_type());
+                 c10::str("have the dtype of the first weight (", dtype_name(dtype), ")"),
+                 dtype_name(weight.scalar_type()));
   TAE_CHECK_VALUE(weight.dim() == 2 && weight.size(0) == rows && weight.size(1) == columns, arg,
                   c10::str("have sizes [", rows, ", ", columns, "] at this place"),
                   c10::str("sizes ", weight.sizes()));
