@@ -2,7 +2,7 @@
 // of a row become bytes of a high plane and, where needed, of a low one; each plane meets the
 // weights of its group, and its sums are added in f32. One table per ISA.
 //
-// 8-bit weights: the panels of gemm_block.h; bytes are w + 128 for kernels that have `rows`.
+// 8-bit weights: the panels of gemm_block.h; bytes are w + 128 for kernels that have rows8.
 // 4-bit weights, one block for each panel of 64 columns and group of k:
 //   [group / 8][64][4] bytes, the low nibble of byte i is k = 8 * step + i, the high one
 //   k = 8 * step + 4 + i, both as w + 8;  then [64] f32 scales

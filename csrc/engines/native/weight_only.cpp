@@ -167,7 +167,7 @@ class NativeWeightOnly final : public WeightOnlyImpl {
   DType dtype_;
   Isa isa_;
   const kernels::WeightOnlyKernels& kernels_;
-  const GemmKernels& gemm_;  // where kernels_ have no `rows`
+  const GemmKernels& gemm_;  // where kernels_ have no rows8
   kernels::PackedWeight weight8_;
   native::PackedWeight4 weight4_;
   std::vector<float> weight_scale_;  // 8 bit
