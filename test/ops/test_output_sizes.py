@@ -32,6 +32,13 @@ def recurrent(input, batch_sizes=None, output=1, hidden=1):
     return ops.lstm(input, batch_sizes, None, None, weights, [torch.ones(1)] * len(weights), [])
 
 
+def attention(op, dtype, *sizes):
+    """Rows of one value; results have 16."""
+    query, key, value = (one(dtype, *sizes[:-1], *last) for last in ((sizes[-1], 1), (1, 1), (1, 16)))
+    qparams = (0.1, 0) if op == "attention" else ()
+    return getattr(ops, op)(query, *qparams, key, *qparams, value, *qparams)
+
+
 BYTES = "fewer than 2\\^63 bytes"
 ONE = torch.ones(1)
 # name: argument, rule, call
@@ -50,6 +57,17 @@ CALLS = {
         lambda: ops.conv1d(one(U8, 1, 1, 2**45), 0.1, 0, one(S8, 2**18, 1, 1), ONE, None, None, 1.0, 0),
     ),
     "matmul": ("input", BYTES, lambda: ops.matmul(one(U8, 2**40, 0), 0.1, 0, one(U8, 0, 2**40), 0.1, 0)),
+    "attention": ("query", BYTES, lambda: attention("attention", U8, 2**40, 2**20)),
+    "scaled_dot_product_attention": (
+        "query", BYTES, lambda: attention("scaled_dot_product_attention", F32, 2**37, 2**22),
+    ),
+    "scaled_dot_product_attention of heads": (
+        "query", BYTES, lambda: attention("scaled_dot_product_attention", F32, 2**18, 2**19, 2**22),
+    ),
+    "scaled_dot_product_attention's length": (
+        "query", "size\\(-2\\) of at most 16777216, got 16777217",
+        lambda: attention("scaled_dot_product_attention", F32, 2**24 + 1),
+    ),
     "add": ("input", BYTES, lambda: ops.add(one(U8, 2**40, 1), 0.1, 0, one(U8, 1, 2**40), 0.1, 0)),
     "requantize": ("input", BYTES, lambda: ops.requantize(one(U8, 2**61), 0.1, 0, output_dtype=F32)),
     "cat": ("tensors", BYTES, lambda: ops.cat([one(U8, 2**61)], [0.1], [0], 0, 1.0, 0, F32)),

@@ -33,6 +33,8 @@ CALLS = [
      lambda: ops.dequantize_per_token(torch.tensor(1, dtype=U8), SCALE, ZERO)),
     ("lookup", "input", "have at least 1 dimension,",
      lambda: ops.lookup(torch.tensor(1, dtype=U8), torch.zeros(1, 256, dtype=U8), 0)),
+    ("attention", "query", "have at least 2 dimensions,",
+     lambda: ops.attention(*(torch.ones(2, dtype=U8), 0.1, 0) * 3)),
     ("interpolate", "input", "have 3 to 5 dimensions,", lambda: resize("nearest", 2)),
     ("interpolate", "input", "have 3 to 5 dimensions,", lambda: resize("nearest", 6)),
     ("interpolate", "input", "have 4 dimensions,", lambda: resize("bilinear", 3)),

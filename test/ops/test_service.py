@@ -82,6 +82,7 @@ calls = [
         torch.tensor([0], dtype=torch.int32), [4, 4], s),
     lambda: ops.lstm_cell(x, None, None, w, s, w[:, :1].contiguous(), s),
     lambda: ops.matmul(x.byte(), 1.0, 0, x.t().byte(), 1.0, 0),
+    lambda: ops.attention(x.byte(), 1.0, 0, x.byte(), 1.0, 0, x.byte(), 1.0, 0),
 ]
 for call in calls:
     try:
@@ -94,7 +95,7 @@ for call in calls:
 def test_no_family_runs_under_a_wrong_setting():
     done = run_without_package(EVERY_FAMILY, TORCH_AO_EXT_ENGINE="mkl")
     lines = done.stdout.splitlines()
-    assert len(lines) == 6 and all("TORCH_AO_EXT_ENGINE" in line for line in lines), done
+    assert len(lines) == 7 and all("TORCH_AO_EXT_ENGINE" in line for line in lines), done
     assert run_without_package(EVERY_FAMILY).stdout == ""
 
 
