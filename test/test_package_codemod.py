@@ -153,7 +153,7 @@ def test_what_stays_is_listed():
         "import torch.ao.quantization.fx._lower_to_native_backend\n"
         "from torch.ao.quantization.fx.utils import _is_custom_module_lstm, return_arg_list\n"
         "import torch\n"
-        "x = torch.ao.quantization.fx.prepare._insert_obs_or_fq\n"
+        "x = torch.ao.quantization.fx.prepare._swap_custom_module_to_observed\n"
     )
     new, notes = rewrite(source)
     assert new.splitlines()[1:3] == [

@@ -64,10 +64,6 @@ CALLS = {
     "scaled_dot_product_attention of heads": (
         "query", BYTES, lambda: attention("scaled_dot_product_attention", F32, 2**18, 2**19, 2**22),
     ),
-    "scaled_dot_product_attention's length": (
-        "query", "size\\(-2\\) of at most 16777216, got 16777217",
-        lambda: attention("scaled_dot_product_attention", F32, 2**24 + 1),
-    ),
     "add": ("input", BYTES, lambda: ops.add(one(U8, 2**40, 1), 0.1, 0, one(U8, 1, 2**40), 0.1, 0)),
     "requantize": ("input", BYTES, lambda: ops.requantize(one(U8, 2**61), 0.1, 0, output_dtype=F32)),
     "cat": ("tensors", BYTES, lambda: ops.cat([one(U8, 2**61)], [0.1], [0], 0, 1.0, 0, F32)),
