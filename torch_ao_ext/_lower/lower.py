@@ -207,10 +207,10 @@ def lower(
         lower_recurrent(model, recurrent_dtype)
     if float_dtype == torch.bfloat16:
         floats_to_bfloat16(model)
-    lower_attention(model)
     check_inputs(model, sizes_by_method(model))
     remove_unused(model)
     _complain(model, strict)
+    lower_attention(model)  # no operator of quantized tensors
     if islands:
         merge_islands(model)
     model.graph.lint()

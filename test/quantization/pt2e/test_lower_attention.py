@@ -76,6 +76,16 @@ def test_bfloat16_is_left_to_torch():
     assert (row.status, row.engine) == ("float", "torch")
 
 
+def test_attention_alone_is_no_operator_of_quantized_tensors():
+    graph = torch.export.export(Attention().eval(), (torch.randn(3, 5, 8),)).module()
+    message = "must hold an operator of quantized tensors"
+    with pytest.warns(UserWarning, match=message):
+        lowered = torch_ao_ext.lower(graph)
+    assert [row.engine for row in attention_rows(lowered)] == ["native"]
+    with pytest.raises(ValueError, match=message):
+        torch_ao_ext.lower(graph, strict=True)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.parametrize("make", [torch.jit.script, lambda g: torch.jit.trace(g, torch.randn(3, 5, 8))])
 def test_runtimes(make):
