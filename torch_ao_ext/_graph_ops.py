@@ -90,10 +90,12 @@ _FLOAT_OPS = {
         ("rnn_tanh", "input", 2), ("rnn_relu", "input", 2),
     )
 }  # fmt: skip
-# Operators of this library that multiply two values, and the name of the second factor.
+# Operators that multiply values, and the name of the second factor of each product.
 _SECOND_FACTORS = {
-    torch.ops.torch_ao.matmul.default: "other",
-    torch.ops.torch_ao.scaled_dot_product_attention.default: "key",
+    torch.ops.torch_ao.matmul.default: ("other",),
+    torch.ops.torch_ao.attention.default: ("key", "value"),
+    torch.ops.torch_ao.scaled_dot_product_attention.default: ("key", "value"),
+    aten.scaled_dot_product_attention.default: ("key", "value"),
 }
 _RECURRENT = {getattr(aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 _LOOKUPS = {aten.embedding.default, aten.embedding_bag.padding_idx}
@@ -136,10 +138,10 @@ def _matrix(value: Any) -> int:
 
 
 def product_macs(node: fx.Node) -> int:
-    """Multiply-accumulates of a product of two values: one matrix of its second factor; else 0."""
-    name = _SECOND_FACTORS.get(node.target)
-    value = getattr(arguments_of(node)[name], "meta", {}).get("val") if name else None
-    return _matrix(value)
+    """Multiply-accumulates of products of two values: one matrix of each second factor; else 0."""
+    names = _SECOND_FACTORS.get(node.target, ())
+    factors = (arguments_of(node)[name] for name in names)
+    return sum(_matrix(getattr(factor, "meta", {}).get("val")) for factor in factors)
 
 
 def _macs(op: str, weight: torch.Tensor | None, packed: bool) -> int:
@@ -253,8 +255,8 @@ def float_ops(module: nn.Module, name: str) -> Iterator[FloatOp]:
         if node.op != "call_function" or node.target not in _FLOAT_OPS:
             continue
         index = _FLOAT_OPS[node.target]
-        macs = 0
-        if node.target not in _LOOKUPS and len(node.args) > index:
+        macs = product_macs(node)
+        if node.target not in {*_LOOKUPS, *_SECOND_FACTORS} and len(node.args) > index:
             for size in _sizes(module, node.args[index]):
                 # A second factor that is no weight: one matrix, without its batch.
                 matrix = size[-2:] if node.target in (aten.matmul.default, aten.bmm.default) else size
