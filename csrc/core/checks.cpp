@@ -2,6 +2,7 @@
 
 #include <xmmintrin.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/fork.h"
@@ -179,6 +180,12 @@ void raise_out_of_memory(const Arg& arg, at::IntArrayRef sizes) {
 
 at::Tensor empty_output(const Arg& arg, at::IntArrayRef sizes, at::ScalarType dtype) {
   return allocate(arg, sizes, [&] { return new_tensor(sizes, dtype); });
+}
+
+bool expands(at::IntArrayRef from, at::IntArrayRef to) {
+  if (from.size() > to.size()) return false;
+  return std::equal(from.rbegin(), from.rend(), to.rbegin(),
+                    [](int64_t size, int64_t wanted) { return size == 1 || size == wanted; });
 }
 
 bool is_aligned(const at::Tensor& t) {

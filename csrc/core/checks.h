@@ -114,6 +114,9 @@ std::vector<T> make_vector(const Arg& arg, int64_t count) {
 // A contiguous result of checked sizes, not initialized.
 at::Tensor empty_output(const Arg& arg, at::IntArrayRef sizes, at::ScalarType dtype);
 
+// Whether a tensor of sizes `from` expands to `to`: dimensions of size 1 repeat, leading ones may be missing.
+bool expands(at::IntArrayRef from, at::IntArrayRef to);
+
 // Whether elements lie at multiples of their size. torch.frombuffer gives tensors at any address.
 bool is_aligned(const at::Tensor& t);
 

@@ -109,11 +109,8 @@ Tensor check_mask(const char* op, const OptTensor& mask, bool is_causal, const S
   TAE_CHECK_VALUE(!is_causal, arg, "be None when is_causal", c10::str("sizes ", mask->sizes()));
   std::vector<int64_t> wanted = s.leading;
   wanted.insert(wanted.end(), {s.queries, s.keys});
-  const auto rank = static_cast<int64_t>(wanted.size());
-  bool fits = mask->dim() <= rank;
-  for (int64_t i = 1; fits && i <= mask->dim(); ++i)
-    fits = mask->size(-i) == 1 || mask->size(-i) == wanted[static_cast<size_t>(rank - i)];
-  TAE_CHECK_VALUE(fits, arg, c10::str("have sizes that expand to ", at::IntArrayRef(wanted)),
+  TAE_CHECK_VALUE(expands(mask->sizes(), wanted), arg,
+                  c10::str("have sizes that expand to ", at::IntArrayRef(wanted)),
                   c10::str("sizes ", mask->sizes()));
   if (mask->numel() > 0) check_storage(arg, *mask);
   Tensor t = *mask;

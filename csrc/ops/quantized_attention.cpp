@@ -110,11 +110,8 @@ Mask check_mask(const OptTensor& mask, at::IntArrayRef scores, int64_t batch, bo
   if (!present(mask)) return result;
   const Arg arg{kOp, "mask"};
   check_tensor(arg, *mask, {at::kFloat, at::kBool});
-  const int64_t rank = static_cast<int64_t>(scores.size());
-  bool fits = mask->dim() <= rank;
-  for (int64_t i = 1; fits && i <= mask->dim(); ++i)
-    fits = mask->size(-i) == 1 || mask->size(-i) == scores[static_cast<size_t>(rank - i)];
-  TAE_CHECK_VALUE(fits, arg, c10::str("have sizes that expand to those of the scores, ", scores),
+  TAE_CHECK_VALUE(expands(mask->sizes(), scores), arg,
+                  c10::str("have sizes that expand to those of the scores, ", scores),
                   c10::str("sizes ", mask->sizes()));
   if (empty) return result;
   check_storage(arg, *mask);

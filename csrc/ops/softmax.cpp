@@ -55,10 +55,8 @@ Mask check_mask(const char* op, const OptTensor& mask, const Tensor& input, int6
   if (!present(mask)) return result;
   const Arg arg{op, "mask"};
   check_tensor(arg, *mask, {at::kFloat});
-  bool fits = mask->dim() <= input.dim();
-  for (int64_t i = 1; fits && i <= mask->dim(); ++i)
-    fits = mask->size(-i) == 1 || mask->size(-i) == input.size(-i);
-  TAE_CHECK_VALUE(fits, arg, c10::str("have sizes that expand to input's ", input.sizes()),
+  TAE_CHECK_VALUE(expands(mask->sizes(), input.sizes()), arg,
+                  c10::str("have sizes that expand to input's ", input.sizes()),
                   c10::str("sizes ", mask->sizes()));
   if (input.numel() == 0) return result;
   check_storage(arg, *mask);
