@@ -5,6 +5,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from inspect import isroutine
 from pathlib import Path
 
 import torch_ao_ext
@@ -29,6 +30,9 @@ def test_reference(tmp_path):
             assert found.name in pages, found.name
         own = {name for name, home in homes.items() if home.startswith("torch_ao_ext")}
         assert own <= described, f"{found.name}: {own - described}"
+    own = {name for name in torch_ao_ext.__all__ if isroutine(getattr(torch_ao_ext, name))}
+    index = (tmp_path / "index.html").read_text()
+    assert own and not {name for name in own if f'id="torch_ao_ext.{name}"' not in index}
     # Names of private modules are on the page of the innermost public module that hands them on.
     for page, name in (
         ("quantization.fx.prepare", "insert_observers_for_model"), ("quantization.fx.utils", "NodeInfo"),
