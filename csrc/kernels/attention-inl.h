@@ -19,15 +19,6 @@ constexpr int kTile = kLanes == 16 ? 8 : 4;
 constexpr int64_t kBlock = kWide * kLanes;
 constexpr float kLowest = std::numeric_limits<float>::lowest();  // only -inf is below
 
-template <typename V>
-TAE_VEC V multiply_add(V a, V b, V c) {
-  if constexpr (kHasFma) {
-    return fma(a, b, c);
-  } else {
-    return add(mul(a, b), c);
-  }
-}
-
 // sums[r][w] += sum over i < count of rows[r * row_stride + i * step] * lanes[i][w].
 template <int kRows>
 TAE_VEC void accumulate(VF (&sums)[kRows][kWide], const float* rows, int64_t row_stride, int64_t step,
@@ -37,7 +28,7 @@ TAE_VEC void accumulate(VF (&sums)[kRows][kWide], const float* rows, int64_t row
     for (int w = 0; w < kWide; ++w) x[w] = load(lanes + i * kBlock + w * kLanes, Full{});
     for (int r = 0; r < kRows; ++r) {
       const VF row = vf(rows[r * row_stride + i * step]);
-      for (int w = 0; w < kWide; ++w) sums[r][w] = multiply_add(row, x[w], sums[r][w]);
+      for (int w = 0; w < kWide; ++w) sums[r][w] = fma(row, x[w], sums[r][w]);
     }
   }
 }

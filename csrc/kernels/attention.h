@@ -6,7 +6,7 @@
 // across lanes. Scores stand in scratch for kKeyBlock keys at a time, each of which is summed by
 // itself; older sums are scaled down when a larger score appears (Milakov and Gimelshein 2018).
 //
-//   s = sum of (scale * q[d]) * k[d] + mask    f32, d ascending; FMA where the level has it
+//   s = sum of (scale * q[d]) * k[d] + mask    f32, d ascending, fused multiply-adds
 //   e = exp(s - most)                          f32, exp of post_ops_constants.h
 //   y = (sum of e * v) * (1 / sum of e)
 //

@@ -259,7 +259,7 @@ def choose_qparams_per_token(args):
 def split_rows(x, group, below):
     """Rows in two planes: (h, l int64, steps of h and of l of each group, which groups have two)."""
     x = np.pad(x, ((0, 0), (0, -x.shape[1] % group)))
-    x = x.reshape(len(x), -1, group)
+    x = x.reshape(len(x), x.shape[1] // group, group)
     largest = np.abs(x).max(axis=2, initial=0)
     with np.errstate(under="ignore"):
         high_step, low_step = (np.maximum(largest / F(limit), FLT_MIN) for limit in (127, 32639))

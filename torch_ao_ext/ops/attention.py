@@ -24,7 +24,7 @@ def scaled_dot_product_attention(
     For inference, without dropout. Computed in float32, in bfloat16 as well: with scores below 100
     a result is within 2e-5 of the largest value of that of float64, to which bfloat16 adds its
     rounding. A query whose keys are all masked gives 0; a NaN among its scores gives NaN. Results
-    do not depend on the number of threads, but in their last bits on the ISA.
+    do not depend on the number of threads or the ISA.
 
     Args:
         query: float32 or bfloat16 `[*, L, E]`, any strides.
