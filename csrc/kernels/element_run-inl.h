@@ -56,11 +56,7 @@ class ByteWriter {
     if constexpr (kRelu)
       for (VF& v : x) v = max(vf(0.f), v);
     const VBytes bytes = xor_bytes(quantize_(x), flip_);
-    if (n == kGroup) {
-      store_bytes(dst_ + at, bytes);
-    } else {
-      store_bytes(dst_ + at, bytes, n);
-    }
+    store_group_bytes(dst_ + at, bytes, n);
   }
 
  private:
@@ -83,11 +79,7 @@ class Writer {
     if (is_quantized(finish_.dtype)) {
       uint8_t* dst = static_cast<uint8_t*>(dst_) + at;
       const VBytes bytes = xor_bytes(quantize_(x), flip_);
-      if (n == kGroup) {
-        store_bytes(dst, bytes);
-      } else {
-        store_bytes(dst, bytes, n);
-      }
+      store_group_bytes(dst, bytes, n);
     } else if (finish_.dtype == DType::f32) {
       float* dst = static_cast<float*>(dst_) + at;
       for_group(n, [&](int j, auto tail) { store(dst + j * kLanes, x[j], tail); });
@@ -153,7 +145,7 @@ class LaneReader {
       : data_(static_cast<const uint8_t*>(o.data)),
         offset_(vf(0x1p23f + static_cast<float>(o.zero_point + (kBytes == Bytes::s8 ? 128 : 0)))) {}
   TAE_VEC void operator()(int64_t at, int64_t n, VF (&x)[4]) const {
-    VBytes u = n == kGroup ? load_bytes(data_ + at) : load_bytes(data_ + at, n);
+    VBytes u = load_group_bytes(data_ + at, n);
     if constexpr (kBytes == Bytes::s8) u = xor_bytes(u, set1_8(128));
     expand_lanes(u, x);
 #pragma GCC unroll 4
@@ -178,11 +170,7 @@ class LaneWriter {
   TAE_VEC void operator()(int64_t at, int64_t n, const VF (&x)[4]) const {
     const VBytes packed = pack_lanes(to_int(x[0]), to_int(x[1]), to_int(x[2]), to_int(x[3]), zero_point_);
     const VBytes bytes = kPlain ? packed : xor_bytes(max_u8(packed, low_), flip_);
-    if (n == kGroup) {
-      store_bytes(dst_ + at, bytes);
-    } else {
-      store_bytes(dst_ + at, bytes, n);
-    }
+    store_group_bytes(dst_ + at, bytes, n);
   }
 
  private:

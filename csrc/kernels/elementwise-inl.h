@@ -121,13 +121,9 @@ void clamp_bytes(const void* source, DType dtype, int32_t lo, int32_t hi, int64_
   const int32_t shift = dtype == DType::qs8 ? 128 : 0;
   const VBytes flip = set1_8(shift), low = set1_8(lo + shift), high = set1_8(hi + shift);
   for_elements(count, [&](int64_t at, auto n) {
-    const VBytes x = n == kGroup ? load_bytes(src + at) : load_bytes(src + at, n);
+    const VBytes x = load_group_bytes(src + at, n);
     const VBytes y = xor_bytes(clamp_u8(xor_bytes(x, flip), low, high), flip);
-    if (n == kGroup) {
-      store_bytes(dst + at, y);
-    } else {
-      store_bytes(dst + at, y, n);
-    }
+    store_group_bytes(dst + at, y, n);
   });
 }
 
@@ -137,16 +133,12 @@ void max_rows(const void* const* rows, int64_t count, int64_t channels, DType dt
   for_elements(channels, [&](int64_t at, auto n) {
     const auto load_row = [&](int64_t r) {
       const uint8_t* p = static_cast<const uint8_t*>(rows[r]) + at;
-      return xor_bytes(n == kGroup ? load_bytes(p) : load_bytes(p, n), flip);
+      return xor_bytes(load_group_bytes(p, n), flip);
     };
     VBytes most = load_row(0);
     for (int64_t r = 1; r < count; ++r) most = max_u8(most, load_row(r));
     most = xor_bytes(most, flip);
-    if (n == kGroup) {
-      store_bytes(dst + at, most);
-    } else {
-      store_bytes(dst + at, most, n);
-    }
+    store_group_bytes(dst + at, most, n);
   });
 }
 
@@ -161,14 +153,10 @@ void max_windows(const void* line, int64_t origin, const PoolWindow* windows, in
       VBytes most = set1_8(0);
       for (int64_t k = 0; k < windows[o].count; ++k) {
         const uint8_t* p = src + first + k * step * channels + at;
-        most = max_u8(most, xor_bytes(n == kGroup ? load_bytes(p) : load_bytes(p, n), flip));
+        most = max_u8(most, xor_bytes(load_group_bytes(p, n), flip));
       }
       most = xor_bytes(most, flip);
-      if (n == kGroup) {
-        store_bytes(dst + at, most);
-      } else {
-        store_bytes(dst + at, most, n);
-      }
+      store_group_bytes(dst + at, most, n);
     });
   }
 }

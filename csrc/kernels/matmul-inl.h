@@ -52,11 +52,7 @@ template <DType kOut, bool kFast>
         for (int i = 0; i < 4; ++i) q[i] = requantize<kFast>(x[i], requantization);
         const VBytes bytes = xor_bytes(pack_u8(q[0], q[1], q[2], q[3], vi(0)), flip);
         uint8_t* out = static_cast<uint8_t*>(t.output) + at;
-        if (n == kGroup) {
-          store_bytes(out, bytes);
-        } else {
-          store_bytes(out, bytes, n);
-        }
+        store_group_bytes(out, bytes, n);
       } else {
         store_group<kOut>(x, t.output, at, n);
       }

@@ -46,7 +46,7 @@ TAE_VEC void add_rows(const uint8_t* src, VBytes flip, int64_t rows, int64_t str
       u[i] = _mm512_setzero_si512();
       if (r + i >= rows) continue;
       const uint8_t* row = src + (r + i) * stride;
-      u[i] = xor_bytes(n == kGroup ? load_bytes(row) : load_bytes(row, n), flip);
+      u[i] = xor_bytes(load_group_bytes(row, n), flip);
     }
     interleave_rows(u, q);
 #pragma GCC unroll 4

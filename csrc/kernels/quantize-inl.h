@@ -62,11 +62,7 @@ template <typename T>
         q[i] = add(add(to_int(min(v, vf(0x1p30f))), offset), vi(shift));
       }
       const VBytes bytes = xor_bytes(clamp_u8(pack_u8(q[0], q[1], q[2], q[3], vi(0)), low, high), flip);
-      if (n == kGroup) {
-        store_bytes(dst + c, bytes);
-      } else {
-        store_bytes(dst + c, bytes, n);
-      }
+      store_group_bytes(dst + c, bytes, n);
     }
   }
 }

@@ -10,6 +10,18 @@ namespace {
 
 constexpr int kGroup = 4 * kLanes;  // elements, and bytes after packing
 
+// The first n <= kGroup bytes; a whole group without a mask.
+TAE_VEC VBytes load_group_bytes(const void* p, int64_t n) {
+  return n == kGroup ? load_bytes(p) : load_bytes(p, n);
+}
+TAE_VEC void store_group_bytes(void* p, VBytes x, int64_t n) {
+  if (n == kGroup) {
+    store_bytes(p, x);
+  } else {
+    store_bytes(p, x, n);
+  }
+}
+
 // 4 vectors as f32 from f32 or bf16; lanes at and after n are 0 (n <= kGroup).
 template <typename Tail>
 TAE_VEC VF load_real(const float* p, Tail t) {

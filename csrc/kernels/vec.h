@@ -27,6 +27,17 @@ namespace {
 [[gnu::always_inline]] inline VF vf(float x) { return set1(x); }
 [[gnu::always_inline]] inline VI vi(int32_t x) { return set1(x); }
 
+#if !defined(__AVX512F__)
+// The sum of all 32-bit lanes, exact; AVX512 has instructions for it.
+[[gnu::always_inline]] inline int64_t reduce_sum32(VI x) {
+  int32_t lanes[kLanes];
+  std::memcpy(lanes, &x, sizeof lanes);
+  int64_t sum = 0;
+  for (int32_t v : lanes) sum += v;
+  return sum;
+}
+#endif
+
 // bf16 is the upper half of an f32.
 template <typename Tail>
 [[gnu::always_inline]] inline VF load_bf16(const uint16_t* p, Tail t) {

@@ -189,13 +189,6 @@ TAE_VEC VBytes keep_bytes(VBytes x, int64_t n) {
 TAE_VEC VI sum_bytes(VI total, VBytes x) {
   return _mm256_add_epi32(total, _mm256_sad_epu8(x, _mm256_setzero_si256()));
 }
-TAE_VEC int64_t reduce_sum32(VI x) {  // exact
-  int32_t lanes[kLanes];
-  std::memcpy(lanes, &x, sizeof lanes);
-  int64_t sum = 0;
-  for (int32_t v : lanes) sum += v;
-  return sum;
-}
 // Adds u * (u - kSquareShift) of all bytes u to 32-bit lanes, each at most 4 * 255^2.
 constexpr int64_t kSquareShift = 0;
 TAE_VEC VI sum_squares(VI total, VBytes x) {

@@ -53,7 +53,7 @@ struct PlaneBytes {
 
   TAE_VEC void store(uint8_t* p, VI a, VI b, VI c, VI d, uint8_t flip, int64_t n) {
     const VBytes u = keep_bytes(pack_u8(a, b, c, d, set1_16(128)), n);
-    store_row_part(p, xor_bytes(u, set1_8(0x80 ^ flip)), n);
+    store_group_bytes(p, xor_bytes(u, set1_8(0x80 ^ flip)), n);
     sum = sum_bytes(sum, u);
     squares = sum_squares(squares, u);
   }
@@ -64,14 +64,6 @@ struct PlaneBytes {
   TAE_VEC int32_t squares_of(int32_t sum_of_count, int64_t count) const {
     const int32_t values = static_cast<int32_t>(count), shift = static_cast<int32_t>(kSquareShift) - 256;
     return reduce_add(squares) + shift * (sum_of_count + 128 * values) + (values << 14);
-  }
-
- private:
-  TAE_VEC static void store_row_part(uint8_t* p, VBytes x, int64_t n) {
-    if (n == kGroup)
-      store_bytes(p, x);
-    else
-      store_bytes(p, x, n);
   }
 };
 
