@@ -67,6 +67,7 @@ tae_sources(TAE_TORCH_SOURCES ops
   linear linear_bn linear_common linear_dynamic linear_weight_only
   lookup
   matmul
+  matrix_offsets
   norm_common
   pool pool_common
   post_ops

@@ -10,6 +10,7 @@
 #include "core/autograd.h"
 #include "core/fork.h"
 #include "engines/input_rows.h"
+#include "ops/matrix_offsets.h"
 #include "ops/quantize_common.h"
 
 namespace tae {
@@ -84,13 +85,6 @@ Tensor real_rows(const Arg& arg, const Tensor& t) {
   });
 }
 
-// First element of matrix m of leading sizes.
-int64_t offset_of(const Tensor& t, int64_t m) {
-  int64_t offset = 0;
-  for (int64_t d = t.dim() - 3; d >= 0; m /= t.size(d), --d) offset += m % t.size(d) * t.stride(d);
-  return offset;
-}
-
 // Whether a mask in one piece changes nothing: what models pass when no sentence is padded.
 bool changes_nothing(const Tensor& mask) {
   if (!mask.is_non_overlapping_and_dense() || mask.numel() == 0) return false;
@@ -125,7 +119,7 @@ Tensor check_mask(const char* op, const OptTensor& mask, bool is_causal, const S
 }
 
 // Every block of queries of every head, over the threads.
-void run_blocks(const Sizes& s, float scale, bool is_causal, const Tensor& q, const Tensor& k,
+void run_blocks(const char* op, const Sizes& s, float scale, bool is_causal, const Tensor& q, const Tensor& k,
                 const Tensor& v, const Tensor& mask, const Output& out) {
   const kernels::AttentionKernels& kernel = kernels::attention_kernels(best_isa());
   kernels::AttentionBlock shared;
@@ -138,8 +132,15 @@ void run_blocks(const Sizes& s, float scale, bool is_causal, const Tensor& q, co
   shared.scale = scale;
   shared.causal = is_causal;
   shared.output_stride = out.heads * s.value_depth;
+  const auto offsets = [&](const char* name, const Tensor& t) {
+    return matrix_offsets({op, name}, t, s.leading, s.heads_and_batch);
+  };
+  const std::vector<int64_t> q_offsets = offsets("query", q), k_offsets = offsets("key", k),
+                             v_offsets = offsets("value", v);
+  std::vector<int64_t> mask_offsets;
   size_t mask_bytes = 0;
   if (mask.defined()) {
+    mask_offsets = offsets("attn_mask", mask);
     shared.mask_kind = mask.scalar_type() == at::kBool ? kernels::MaskKind::boolean : kernels::MaskKind::f32;
     shared.mask_query_stride = mask.stride(-2);
     shared.mask_key_stride = mask.stride(-1);
@@ -158,12 +159,12 @@ void run_blocks(const Sizes& s, float scale, bool is_causal, const Tensor& q, co
       kernels::AttentionBlock b = shared;
       b.first_query = i % blocks * kernel.queries;
       b.queries = std::min(kernel.queries, s.queries - b.first_query);
-      b.query = queries + offset_of(q, m) + b.first_query * b.query_stride;
-      b.key = keys + offset_of(k, m);
-      b.value = values + offset_of(v, m);
+      b.query = queries + q_offsets[m] + b.first_query * b.query_stride;
+      b.key = keys + k_offsets[m];
+      b.value = values + v_offsets[m];
       if (mask.defined())
         b.mask = static_cast<const uint8_t*>(mask.const_data_ptr()) +
-                 static_cast<size_t>(offset_of(mask, m) + b.first_query * b.mask_query_stride) * mask_bytes;
+                 static_cast<size_t>(mask_offsets[m] + b.first_query * b.mask_query_stride) * mask_bytes;
       const int64_t row = (m / out.heads * s.queries + b.first_query) * out.heads + m % out.heads;
       b.output = output + row * s.value_depth;
       kernel.block(b, reinterpret_cast<float*>(scratch.data()));
@@ -184,7 +185,7 @@ Tensor scaled_dot_product_attention(const Tensor& query, const Tensor& key, cons
     const Tensor q = real_rows(arg, query), k = real_rows({op, "key"}, key),
                  v = real_rows({op, "value"}, value);
     try {
-      run_blocks(s, factor, is_causal, q, k, v, mask, out);
+      run_blocks(op, s, factor, is_causal, q, k, v, mask, out);
     } catch (const std::bad_alloc&) {
       raise_out_of_memory(arg, query.sizes());
     }

@@ -10,6 +10,7 @@
 #include "engines/order.h"
 #include "kernels/vec_float_env.h"
 #include "ops/elementwise_common.h"
+#include "ops/matrix_offsets.h"
 
 namespace tae {
 namespace {
@@ -39,23 +40,6 @@ Sizes output_sizes(const char* op, const Tensor& a, const Tensor& b) {
     sizes[rank - static_cast<size_t>(i)] = x == 1 ? y : x;
   }
   return sizes;
-}
-
-// First element of each matrix of a batch of these sizes.
-Sizes matrix_offsets(const Arg& arg, const Tensor& t, at::IntArrayRef batch, int64_t count) {
-  Sizes offsets = make_vector<int64_t>(arg, count);
-  int64_t filled = 1;
-  offsets[0] = 0;
-  // Innermost dimension first: each repeats what is there, shifted by its stride.
-  for (int64_t i = 0; i < static_cast<int64_t>(batch.size()); ++i) {
-    const int64_t size = batch[batch.size() - 1 - static_cast<size_t>(i)];
-    const int64_t d = t.dim() - 3 - i;
-    const int64_t stride = d < 0 || t.size(d) == 1 ? 0 : t.stride(d);
-    for (int64_t j = 1; j < size; ++j)
-      for (int64_t f = 0; f < filled; ++f) offsets[j * filled + f] = offsets[f] + j * stride;
-    filled *= size;
-  }
-  return offsets;
 }
 
 // A matrix whose elements lie side by side along its columns, or also along its rows.

@@ -17,6 +17,7 @@
 #include "core/fork.h"
 #include "kernels/vec_float_env.h"
 #include "ops/elementwise_common.h"
+#include "ops/matrix_offsets.h"
 
 namespace tae {
 namespace {
@@ -52,17 +53,7 @@ void check_sizes(const Tensor& query, const Tensor& key, const Tensor& value) {
   summed(key_arg, "size(-2)", key.size(-2));
 }
 
-// First element of each matrix of the leading sizes.
-Offsets matrix_offsets(const Arg& arg, at::IntArrayRef sizes, at::IntArrayRef strides, int64_t count) {
-  Offsets offsets = make_vector<int64_t>(arg, count);
-  int64_t filled = 1;
-  for (size_t d = sizes.size() - 2; d-- > 0;) {
-    for (int64_t j = 1; j < sizes[d]; ++j)
-      for (int64_t f = 0; f < filled; ++f) offsets[j * filled + f] = offsets[f] + j * strides[d];
-    filled *= sizes[d];
-  }
-  return offsets;
-}
+at::IntArrayRef leading_sizes(const Tensor& t) { return t.sizes().slice(0, t.sizes().size() - 2); }
 
 // An operand whose rows lie in one piece each.
 struct Operand {
@@ -75,7 +66,7 @@ Operand operand(const Arg& arg, const kernels::Operand& checked, const Tensor& t
   Operand o;
   if (t.numel() > 0) check_storage(arg, t);
   o.owner = t.numel() == 0 || t.size(-1) <= 1 || t.stride(-1) == 1 ? t : dense(arg, t);
-  o.offsets = matrix_offsets(arg, o.owner.sizes(), o.owner.strides(), batch);
+  o.offsets = matrix_offsets(arg, o.owner, leading_sizes(o.owner), batch);
   o.data.data = static_cast<const uint8_t*>(o.owner.const_data_ptr());
   o.data.dtype = checked.dtype;
   o.data.scale = checked.scale;
@@ -120,7 +111,7 @@ Mask check_mask(const OptTensor& mask, at::IntArrayRef scores, int64_t batch, bo
     SerialAfterFork serial;  // the copy is torch's and may be parallel
     t = allocate(arg, t.sizes(), [&] { return t.contiguous(); });
   }
-  result.offsets = matrix_offsets(arg, t.sizes(), t.strides(), batch);
+  result.offsets = matrix_offsets(arg, t, leading_sizes(t), batch);
   result.data = static_cast<const float*>(t.const_data_ptr());
   result.row_stride = t.stride(-2);
   result.owner = std::move(t);
