@@ -131,6 +131,14 @@ def check_same_sizes(op: str, name: str, t: Tensor, shape: Sequence[object], wha
     check_shape(op, name, t, shape, rule)
 
 
+def check_expands(op: str, name: str, t: Tensor, shape: Sequence[object], rule: str) -> None:
+    """ValueError unless t's sizes expand to this shape."""
+    check_value(t.dim() <= len(shape), op, name, rule, sizes(t))
+    for have, want in zip(t.shape[::-1], shape[::-1], strict=False):
+        if not (isinstance(have, int) and have == 1):
+            check_value(have == want, op, name, rule, sizes(t))
+
+
 def check_shape(op: str, name: str, t: Tensor, shape: Sequence[object], rule: str) -> None:
     """ValueError with this rule unless t has this shape."""
     check_value(t.dim() == len(shape), op, name, rule, sizes(t))

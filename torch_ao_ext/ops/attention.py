@@ -70,10 +70,7 @@ def _(query, key, value, attn_mask=None, is_causal=False, scale=None):
         _fake.check_value(not is_causal, op, "attn_mask", "be None when is_causal", _fake.sizes(attn_mask))
         wanted = [*query.shape[:-1], key.size(-2)]
         rule = f"have sizes that expand to {_fake.listed(wanted)}"
-        _fake.check_value(attn_mask.dim() <= rank, op, "attn_mask", rule, _fake.sizes(attn_mask))
-        for have, want in zip(attn_mask.shape[::-1], wanted[::-1], strict=False):
-            if not (isinstance(have, int) and have == 1):
-                _fake.check_value(have == want, op, "attn_mask", rule, _fake.sizes(attn_mask))
+        _fake.check_expands(op, "attn_mask", attn_mask, wanted, rule)
     *leading, queries, _ = query.shape
     if rank < 4:
         return query.new_empty([*leading, queries, value.size(-1)])

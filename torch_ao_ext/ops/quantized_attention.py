@@ -96,15 +96,6 @@ def _check_leading(op, name, t, query):
         _fake.check_value(have == want, op, name, rule, _fake.sizes(t))
 
 
-def _check_mask(op, mask, scores):
-    _fake.check_tensor(op, "mask", mask, (torch.float32, torch.bool))
-    rule = f"have sizes that expand to those of the scores, {_fake.listed(scores)}"
-    _fake.check_value(mask.dim() <= len(scores), op, "mask", rule, _fake.sizes(mask))
-    for have, want in zip(mask.shape[::-1], scores[::-1], strict=False):
-        if not (isinstance(have, int) and have == 1):
-            _fake.check_value(have == want, op, "mask", rule, _fake.sizes(mask))
-
-
 @torch.library.register_fake("torch_ao::attention")
 def _(
     query,
@@ -137,5 +128,8 @@ def _(
         rule = f"have size({d}) of at most {_MOST_K}, the most whose sum fits int32"
         _fake.check_value(t.size(d) <= _MOST_K, op, name, rule, t.size(d))
     if mask is not None:
-        _check_mask(op, mask, [*query.shape[:-1], key.size(-2)])
+        _fake.check_tensor(op, "mask", mask, (torch.float32, torch.bool))
+        scores = [*query.shape[:-1], key.size(-2)]
+        rule = f"have sizes that expand to those of the scores, {_fake.listed(scores)}"
+        _fake.check_expands(op, "mask", mask, scores, rule)
     return query.new_empty([*query.shape[:-1], value.size(-1)], dtype=output_dtype or query.dtype)

@@ -83,8 +83,5 @@ def _(
     if mask is not None:
         _fake.check_tensor(op, "mask", mask, (torch.float32,))
         rule = f"have sizes that expand to input's {_fake.listed(input.shape)}"
-        _fake.check_value(mask.dim() <= input.dim(), op, "mask", rule, _fake.sizes(mask))
-        for have, want in zip(mask.shape[::-1], input.shape[::-1], strict=False):
-            if not (isinstance(have, int) and have == 1):
-                _fake.check_value(have == want, op, "mask", rule, _fake.sizes(mask))
+        _fake.check_expands(op, "mask", mask, input.shape, rule)
     return input.new_empty(input.shape, dtype=output_dtype or input.dtype)
