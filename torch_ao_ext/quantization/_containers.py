@@ -35,8 +35,7 @@ def held_in(kind: type[nn.Module], packed: Any) -> Any:
         return _packed.table_weight(packed)
     if kind is LinearPackedParams:
         return packed.unpack()
-    weight, bias, block = torch.ops.sparse.qlinear_unpack(packed)
-    return weight, bias, *block
+    return _packed.sparse_parts(packed)
 
 
 def container_of(kind: type[nn.Module], held: Any) -> nn.Module:

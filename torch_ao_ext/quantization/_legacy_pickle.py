@@ -90,8 +90,7 @@ def _argument_names(kind: type[nn.Module]) -> set[str]:
 def _unpacked(module: nn.Module, name: str, packed: Any) -> Any:
     """The entry of a state_dict for a packed object."""
     if isinstance(module, SparseLinearBase):
-        weight, bias, block = torch.ops.sparse.qlinear_unpack(packed)
-        return weight, bias, *block
+        return _packed.sparse_parts(packed)
     if name == "_packed_params":
         return packed.unpack()
     return _packed.table_weight(packed)

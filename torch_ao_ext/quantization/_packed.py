@@ -168,11 +168,17 @@ def table_of(weight: Any, shape: tuple[int, int] | None = None) -> tuple[torch.T
     return _rows.fuse_rows(rows, bits), bits
 
 
+def sparse_parts(packed: Any) -> tuple[torch.Tensor, torch.Tensor | None, int, int]:
+    """Dense quantized weight, bias and the two sizes of a block, as a state_dict of torch.ao has them."""
+    weight, bias, block = torch.ops.sparse.qlinear_unpack(packed)
+    return weight, bias, *block
+
+
 def sparse_of(packed: Any) -> tuple[QuantizedWeight, torch.Tensor | None, tuple[int, int]]:
     """Dense int8 weight, bias and block shape of a sparse layer.
 
     Raises:
         ValueError: not int8, or with a zero point.
     """
-    weight, bias, block = torch.ops.sparse.qlinear_unpack(packed)
-    return symmetric_weight(weight), bias, (int(block[0]), int(block[1]))
+    weight, bias, rows, columns = sparse_parts(packed)
+    return symmetric_weight(weight), bias, (int(rows), int(columns))
