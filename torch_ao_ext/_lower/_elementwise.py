@@ -16,7 +16,7 @@ from torch_ao_ext._lower._attention import (
 )
 from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail, unary
 from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
-from torch_ao_ext.quantization.pt2e._graph import inherit_meta, retype
+from torch_ao_ext.quantization.pt2e._graph import inherit_meta, replace_node, retype
 from torch_ao_ext.quantization.quantizer._targets import (
     ADD,
     MATMUL,
@@ -108,9 +108,7 @@ def _max_pool(model: fx.GraphModule, node: fx.Node) -> bool:
     with model.graph.inserting_before(node):
         pooled = _pool_integers(model, node, *found)
         back = model.graph.call_function(node.args[0].target, (pooled, *node.args[0].args[1:]))
-    inherit_meta(back, node)
-    node.replace_all_uses_with(back)
-    model.graph.erase_node(node)
+    replace_node(node, back)
     return True
 
 
@@ -183,9 +181,7 @@ def _mean(model: fx.GraphModule, node: fx.Node) -> bool:
         result = pooled
         if not argument(node, 2, False):
             result = model.graph.call_function(aten.flatten.using_ints, (pooled, 1))
-    inherit_meta(result, node)
-    node.replace_all_uses_with(result)
-    model.graph.erase_node(node)
+    replace_node(node, result)
     return True  # the pooling is lowered on its own
 
 

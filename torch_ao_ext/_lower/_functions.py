@@ -8,7 +8,13 @@ from torch import fx
 from torch_ao_ext._graph_ops import FUSED, Fused
 from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail, unary
 from torch_ao_ext._lower._qdq import dequantized, quantize_qparams
-from torch_ao_ext.quantization.pt2e._graph import add_constant, inherit_meta, set_value, tensor_of
+from torch_ao_ext.quantization.pt2e._graph import (
+    add_constant,
+    inherit_meta,
+    replace_node,
+    set_value,
+    tensor_of,
+)
 from torch_ao_ext.quantization.quantizer._targets import argument, aten, is_call, only_user
 
 __all__ = ["lower_function", "nearest_of_integers"]
@@ -141,9 +147,7 @@ def nearest_of_integers(model: fx.GraphModule) -> None:
         rest = (1.0, 0, 1.0, 0, None, list(value.shape[2:]), "nearest", False, argument(node, 2) or [])
         with model.graph.inserting_before(node):
             call = model.graph.call_function(ao.interpolate.default, (node.args[0], *rest))
-        inherit_meta(call, node)
-        node.replace_all_uses_with(call)
-        model.graph.erase_node(node)
+        replace_node(node, call)
 
 
 def lower_function(model: fx.GraphModule, node: fx.Node) -> bool:

@@ -7,7 +7,7 @@ from torch import fx
 
 from torch_ao_ext._lower._qdq import dequantized, quantize_qparams
 from torch_ao_ext.quantization import _decomposed
-from torch_ao_ext.quantization.pt2e._graph import inherit_meta
+from torch_ao_ext.quantization.pt2e._graph import replace_node
 
 ao = torch.ops.torch_ao
 
@@ -15,9 +15,7 @@ ao = torch.ops.torch_ao
 def _call(model: fx.GraphModule, node: fx.Node, target: Any, arguments: tuple[Any, ...]) -> None:
     with model.graph.inserting_before(node):
         call = model.graph.call_function(target, arguments)
-    inherit_meta(call, node)
-    node.replace_all_uses_with(call)
-    model.graph.erase_node(node)
+    replace_node(node, call)
 
 
 def lower_rest(model: fx.GraphModule) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from torch_ao_ext._graph_ops import arguments_of
-from torch_ao_ext.quantization.pt2e._graph import inherit_meta
+from torch_ao_ext.quantization.pt2e._graph import replace_node
 from torch_ao_ext.quantization.quantizer._targets import is_call
 
 __all__ = ["lower_attention"]
@@ -55,6 +55,4 @@ def lower_attention(model: fx.GraphModule) -> None:
                 ao.scaled_dot_product_attention.default,
                 tuple(a.get(name, False if name == "is_causal" else None) for name in names),
             )
-        inherit_meta(call, node)
-        node.replace_all_uses_with(call)
-        model.graph.erase_node(node)
+        replace_node(node, call)

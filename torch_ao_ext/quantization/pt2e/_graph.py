@@ -134,6 +134,13 @@ def inherit_meta(node: fx.Node, source: fx.Node) -> None:
             node.meta[key] = source.meta[key]
 
 
+def replace_node(node: fx.Node, new: fx.Node) -> None:
+    """Puts a node made for another one in its place, in the user's model as well."""
+    inherit_meta(new, node)
+    node.replace_all_uses_with(new)
+    node.graph.erase_node(node)
+
+
 def retype(node: fx.Node, dtype: torch.dtype) -> None:
     """Notes that a node's values are of this dtype now."""
     if isinstance(node.meta.get("val"), torch.Tensor):

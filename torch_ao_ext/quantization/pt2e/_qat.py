@@ -19,6 +19,7 @@ from torch_ao_ext.quantization.pt2e._graph import (
     free_name,
     inherit_meta,
     remove_unused,
+    replace_node,
     tensor_of,
 )
 from torch_ao_ext.quantization.pt2e._portable import target_of, target_state
@@ -217,9 +218,7 @@ def fold_trained(model: fx.GraphModule) -> int:
             arguments = (node.args[0], observed, constants[1], *module.rest)
             product = model.graph.call_function(module.target, arguments)
         inherit_meta(observed, constants[0])
-        inherit_meta(product, node)
-        node.replace_all_uses_with(product)
-        model.graph.erase_node(node)
+        replace_node(node, product)
     if count:
         remove_unused(model)
     return count
