@@ -29,6 +29,7 @@
 
 #include "core/dtype.h"
 #include "core/result.h"
+#include "core/round_up.h"
 
 namespace tae {
 
@@ -47,7 +48,7 @@ struct WeightOnlyProblem {
 
   // Of x, and of the weights with 4 bits.
   int64_t input_group() const { return group == 0 ? kWeightOnlyInputGroup : group; }
-  int64_t groups() const { return (k + input_group() - 1) / input_group(); }
+  int64_t groups() const { return ceil_div(k, input_group()); }
   // A group whose sum of h^2 is less than this a value has two planes (a > 0).
   float two_planes_below() const {
     if (input_bits == 16) return std::numeric_limits<float>::infinity();

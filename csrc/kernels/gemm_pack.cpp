@@ -8,14 +8,13 @@
 #include <new>
 
 #include "core/parallel.h"
+#include "core/round_up.h"
 #include "kernels/gemm.h"
 
 namespace tae::kernels {
 namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 // Four rows of 16 bytes become words [4 quads][4 columns] of the panel.
 inline void transpose_4x4(const int8_t* const row[4], int8_t* out) {

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/native/conv_pixels.h"
 #include "kernels/gemm.h"
@@ -29,9 +30,6 @@ constexpr int64_t kGatherBytes = 256 << 10;  // rows of one block
 constexpr int64_t kStep = 16;                // bytes of a step of a short copy
 constexpr int64_t kShortCopy = 256;
 constexpr int64_t kMostDepthwiseColumns = 8;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t value, int64_t multiple) { return ceil_div(value, multiple) * multiple; }
 
 // Whether threads that take whole blocks have shares that differ by more than a tenth.
 bool uneven(int64_t count, int64_t block, int64_t team) {

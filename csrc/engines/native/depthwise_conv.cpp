@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/native/conv_pixels.h"
 #include "kernels/depthwise.h"
@@ -18,8 +19,6 @@ constexpr int64_t kStrip = kernels::kDepthwiseChannels;
 constexpr int64_t kAccBytes = 8 << 10;    // of the pixels that go through one epilogue
 constexpr int64_t kCopyGrain = 16 << 10;  // input bytes that a thread repeats at least
 constexpr int64_t kRowUnit = 4;           // of the epilogue's register block
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 class DepthwiseConv final : public NativeConv {
  public:

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/native/conv_pixels.h"
 #include "engines/native/depthwise_taps.h"
@@ -30,9 +31,6 @@ constexpr int64_t kSlice = 256;               // of more channels
 constexpr int64_t kExpandedBytes = 36 << 10;  // of a piece, but for the shortest
 constexpr int64_t kShortestPiece = 8;         // pixels
 constexpr int64_t kMostExpanded = 1 << 20;    // bytes of the shortest piece
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t value, int64_t multiple) { return ceil_div(value, multiple) * multiple; }
 
 struct alignas(64) CacheLine {
   uint8_t bytes[64];

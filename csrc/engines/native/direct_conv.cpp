@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/native/conv_pixels.h"
 #include "kernels/gemm.h"
@@ -28,8 +29,6 @@ using kernels::PackedWeight;
 constexpr int64_t kShortestLine = 24;
 constexpr int64_t kMostCopiedBytes = 64 << 20;
 constexpr int64_t kMostLineBlocks = 4;
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 // Taps that are one stretch of memory.
 int64_t taps_together(const ConvGeometry& g) { return g.dilation[2] == 1 ? g.kernel[2] : 1; }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/native/byte_output.h"
 #include "engines/native/plan.h"
@@ -30,8 +31,6 @@ using kernels::GemmBlock;
 using kernels::GemmKernels;
 using kernels::kPanelColumns;
 using kernels::RowParams;
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 struct Span {
   const int8_t* data = nullptr;
@@ -224,7 +223,7 @@ void NativeLinear::multiply_row(const Call& call, const Scratch& scratch, int64_
 void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, int64_t r0, int64_t rows,
                                  int64_t p0, int64_t p1) const {
   const QuantizedRows a = place_rows(call, scratch, r0);
-  const int64_t tiles = (rows + call.blocks.tile_rows - 1) / call.blocks.tile_rows;
+  const int64_t tiles = ceil_div(rows, call.blocks.tile_rows);
   if (!call.gemm.fetches_input) quantize_rows(call, scratch, r0, 0, rows);
   for (int64_t p = p0; p < p1; p += call.blocks.tile_panels) {
     const int64_t end = p + call.blocks.tile_panels < p1 ? p + call.blocks.tile_panels : p1;
@@ -256,7 +255,7 @@ void NativeLinear::multiply_rows(const Call& call, const Scratch& scratch, int64
           g.next = weight_.panel(i + 1);
           g.next_bytes = weight_.panel_bytes();
         }
-        g.input_bytes = (ahead.bytes + end - p - 1) / (end - p);
+        g.input_bytes = ceil_div(ahead.bytes, end - p);
         g.input = ahead.data + (i - p) * g.input_bytes;
         multiply_panel(call, g, a, r, r0 + r, i, tiles == 1 ? weight_.panel_bytes() : kMostFetched);
       }

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "core/parallel.h"
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "kernels/gemm.h"
 #include "kernels/matmul.h"
@@ -22,9 +23,6 @@ namespace {
 using kernels::GemmBlock;
 using kernels::GemmKernels;
 using kernels::kPanelColumns;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t value, int64_t multiple) { return ceil_div(value, multiple) * multiple; }
 
 // AMX computes 16 rows whatever m is: for fewer than this the vector kernels win.
 constexpr int64_t kAmxRows = 5;

@@ -3,12 +3,10 @@
 #include <algorithm>
 
 #include "core/cpu_features.h"
+#include "core/round_up.h"
 
 namespace tae::native {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t value, int64_t multiple) { return ceil_div(value, multiple) * multiple; }
 
 // Multiply-adds below which a second thread costs more than it gives: opening a
 // parallel region takes 1 to 3 us.

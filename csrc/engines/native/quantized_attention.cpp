@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "core/parallel.h"
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "kernels/gemm.h"
 #include "kernels/matmul.h"
@@ -21,9 +22,6 @@ using kernels::GemmBlock;
 using kernels::GemmKernels;
 using kernels::kPanelColumns;
 using kernels::kQuadBytes;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t value, int64_t multiple) { return ceil_div(value, multiple) * multiple; }
 
 int32_t wrapped(int64_t value) { return static_cast<int32_t>(static_cast<uint64_t>(value)); }
 

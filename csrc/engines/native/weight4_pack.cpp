@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/parallel.h"
+#include "core/round_up.h"
 #include "kernels/gemm.h"
 
 namespace tae::native {
@@ -33,7 +34,7 @@ void pack_column(const uint8_t* row, int64_t k, int64_t first, uint8_t* out) {
 PackedWeight4::PackedWeight4(const WeightOnlyProblem& p)
     : group_(p.group),
       groups_(p.groups()),
-      panels_((p.n + kernels::kPanelColumns - 1) / kernels::kPanelColumns),
+      panels_(ceil_div(p.n, kernels::kPanelColumns)),
       data_(static_cast<uint8_t*>(
           kernels::allocate_packed(std::max<int64_t>(64, static_cast<int64_t>(bytes()))))) {
   const uint8_t* weight = static_cast<const uint8_t*>(p.weight);

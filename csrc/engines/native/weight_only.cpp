@@ -14,6 +14,7 @@
 
 #include "core/cpu_features.h"
 #include "core/parallel.h"
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/native/plan.h"
 #include "engines/native/weight4_pack.h"
@@ -31,8 +32,6 @@ using kernels::kWeightOnlyRows;
 using kernels::PlaneScales;
 
 constexpr int64_t kMostGroup = 128;
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 // 0, 1, ...: the rows of high planes.
 struct RowNumbers {
@@ -178,7 +177,7 @@ class NativeWeightOnly final : public WeightOnlyImpl {
 // Rows m .. m + rows of x.
 void NativeWeightOnly::to_planes(const WeightOnlyArgs& args, const Scratch& s, int64_t m,
                                  int64_t rows) const {
-  const int64_t tiles = (rows + s.tile_rows - 1) / s.tile_rows;
+  const int64_t tiles = ceil_div(rows, s.tile_rows);
   std::memset(s.low_count, 0, static_cast<size_t>(tiles * groups_) * sizeof(int32_t));
   kernels::PlaneRow row;
   row.k = k_;
@@ -345,7 +344,7 @@ NativeWeightOnly::Layout NativeWeightOnly::layout(const WeightOnlyArgs& args, in
   Layout l;
   l.set_rows = set_rows;
   l.tile_rows = std::min(set_rows, kWeightOnlyRows);
-  const int64_t blocks = (set_rows + l.tile_rows - 1) / l.tile_rows * groups_;
+  const int64_t blocks = ceil_div(set_rows, l.tile_rows) * groups_;
   for (int64_t& at : l.scales) at = l.take(4 * blocks * l.tile_rows);
   l.low_row = l.take(blocks * l.tile_rows);
   l.low_count = l.take(4 * blocks);
@@ -392,10 +391,8 @@ void NativeWeightOnly::run(const WeightOnlyArgs& args) const {
   // Rows whose planes half of L2 holds, shared out evenly: each set reads all weights again.
   const int64_t most_rows =
       std::max<int64_t>(16, l2_bytes() * 9 / 16 / std::max<int64_t>(1, planes * groups_ * group_));
-  const int64_t task_rows = std::min(plan.rows_per_task, args.m),
-                sets = (task_rows + most_rows - 1) / most_rows;
-  const Layout l =
-      layout(args, (task_rows + sets - 1) / sets, (all_panels + plan.column_tasks - 1) / plan.column_tasks);
+  const int64_t task_rows = std::min(plan.rows_per_task, args.m), sets = ceil_div(task_rows, most_rows);
+  const Layout l = layout(args, ceil_div(task_rows, sets), ceil_div(all_panels, plan.column_tasks));
   const auto body = [&](int64_t begin, int64_t end) {
     const ScratchMemory memory(static_cast<size_t>(l.bytes));
     const Scratch s = scratch(l, memory.data());

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/round_up.h"
+
 namespace tae::onednn {
 
 bool is_flat(const ConvGeometry& g, int axis) {
@@ -18,7 +20,7 @@ ConvSpan span_of(const ConvGeometry& g, int axis, int64_t out) {
   if (!g.transposed) return {-before, (out - 1) * step + reach + 1, 0};
   // Output o reads (o + before - tap * dilation) / step where that is a whole number.
   const int64_t low = before - reach;
-  const int64_t first = std::min(low > 0 ? (low + step - 1) / step : -(-low / step), before / step);
+  const int64_t first = std::min(low > 0 ? ceil_div(low, step) : -(-low / step), before / step);
   const int64_t padding = before - first * step;
   int64_t last = (out - 1 + before) / step;
   while ((last - first) * step + reach + 1 - out - padding < 0) ++last;
@@ -32,7 +34,7 @@ ConvPieces::ConvPieces(const ConvSpec& spec) : spec_(spec) {
   for (int axis = 0; axis < 3; ++axis) {
     int64_t& out = spec_.output_size[axis];
     out = is_flat(g, axis) ? 1 : axis == 0 ? 4 : line ? 64 : 14;
-    if (out > 1) out = (out + g.stride[axis] - 1) / g.stride[axis] * g.stride[axis];
+    if (out > 1) out = round_up(out, g.stride[axis]);
   }
   if (is_flat(g, 1) && is_flat(g, 2)) spec_.output_size[2] = 256;
   for (int axis = 0; axis < 3; ++axis) {
@@ -46,8 +48,7 @@ ConvPieces::ConvPieces(const ConvSpec& spec) : spec_(spec) {
 
 int64_t ConvPieces::count(const ConvArgs& args) const {
   int64_t pieces = args.batch;
-  for (int axis = 0; axis < 3; ++axis)
-    pieces *= (args.output_size[axis] + spec_.output_size[axis] - 1) / spec_.output_size[axis];
+  for (int axis = 0; axis < 3; ++axis) pieces *= ceil_div(args.output_size[axis], spec_.output_size[axis]);
   return pieces;
 }
 
@@ -64,7 +65,7 @@ ConvPieces::Place ConvPieces::place(const ConvArgs& args, int64_t piece) const {
   std::copy_n(spec_.input_size, 3, p.input.size);
   for (int axis = 2; axis >= 0; --axis) {
     const int64_t size = spec_.output_size[axis], step = spec_.geometry.stride[axis];
-    const int64_t count = (args.output_size[axis] + size - 1) / size;
+    const int64_t count = ceil_div(args.output_size[axis], size);
     const int64_t at = piece % count * size;
     piece /= count;
     p.output[axis] = at;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/parallel.h"
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/onednn/conv.h"
 #include "kernels/gemm.h"
@@ -24,8 +25,6 @@ constexpr int64_t kMaxImageBytes = 64 << 20;
 // them differ from each other and from that for many.
 constexpr int64_t kFewPixels = 64;
 constexpr size_t kMaxKnown = 8;  // sizes that a weight keeps primitives of
-
-int64_t rounded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // Workers have the floating-point environment of whoever started them. Asked once for each
 // number of threads: nothing changes it later.
@@ -167,8 +166,9 @@ void Conv::run(const ConvArgs& whole) const {
 
 void Conv::run_whole(const Call& call, const ConvArgs& args, const ConvSpec& spec,
                      const ConvPrimitive& primitive, const ConvWindow& window, int64_t copied) const {
-  const int64_t raw_bytes = raw_ ? rounded(args.m * spec_.n * 4) : 0;
-  const ScratchMemory memory(static_cast<size_t>(raw_bytes + rounded(copied)) + primitive.scratchpad_bytes());
+  const int64_t raw_bytes = raw_ ? round_up(args.m * spec_.n * 4, 64) : 0;
+  const ScratchMemory memory(static_cast<size_t>(raw_bytes + round_up(copied, 64)) +
+                             primitive.scratchpad_bytes());
   uint8_t* const input = memory.data() + raw_bytes;
   const auto share = [&](int64_t count, int64_t grain, const auto& body) {
     parallel_for(count, spec.threads == 1 ? count : std::max<int64_t>(1, grain), body);
@@ -182,7 +182,7 @@ void Conv::run_whole(const Call& call, const ConvArgs& args, const ConvSpec& spe
   ConvOperands o = operands(call);
   o.input = copied != 0 ? input : args.input;
   o.output = raw_ ? memory.data() : args.output;
-  o.scratchpad = input + rounded(copied);
+  o.scratchpad = input + round_up(copied, 64);
   {
     const kernels::DefaultFloatEnv env;
     primitive.run(o);
@@ -213,9 +213,9 @@ void Conv::finish(const Call& call, const ConvArgs& args, int64_t m, const int32
 
 void Conv::run_pieces(const Call& call, const ConvArgs& args) const {
   const ConvImages source = images(call, args);
-  const int64_t input_bytes = rounded(pieces_.input_bytes());
+  const int64_t input_bytes = round_up(pieces_.input_bytes(), 64);
   const int64_t element = raw_ ? 4 : output_size();
-  const int64_t output_bytes = rounded(pieces_.outputs() * element);
+  const int64_t output_bytes = round_up(pieces_.outputs() * element, 64);
   const int64_t* const size = pieces_.spec().output_size;
   parallel_for(pieces_.count(args), 1, [&](int64_t begin, int64_t end) {
     const ScratchMemory memory(static_cast<size_t>(input_bytes + output_bytes) + piece_->scratchpad_bytes());

@@ -21,6 +21,7 @@
 
 #include "core/fork.h"
 #include "core/parallel.h"
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/onednn/onednn.h"
 #include "engines/output_rule.h"
@@ -46,8 +47,6 @@ constexpr int64_t kMaxRawBytes = 512 << 10;
 constexpr int64_t kMaxChunkPanels = 8;
 // u8 rows that one thread keeps in the second-level cache beside a chunk.
 constexpr int64_t kRowBytes = 512 << 10;
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 class OnednnLinear final : public LinearImpl {
  public:
@@ -114,10 +113,10 @@ OnednnLinear::OnednnLinear(const LinearProblem& p)
   const int64_t chunk_bytes = usable(Isa::amx) ? l2_bytes() / 2 : l2_bytes() / 8;
   chunk_panels_ = std::clamp<int64_t>(chunk_bytes / weight_.panel_bytes(), 1, kMaxChunkPanels);
   // An equal number of chunks for each thread.
-  int64_t chunks = (panels + chunk_panels_ - 1) / chunk_panels_;
+  int64_t chunks = ceil_div(panels, chunk_panels_);
   const int64_t threads = p.k * p.n < kSerialWork ? 1 : num_threads();
   if (chunks < 4 * threads) chunks = std::min(panels, round_up(chunks, threads));
-  chunk_panels_ = (panels + chunks - 1) / chunks;
+  chunk_panels_ = ceil_div(panels, chunks);
 }
 
 // Columns of the last chunk when the weight is cut into chunks of chunk_panels.
@@ -217,7 +216,7 @@ void OnednnLinear::run(const LinearArgs& args) const {
   const bool by_rows = threads == 1 || (args.m >= weight_.n() && args.m >= row_block_ * threads);
   Call call{rows_.begin(args), output_.params(weight_, args), 0, 0, 0, {}, {}};
   call.chunk_panels = choose_chunk(args.m, threads);
-  call.chunks = (weight_.panels() + call.chunk_panels - 1) / call.chunk_panels;
+  call.chunks = ceil_div(weight_.panels(), call.chunk_panels);
   call.block_rows = choose_block(args.m, by_rows ? 1 : call.chunks, threads);
   if (args.m >= call.block_rows) call.block = gemms(call.block_rows, call.chunk_panels);
   call.tail = gemms(args.m % call.block_rows, call.chunk_panels);
@@ -231,8 +230,8 @@ int64_t OnednnLinear::choose_chunk(int64_t m, int threads) const {
   if (m > kFewRows) return chunk_panels_;
   const int64_t panels = weight_.panels();
   const int64_t most = std::max<int64_t>(1, kMaxRawBytes / (m * kPanelColumns * 4));
-  const int64_t rounds = (panels + threads * most - 1) / (threads * most);
-  return (panels + threads * rounds - 1) / (threads * rounds);
+  const int64_t rounds = ceil_div(panels, threads * most);
+  return ceil_div(panels, threads * rounds);
 }
 
 // Rows of a block such that the busiest thread has the fewest; each block makes
@@ -240,8 +239,8 @@ int64_t OnednnLinear::choose_chunk(int64_t m, int threads) const {
 int64_t OnednnLinear::choose_block(int64_t m, int64_t items, int threads) const {
   int64_t best = row_block_, best_rows = 0;
   for (const int64_t block : {row_block_, row_block_ * 3 / 4, row_block_ / 2}) {
-    const int64_t blocks = (m + block - 1) / block;
-    const int64_t busiest = (blocks * items + threads - 1) / threads * std::min(block, m);
+    const int64_t blocks = ceil_div(m, block);
+    const int64_t busiest = ceil_div(blocks * items, threads) * std::min(block, m);
     if (best_rows != 0 && busiest >= best_rows) continue;
     best = block;
     best_rows = busiest;
@@ -279,9 +278,9 @@ void OnednnLinear::multiply(const Call& call, const Scratch& s, const uint8_t* r
 // once: for each chunk, all its rows.
 void OnednnLinear::share_rows(const Call& call, int threads) const {
   const int64_t m = call.input.args->m;
-  const int64_t block = call.block_rows, blocks = (m + block - 1) / block;
+  const int64_t block = call.block_rows, blocks = ceil_div(m, block);
   const int64_t group =
-      std::max<int64_t>(1, std::min((blocks + threads - 1) / threads, kRowBytes / (stride_ * block)));
+      std::max<int64_t>(1, std::min(ceil_div(blocks, threads), kRowBytes / (stride_ * block)));
   const auto share = [&](int64_t begin, int64_t end) {
     const Scratch s(*this, call, std::min(m, group * block));
     for (int64_t b = begin; b < end; b += group) {
@@ -309,7 +308,7 @@ void OnednnLinear::share_columns(const Call& call) const {
   parallel_for(m, std::max<int64_t>(1, share / weight_.k_pad()), [&](int64_t begin, int64_t end) {
     rows_.quantize(call.input, begin, end - begin, all.input + begin * stride_, stride_, all.params + begin);
   });
-  const int64_t block = call.block_rows, blocks = (m + block - 1) / block;
+  const int64_t block = call.block_rows, blocks = ceil_div(m, block);
   // Chunk by chunk, so that a share's part of the weight is read once.
   parallel_for(call.chunks * blocks, 1, [&](int64_t begin, int64_t end) {
     const Scratch own(*this, call, 0);

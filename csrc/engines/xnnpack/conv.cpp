@@ -15,6 +15,7 @@
 
 #include "core/fork.h"
 #include "core/parallel.h"
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/output_rule.h"
 #include "engines/xnnpack/pthreadpool_shim.h"
@@ -210,7 +211,7 @@ void XnnConv::run(const ConvArgs& args) const {
     status = reshape(lease.op(), args, batch, &workspace_bytes);
   }
   if (status != xnn_status_success) lease.discard();
-  const int64_t input_bytes = (args.input_bytes + XNN_EXTRA_BYTES + 63) / 64 * 64;
+  const int64_t input_bytes = round_up(args.input_bytes + XNN_EXTRA_BYTES, 64);
   const ScratchMemory memory(static_cast<size_t>(input_bytes) + workspace_bytes);
   const auto* const source = static_cast<const uint8_t*>(args.input);
   share(args.input_bytes, [&](int64_t begin, int64_t end) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/xnnpack/fully_connected.h"
 #include "engines/xnnpack/pthreadpool_shim.h"
@@ -93,7 +94,7 @@ class XnnLinear final : public LinearImpl {
 
 // Room for XNN_EXTRA_BYTES after each row, and an odd number of cache lines, so that
 // the rows of a tile do not compete for the same cache sets.
-int64_t input_stride(int64_t k) { return (k + XNN_EXTRA_BYTES + 63) / 64 * 64 | 64; }
+int64_t input_stride(int64_t k) { return round_up(k + XNN_EXTRA_BYTES, 64) | 64; }
 
 XnnLinear::XnnLinear(const LinearProblem& p, const RealBounds& bounds)
     : k_(p.k),
@@ -119,7 +120,7 @@ struct XnnLinear::Scratch {
   }
   static int64_t params_bytes(int64_t rows) {
     const auto bytes = static_cast<int64_t>(sizeof(xnn_quantization_params));
-    return ((rows + XNN_EXTRA_QUANTIZATION_PARAMS) * bytes + 63) / 64 * 64;
+    return round_up((rows + XNN_EXTRA_QUANTIZATION_PARAMS) * bytes, 64);
   }
   static size_t layout(const XnnLinear& owner, int64_t rows) {
     const int64_t result_bytes = owner.output_dtype_ == DType::bf16 ? rows * owner.n_ * 4 : 0;
@@ -146,24 +147,24 @@ void XnnLinear::run(const LinearArgs& args) const {
 
 // Rows per share: whole tiles, about 64 rows, an equal number of shares a thread.
 int64_t XnnLinear::row_block(int64_t m, int threads) const {
-  const int64_t tiles = (m + shape_.rows - 1) / shape_.rows;
+  const int64_t tiles = ceil_div(m, shape_.rows);
   const int64_t most = std::max<int64_t>(1, 64 / shape_.rows);
-  const int64_t rounds = (tiles + threads * most - 1) / (threads * most);
-  return (tiles + threads * rounds - 1) / (threads * rounds) * shape_.rows;
+  const int64_t rounds = ceil_div(tiles, threads * most);
+  return ceil_div(tiles, threads * rounds) * shape_.rows;
 }
 
 // The thread count to report so that XNNPACK's tiles have the columns wanted: it
 // takes n * row_tiles / (5 * count) and rounds to whole panels.
 size_t XnnLinear::tiling_threads(int64_t rows, int threads) const {
-  const int64_t row_tiles = rows == 1 ? 1 : (rows + shape_.rows - 1) / shape_.rows;
+  const int64_t row_tiles = rows == 1 ? 1 : ceil_div(rows, shape_.rows);
   int64_t columns = std::max<int64_t>(16, kSlabBytes / k_);
-  if (threads > 1) columns = std::min(columns, (n_ * row_tiles + 4 * threads - 1) / (4 * threads));
-  return static_cast<size_t>((n_ * row_tiles + 5 * columns - 1) / (5 * columns));
+  if (threads > 1) columns = std::min(columns, ceil_div(n_ * row_tiles, 4 * threads));
+  return static_cast<size_t>(ceil_div(n_ * row_tiles, 5 * columns));
 }
 
 void XnnLinear::share_rows(const InputRows::Call& call, int threads) const {
   const int64_t m = call.args->m, block = row_block(m, threads);
-  const int64_t blocks = (m + block - 1) / block;
+  const int64_t blocks = ceil_div(m, block);
   const auto share = [&](int64_t begin, int64_t end) {
     Scratch s(*this, std::min(block, m));
     const kernels::DefaultFloatEnv env;
