@@ -36,16 +36,16 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   norm norm__avx2 norm__avx512 norm__avx512vnni
   post_ops
   quantize quantize__avx2 quantize__avx512
-  quantized_attention quantized_attention__avx2 quantized_attention__avx512
   requantize
   rnn rnn__avx2 rnn__avx512
   rows rows__avx2 rows__avx512
+  scaled_dot_product_attention scaled_dot_product_attention__avx2 scaled_dot_product_attention__avx512
   softmax softmax__avx2 softmax__avx512
   sparse sparse__avx2 sparse__avx512 sparse__avx512vnni
   weight_only weight_only__avx2 weight_only__avx512 weight_only__avx512vnni)
 tae_sources(TAE_ENGINE_SOURCES engines conv_forms input_rows order output_rule rnn_parts)
-tae_sources(TAE_ENGINE_SOURCES engines/native byte_output conv depthwise_conv depthwise_lines depthwise_taps direct_conv embedding linear matmul plan quantized_attention rnn rnn_input rnn_matrix sparse_linear sparse_pack weight4_pack weight_only)
-tae_sources(TAE_ENGINE_SOURCES engines/reference conv linear matmul rnn weight_only)
+tae_sources(TAE_ENGINE_SOURCES engines/native attention byte_output conv depthwise_conv depthwise_lines depthwise_taps direct_conv embedding linear matmul plan rnn rnn_input rnn_matrix sparse_linear sparse_pack weight4_pack weight_only)
+tae_sources(TAE_ENGINE_SOURCES engines/reference attention conv linear matmul rnn weight_only)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn conv conv_piece conv_primitive conv_run conv_weight conv_window linear onednn thread_args)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack conv xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
 
@@ -66,14 +66,14 @@ tae_sources(TAE_TORCH_SOURCES ops
   layer_norm
   linear linear_bn linear_common linear_dynamic linear_weight_only
   lookup
-  matmul
+  matmul matmul_common
   matrix_offsets
   norm_common
   pool pool_common
   post_ops
   quantize_common quantize_per_channel quantize_per_tensor quantize_per_token
-  quantized_attention
   rnn rnn_cells rnn_common
+  scaled_dot_product_attention
   service
   softmax
   sparse_linear sparse_weight)

@@ -10,12 +10,12 @@ def matmul_cases():
     yield (u8(2, 1, 3, 4), 0.1, 7, u8(5, 4, 6), 0.2, 3, 0.5, 9), {}
 
 
-def quantized_attention_cases():
+def attention_cases():
     q, k, v = u8(2, 3, 5, 8), u8(2, 3, 7, 8), s8(2, 3, 7, 4)
     numbers = (0.1, 3)
-    yield (q, *numbers, k, *numbers, v, *numbers), {"mask": floats(5, 7), "scale": 0.5}
+    yield (q, *numbers, k, *numbers, v, *numbers), {"attn_mask": floats(5, 7), "scale": 0.5}
     operands = (q.transpose(1, 2), *numbers, k[:, :1].expand(2, 5, 7, 8), *numbers, s8(2, 5, 7, 4), *numbers)
-    yield operands, {"mask": floats(2, 1, 1, 7) > 0, "output_dtype": torch.float32}
+    yield operands, {"attn_mask": floats(2, 1, 1, 7) > 0, "output_dtype": torch.float32}
     yield (q[0, 0], *numbers, k[0, 0], *numbers, v[0, 0], *numbers, 0.1, 3, torch.uint8), {"is_causal": True}
 
 
@@ -25,7 +25,7 @@ def softmax_cases():
     yield (u8(2, 3, 5), 2, 0.1, 7, 1 / 256, 0), {"mask": floats(3, 5)}
 
 
-def attention_cases():
+def scaled_dot_product_attention_cases():
     x = floats(2, 3, 5, 4)
     yield (x, x, x), {}
     yield (x[0], floats(3, 7, 4), floats(3, 7, 6), floats(5, 7)), {"scale": 0.3}

@@ -1,7 +1,7 @@
 """Operator -> cases, for tests of fake kernels."""
 
 import torch
-from fake_attention import attention_cases, matmul_cases, quantized_attention_cases, softmax_cases
+from fake_attention import attention_cases, matmul_cases, scaled_dot_product_attention_cases, softmax_cases
 from fake_convs import batch_norm_cases, conv_add_cases, conv_cases, conv_dynamic_cases, without_post_ops
 from fake_layers import (
     bag_cases,
@@ -36,9 +36,9 @@ ops = torch.ops.torch_ao
 
 CASES = {
     "matmul": matmul_cases,
-    "scaled_dot_product_attention": attention_cases,
+    "scaled_dot_product_attention": scaled_dot_product_attention_cases,
     "softmax": softmax_cases,
-    "attention": quantized_attention_cases,
+    "attention": attention_cases,
     "lookup": lookup_cases,
     "interpolate": interpolate_cases,
     **{

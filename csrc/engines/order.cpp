@@ -104,6 +104,11 @@ constexpr EngineRow<MatmulProblem, MatmulRun> kMatmul[] = {
     {Engine::reference, find_matmul_reference},
 };
 
+constexpr EngineRow<AttentionProblem, AttentionRun> kAttention[] = {
+    {Engine::native, find_attention_native},
+    {Engine::reference, find_attention_reference},
+};
+
 // XNNPACK adds the bias to the accumulator and multiplies once, so a result near a
 // rounding boundary may differ by one step from the rule in engines/linear.h.
 bool follows_rule(Engine engine) { return engine != Engine::xnnpack; }
@@ -183,6 +188,10 @@ WeightOnlySelection select_weight_only(const WeightOnlyProblem& problem, Engine 
 
 MatmulSelection select_matmul(const MatmulProblem& problem, Engine forced) {
   return select_from(kMatmul, problem, forced, "has no products of two activations");
+}
+
+AttentionSelection select_attention(const AttentionProblem& problem, Engine forced) {
+  return select_from(kAttention, problem, forced, "has no attention of 8-bit tensors");
 }
 
 std::string refusal_lines(const std::vector<std::pair<std::string, std::string>>& refused) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/env.h"
+#include "engines/attention.h"
 #include "engines/conv.h"
 #include "engines/linear.h"
 #include "engines/matmul.h"
@@ -23,6 +24,7 @@ using Selection = SelectionOf<LinearImplPtr>;
 using ConvSelection = SelectionOf<ConvImplPtr>;
 using WeightOnlySelection = SelectionOf<WeightOnlyImplPtr>;
 using MatmulSelection = SelectionOf<MatmulRun>;  // impl: a function, chosen for each call
+using AttentionSelection = SelectionOf<AttentionRun>;
 
 // Asks the candidates of the linear family in order. A forced engine is the only
 // candidate; deterministic mode leaves out engines that round in another place.
@@ -36,6 +38,9 @@ WeightOnlySelection select_weight_only(const WeightOnlyProblem& problem, Engine 
 
 // The same for products of two activations.
 MatmulSelection select_matmul(const MatmulProblem& problem, Engine forced);
+
+// The same for attention of 8-bit tensors.
+AttentionSelection select_attention(const AttentionProblem& problem, Engine forced);
 
 // "  onednn: <reason>", one line each.
 std::string refusal_lines(const std::vector<std::pair<std::string, std::string>>& refused);

@@ -1,4 +1,4 @@
-// Portable kernel and the choice of a level.
+// Portable kernels and the choice of a level.
 #include "kernels/attention.h"
 
 #include "kernels/attention-inl.h"

@@ -100,7 +100,7 @@ void* allocate_packed(int64_t bytes) {
 void PackedWeight::Free::operator()(void* p) const { std::free(p); }
 
 PackedWeight::PackedWeight(const int8_t* weight, int64_t n, int64_t k, uint8_t flip)
-    : n_(n), k_(k), k_pad_(round_up(k, kKMultiple)), panels_(round_up(n, kPanelColumns) / kPanelColumns) {
+    : n_(n), k_(k), k_pad_(round_up(k, kKMultiple)), panels_(ceil_div(n, kPanelColumns)) {
   if (panels_ == 0) return;
   const int64_t data_bytes = panels_ * panel_bytes();
   if (data_bytes != 0) data_.reset(static_cast<int8_t*>(allocate_packed(data_bytes)));

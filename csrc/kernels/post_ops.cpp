@@ -21,7 +21,7 @@ float polynomial(const float (&c)[kSize], float x) {
 }
 
 // exp(t) for t <= 0, 0 below the cutoff, NaN for NaN.
-float exp_nonpositive(float t, float cutoff = kExpCutoff) {
+float exp_from(float cutoff, float t) {
   if (t < cutoff) return 0.f;
   const float shifted = t * kLog2E + kRoundMagic;
   const float n = shifted - kRoundMagic;
@@ -33,12 +33,12 @@ float exp_nonpositive(float t, float cutoff = kExpCutoff) {
 }
 
 float sigmoid(float x) {
-  const float e = exp_nonpositive(-std::fabs(x));
+  const float e = exp_from(kExpCutoff, -std::fabs(x));
   return (x < 0.f ? e : 1.f) / (1.f + e);
 }
 
 float tanh(float x) {
-  const float e = exp_nonpositive(-2.f * std::fabs(x));
+  const float e = exp_from(kExpCutoff, -2.f * std::fabs(x));
   const float large = std::copysign((1.f - e) / (1.f + e), x);
   const float z = x * x;
   const float small = polynomial(kTanh, z) * z * x + x;
@@ -48,7 +48,7 @@ float tanh(float x) {
 float gelu_erf(float x) {
   const float t = std::fabs(x);
   const float u = 1.f / (1.f + kTailSlope * t);
-  const float tail = exp_nonpositive(t * t * -0.5f, kTailCutoff) * polynomial(kTail, u);
+  const float tail = exp_from(kTailCutoff, t * t * -0.5f) * polynomial(kTail, u);
   return max(kGeluFloor, x) * (x < 0.f ? tail : 1.f - tail);
 }
 
@@ -58,6 +58,8 @@ float gelu_tanh(float x) {
 }
 
 }  // namespace
+
+float exp_nonpositive(float t) { return exp_from(kExpCutoff, t); }
 
 float apply_post_op(const PostOp& op, float x, float operand) {
   switch (op.kind) {

@@ -10,4 +10,7 @@ namespace tae::kernels {
 // `prelu`. The caller provides the default floating-point environment (vec_float_env.h).
 float apply_post_op(const PostOp& op, float x, float operand);
 
+// exp(t) for t <= 0 as post-ops compute it; NaN for NaN.
+float exp_nonpositive(float t);
+
 }  // namespace tae::kernels

@@ -1,215 +1,175 @@
-// scaled_dot_product_attention: y = softmax(scale * query key^T + attn_mask) value, float rows
+// attention: y = quantize(softmax(q @ k^T * scale + attn_mask) @ v), q, k and v of 8 bits
 //
-// torch's operator of this name for inference. Steps and rounding in kernels/attention.h;
-// bfloat16 is computed in f32. With heads, `[*, H, L, E]`, the result lies in memory as
-// `[*, L, H, E]`, which the transpose behind attention makes contiguous.
-#include "kernels/attention.h"
+// query [*, L, E], key [*, S, E], value [*, S, V] with the same leading sizes, any strides; the output
+// [*, L, V] is contiguous. A bool mask is true where a query sees a key. Rounding in
+// engines/attention.h: the weights are integers of a scale for each row, so that none is lost
+// beside a large one of another row. Float outputs leave the quantize out.
+//
+// Vaswani et al., arXiv:1706.03762, equation 1; a few rows of scores at a time as in Dao et al.,
+// arXiv:2205.14135.
+#include "engines/attention.h"
 
-#include <cstring>
+#include <cmath>
+#include <limits>
 
 #include "core/autograd.h"
-#include "core/fork.h"
-#include "engines/input_rows.h"
+#include "kernels/vec_float_env.h"
+#include "ops/matmul_common.h"
 #include "ops/matrix_offsets.h"
-#include "ops/quantize_common.h"
 
 namespace tae {
 namespace {
 
 using at::Tensor;
+using OptDtype = std::optional<at::ScalarType>;
 using OptTensor = std::optional<Tensor>;
+using Offsets = std::vector<int64_t>;
 
-struct Sizes {
-  std::vector<int64_t> leading;  // batch and heads
-  int64_t heads_and_batch = 1;
-  int64_t queries = 0, keys = 0, depth = 0, value_depth = 0;
-};
+constexpr const char* kOp = "attention";
 
-Sizes check_sizes(const char* op, const Tensor& query, const Tensor& key, const Tensor& value) {
-  const Arg q{op, "query"}, k{op, "key"}, v{op, "value"};
-  for (const auto& [arg, t] : {std::pair{q, &query}, {k, &key}, {v, &value}}) {
-    check_tensor(arg, *t, {at::kFloat, at::kBFloat16});
-    check_min_rank(arg, *t, 2);
-    if (t->numel() > 0) check_storage(arg, *t);
-  }
-  const int64_t rank = query.dim();
-  for (const auto& [arg, t] : {std::pair{k, &key}, {v, &value}}) {
-    check_rank(arg, *t, rank);
-    for (int64_t d = 0; d < rank - 2; ++d) check_size(arg, *t, d, query.size(d), "query's");
-  }
-  check_size(k, key, rank - 1, query.size(-1), "query.size(-1)");
-  check_size(v, value, rank - 2, key.size(-2), "key.size(-2)");
-  Sizes s;
-  s.leading.assign(query.sizes().begin(), query.sizes().end() - 2);
-  for (const int64_t n : s.leading) s.heads_and_batch *= n;
-  s.queries = query.size(-2);
-  s.keys = key.size(-2);
-  s.depth = query.size(-1);
-  s.value_depth = value.size(-1);
-  return s;
+// Leading sizes are those of `like`, the operand `what`.
+void check_like(const Arg& arg, const Tensor& t, const Tensor& like, const char* what) {
+  bool fits = t.dim() == like.dim();
+  for (int64_t d = 0; fits && d < t.dim() - 2; ++d) fits = t.size(d) == like.size(d);
+  TAE_CHECK_VALUE(fits, arg, c10::str("have ", what, "'s leading sizes, those of ", like.sizes()),
+                  c10::str("sizes ", t.sizes()));
 }
 
-// The output, and where row q of matrix m starts in it.
-struct Output {
-  Tensor result;
-  Tensor memory;  // contiguous: [*, queries, heads, value_depth] of four and more dimensions
-  int64_t heads = 1;
-};
-
-Output make_output(const Arg& arg, const Sizes& s) {
-  Output out;
-  std::vector<int64_t> sizes = s.leading;
-  if (sizes.size() < 2) {
-    sizes.insert(sizes.end(), {s.queries, s.value_depth});
-    check_numel(arg, sizes, sizeof(float));
-    out.memory = out.result = empty_output(arg, sizes, at::kFloat);
-    return out;
-  }
-  out.heads = sizes.back();
-  sizes.back() = s.queries;
-  sizes.insert(sizes.end(), {out.heads, s.value_depth});
-  check_numel(arg, sizes, sizeof(float));
-  out.memory = empty_output(arg, sizes, at::kFloat);
-  out.result = out.memory.transpose(-3, -2);
-  return out;
+void check_sizes(const Tensor& query, const Tensor& key, const Tensor& value) {
+  check_min_rank({kOp, "query"}, query, 2);
+  const Arg key_arg{kOp, "key"}, value_arg{kOp, "value"};
+  check_like(key_arg, key, query, "query");
+  check_like(value_arg, value, query, "query");
+  check_size(key_arg, key, key.dim() - 1, query.size(-1), "query.size(-1)");
+  check_size(value_arg, value, value.dim() - 2, key.size(-2), "key.size(-2)");
+  check_sum_length({kOp, "query"}, "size(-1)", query.size(-1));
+  check_sum_length(key_arg, "size(-2)", key.size(-2));
 }
 
-// f32 with channels side by side.
-Tensor real_rows(const Arg& arg, const Tensor& t) {
-  const bool side_by_side = t.size(-1) <= 1 || t.stride(-1) == 1;
-  if (t.scalar_type() == at::kFloat && side_by_side && is_aligned(t)) return t;
-  SerialAfterFork serial;  // the copy is torch's and may be parallel
-  return allocate(arg, t.sizes(), [&] {
-    const Tensor real = t.scalar_type() == at::kFloat ? t : t.to(at::kFloat);
-    return real.stride(-1) == 1 && is_aligned(real) ? real : real.clone(at::MemoryFormat::Contiguous);
+at::IntArrayRef leading_sizes(const Tensor& t) { return t.sizes().slice(0, t.sizes().size() - 2); }
+
+// float32 [*, L or 1, S], its last dimension along the memory.
+struct Mask {
+  Tensor owner;
+  Offsets offsets;
+  const float* data = nullptr;
+  int64_t row_stride = 0;
+};
+
+// 0 where a query sees a key, -inf elsewhere.
+Tensor as_added(const Arg& arg, const Tensor& mask) {
+  const Tensor seen = dense(arg, mask);
+  const Tensor added = empty_output(arg, mask.sizes(), at::kFloat);
+  const bool* from = static_cast<const bool*>(seen.const_data_ptr());
+  float* to = static_cast<float*>(added.mutable_data_ptr());
+  parallel_for(mask.numel(), kElementGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) to[i] = from[i] ? 0.f : -std::numeric_limits<float>::infinity();
   });
+  return added;
 }
 
-// Whether a mask in one piece changes nothing: what models pass when no sentence is padded.
-bool changes_nothing(const Tensor& mask) {
-  if (!mask.is_non_overlapping_and_dense() || mask.numel() == 0) return false;
-  const void* data = mask.const_data_ptr();
-  const auto count = static_cast<size_t>(mask.numel());
-  if (mask.scalar_type() == at::kBool) return std::memchr(data, 0, count) == nullptr;
-  const float* m = static_cast<const float*>(data);
-  return std::all_of(m, m + count, [](float x) { return x == 0.f; });
-}
-
-// The mask expanded to [*, queries, keys], undefined when there is none.
-Tensor check_mask(const char* op, const OptTensor& mask, bool is_causal, const Sizes& s) {
-  if (!present(mask)) return {};
-  const Arg arg{op, "attn_mask"};
-  check_tensor(arg, *mask, {at::kBool, at::kFloat, at::kBFloat16});
-  TAE_CHECK_VALUE(!is_causal, arg, "be None when is_causal", c10::str("sizes ", mask->sizes()));
-  std::vector<int64_t> wanted = s.leading;
-  wanted.insert(wanted.end(), {s.queries, s.keys});
-  TAE_CHECK_VALUE(expands(mask->sizes(), wanted), arg,
-                  c10::str("have sizes that expand to ", at::IntArrayRef(wanted)),
+Mask check_mask(const OptTensor& mask, at::IntArrayRef scores, int64_t batch, bool empty) {
+  Mask result;
+  if (!present(mask)) return result;
+  const Arg arg{kOp, "attn_mask"};
+  check_tensor(arg, *mask, {at::kFloat, at::kBool});
+  TAE_CHECK_VALUE(expands(mask->sizes(), scores), arg,
+                  c10::str("have sizes that expand to those of the scores, ", scores),
                   c10::str("sizes ", mask->sizes()));
-  if (mask->numel() > 0) check_storage(arg, *mask);
-  Tensor t = *mask;
-  if (t.scalar_type() == at::kBFloat16 || !is_aligned(t)) {
-    SerialAfterFork serial;
-    t = allocate(arg, t.sizes(), [&] {
-      return t.scalar_type() == at::kBFloat16 ? t.to(at::kFloat) : t.clone(at::MemoryFormat::Contiguous);
-    });
+  if (empty) return result;
+  check_storage(arg, *mask);
+  Tensor t = (mask->scalar_type() == at::kBool ? as_added(arg, *mask) : *mask).expand(scores);
+  if (t.size(-1) > 1 && t.stride(-1) != 1) {
+    SerialAfterFork serial;  // the copy is torch's and may be parallel
+    t = allocate(arg, t.sizes(), [&] { return t.contiguous(); });
   }
-  if (changes_nothing(t)) return {};
-  return t.expand(wanted);
+  result.offsets = matrix_offsets(arg, t, leading_sizes(t), batch);
+  result.data = static_cast<const float*>(t.const_data_ptr());
+  result.row_stride = t.stride(-2);
+  result.owner = std::move(t);
+  return result;
 }
 
-// Every block of queries of every head, over the threads.
-void run_blocks(const char* op, const Sizes& s, float scale, bool is_causal, const Tensor& q, const Tensor& k,
-                const Tensor& v, const Tensor& mask, const Output& out) {
-  const kernels::AttentionKernels& kernel = kernels::attention_kernels(best_isa());
-  kernels::AttentionBlock shared;
-  shared.query_stride = s.queries > 1 ? q.stride(-2) : 0;
-  shared.key_stride = s.keys > 1 ? k.stride(-2) : 0;
-  shared.value_stride = s.keys > 1 ? v.stride(-2) : 0;
-  shared.keys = s.keys;
-  shared.depth = s.depth;
-  shared.value_depth = s.value_depth;
-  shared.scale = scale;
-  shared.causal = is_causal;
-  shared.output_stride = out.heads * s.value_depth;
-  const auto offsets = [&](const char* name, const Tensor& t) {
-    return matrix_offsets({op, name}, t, s.leading, s.heads_and_batch);
+// s_q * s_k * scale, in f64 and then f32.
+[[gnu::noinline]] float score_scale(double query, double key, double scale) {
+  return static_cast<float>(query * key * scale);
+}
+
+[[gnu::noinline]] float check_score_scale(const kernels::Operand& q, const kernels::Operand& k, int64_t width,
+                                          std::optional<double> scale) {
+  const Arg arg{kOp, "scale"};
+  double given = 1. / std::sqrt(static_cast<double>(std::max<int64_t>(1, width)));
+  if (scale.has_value()) given = static_cast<double>(check_scale(arg, *scale));
+  const float product = score_scale(static_cast<double>(q.scale), static_cast<double>(k.scale), given);
+  TAE_CHECK_VALUE(std::isfinite(product), arg, "have a finite float32 product with query_scale and key_scale",
+                  given);
+  return product;
+}
+
+Tensor attention(const Tensor& query, double query_scale, int64_t query_zero_point, const Tensor& key,
+                 double key_scale, int64_t key_zero_point, const Tensor& value, double value_scale,
+                 int64_t value_zero_point, double output_scale, int64_t output_zero_point,
+                 OptDtype output_dtype, const OptTensor& attn_mask, bool is_causal,
+                 std::optional<double> scale) {
+  const Arg query_arg{kOp, "query"}, key_arg{kOp, "key"}, value_arg{kOp, "value"};
+  const kernels::Operand q = check_operand(query_arg, {kOp, "query_scale"}, {kOp, "query_zero_point"}, query,
+                                           query_scale, query_zero_point);
+  const kernels::Operand k =
+      check_operand(key_arg, {kOp, "key_scale"}, {kOp, "key_zero_point"}, key, key_scale, key_zero_point);
+  const kernels::Operand v = check_operand(value_arg, {kOp, "value_scale"}, {kOp, "value_zero_point"}, value,
+                                           value_scale, value_zero_point);
+  OutputFinish out;
+  check_output(kOp, query.scalar_type(), output_scale, output_zero_point, output_dtype, "", {}, &out);
+  check_sizes(query, key, value);
+  const kernels::DefaultFloatEnv env;
+  AttentionProblem p;
+  p.queries = query.size(-2);
+  p.keys = key.size(-2);
+  p.width = query.size(-1);
+  p.value_width = value.size(-1);
+  p.scale = check_score_scale(q, k, p.width, scale);
+  p.causal = is_causal;
+  p.finish = out.finish;
+  std::vector<int64_t> sizes = query.sizes().vec();
+  sizes.back() = p.value_width;
+  const int64_t numel = check_numel(query_arg, sizes, c10::elementSize(out.dtype));
+  std::vector<int64_t> scores = query.sizes().vec();
+  scores.back() = p.keys;
+  p.batch = numel == 0 ? 0 : numel / (p.queries * p.value_width);
+  const Mask masks = check_mask(attn_mask, scores, p.batch, numel == 0 || p.keys == 0);
+  const Tensor output = empty_output(query_arg, sizes, out.dtype);
+  if (numel == 0) return output;
+  const auto matrices = [&](const Arg& arg, const kernels::Operand& checked, const Tensor& t) {
+    if (t.numel() > 0) check_storage(arg, t);
+    return matrix_operand(arg, checked, t, false, leading_sizes(t), p.batch);
   };
-  const std::vector<int64_t> q_offsets = offsets("query", q), k_offsets = offsets("key", k),
-                             v_offsets = offsets("value", v);
-  std::vector<int64_t> mask_offsets;
-  size_t mask_bytes = 0;
-  if (mask.defined()) {
-    mask_offsets = offsets("attn_mask", mask);
-    shared.mask_kind = mask.scalar_type() == at::kBool ? kernels::MaskKind::boolean : kernels::MaskKind::f32;
-    shared.mask_query_stride = mask.stride(-2);
-    shared.mask_key_stride = mask.stride(-1);
-    mask_bytes = mask.element_size();
-  }
-  const float *queries = q.const_data_ptr<float>(), *keys = k.const_data_ptr<float>(),
-              *values = v.const_data_ptr<float>();
-  float* const output = out.memory.mutable_data_ptr<float>();
-  const int64_t blocks = (s.queries + kernel.queries - 1) / kernel.queries;
-  const auto scratch_floats =
-      static_cast<size_t>(kernels::attention_scratch(kernel.queries, s.depth, s.value_depth));
-  parallel_for(s.heads_and_batch * blocks, 1, [&](int64_t begin, int64_t end) {
-    const ScratchMemory scratch(scratch_floats * sizeof(float));
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t m = i / blocks;
-      kernels::AttentionBlock b = shared;
-      b.first_query = i % blocks * kernel.queries;
-      b.queries = std::min(kernel.queries, s.queries - b.first_query);
-      b.query = queries + q_offsets[m] + b.first_query * b.query_stride;
-      b.key = keys + k_offsets[m];
-      b.value = values + v_offsets[m];
-      if (mask.defined())
-        b.mask = static_cast<const uint8_t*>(mask.const_data_ptr()) +
-                 static_cast<size_t>(mask_offsets[m] + b.first_query * b.mask_query_stride) * mask_bytes;
-      const int64_t row = (m / out.heads * s.queries + b.first_query) * out.heads + m % out.heads;
-      b.output = output + row * s.value_depth;
-      kernel.block(b, reinterpret_cast<float*>(scratch.data()));
-    }
-  });
-}
-
-Tensor scaled_dot_product_attention(const Tensor& query, const Tensor& key, const Tensor& value,
-                                    const OptTensor& attn_mask, bool is_causal, std::optional<double> scale) {
-  const char* op = "scaled_dot_product_attention";
-  const Arg arg{op, "query"};
-  const Sizes s = check_sizes(op, query, key, value);
-  const Tensor mask = check_mask(op, attn_mask, is_causal, s);
-  const double usual = 1 / std::sqrt(static_cast<double>(std::max<int64_t>(s.depth, 1)));
-  const float factor = check_scale({op, "scale"}, scale.value_or(usual));
-  Output out = make_output(arg, s);
-  if (out.memory.numel() > 0) {
-    const Tensor q = real_rows(arg, query), k = real_rows({op, "key"}, key),
-                 v = real_rows({op, "value"}, value);
-    try {
-      run_blocks(op, s, factor, is_causal, q, k, v, mask, out);
-    } catch (const std::bad_alloc&) {
-      raise_out_of_memory(arg, query.sizes());
-    }
-  }
-  if (query.scalar_type() == at::kFloat) return out.result;
-  SerialAfterFork serial;
-  return allocate(arg, out.result.sizes(), [&] { return out.result.to(at::kBFloat16); });
+  const MatrixOperand from_q = matrices(query_arg, q, query), from_k = matrices(key_arg, k, key),
+                      from_v = matrices(value_arg, v, value);
+  p.q = from_q.data;
+  p.k = from_k.data;
+  p.v = from_v.data;
+  p.mask = masks.data;
+  p.mask_offset = masks.offsets.data();
+  p.mask_row_stride = masks.row_stride;
+  p.output = output.mutable_data_ptr();
+  run_engine(query_arg, query.sizes(), p, select_attention);
+  return output;
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
   m.def(
-      "scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, "
-      "bool is_causal=False, float? scale=None) -> Tensor");
+      "attention(Tensor query, float query_scale, int query_zero_point, Tensor key, float key_scale, "
+      "int key_zero_point, Tensor value, float value_scale, int value_zero_point, float output_scale=1., "
+      "int output_zero_point=0, ScalarType? output_dtype=None, Tensor? attn_mask=None, bool is_causal=False, "
+      "float? scale=None) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
-  m.impl("scaled_dot_product_attention", TORCH_FN(scaled_dot_product_attention));
-}
+TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) { m.impl("attention", TORCH_FN(attention)); }
 
 TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {
-  m.impl("scaled_dot_product_attention",
-         TORCH_FN((InferenceOnly<"scaled_dot_product_attention", scaled_dot_product_attention>::call)));
+  m.impl("attention", TORCH_FN((InferenceOnly<"attention", attention>::call)));
 }
 
 }  // namespace tae

@@ -5,12 +5,8 @@
 #include "engines/matmul.h"
 
 #include "core/autograd.h"
-#include "core/env.h"
-#include "core/fork.h"
-#include "engines/order.h"
 #include "kernels/vec_float_env.h"
-#include "ops/elementwise_common.h"
-#include "ops/matrix_offsets.h"
+#include "ops/matmul_common.h"
 
 namespace tae {
 namespace {
@@ -25,9 +21,7 @@ Sizes output_sizes(const char* op, const Tensor& a, const Tensor& b) {
   const Arg other{op, "other"};
   check_min_rank(other, b, 2);
   check_size(other, b, b.dim() - 2, a.size(-1), "input.size(-1)");
-  TAE_CHECK_VALUE(a.size(-1) <= kMaxMatmulK, (Arg{op, "input"}),
-                  c10::str("have size(-1) of at most ", kMaxMatmulK, ", the most whose sum fits int32"),
-                  a.size(-1));
+  check_sum_length({op, "input"}, "size(-1)", a.size(-1));
   Sizes sizes(std::max(a.dim(), b.dim()));
   const size_t rank = sizes.size();
   sizes[rank - 2] = a.size(-2);
@@ -40,38 +34,6 @@ Sizes output_sizes(const char* op, const Tensor& a, const Tensor& b) {
     sizes[rank - static_cast<size_t>(i)] = x == 1 ? y : x;
   }
   return sizes;
-}
-
-// A matrix whose elements lie side by side along its columns, or also along its rows.
-Tensor arranged(const Arg& arg, const Tensor& t, bool rows_too) {
-  const auto unit = [&](int64_t d) { return t.size(d) <= 1 || t.stride(d) == 1; };
-  return unit(-1) || (rows_too && unit(-2)) ? t : dense(arg, t);
-}
-
-MatmulOperand operand(const kernels::Operand& checked, const Tensor& t, const Sizes& offsets) {
-  MatmulOperand o;
-  o.data = static_cast<const uint8_t*>(t.const_data_ptr());
-  o.dtype = checked.dtype;
-  o.scale = checked.scale;
-  o.zero_point = checked.zero_point;
-  // Strides of dimensions of size 1 mean nothing: as if there was a next element.
-  o.row_stride = t.size(-2) <= 1 ? 1 : t.stride(-2);
-  o.column_stride = t.size(-1) <= 1 ? 1 : t.stride(-1);
-  o.offset = offsets.data();
-  return o;
-}
-
-void run_engine(const char* op, const MatmulProblem& p, const Tensor& input) {
-  TORCH_CHECK_VALUE(init_error().empty(), init_error());
-  const MatmulSelection selection = select_matmul(p, settings().engine.load());
-  TORCH_CHECK_NOT_IMPLEMENTED(selection.impl != nullptr, "torch_ao::", op, ": no engine accepts this call:\n",
-                              refusal_lines(selection.refused));
-  SerialAfterFork serial;
-  try {
-    selection.impl(p);
-  } catch (const std::bad_alloc&) {
-    raise_out_of_memory({op, "input"}, input.sizes());
-  }
 }
 
 Tensor matmul(const Tensor& input, double input_scale, int64_t input_zero_point, const Tensor& other,
@@ -100,22 +62,17 @@ Tensor matmul(const Tensor& input, double input_scale, int64_t input_zero_point,
   p.n = other.size(-1);
   p.k = input.size(-1);
   p.batch = numel / (p.m * p.n);
-  Tensor x = input, y = other;
-  if (p.k > 0) {
-    x = arranged(a_arg, input, false);
-    y = arranged(b_arg, other, true);
-  }
   const at::IntArrayRef batch(sizes.data(), sizes.size() - 2);
-  const Sizes x_offsets = matrix_offsets(a_arg, x, batch, p.batch);
-  const Sizes y_offsets = matrix_offsets(b_arg, y, batch, p.batch);
-  p.a = operand(a, x, x_offsets);
-  p.b = operand(b, y, y_offsets);
+  const MatrixOperand x = matrix_operand(a_arg, a, input, false, batch, p.batch);
+  const MatrixOperand y = matrix_operand(b_arg, b, other, true, batch, p.batch);
+  p.a = x.data;
+  p.b = y.data;
   p.post_ops = std::move(out.post_ops);
   p.output_dtype = out.finish.dtype;
   if (is_quantized(p.output_dtype)) p.output_scale = nearest_float(output_scale);
   p.output_zero_point = out.finish.zero_point;
   p.output = output.mutable_data_ptr();
-  run_engine(op, p, input);
+  run_engine(a_arg, input.sizes(), p, select_matmul);
   return output;
 }
 

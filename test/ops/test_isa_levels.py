@@ -39,6 +39,7 @@ FILES = (
     "test_quantize.py",
     "test_softmax.py",
     "test_attention.py",
+    "test_scaled_dot_product_attention.py",
 )
 
 

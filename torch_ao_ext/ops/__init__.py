@@ -1,7 +1,7 @@
 """The operators torch.ops.torch_ao.* as documented functions, and their fake kernels."""
 
 from torch_ao_ext.ops import _fake_quantize, _histogram  # noqa: F401  (fake kernels)
-from torch_ao_ext.ops.attention import scaled_dot_product_attention
+from torch_ao_ext.ops.attention import attention
 from torch_ao_ext.ops.cat import cat
 from torch_ao_ext.ops.choose_qparams import choose_qparams, choose_qparams_per_token
 from torch_ao_ext.ops.conv import (
@@ -83,8 +83,8 @@ from torch_ao_ext.ops.pool import (
 from torch_ao_ext.ops.quantize_per_channel import dequantize_per_channel, quantize_per_channel
 from torch_ao_ext.ops.quantize_per_tensor import dequantize_per_tensor, quantize_per_tensor
 from torch_ao_ext.ops.quantize_per_token import dequantize_per_token, quantize_per_token
-from torch_ao_ext.ops.quantized_attention import attention
 from torch_ao_ext.ops.rnn import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
+from torch_ao_ext.ops.scaled_dot_product_attention import scaled_dot_product_attention
 from torch_ao_ext.ops.softmax import softmax
 from torch_ao_ext.ops.sparse_linear import (
     BlockSparse,

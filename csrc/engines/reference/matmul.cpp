@@ -1,6 +1,7 @@
 // The rule of engines/matmul.h as plain loops, accumulators of 64 bits.
 #include "engines/matmul.h"
 
+#include "engines/reference/operand.h"
 #include "engines/reference/output.h"
 #include "kernels/post_ops.h"
 #include "kernels/vec_float_env.h"
@@ -8,11 +9,7 @@
 namespace tae {
 namespace {
 
-// Element (row, column) of one matrix of the batch, without its zero point.
-int64_t centred(const MatmulOperand& o, int64_t matrix, int64_t row, int64_t column) {
-  const uint8_t value = o.data[o.offset[matrix] + row * o.row_stride + column * o.column_stride];
-  return (o.dtype == DType::qs8 ? static_cast<int8_t>(value) : int32_t{value}) - o.zero_point;
-}
+using reference::centred;
 
 [[gnu::noinline]] void multiply(const MatmulProblem& p) {
   for (int64_t i = 0; i < p.batch * p.m * p.n; ++i) {

@@ -3,16 +3,16 @@
 //
 //   score: a in u8 (q), b in s8 (k): raw - zp_q * column_sum - zp_k * (row_sum - width * zp_q)
 //   value: a = weights, zero point 0, b in s8 (v): raw - zp_v * sum of the weights
-#include "engines/quantized_attention.h"
+#include "engines/attention.h"
 
 #include <algorithm>
 
 #include "core/parallel.h"
 #include "core/round_up.h"
 #include "engines/input_rows.h"
+#include "kernels/attention.h"
 #include "kernels/gemm.h"
 #include "kernels/matmul.h"
-#include "kernels/quantized_attention.h"
 #include "kernels/rows.h"
 
 namespace tae {
@@ -78,7 +78,7 @@ class Attention {
   const Isa isa_;
   const GemmKernels& gemm_;
   const kernels::RowKernels& row_kernels_;
-  const kernels::QuantizedAttentionKernels& kernels_;
+  const kernels::AttentionKernels& kernels_;
   Product score_, value_;
   int32_t q_zero_, k_zero_, v_zero_;  // in the u8, the s8 and the s8 domain
   int64_t tile_rows_, task_rows_, row_tasks_;
@@ -89,7 +89,7 @@ Attention::Attention(const AttentionProblem& p, Isa isa)
       isa_(isa),
       gemm_(kernels::gemm_kernels(isa)),
       row_kernels_(kernels::row_kernels(isa)),
-      kernels_(kernels::quantized_attention_kernels(isa)),
+      kernels_(kernels::attention_kernels(isa)),
       score_(gemm_, p.width, p.keys),
       value_(gemm_, p.keys, p.value_width),
       q_zero_(p.q.zero_point + (p.q.dtype == DType::qs8 ? 128 : 0)),
@@ -239,8 +239,10 @@ void Attention::run() const {
   });
 }
 
+void run(const AttentionProblem& p) { Attention(p, best_isa()).run(); }
+
 }  // namespace
 
-void run_attention(const AttentionProblem& p) { Attention(p, best_isa()).run(); }
+Result<AttentionRun> find_attention_native(const AttentionProblem&) { return AttentionRun{run}; }
 
 }  // namespace tae

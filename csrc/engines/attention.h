@@ -32,6 +32,8 @@ struct AttentionProblem {
 };
 
 // Thread-safe. Throws std::bad_alloc only.
-void run_attention(const AttentionProblem& p);
+using AttentionRun = void (*)(const AttentionProblem& p);
+Result<AttentionRun> find_attention_native(const AttentionProblem& p);
+Result<AttentionRun> find_attention_reference(const AttentionProblem& p);
 
 }  // namespace tae

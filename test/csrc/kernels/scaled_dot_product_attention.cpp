@@ -1,5 +1,5 @@
 // Attention of float rows between unmapped pages, against the formula in double, every level.
-#include "kernels/attention.h"
+#include "kernels/scaled_dot_product_attention.h"
 
 #include <catch2/catch_test_macros.hpp>
 #include <random>
@@ -15,7 +15,7 @@ namespace {
 
 // y of one query by the formula; `added` is the mask of one key.
 template <typename Added>
-std::vector<double> expected(const AttentionBlock& b, int64_t query, const Added& added) {
+std::vector<double> expected(const SdpaBlock& b, int64_t query, const Added& added) {
   std::vector<double> y(b.value_depth);
   const int64_t keys = b.causal ? std::min(b.keys, b.first_query + query + 1) : b.keys;
   std::vector<double> score(keys);
@@ -37,15 +37,15 @@ std::vector<double> expected(const AttentionBlock& b, int64_t query, const Added
 
 }  // namespace
 
-TEST_CASE("attention: blocks of queries equal the formula", "[attention]") {
+TEST_CASE("scaled_dot_product_attention: blocks of queries equal the formula", "[sdpa]") {
   std::mt19937 rng(1);
   for (Isa isa : kernel_levels()) {
-    const AttentionKernels& kernel = attention_kernels(isa);
+    const SdpaKernels& kernel = sdpa_kernels(isa);
     for (int64_t keys : {0, 1, 3, 511, 513, 1030})
       for (int64_t depth : {0, 1, 5, 16})
         for (const MaskKind kind : {MaskKind::none, MaskKind::f32, MaskKind::boolean}) {
           const Edge edge = keys % 2 == 0 ? Edge::kStart : Edge::kEnd;
-          AttentionBlock b;
+          SdpaBlock b;
           b.queries = 1 + static_cast<int64_t>(rng() % static_cast<uint64_t>(kernel.queries));
           b.first_query = static_cast<int64_t>(rng() % 600);
           b.keys = keys;
@@ -55,7 +55,7 @@ TEST_CASE("attention: blocks of queries equal the formula", "[attention]") {
           b.causal = kind == MaskKind::none && rng() % 2 == 0;
           Guarded<float> q(b.queries * depth, edge), k(keys * depth, edge), v(keys * b.value_depth, edge);
           Guarded<float> added(b.queries * keys, edge), y(b.queries * b.value_depth, edge);
-          Guarded<float> scratch(attention_scratch(kernel.queries, depth, b.value_depth), Edge::kStart);
+          Guarded<float> scratch(sdpa_scratch(kernel.queries, depth, b.value_depth), Edge::kStart);
           Guarded<uint8_t> seen(b.queries * keys, edge);
           for (Guarded<float>* x : {&q, &k, &v, &added})
             for (float& value : *x) value = random_float(rng, -1.f, 1.f);

@@ -1,9 +1,0 @@
-// Compiled with the flags of its level: everything but the table has internal linkage.
-#include "kernels/quantized_attention-inl.h"
-
-namespace tae::kernels {
-
-extern const QuantizedAttentionKernels quantized_attention_kernels__avx512;
-const QuantizedAttentionKernels quantized_attention_kernels__avx512 = kQuantizedAttentionKernels;
-
-}  // namespace tae::kernels
