@@ -123,7 +123,7 @@ class QuantizedTensor:
 
     @property
     def dtype(self) -> torch.dtype:
-        """torch.int8 or torch.uint8."""
+        """torch.int8, uint8 or int16."""
         return self._data.dtype
 
     @property

@@ -261,7 +261,7 @@ def test_sparse_refuses():
         packed.load_state_dict({**packed.state_dict(), "weight_size": torch.tensor([-1, 8])})
 
 
-@pytest.mark.parametrize("dtype", [torch.qint8, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.int16, torch.bfloat16])
 def test_recurrent(dtype):
     """The cell's operator on what the containers hold is the cell."""
     torch.manual_seed(0)
@@ -270,8 +270,12 @@ def test_recurrent(dtype):
     weights = {name: torch.randn(size) for name, size in sizes.items()}
     if dtype == torch.qint8:
         weights = {n: torch.quantize_per_tensor(w, 0.02, 0, torch.qint8) for n, w in weights.items()}
+    if dtype == torch.int16:
+        scales = torch.rand(6) * 1e-4 + 1e-4
+        integers = {n: (w / scales[:, None]).round().short() for n, w in weights.items()}
+        weights = {n: QuantizedTensor(w, scales) for n, w in integers.items()}
     biases = {"bias_ih": BIAS, "bias_hh": -BIAS}
-    given = weights if dtype == torch.qint8 else {n: w.bfloat16() for n, w in weights.items()}
+    given = {n: w.bfloat16() for n, w in weights.items()} if dtype == torch.bfloat16 else weights
     cell.set_weight_bias({**given, **biases})
     parts = [
         rnn.PackedParameter(rnn.pack_weight_bias(w, b, dtype))
@@ -312,5 +316,13 @@ def test_recurrent_refuses():
         rnn.pack_weight_bias(per_tensor(3), None, torch.qint8)
     with pytest.raises(NotImplementedError, match="'dtype' must be torch.qint8"):
         rnn.pack_weight_bias(WEIGHT, None, torch.float32)
+    wide = QuantizedTensor(torch.full((6, 8), 32640, dtype=torch.int16), torch.ones(6))
+    with pytest.raises(ValueError, match="'qweight' must have integers of at most 32639, got 32640"):
+        rnn.pack_weight_bias(wide, None, torch.int16)
+    for weight, dtype in ((wide, torch.qint8), (per_tensor(), torch.int16)):
+        with pytest.raises(ValueError, match=r"'weight' must be torch.int.* \[N, K\], got torch"):
+            rnn.pack_weight_bias(weight, None, dtype)
+    with pytest.raises(ValueError, match="'weight' must be a QuantizedTensor, got torch.float32"):
+        rnn.pack_weight_bias(WEIGHT, None, torch.int16)
     with pytest.raises(TypeError, match="PackedParameter: argument 'param' must be a module .*got list"):
         rnn.PackedParameter([1])

@@ -139,9 +139,18 @@ def test_torch_ao_keeps_the_same():
         assert bias is None or any(torch.equal(value, bias) for value in more)
 
 
-def test_reference_graphs_have_none():
+def test_flag_is_checked_and_reference_graphs_have_none():
     observed = prepare_fx(net(), tq.get_default_qconfig_mapping("onednn"), (X,))
     observed(X)
     reference = convert_to_reference_fx(observed)
+    for value in (None, 1, "yes"):
+        said = f"'keep_original_weights' must be a bool, got {value!r}"
+        with pytest.raises(TypeError, match=f"lower_to_fbgemm: argument {said}"):
+            lower_to_fbgemm(reference, {}, {}, keep_original_weights=value)
+        for name, function in (("convert_fx", convert_fx), ("convert", convert)):
+            with pytest.raises(TypeError, match=f"{name}: argument {said}"):
+                function(observed, keep_original_weights=value)
+    with pytest.raises(TypeError, match="convert: argument 'is_reference' must be a bool, got 0"):
+        convert(observed, 0)
     with pytest.raises(ValueError, match="lower_to_fbgemm: .*'keep_original_weights' must be False"):
         lower_to_fbgemm(reference, {}, {}, keep_original_weights=True)

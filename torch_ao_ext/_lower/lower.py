@@ -32,6 +32,7 @@ from torch_ao_ext._lower._sizes import sizes_by_method
 from torch_ao_ext._lower._weights import Constants, NotLowered
 from torch_ao_ext.ops import service
 from torch_ao_ext.quantization.pt2e._graph import (
+    check_flags,
     check_graph_module,
     copy_graph_module,
     remove_unused,
@@ -101,9 +102,7 @@ def _check(
         )
     if backend not in _BACKENDS:
         raise ValueError(f"lower: argument 'backend' must be one of {', '.join(_BACKENDS)}, got {backend!r}")
-    for name, flag in (("strict", strict), ("islands", islands)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"lower: argument '{name}' must be a bool, got {flag!r}")
+    check_flags("lower", strict=strict, islands=islands)
     if float_dtype not in _FLOATS:
         raise ValueError(
             f"lower: argument 'float_dtype' must be torch.float32 or torch.bfloat16, got {float_dtype!r}"

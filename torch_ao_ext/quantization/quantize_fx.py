@@ -27,7 +27,7 @@ from torch_ao_ext.quantization.fx.custom_config import FuseCustomConfig
 from torch_ao_ext.quantization.fx.fuse import fuse
 from torch_ao_ext.quantization.fx.graph_module import ObservedGraphModule, as_reference  # noqa: F401
 from torch_ao_ext.quantization.fx.tracer import QuantizationTracer, ScopeContextManager  # noqa: F401
-from torch_ao_ext.quantization.pt2e._graph import check_graph_module
+from torch_ao_ext.quantization.pt2e._graph import check_flags, check_graph_module
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 
 __all__ = [
@@ -148,9 +148,10 @@ def convert_fx(
             [float weight with its batch norm, bias or None]; its copies and pickles have it, too.
 
     Raises:
-        TypeError: not a graph module.
+        TypeError: not a graph module; keep_original_weights is no bool.
         ValueError: an observer without data, another QConfig than that of `prepare_fx`.
     """
+    check_flags("convert_fx", keep_original_weights=keep_original_weights)
     arguments = (graph_module, convert_custom_config, qconfig_mapping, backend_config)
     return convert_prepared("convert_fx", *arguments, lower_nodes, keep_original_weights)
 

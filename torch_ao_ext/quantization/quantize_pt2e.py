@@ -7,6 +7,7 @@ from torch import fx
 from torch_ao_ext.quantization.fake_quantize import FakeQuantizeBase
 from torch_ao_ext.quantization.pt2e._batch_norm import fold_batch_norms
 from torch_ao_ext.quantization.pt2e._graph import (
+    check_flags,
     check_graph_module,
     copy_graph_module,
     remove_unused,
@@ -200,18 +201,17 @@ def convert_pt2e(
         A new graph module.
 
     Raises:
-        TypeError: not a graph module.
+        TypeError: not a graph module, a flag that is no bool.
         ValueError: an observer without data, by node and line; an unsupported dtype;
             with use_reference_representation, an operator without such a form.
     """
     check_graph_module("convert_pt2e", model)
-    for name, value in (
-        ("use_reference_representation", use_reference_representation),
-        ("fold_quantize", fold_quantize),
-        ("strict", strict),
-    ):
-        if not isinstance(value, bool):
-            raise TypeError(f"convert_pt2e: argument '{name}' must be a bool, got {value!r}")
+    check_flags(
+        "convert_pt2e",
+        use_reference_representation=use_reference_representation,
+        fold_quantize=fold_quantize,
+        strict=strict,
+    )
     model = copy_graph_module(model)
     fold_trained(model)
     if training_nodes(model):

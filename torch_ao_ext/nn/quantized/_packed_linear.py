@@ -14,8 +14,10 @@ __all__ = ["LinearPackedParams", "check_bias", "described"]
 
 # Spelling -> dtype of the buffer.
 _STORED = {
-    **dict.fromkeys(INT8, torch.int8), torch.float16: torch.float16, torch.bfloat16: torch.bfloat16,
-}  # fmt: skip
+    **dict.fromkeys(INT8, torch.int8),
+    **{dtype: dtype for dtype in (torch.int16, torch.float16, torch.bfloat16)},
+}
+_INTEGERS = {torch.int8: INT8, torch.int16: (torch.int16,)}
 
 
 def described(value: Any) -> str:
@@ -47,8 +49,8 @@ class LinearPackedParams(CheckedLoad):
     which `linear` and `linear_dynamic` take them. A state_dict may hold other sizes than the module.
 
     Args:
-        dtype: of the weight, torch.qint8 or int8; float16 and bfloat16 keep float values in 16 bits (bfloat16
-            is what recurrent operators take, float16 no operator).
+        dtype: of the weight, torch.qint8 or int8; int16 (of recurrent operators alone); float16 and bfloat16
+            keep float values in 16 bits (bfloat16 is what recurrent operators take, float16 no operator).
 
     Raises:
         NotImplementedError: another dtype.
@@ -73,7 +75,7 @@ class LinearPackedParams(CheckedLoad):
     def __init__(self, dtype: torch.dtype = INT8[-1]) -> None:
         super().__init__()
         if dtype not in _STORED:
-            known = "torch.qint8, int8, float16 or bfloat16"
+            known = "torch.qint8, int8, int16, float16 or bfloat16"
             raise NotImplementedError(f"LinearPackedParams: argument 'dtype' must be {known}, got {dtype}")
         self.register_buffer("qweight", torch.zeros(1, 1, dtype=_STORED[dtype]))
         self.register_buffer("weight_scale", torch.ones(1))
@@ -83,7 +85,7 @@ class LinearPackedParams(CheckedLoad):
 
     @property
     def dtype(self) -> torch.dtype:
-        """torch.qint8, float16 or bfloat16: torch.ao's name of the form."""
+        """torch.qint8, int16, float16 or bfloat16: torch.ao's name of the form."""
         stored = self.qweight.dtype
         return INT8[-1] if stored == torch.int8 else stored
 
@@ -97,7 +99,8 @@ class LinearPackedParams(CheckedLoad):
 
         Args:
             weight: `[N, K]`. For int8 a QuantizedTensor or torch's qint8 tensor, per tensor or per
-                channel along axis 0; else a float tensor, whose values saturate at the largest of the dtype.
+                channel along axis 0; for int16 a QuantizedTensor; else a float tensor, whose values saturate
+                at the largest of the dtype.
             bias: float `[N]`, or None.
 
         Raises:
@@ -105,10 +108,12 @@ class LinearPackedParams(CheckedLoad):
         """
         who, stored = f"{type(self).__name__}.set_weight_bias", self.qweight.dtype
         quantized = getattr(weight, "is_quantized", False)
-        if quantized != (stored == torch.int8):
-            wanted = "a QuantizedTensor or torch's qint8 tensor" if stored == torch.int8 else "a float tensor"
+        if quantized != (stored in _INTEGERS):
+            wanted = "a QuantizedTensor" if stored in _INTEGERS else "a float tensor"
+            wanted += " or torch's qint8 tensor" if stored == torch.int8 else ""
             raise ValueError(f"{who}: argument 'weight' must be {wanted}, got {described(weight)}")
-        if weight.dim() != 2 or not (weight.dtype in INT8 if quantized else weight.is_floating_point()):
+        fits = weight.dtype in _INTEGERS[stored] if quantized else weight.is_floating_point()
+        if weight.dim() != 2 or not fits:
             raise ValueError(f"{who}: argument 'weight' must be {stored} [N, K], got {described(weight)}")
         bias = check_bias(who, bias, weight.shape[0])
         if quantized:
@@ -127,7 +132,7 @@ class LinearPackedParams(CheckedLoad):
 
     def _weight_bias(self) -> tuple[Any, torch.Tensor | None]:
         """Weight and bias: a QuantizedTensor (shares memory), or float32 of what 16 bits hold."""
-        if self.qweight.dtype == torch.int8:
+        if self.qweight.dtype in _INTEGERS:
             return QuantizedTensor(self.qweight, self.weight_scale, self.weight_zero_point), self.qbias
         return self.qweight.to(torch.float32), self.qbias
 
@@ -141,7 +146,7 @@ class LinearPackedParams(CheckedLoad):
             return None
         if weight.dim() != 2 or weight.dtype not in _STORED.values():
             got = f"{weight.dtype} {list(weight.shape)}"
-            return f"{prefix}qweight must be int8, float16 or bfloat16 [N, K], got {got}"
+            return f"{prefix}qweight must be int8, int16, float16 or bfloat16 [N, K], got {got}"
         rows = len(weight)
         self.qweight = torch.empty_like(weight, device=self.format_version.device)
         for name, dtype, sizes in (

@@ -13,6 +13,7 @@ from torch_ao_ext.quantization.fx._one_node import (
     replace_module,
 )
 from torch_ao_ext.quantization.fx.graph_module import ObservedStandaloneGraphModule, as_reference
+from torch_ao_ext.quantization.pt2e._graph import check_flags
 
 __all__ = ["convert", "convert_custom_module", "convert_standalone_module", "convert_weighted_module"]
 
@@ -36,9 +37,10 @@ def convert(
         keep_original_weights: see `convert_fx`; without effect with is_reference, as in torch.ao.
 
     Raises:
-        TypeError: not a graph module.
+        TypeError: not a graph module; is_reference or keep_original_weights is no bool.
         ValueError: as `convert_fx`.
     """
+    check_flags("convert", is_reference=is_reference, keep_original_weights=keep_original_weights)
     arguments = (model, convert_custom_config, qconfig_mapping, backend_config)
     make = as_reference if is_reference else lower_nodes
     return convert_prepared("convert", *arguments, make, keep_original_weights and not is_reference)

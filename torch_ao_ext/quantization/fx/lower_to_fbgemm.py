@@ -5,6 +5,7 @@ from typing import Any
 from torch import fx
 
 from torch_ao_ext.quantization.fx._lower_reference import lower_reference
+from torch_ao_ext.quantization.pt2e._graph import check_flags
 
 __all__ = ["lower_to_fbgemm"]
 
@@ -22,9 +23,10 @@ def lower_to_fbgemm(
         keep_original_weights: must be False: a reference graph holds integers; `convert_fx` keeps the floats.
 
     Raises:
-        TypeError: not a graph module.
+        TypeError: not a graph module; keep_original_weights is no bool.
         ValueError: a name that no node has, keep_original_weights.
     """
+    check_flags("lower_to_fbgemm", keep_original_weights=keep_original_weights)
     if keep_original_weights:
         raise ValueError(
             "lower_to_fbgemm: argument 'keep_original_weights' must be False, got True; a reference graph "

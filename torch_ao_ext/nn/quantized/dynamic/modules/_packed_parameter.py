@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext.nn.quantized._packed_linear import LinearPackedParams
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import MOST_INT16
 
 __all__ = ["PackedParameter", "pack_weight_bias"]
 
@@ -16,9 +17,10 @@ def pack_weight_bias(qweight: Any, bias: torch.Tensor | None, dtype: torch.dtype
     Its tensors are what `lstm`, `gru`, `rnn` and their cells take; they pack them on first use.
 
     Args:
-        qweight: `[rows, K]`: quantized for int8, else float; see `LinearPackedParams.set_weight_bias`.
+        qweight: `[rows, K]`: quantized for int8 and int16 (at most 32639), else float; see
+            `LinearPackedParams.set_weight_bias`.
         bias: float `[rows]`, or None.
-        dtype: torch.qint8, int8, bfloat16, or float16 (which no operator takes).
+        dtype: torch.qint8, int8, int16, bfloat16, or float16 (which no operator takes).
 
     Raises:
         NotImplementedError: another dtype.
@@ -39,6 +41,11 @@ def pack_weight_bias(qweight: Any, bias: torch.Tensor | None, dtype: torch.dtype
     if packed.weight_zero_point is not None:
         raise ValueError(
             f"pack_weight_bias: argument 'qweight' must have zero point 0, got {packed.weight_zero_point}"
+        )
+    wide = packed.qweight.dtype == torch.int16 and packed.qweight.numel() > 0
+    if wide and (largest := int(packed.qweight.max())) > MOST_INT16:
+        raise ValueError(
+            f"pack_weight_bias: argument 'qweight' must have integers of at most {MOST_INT16}, got {largest}"
         )
     packed.weight_scale = packed.weight_scale.expand(len(packed.qweight)).clone()
     return packed

@@ -11,9 +11,11 @@ from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, CheckedLoad, keep
 from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
 
-__all__ = ["Recurrent", "check_nonlinearity", "quantize_recurrent", "stored_dtype", "weight_dtype_of"]
+__all__ = [
+    "MOST_INT16", "Recurrent", "check_nonlinearity", "quantize_recurrent", "stored_dtype", "weight_dtype_of",
+]  # fmt: skip
 
-_MOST_INT16 = 32639  # 127 * 256 + 127: two int8 parts
+MOST_INT16 = 32639  # 127 * 256 + 127: two int8 parts
 
 _WIDE = (torch.int16, torch.bfloat16)
 _WEIGHT_DTYPES = {**dict.fromkeys(INT8, torch.int8), **{dtype: dtype for dtype in _WIDE}}
@@ -73,9 +75,9 @@ def quantize_recurrent(
         return weight.to(dtype, copy=True), torch.ones(1)
     weight = weight.to(torch.float32)
     largest = weight.abs().amax(1)
-    scale = (largest / _MOST_INT16).clamp_min_(torch.finfo(torch.float32).tiny)
+    scale = (largest / MOST_INT16).clamp_min_(torch.finfo(torch.float32).tiny)
     scale[largest == 0] = 1
-    return (weight / scale[:, None]).round_().clamp_(-_MOST_INT16, _MOST_INT16).to(dtype), scale
+    return (weight / scale[:, None]).round_().clamp_(-MOST_INT16, MOST_INT16).to(dtype), scale
 
 
 def _is_weight(name: str) -> bool:
