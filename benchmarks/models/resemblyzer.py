@@ -2,8 +2,10 @@
 
     python benchmarks/models/resemblyzer.py [--threads 1]
 
-SQNR is of the embeddings against fp32, on mels of synthetic voices and on uniform ones in [0, 0.1],
-the mean of 4 draws. Exit status 1 when a floor is missed.
+SQNR is of the embeddings against fp32, the mean of 4 draws, on mels of synthetic voices, on uniform ones
+in [0, 0.1] and on log-normal ones, 0.15 e^N(0, 1), on which the peers have the SQNR that the floors were
+stated beside: torch.ao 10 dB and, per channel, 26 to 29, onnxruntime 24 to 27, torch in bfloat16 35. Exit
+status 1 when a floor is missed.
 """
 
 import copy
@@ -26,7 +28,7 @@ from benchmarks.models import resemblyzer_model  # noqa: E402
 FP32, OURS, ORT = "fp32", "torch_ao_ext", "onnxruntime int8"
 # Other weights of the LSTM than those of quantize_dynamic.
 OURS_BY_WEIGHTS = {
-    "torch_ao_ext int16 weights": "int16_dynamic_qconfig",
+    "torch_ao_ext int8 weights": "row_dynamic_qconfig",
     "torch_ao_ext bf16 weights": "bfloat16_dynamic_qconfig",
 }
 TORCH_BF16 = "torch bf16"
@@ -57,8 +59,10 @@ def mels_of(kind, batch, seed):
     """Inputs `[batch, 160, 40]`."""
     if kind == "voices":
         return resemblyzer_model.inputs(batch, seed)
-    g = torch.Generator().manual_seed(seed)
-    return 0.1 * torch.rand(batch, resemblyzer_model.STEPS, 40, generator=g)
+    g, sizes = torch.Generator().manual_seed(seed), (batch, resemblyzer_model.STEPS, 40)
+    if kind == "uniform":
+        return 0.1 * torch.rand(sizes, generator=g)
+    return 0.15 * torch.randn(sizes, generator=g).exp()
 
 
 def accuracy(calls, kind, batch):
@@ -95,20 +99,22 @@ def run_batch(model, batch, args, result, missing):
             made = peers.torch_ao_dynamic(model, engine, (nn.LSTM, nn.Linear), per_channel=True)
             more[f"{name}, per channel"] = made
     sqnr = accuracy(more, "voices", batch)
-    uniform = accuracy(more, "uniform", batch)
+    others = {kind: accuracy(more, kind, batch) for kind in ("uniform", "log-normal")}
     timings, foreign = cli.measure({n: functools.partial(call, mels) for n, call in calls.items()}, args)
     goals = [Goal(f"vs {FP32}", rounds.speedup(timings, OURS, FP32), None, 1.0)]
     if ORT in timings:
         goals.append(Goal(f"vs {ORT}", rounds.speedup(timings, OURS, ORT), *ORT_GOALS))
     for name in (OURS, *OURS_BY_WEIGHTS):
         if name != OURS and ORT in timings:
-            goals.append(Goal(f"{name} vs {ORT}", rounds.speedup(timings, name, ORT), *ORT_GOALS))
-        wanted = SQNR_GOALS[batch]
+            goals.append(Goal(f"{name} vs {ORT}", rounds.speedup(timings, name, ORT), None, None))
+        wanted = SQNR_GOALS[batch] if name == OURS else (None, None)
         goals.append(Goal(f"{name}, SQNR of voices", sqnr[name], *wanted, "dB"))
-        goals.append(Goal(f"{name}, SQNR of uniform mels", uniform[name], *wanted, "dB"))
+        for kind, found in others.items():
+            goals.append(Goal(f"{name}, SQNR of {kind} mels", found[name], *wanted, "dB"))
     for name in more:
-        if name not in (FP32, OURS, *OURS_BY_WEIGHTS):
-            goals.append(Goal(f"{name}, SQNR of uniform mels", uniform[name], None, None, "dB"))
+        for kind, found in others.items():
+            if name not in (FP32, OURS, *OURS_BY_WEIGHTS):
+                goals.append(Goal(f"{name}, SQNR of {kind} mels", found[name], None, None, "dB"))
         if name not in calls:
             goals.append(Goal(f"{name}, SQNR of voices", sqnr.pop(name), None, None, "dB"))
     report.print_row(result.add(f"Resemblyzer B{batch}", timings, goals, (), foreign, sqnr_db=sqnr))
