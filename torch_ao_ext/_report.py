@@ -124,6 +124,9 @@ def _op_name(layer: nn.Module) -> str:
     if isinstance(layer, SPARSE):
         rows, columns = layer.block_shape
         return f"{type(layer).__name__} (sparse {rows}x{columns})"
+    if isinstance(layer, RECURRENT) and layer.weight_dtype != torch.int8:
+        dtypes = sorted({str(w.dtype).removeprefix("torch.") for w in layer._side()[0]}, reverse=True)
+        return f"{type(layer).__name__} ({' and '.join(dtypes)} weights)"
     own = isinstance(layer, (WeightedModule, ThroughFloat, *RECURRENT, Embedding, LinearWeightOnly))
     return type(layer).__name__ if own else type_name(layer).removeprefix("nn.")
 

@@ -54,13 +54,13 @@ struct RnnProblem {
   int64_t hidden = 0;  // units
   int64_t output = 0;  // features of h: hidden, or those of the projection
   DType input_dtype = DType::f32;
-  // Rows in torch's gate order (i f g o, r z n). All matrices have as many parts.
+  // Rows in torch's gate order (i f g o, r z n). Where W_ih has two parts W_hh has, too.
   RnnWeight ih;                    // [gates * hidden][input]
   RnnWeight hh;                    // [gates * hidden][output]
   RnnWeight hr;                    // [output][hidden], or null
   const float* bias_ih = nullptr;  // [gates * hidden] or null, as the next
   const float* bias_hh = nullptr;
-  int64_t low_period = 1;  // with two parts; above
+  int64_t low_period = 1;  // of W_hh, and of W_ih when held; above
   bool low_input_held = false;
 
   bool projected() const { return hr.high != nullptr; }

@@ -51,9 +51,11 @@ void check_matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns) {
   const Tensor& weight = cell.weight(i);
   const Arg arg = cell.weight_arg(i);
   const at::ScalarType dtype = cell.w.weights[0].scalar_type();
-  TAE_CHECK_TYPE(weight.scalar_type() == dtype, arg,
-                 c10::str("have the dtype of the first weight (", dtype_name(dtype), ")"),
-                 dtype_name(weight.scalar_type()));
+  const bool mixed = dtype != at::kBFloat16 && weight.scalar_type() != at::kBFloat16;
+  TAE_CHECK_TYPE(
+      mixed || weight.scalar_type() == dtype, arg,
+      c10::str("have the dtype of the first weight (", dtype_name(dtype), "; int8 and int16 may be mixed)"),
+      dtype_name(weight.scalar_type()));
   TAE_CHECK_VALUE(weight.dim() == 2 && weight.size(0) == rows && weight.size(1) == columns, arg,
                   c10::str("have sizes [", rows, ", ", columns, "] at this place"),
                   c10::str("sizes ", weight.sizes()));
@@ -71,7 +73,8 @@ std::vector<float> row_scales(const Cell& cell, int64_t i, int64_t rows) {
 
 // Weight i as engines take it, with what the view refers to.
 struct Matrix {
-  Matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns);
+  // `two_parts`: the second part of int8 is zeros rather than none.
+  Matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns, bool two_parts = false);
 
   RnnWeight view;
 
@@ -81,11 +84,16 @@ struct Matrix {
   RnnParts parts_;
 };
 
-Matrix::Matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns)
+Matrix::Matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns, bool two_parts)
     : dense_(dense(cell.weight_arg(i), cell.weight(i))), scale_(row_scales(cell, i, rows)) {
   const Arg arg = cell.weight_arg(i);
   if (dense_.scalar_type() == at::kChar) {
     view = {span_of<int8_t>(arg, dense_).first(rows * columns), scale_.data()};
+    if (two_parts) {
+      parts_.low.resize(rows * columns);
+      view.low = parts_.low.data();
+      view.low_scale = scale_.data();
+    }
     return;
   }
   if (dense_.scalar_type() == at::kShort) {
@@ -114,13 +122,13 @@ PackedState pack(const Cell& cell, DType input_dtype) {
   p.output = w.output();
   p.input_dtype = input_dtype;
   const int64_t rows = gates_of(w.kind) * p.hidden;
-  const Matrix ih(cell, 0, rows, p.input), hh(cell, 1, rows, p.output);
+  const Matrix ih(cell, 0, rows, p.input), hh(cell, 1, rows, p.output, ih.view.parts() == 2);
   p.ih = ih.view;
   p.hh = hh.view;
-  if (cell.weight(0).scalar_type() == at::kShort) {
+  if (p.hh.parts() == 2 && cell.weight(1).scalar_type() != at::kBFloat16) {
     // The first layer's input is data: nothing says that it changes slowly.
     p.low_period = kRnnLowPeriod;
-    p.low_input_held = !cell.first_layer();
+    p.low_input_held = p.ih.parts() == 2 && !cell.first_layer();
   }
   std::vector<float> bias_ih, bias_hh;
   if (cell.biased()) {

@@ -66,7 +66,8 @@ def test_random_cases_are_equal_on_both_engines(kind, on_engine):
             kind, pick(1, 3, 64, 70), pick(6, 16, 17, 63, 65, 80), pick(1, 2),
             bidirectional=pick(False, True), **({"proj_size": projection} if projection else {}),
         )  # fmt: skip
-        dtype = pick(torch.int8, torch.int16, torch.bfloat16)
+        mixed = (torch.int8, torch.int16, torch.int8, torch.int8), (torch.int16, torch.int8, torch.int8)
+        dtype = pick(torch.int8, torch.int16, torch.bfloat16, *mixed)
         side, batch = quantized_side(layer, dtype), pick(1, 2, 7, 13, 50)
         cells = layer.num_layers * (1 + layer.bidirectional)
         h0 = torch.randn(cells, batch, projection or layer.hidden_size) * pick(0.3, 3.0)
@@ -171,6 +172,21 @@ def test_a_packed_sequence_has_the_bits_that_it_has_alone(kind):
     y = pad_packed_sequence(PackedSequence(y, packed.batch_sizes))[0]
     for n, length in enumerate(lengths):
         assert torch.equal(y[:length, n], run(kind, layer, side, x[:length, n : n + 1].contiguous())[0][:, 0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_int8_among_int16_weights_is_int16_without_a_second_part(kind):
+    torch.manual_seed(7)
+    options = {"proj_size": 9} if kind == "lstm" else {}
+    layer, x = make(kind, 12, 40, 2, bidirectional=True, **options), torch.randn(7, 3, 12)
+    int8, int16 = torch.int8, torch.int16
+    for dtypes in ((int8, int16), (int16, int8), (int16, int8, int8)):
+        weights, scales, biases = quantized_side(layer, dtypes)
+        assert {w.dtype for w in weights} == {int8, int16}
+        wide = [w if w.dtype == int16 else w.short() * 256 for w in weights]
+        fine = [s if w.dtype == int16 else s / 256 for w, s in zip(weights, scales, strict=True)]
+        got, want = (run(kind, layer, (w, s, biases), x) for w, s in ((weights, scales), (wide, fine)))
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
 def test_cells_are_one_step_of_the_sequence():

@@ -40,7 +40,7 @@ CALLS = [
     ({"weights": [t.float() for t in W]}, TypeError,
      "'weights' must have dtype int8, int16 or bfloat16"),
     ({"weights": [W[0], W[1].to(BF16)]}, TypeError,
-     "'weights' must have the dtype of the first weight .int8., got bfloat16"),
+     "'weights' must have the dtype of the first weight .int8; int8 and int16 may be mixed., got bfloat16"),
     ({"weights": [W[0], W[1][None]]}, ValueError, "'weights' must have 2 dimensions"),
     ({"weights": [W[0][:95], W[1]]}, ValueError, "'weights' must have size.0. divisible by 4 .*, got 95"),
     ({"weights": [W[0][:0], W[1]]}, ValueError, "'weights' must have size.0. .* above 0, got 0"),

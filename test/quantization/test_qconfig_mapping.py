@@ -40,7 +40,10 @@ def assert_same_qconfig(mine, theirs):
 @pytest.mark.parametrize("name", [n for n in qconfig.__all__ if n.endswith("qconfig") and "get" not in n])
 def test_constants_equal_torch_aos(name):
     if not hasattr(peer().qconfig, name):
-        own = ("default_per_channel_dynamic_qconfig", "bfloat16_dynamic_qconfig", "int16_dynamic_qconfig")
+        own = (
+            "default_per_channel_dynamic_qconfig", "bfloat16_dynamic_qconfig", "int16_dynamic_qconfig",
+            "mixed_dynamic_qconfig",
+        )
         assert "row_dynamic" in name or name in own
         return
     assert_same_qconfig(getattr(q, name), getattr(peer().qconfig, name))

@@ -52,7 +52,13 @@ def flat(answer):
     "more", [{}, {"batch_first": True, "num_layers": 2, "bidirectional": True}, {"bias": False}]
 )
 @pytest.mark.parametrize(
-    "qconfig", [tq.row_dynamic_qconfig, tq.int16_dynamic_qconfig, tq.bfloat16_dynamic_qconfig]
+    "qconfig",
+    [
+        tq.mixed_dynamic_qconfig,
+        tq.row_dynamic_qconfig,
+        tq.int16_dynamic_qconfig,
+        tq.bfloat16_dynamic_qconfig,
+    ],
 )
 def test_one_operator_with_the_bits_of_the_layer(kind, more, qconfig):
     torch.manual_seed(0)

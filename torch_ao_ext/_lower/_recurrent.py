@@ -8,13 +8,15 @@ from torch import fx
 
 from torch_ao_ext._graph_ops import REASON, arguments_of
 from torch_ao_ext._lower._weights import Constants, NotLowered
-from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import quantize_recurrent
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import dtype_by_size, quantize_recurrent
 from torch_ao_ext.quantization.pt2e._graph import inherit_meta, tensor_of
 from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
 
-__all__ = ["RECURRENT", "lower_recurrent"]
+__all__ = ["MIXED", "RECURRENT", "lower_recurrent"]
 
 aten, ao = torch.ops.aten, torch.ops.torch_ao
+
+MIXED = "mixed"  # int8 and int16 by size, as quantize_dynamic's default
 
 # ATen's operator -> ours, with the arguments that only ours has.
 _FORMS = {
@@ -26,12 +28,16 @@ _FORMS = {
 RECURRENT = {getattr(packet, name): form for packet, form in _FORMS.items() for name in ("input", "data")}
 
 
-def _weight(constants: Constants, node: Any, dtype: torch.dtype) -> tuple[fx.Node, fx.Node]:
-    """The nodes of a weight and of its scales."""
+def _value(constants: Constants, node: Any) -> torch.Tensor:
     value = tensor_of(constants.model, node)
     if value is None or value.dtype not in (torch.float32, torch.bfloat16):
         raise NotLowered("its weights are not float constants")
-    value, name = value.detach(), node.target
+    return value.detach()
+
+
+def _weight(constants: Constants, node: Any, dtype: torch.dtype) -> tuple[fx.Node, fx.Node]:
+    """The nodes of a weight and of its scales."""
+    value, name = _value(constants, node), node.target
     data, scale = quantize_recurrent(value.float(), dtype, row_dynamic_qconfig, name)
     key = ("recurrent", name, dtype)
     return constants.add((*key, 0), f"{name}_q", data), constants.add((*key, 1), f"{name}_scale", scale)
@@ -46,7 +52,7 @@ def _bias(constants: Constants, node: Any) -> fx.Node:
 
 
 def _sides(
-    constants: Constants, a: dict[str, Any], lstm: bool, dtype: torch.dtype
+    constants: Constants, a: dict[str, Any], lstm: bool, dtype: torch.dtype | str
 ) -> tuple[list, list, list]:
     """Weights, scales and biases in the order of our operators."""
     params, cells = list(a["params"]), a["num_layers"] * (1 + a["bidirectional"])
@@ -57,15 +63,19 @@ def _sides(
     weights, scales, biases = [], [], []
     for i in range(cells):
         cell = params[i * each : (i + 1) * each]
+        ih, hh = (_value(constants, node) for node in cell[:2])
         for node in (*cell[:2], *cell[plain:]):
-            data, scale = _weight(constants, node, dtype)
+            own = dtype
+            if dtype == MIXED:
+                own = dtype_by_size(hh, ih if node is cell[0] else None, i <= a["bidirectional"])
+            data, scale = _weight(constants, node, own)
             weights.append(data)
             scales.append(scale)
         biases += [_bias(constants, node) for node in cell[2:plain]]
     return weights, scales, biases
 
 
-def _lower_one(model: fx.GraphModule, node: fx.Node, constants: Constants, dtype: torch.dtype) -> None:
+def _lower_one(model: fx.GraphModule, node: fx.Node, constants: Constants, dtype: torch.dtype | str) -> None:
     a = arguments_of(node)
     target, more = RECURRENT[node.target]
     lstm = target is ao.lstm.default
@@ -111,12 +121,12 @@ def _transposed(graph: fx.Graph, node: fx.Node, value: Any) -> fx.Node:
     return made
 
 
-def lower_recurrent(model: fx.GraphModule, dtype: torch.dtype) -> None:
+def lower_recurrent(model: fx.GraphModule, dtype: torch.dtype | str) -> None:
     """Replaces every recurrent layer with constant weights; the others get the reason why not.
 
     Args:
         model: changed in place.
-        dtype: torch.int8 or int16, a scale for each row, or torch.bfloat16.
+        dtype: torch.int8 or int16, a scale for each row, MIXED of these, or torch.bfloat16.
 
     Raises:
         ValueError: a weight that is not finite.

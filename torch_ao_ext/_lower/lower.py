@@ -24,7 +24,7 @@ from torch_ao_ext._lower._moves import (
 )
 from torch_ao_ext._lower._norms import lower_norm
 from torch_ao_ext._lower._products import PRODUCTS, lower_product
-from torch_ao_ext._lower._recurrent import lower_recurrent
+from torch_ao_ext._lower._recurrent import MIXED, lower_recurrent
 from torch_ao_ext._lower._rest import lower_rest
 from torch_ao_ext._lower._script import LoweredModule
 from torch_ao_ext._lower._sdpa import lower_attention
@@ -47,7 +47,7 @@ __all__ = ["lower", "lower_nodes"]
 
 _BACKENDS = ("auto", "onednn", "xnnpack", "native", "reference")
 _FLOATS = (torch.float32, torch.bfloat16)
-_RECURRENT = (torch.int8, torch.int16, torch.bfloat16, None)
+_RECURRENT = (MIXED, torch.int8, torch.int16, torch.bfloat16, None)
 
 
 def _lower_products(model: fx.GraphModule, weight_only: bool) -> None:
@@ -109,8 +109,8 @@ def _check(
         )
     if recurrent_dtype not in _RECURRENT:
         raise ValueError(
-            "lower: argument 'recurrent_dtype' must be torch.int8, torch.int16, torch.bfloat16 or None, "
-            f"got {recurrent_dtype!r}"
+            "lower: argument 'recurrent_dtype' must be 'mixed', torch.int8, torch.int16, torch.bfloat16 "
+            f"or None, got {recurrent_dtype!r}"
         )
     if backend != "auto" and example_inputs is None:
         raise ValueError(
@@ -151,7 +151,7 @@ def lower(
     strict: bool = False,
     islands: bool = True,
     float_dtype: torch.dtype = torch.float32,
-    recurrent_dtype: torch.dtype | None = torch.int8,
+    recurrent_dtype: torch.dtype | str | None = MIXED,
 ) -> fx.GraphModule:
     """Makes int8 operators of a converted graph: they run in plain eager mode, without a compiler.
 
@@ -178,7 +178,9 @@ def lower(
             multiplies bfloat16; elsewhere torch may be slower than in float32.
         recurrent_dtype: of the weights of LSTM, GRU and RNN layers, which become one operator each
             (`ops.lstm`: inputs and states quantized at run time, no calibration) though no quantizer
-            asks for them; torch.int16 and torch.bfloat16 are more exact, None leaves the layers float.
+            asks for them; "mixed" is quantize_dynamic's default (int16 where it costs little, see
+            `MixedWeightObserver`), torch.int16 and torch.bfloat16 are more exact, None leaves the
+            layers float.
 
     Returns:
         A new graph module.

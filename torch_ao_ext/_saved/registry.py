@@ -125,14 +125,23 @@ def _weight_dtype(module: Any) -> str | None:
     return None if module.weight_dtype == torch.int8 else str(module.weight_dtype).removeprefix("torch.")
 
 
+def _int8_weights(module: Any) -> str | None:
+    """Names of those among int16 ones, with spaces between; None for none."""
+    narrow = [n for n, b in module._buffers.items() if getattr(b, "dtype", None) == torch.int8]
+    return " ".join(narrow) if module.weight_dtype == torch.int16 and narrow else None
+
+
+_RECURRENT_WEIGHTS = {"dtype": _weight_dtype, "int8_weights": _int8_weights}
+
+
 def _recurrent(cls: type[nn.Module], *more: str) -> SavedType:
     args = {**_RECURRENT, **_same(*more)}
-    return SavedType(cls, args, (), (), (), _check_recurrent, more={"dtype": _weight_dtype})
+    return SavedType(cls, args, (), (), (), _check_recurrent, more=_RECURRENT_WEIGHTS)
 
 
 def _cell(cls: type[nn.Module], *more: str) -> SavedType:
     names = ("input_size", "hidden_size", "bias", *more)
-    return SavedType(cls, _same(*names), (), (), (), _check_recurrent, more={"dtype": _weight_dtype})
+    return SavedType(cls, _same(*names), (), (), (), _check_recurrent, more=_RECURRENT_WEIGHTS)
 
 
 def _lists(*names: str) -> dict[str, Any]:

@@ -4,7 +4,11 @@ from typing import Any
 
 import torch
 
-from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import quantize_recurrent, weight_dtype_of
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import (
+    dtype_by_size,
+    quantize_recurrent,
+    weight_dtype_of,
+)
 
 __all__ = ["RECURRENT", "constants_of", "recurrent_to_int8"]
 
@@ -67,6 +71,9 @@ def recurrent_to_int8(graph: Any, node: Any, params: list[torch.Tensor], qconfig
             biases.append(value.detach().float())
         else:
             dtype = weight_dtype_of(qconfig)
+            if dtype is None:
+                ih, hh = params[i // each * each :][:2]
+                dtype = dtype_by_size(hh, ih if i % each == 0 else None, i // each <= both)
             data, scale = quantize_recurrent(value.detach().float(), dtype, qconfig, "weight")
             weights.append(data)
             scales.append(scale)

@@ -19,7 +19,7 @@ from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import _is_conv1d
 from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
 from torch_ao_ext.quantization._walk import children
-from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
+from torch_ao_ext.quantization.qconfig import mixed_dynamic_qconfig
 
 # A subclass of these counts as its base when a type is looked up; other types
 # match exactly, as in torch.ao.
@@ -123,7 +123,7 @@ class _Resolver:
         self.default = spec is None
         self.spec: dict[Any, Any] = spec if spec is not None else dict.fromkeys(
             (nn.Linear, nn.MultiheadAttention, *_RECURRENT, intrinsic.LinearReLU),
-            row_dynamic_qconfig,
+            mixed_dynamic_qconfig,
         )
         self.mapping = mapping
         self.plan = Plan()
@@ -140,7 +140,7 @@ class _Resolver:
             if base in self.spec and any(issubclass(base, b) for b in _BASES):
                 return self.spec[base]
         if self.default and _is_conv1d(module):
-            return row_dynamic_qconfig
+            return mixed_dynamic_qconfig
         if is_fused_linear_relu(module):
             return self._by_type(module[0], fallback)
         return fallback

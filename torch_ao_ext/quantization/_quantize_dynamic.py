@@ -18,7 +18,7 @@ from torch_ao_ext.nn.quantized.dynamic.modules.transformer import disable_fused_
 from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
 from torch_ao_ext.quantization import _plan
 from torch_ao_ext.quantization._hooks import move_hooks, settle_weight_hooks
-from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
+from torch_ao_ext.quantization.qconfig import mixed_dynamic_qconfig
 from torch_ao_ext.quantization.quantization_mappings import (
     get_default_dynamic_quant_module_mappings,
 )
@@ -57,7 +57,7 @@ def _read_spec(spec: Any, dtype: torch.dtype) -> dict[Any, Any] | None:
             "quantize_dynamic: argument 'qconfig_spec' must be a dict, a set or None, "
             f"got {type(spec).__name__}"
         )
-    return _read_spec(dict.fromkeys(spec, row_dynamic_qconfig), dtype)
+    return _read_spec(dict.fromkeys(spec, mixed_dynamic_qconfig), dtype)
 
 
 class _Sharing:
@@ -181,10 +181,12 @@ def quantize_dynamic(
     spec to 8-bit rows, each with its own scale and bias, without a special QConfig;
     `float_qparams_weight_only_qconfig` and `_4bit` give torch.ao's rows.
 
-    Recurrent layers quantize rows of the input and of h at each step; `int16_dynamic_qconfig` gives
-    them weights in two int8 parts, of which the second one's products are renewed at each fourth
-    step (more exact, twice the memory, a quarter slower), `bfloat16_dynamic_qconfig` bfloat16
-    weights with both parts at each step (slower still).
+    Recurrent layers quantize rows of the input and of h at each step. Their weights are int16 where
+    that costs little time and int8 elsewhere, by size alone (`mixed_dynamic_qconfig`, the default;
+    the rule is in `observer.MixedWeightObserver`); `row_dynamic_qconfig` makes all of them int8,
+    `int16_dynamic_qconfig` int16: two int8 parts, of which the second one's products are renewed at
+    each fourth step (more exact, twice the memory, a quarter slower), `bfloat16_dynamic_qconfig`
+    bfloat16 weights with both parts at each step (slower still).
 
     Converted by default: nn.Linear and subclasses that keep its forward,
     nn.MultiheadAttention (whole), fused LinearReLU, transformers' Conv1D. Modules

@@ -46,6 +46,7 @@ from torch_ao_ext.quantization.observer import (
     default_reuse_input_observer,
     default_row_quant_observer,
     default_weight_observer,
+    mixed_weight_observer,
     mse_channel_weight_observer,
     per_channel_weight_observer_range_neg_127_to_127,
     weight_observer_range_neg_127_to_127,
@@ -84,6 +85,7 @@ __all__ = [
     "get_default_qconfig",
     "get_default_qconfig_dict",
     "int16_dynamic_qconfig",
+    "mixed_dynamic_qconfig",
     "mse_row_dynamic_qconfig",
     "per_channel_dynamic_qconfig",
     "qconfig_equals",
@@ -142,6 +144,10 @@ per_channel_dynamic_qconfig = QConfig(
 )
 default_per_channel_dynamic_qconfig = per_channel_dynamic_qconfig
 
+# What quantize_dynamic goes by: row_dynamic_qconfig, but small recurrent weights have 16 bits.
+mixed_dynamic_qconfig = QConfig(
+    activation=default_row_quant_observer, weight=mixed_weight_observer
+)
 row_dynamic_qconfig = QConfig(
     activation=default_row_quant_observer, weight=default_channel_weight_observer
 )

@@ -91,8 +91,8 @@ class NativeRnn final : public RnnImpl {
   void run(const RnnArgs& args, const RnnDirection* directions, int count) const override;
   const char* engine() const override { return "native"; }
   std::string description() const override {
-    return std::string("native ") + name_of(isa_) + " fused steps" +
-           (input_.has_low() ? ", weights in two parts" : "") + "; input " + input_.description();
+    return std::string("native ") + name_of(isa_) + " fused steps" + parts_text() + "; input " +
+           input_.description();
   }
   size_t packed_bytes() const override {
     return input_.packed_bytes() + hh_.bytes() + hh_low_.bytes() + hr_.bytes() + hr_low_.bytes() +
@@ -114,7 +114,11 @@ class NativeRnn final : public RnnImpl {
   // Returns how many threads have a current h.
   int run_chunk(const RnnArgs& args, std::vector<Lane>* lanes, const RnnChunk& chunk, int current,
                 std::vector<Accumulators>* acc) const;
-  bool two_parts() const { return input_.has_low(); }
+  const char* parts_text() const {
+    if (!two_parts()) return "";
+    return input_.has_low() ? ", weights in two parts" : ", W_hh in two parts";
+  }
+  bool two_parts() const { return hh_low_.items() > 0; }
   bool held_apart() const { return input_.held() && kind_ == RnnKind::gru; }
   int64_t macs_of_row() const {
     return (hh_.columns() + hh_low_.columns() / low_period_) * output_ +
@@ -145,10 +149,8 @@ NativeRnn::NativeRnn(const RnnProblem& p, Isa isa)
       rows_(kernels::row_kernels(isa)),
       cells_(kernels::rnn_kernels(isa)) {
   if (projected_) hr_ = RnnMatrix(p.hr.high, p.hr.scale, p.output, 1, p.hidden);
-  if (p.hh.parts() == 2) {
-    hh_low_ = hh_.rows_in_order(p.hh.low, p.hh.low_scale);
-    if (projected_) hr_low_ = hr_.rows_in_order(p.hr.low, p.hr.low_scale);
-  }
+  if (p.hh.parts() == 2) hh_low_ = hh_.rows_in_order(p.hh.low, p.hh.low_scale);
+  if (p.hr.parts() == 2) hr_low_ = hr_.rows_in_order(p.hr.low, p.hr.low_scale);
   if (kind_ == RnnKind::gru) {
     bias_n_.assign(hh_.columns(), 0.f);
     for (int64_t u = 0; u < hidden_ && p.bias_hh != nullptr; ++u)
@@ -164,8 +166,8 @@ void NativeRnn::start(const RnnArgs& args, const RnnDirection& d, Lane* lane) co
   if (two_parts()) {
     lane->r_low.resize(batch * hh_.columns());
     if (held_apart()) lane->x_low.resize(batch * hh_.columns());
-    if (projected_) lane->wide_low.resize(batch * hr_.columns());
   }
+  if (hr_low_.items() > 0) lane->wide_low.resize(batch * hr_.columns());
   lane->h.resize(1);
   lane->h[0].resize(hh_, batch, gemm_.row_multiple);
   if (projected_) {
@@ -275,7 +277,8 @@ void NativeRnn::project(const RnnArgs& args, Lane* lane, const Part& part, Accum
   tile.y = lane->d.y + (args.first_row(time_of(args, *lane, part.step)) + r) * args.y_stride;
   tile.y_stride = args.y_stride;
   RnnOperand operand = {wide.q.data() + r * wide.stride, wide.stride, rows, part.item_begin, part.item_end};
-  if (two_parts()) {
+  const bool two_parts = hr_low_.items() > 0;
+  if (two_parts) {
     GateTile low;
     low.row_scale = tile.row_scale;
     low.h = lane->wide_low.data() + r * hr_.columns();
@@ -284,7 +287,7 @@ void NativeRnn::project(const RnnArgs& args, Lane* lane, const Part& part, Accum
     tile.r_low_stride = low.state_stride;
     multiply_rnn(gemm_, hr_low_, operand, low, cells_.project[0], acc->data());
   }
-  multiply_rnn(gemm_, hr_, operand, tile, cells_.project[two_parts()], acc->data());
+  multiply_rnn(gemm_, hr_, operand, tile, cells_.project[two_parts], acc->data());
 }
 
 // A NaN or infinity gives a NaN scale and leaves the integers as they are.

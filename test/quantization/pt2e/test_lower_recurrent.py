@@ -138,7 +138,7 @@ def test_what_cannot_be_lowered_says_why():
     exported = export(model.eval(), (torch.randn(5, 3, 4),))
     with pytest.raises(ValueError, match="weight_hh_l0"):
         torch_ao_ext.lower(exported)
-    with pytest.raises(ValueError, match="argument 'recurrent_dtype' must be torch.int8, torch.int16, torch"):
+    with pytest.raises(ValueError, match="argument 'recurrent_dtype' must be 'mixed', torch.int8"):
         torch_ao_ext.lower(exported, recurrent_dtype=torch.float16)
 
 

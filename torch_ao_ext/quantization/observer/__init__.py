@@ -36,6 +36,7 @@ from torch_ao_ext.quantization.observer._state import (
 )
 from torch_ao_ext.quantization.observer._weights import (
     ChannelWeightObserver,
+    MixedWeightObserver,
     RowPlaceholderObserver,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "FixedQParamsObserver",
     "HistogramObserver",
     "MinMaxObserver",
+    "MixedWeightObserver",
     "MovingAverageMinMaxObserver",
     "MovingAveragePerChannelMinMaxObserver",
     "NoopObserver",
@@ -72,6 +74,7 @@ __all__ = [
     "default_weight_observer",
     "get_observer_state_dict",
     "load_observer_state_dict",
+    "mixed_weight_observer",
     "mse_channel_weight_observer",
     "per_channel_weight_observer_range_neg_127_to_127",
     "weight_observer_range_neg_127_to_127",
@@ -117,4 +120,5 @@ default_float_qparams_observer_4bit = PerChannelMinMaxObserver.with_args(
 # This library's defaults, without counterpart in torch.ao.
 default_row_quant_observer = RowPlaceholderObserver
 default_channel_weight_observer = ChannelWeightObserver
+mixed_weight_observer = MixedWeightObserver
 mse_channel_weight_observer = ChannelWeightObserver.with_args(search="mse")

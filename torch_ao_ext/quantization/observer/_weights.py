@@ -42,6 +42,18 @@ class ChannelWeightObserver(PerChannelMinMaxObserver):
         return self.scale, torch.zeros(self.scale.shape, dtype=torch.int64)
 
 
+class MixedWeightObserver(ChannelWeightObserver):
+    """ChannelWeightObserver, but 16 bits for those weights of recurrent layers that they slow down little.
+
+    For a layer with H units, G gates, R outputs and K inputs: W_hh and W_hr are int16 where
+    G * H * R <= 2**18 (an LSTM of 256 units, a GRU of 295), and W_ih then, too, but in a first layer
+    only where K <= R / 2, as there its second part is multiplied at every step. Everything else,
+    also in cells, which see one step a call, is int8. Sizes alone decide, the same on every CPU.
+    """
+
+    by_size = True
+
+
 class RowPlaceholderObserver(PlaceholderObserver):
     """Names this library's run-time quantization of activations.
 

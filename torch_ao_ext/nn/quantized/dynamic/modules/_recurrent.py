@@ -12,12 +12,20 @@ from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
 
 __all__ = [
-    "MOST_INT16", "Recurrent", "check_nonlinearity", "quantize_recurrent", "stored_dtype", "weight_dtype_of",
-]  # fmt: skip
+    "MOST_INT16",
+    "Recurrent",
+    "check_nonlinearity",
+    "dtype_by_size",
+    "quantize_recurrent",
+    "stored_dtype",
+    "weight_dtype_of",
+]
 
+_MOST_MIXED = 2**18  # values of W_hh
 MOST_INT16 = 32639  # 127 * 256 + 127: two int8 parts
 
 _WIDE = (torch.int16, torch.bfloat16)
+_INTEGERS = {torch.int8, torch.int16}  # either takes the other's place
 _WEIGHT_DTYPES = {**dict.fromkeys(INT8, torch.int8), **{dtype: dtype for dtype in _WIDE}}
 
 
@@ -34,18 +42,30 @@ def stored_dtype(who: str, dtype: Any) -> torch.dtype:
     return _WEIGHT_DTYPES[dtype]
 
 
-def weight_dtype_of(qconfig: Any) -> torch.dtype:
-    """Dtype that the qconfig asks for: torch.int16, torch.bfloat16, or torch.int8.
+def weight_dtype_of(qconfig: Any) -> torch.dtype | None:
+    """Dtype that the qconfig asks for: torch.int16, torch.bfloat16, torch.int8; None: by size.
 
     Raises:
         ValueError: its weight observer is for none of these.
     """
-    observer = qconfig.weight
-    dtype = None if observer is None else getattr(observer(), "dtype", None)
+    observer = None if qconfig.weight is None else qconfig.weight()
+    dtype = getattr(observer, "dtype", None)
     if dtype in _WIDE:
         return dtype
     weight_observer(qconfig)
-    return torch.int8
+    return None if getattr(observer, "by_size", False) else torch.int8
+
+
+def dtype_by_size(hh: torch.Tensor, ih: torch.Tensor | None = None, first: bool = False) -> torch.dtype:
+    """Dtype of a layer's weights by MixedWeightObserver's rule: torch.int8 or int16.
+
+    Args:
+        hh: W_hh `[G * H, R]` of the layer and direction.
+        ih: its W_ih `[G * H, K]`, when that one is asked about; else W_hh and W_hr are.
+        first: whether it is a first layer.
+    """
+    narrow = ih is not None and first and 2 * ih.shape[1] > hh.shape[1]
+    return torch.int8 if narrow or hh.numel() > _MOST_MIXED else torch.int16
 
 
 def quantize_recurrent(
@@ -104,27 +124,43 @@ class Recurrent(CheckedLoad):
         qconfig = qconfig_of(cls, mod)
         more = {name: getattr(mod, name) for name in cls._MORE}
         dtype = weight_dtype_of(qconfig)
-        new = cls(mod.input_size, mod.hidden_size, bias=mod.bias, dtype=dtype, **more)
+        new = cls(mod.input_size, mod.hidden_size, bias=mod.bias, dtype=dtype or torch.int8, **more)
         for name, own in list(new._buffers.items()):
             if own is not None and name.startswith("bias"):
                 new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
             elif _is_weight(name):
-                data, scale = quantize_recurrent(getattr(mod, name).detach(), dtype, qconfig, name)
+                data, scale = quantize_recurrent(
+                    getattr(mod, name).detach(), dtype or cls._dtype_by_size(mod, name), qconfig, name
+                )
                 new._buffers[name], new._buffers[name + "_scale"] = data, scale.expand(len(data)).clone()
         return new
 
     @classmethod
+    def _dtype_by_size(cls, mod: nn.Module, name: str) -> torch.dtype:
+        """Of the float layer's weight of this name; a cell's is int8."""
+        return torch.int8
+
+    @classmethod
     def _from_saved(cls, args: dict[str, Any]) -> "Recurrent":
-        """Of the constructor's arguments in a file, where a dtype is a name."""
+        """Of the constructor's arguments in a file, where a dtype is a name and may have exceptions."""
+        narrow = args.pop("int8_weights", "")
         dtype = args.pop("dtype", "int8")
         if dtype not in ("int8", "int16", "bfloat16"):
             raise ValueError(f"dtype must be 'int8', 'int16' or 'bfloat16', got {dtype!r}")
-        return cls(**args, dtype=getattr(torch, dtype))
+        new = cls(**args, dtype=getattr(torch, dtype))
+        weights = list(filter(_is_weight, new._buffers))
+        known = isinstance(narrow, str) and all(name in weights for name in narrow.split())
+        if not known or (narrow and dtype != "int16"):
+            raise ValueError(f"int8_weights must be of {weights} beside dtype 'int16', got {narrow!r}")
+        for name in narrow.split():
+            new._buffers[name] = torch.zeros_like(new._buffers[name], dtype=torch.int8)
+        return new
 
     @property
     def weight_dtype(self) -> torch.dtype:
-        """torch.int8, int16 or bfloat16."""
-        return next(b.dtype for name, b in self._buffers.items() if _is_weight(name))
+        """torch.int8, int16 (also of some weights only) or bfloat16."""
+        found = {b.dtype for name, b in self._buffers.items() if _is_weight(name)}
+        return torch.int16 if torch.int16 in found else found.pop()
 
     def get_weight(self) -> dict[str, Any]:
         """Parameter name -> int8 or int16 weight with its scales, or bfloat16 weight (shares memory)."""
@@ -164,7 +200,8 @@ class Recurrent(CheckedLoad):
             else:
                 new[name] = value.detach().to(torch.float32, copy=True)
             own = self._buffers[name]
-            if new[name].shape != own.shape or new[name].dtype != own.dtype:
+            dtypes = {new[name].dtype, own.dtype}
+            if new[name].shape != own.shape or (len(dtypes) > 1 and dtypes != _INTEGERS):
                 got = f"{new[name].dtype} {list(new[name].shape)}"
                 raise ValueError(f"{who}: '{name}' must be {own.dtype} {list(own.shape)}, got {got}")
         self._buffers.update(new)

@@ -10,6 +10,7 @@ from torch_ao_ext.nn.quantized.dynamic.modules._packed_parameter import PackedPa
 from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import (
     Recurrent,
     check_nonlinearity,
+    dtype_by_size,
     stored_dtype,
 )
 from torch_ao_ext.nn.quantized.dynamic.modules.rnn_cells import (
@@ -97,6 +98,12 @@ class RNNBase(Recurrent):
                     self.register_buffer(name + end, torch.zeros(rows))
         self.register_buffer("format_version", torch.tensor(self._FORMAT_VERSION))
         self.eval()
+
+    @classmethod
+    def _dtype_by_size(cls, mod: torch.nn.Module, name: str) -> torch.dtype:
+        part, layer, end = name[7:9], *name.split("_")[2:3], name.partition("_reverse")[1]
+        hh, ih = getattr(mod, f"weight_hh_{layer}{end}"), getattr(mod, f"weight_ih_{layer}{end}")
+        return dtype_by_size(hh, ih if part == "ih" else None, layer == "l0")
 
     def _ends(self, layer: int) -> list[str]:
         return [f"_l{layer}{end}" for end in ("", "_reverse")[: 1 + self.bidirectional]]
