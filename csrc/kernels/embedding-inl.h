@@ -56,44 +56,66 @@ TAE_VEC void for_vectors(const uint8_t* row, const Columns& c, VF (&accumulators
   }
 }
 
-template <int kBits, int kGroups, bool kWeighted, bool kWhole>
-[[gnu::noinline]] void sum_columns(const EmbeddingTable& table, const EmbeddingRun& run, float divisor,
-                                   const Columns& c, float* dst) noexcept {
-  VF total[kGroups][kPhases<kBits>];
-#pragma GCC unroll 16
-  for (int g = 0; g < kGroups; ++g)
-#pragma GCC unroll 4
-    for (int p = 0; p < kPhases<kBits>; ++p) total[g][p] = vf(0.f);
-  for (int64_t begin = 0; begin < run.count; begin += kBiasRows) {
-    const int64_t end = run.count - begin < kBiasRows ? run.count : begin + kBiasRows;
-    float bias = 0.f;
-    for (int64_t i = begin; i < end; ++i) {
-      prefetch_columns<kBits, kGroups>(table.rows + run.offsets[i + run.ahead], c);
-      const int64_t offset = run.offsets[i];
-      if (__builtin_expect(offset < 0, 0)) continue;
-      const uint8_t* row = table.rows + offset;
-      ScaleBias s = load_scale_bias<kBits>(row + c.code_bytes);
-      if constexpr (kWeighted) {
-        s.scale *= run.weights[i];
-        s.bias *= run.weights[i];
-      }
-      bias += s.bias;
-      const VF scale = vf(s.scale);
-      for_vectors<kBits, kGroups, kWhole>(row, c, total,
-                                          [&](VF codes, VF& sum) { sum = fma(scale, codes, sum); });
-    }
+// The only pass of a row that fills its vectors.
+template <int kBits, int kGroups>
+constexpr Columns kWholeRow = {0, kLanes, kGroups* kLanes, int64_t{kGroups} * kLanes* kPhases<kBits>};
+
+// kExact: the pass is that of kWholeRow, whose sizes the compiler then knows.
+template <int kBits, int kGroups, bool kWeighted, bool kExact, typename T>
+[[gnu::noinline]] void sum_columns(const EmbeddingTable& table, const EmbeddingRun& run,
+                                   const EmbeddingBags& bags, const Columns& columns, T* dst) noexcept {
+  const Columns c = kExact ? kWholeRow<kBits, kGroups> : columns;
+  const int64_t dim = kExact ? c.elements : table.dim;
+  const uint8_t* const rows = table.rows;
+  const int64_t ahead = run.ahead;
+  const int64_t* const begins = bags.begins;
+  const int64_t* at = run.offsets;
+  for (int64_t b = 0; b < bags.count; ++b, dst += dim) {
+    VF total[kGroups][kPhases<kBits>];
 #pragma GCC unroll 16
     for (int g = 0; g < kGroups; ++g)
 #pragma GCC unroll 4
-      for (int p = 0; p < kPhases<kBits>; ++p) total[g][p] = add(total[g][p], vf(bias));
-  }
+      for (int p = 0; p < kPhases<kBits>; ++p) total[g][p] = vf(0.f);
+    int64_t counted = begins[b + 1] - begins[b];
+    const int64_t* const stop = at + counted;
+    while (at != stop) {
+      const int64_t* const end = stop - at < kBiasRows ? stop : at + kBiasRows;
+      float bias = 0.f;
+      for (; at != end; ++at) {
+        prefetch_columns<kBits, kGroups>(rows + at[ahead], c);
+        const int64_t offset = *at;
+        if (__builtin_expect(offset < 0, 0)) {
+          counted -= offset == kPaddingRow ? 1 : 0;
+          continue;
+        }
+        const uint8_t* row = rows + offset;
+        ScaleBias s = load_scale_bias<kBits>(row + c.code_bytes);
+        if constexpr (kWeighted) {
+          const float weight = run.weights[at - run.offsets];
+          s.scale *= weight;
+          s.bias *= weight;
+        }
+        bias += s.bias;
+        const VF scale = vf(s.scale);
+        for_vectors<kBits, kGroups, kExact>(row, c, total,
+                                            [&](VF codes, VF& sum) { sum = fma(scale, codes, sum); });
+      }
 #pragma GCC unroll 16
-  for (int g = 0; g < kGroups; ++g) {
+      for (int g = 0; g < kGroups; ++g)
 #pragma GCC unroll 4
-    for (int p = 0; p < kPhases<kBits>; ++p)
-      if (divisor != 1.f) total[g][p] = div(total[g][p], vf(divisor));
-    const int64_t at = static_cast<int64_t>(g) * kLanes * kPhases<kBits>;
-    store_elements(dst + at, total[g], c.elements - at);
+        for (int p = 0; p < kPhases<kBits>; ++p) total[g][p] = add(total[g][p], vf(bias));
+    }
+    if (bags.mean && counted > 1) {
+      const VF divisor = vf(static_cast<float>(counted));
+#pragma GCC unroll 16
+      for (int g = 0; g < kGroups; ++g)
+#pragma GCC unroll 4
+        for (int p = 0; p < kPhases<kBits>; ++p) total[g][p] = div(total[g][p], divisor);
+    }
+    constexpr int64_t kElements = static_cast<int64_t>(kLanes) * kPhases<kBits>;
+#pragma GCC unroll 16
+    for (int g = 0; g < kGroups; ++g)
+      store_elements(dst + g * kElements, total[g], kExact ? kElements : c.elements - g * kElements);
   }
 }
 
@@ -131,15 +153,15 @@ template <int kBits, int kGroups>
 }
 
 // Cuts a row into passes of at most kMaxGroups groups: body(columns, dst, kGroups).
-template <int kBits, typename Body>
-TAE_VEC void for_columns(const EmbeddingTable& table, float* dst, const Body& body) {
+template <int kBits, typename T, typename Body>
+TAE_VEC void for_columns(const EmbeddingTable& table, T* dst, const Body& body) {
   Columns c;
   c.code_bytes = embedding_code_bytes(table.dim, kBits);
   for (c.first = 0; c.first < c.code_bytes;) {
     const int64_t left = c.code_bytes - c.first;
     const int64_t groups = (left + kLanes - 1) / kLanes;
     c.elements = table.dim - c.first * kPhases<kBits>;
-    float* const to = dst + c.first * kPhases<kBits>;
+    T* const to = dst + c.first * kPhases<kBits>;
     const auto pass = [&](auto count) {
       constexpr int kGroups = count.value;
       c.last_lanes = left < kGroups * kLanes ? left - (kGroups - 1) * kLanes : kLanes;
@@ -177,17 +199,36 @@ TAE_VEC void for_columns(const EmbeddingTable& table, float* dst, const Body& bo
   }
 }
 
-template <int kBits>
-TAE_VEC void sum_bits(const EmbeddingTable& table, const EmbeddingRun& run, float divisor, float* dst) {
-  for_columns<kBits>(table, dst, [&](const Columns& c, float* to, auto groups) {
+template <int kBits, typename T>
+TAE_VEC void sum_passes(const EmbeddingTable& table, const EmbeddingRun& run, const EmbeddingBags& bags,
+                        T* dst) {
+  for_columns<kBits>(table, dst, [&](const Columns& c, T* to, auto groups) {
     if (run.weights != nullptr) {
-      sum_columns<kBits, groups.value, true, false>(table, run, divisor, c, to);
-    } else if (c.last_lanes == kLanes) {
-      sum_columns<kBits, groups.value, false, true>(table, run, divisor, c, to);
+      sum_columns<kBits, groups.value, true, false>(table, run, bags, c, to);
+    } else if (table.dim == groups.value * kLanes * kPhases<kBits>) {
+      sum_columns<kBits, groups.value, false, true>(table, run, bags, c, to);
     } else {
-      sum_columns<kBits, groups.value, false, false>(table, run, divisor, c, to);
+      sum_columns<kBits, groups.value, false, false>(table, run, bags, c, to);
     }
   });
+}
+
+// Rows of one pass go through all bags in one call; those of several bag by bag, while the
+// bag's rows are in the cache.
+template <int kBits, typename T>
+TAE_VEC void sum_bits(const EmbeddingTable& table, const EmbeddingRun& run, const EmbeddingBags& bags,
+                      T* dst) {
+  if (embedding_code_bytes(table.dim, kBits) <= kMaxGroups<kBits> * kLanes) {
+    sum_passes<kBits>(table, run, bags, dst);
+    return;
+  }
+  EmbeddingRun one = run;
+  for (int64_t b = 0; b < bags.count; ++b, dst += table.dim) {
+    const int64_t skip = bags.begins[b] - bags.begins[0];
+    one.offsets = run.offsets + skip;
+    if (run.weights != nullptr) one.weights = run.weights + skip;
+    sum_passes<kBits>(table, one, {bags.begins + b, 1, bags.mean}, dst);
+  }
 }
 
 template <int kBits>
@@ -289,13 +330,14 @@ void prefetch(const EmbeddingTable& table, const int64_t* offsets, int64_t count
   }
 }
 
-void sum(const EmbeddingTable& table, const EmbeddingRun& run, float divisor, float* dst) {
+template <typename T>
+void sum(const EmbeddingTable& table, const EmbeddingRun& run, const EmbeddingBags& bags, T* dst) {
   if (table.bits == 8) {
-    sum_bits<8>(table, run, divisor, dst);
+    sum_bits<8>(table, run, bags, dst);
   } else if (table.bits == 4) {
-    sum_bits<4>(table, run, divisor, dst);
+    sum_bits<4>(table, run, bags, dst);
   } else {
-    sum_bits<2>(table, run, divisor, dst);
+    sum_bits<2>(table, run, bags, dst);
   }
 }
 
@@ -378,7 +420,8 @@ void quantize_entry(const T* src, int64_t dim, int bits, float low, float invers
 constexpr EmbeddingKernels kEmbeddingKernels = {
     resolve,
     prefetch,
-    sum,
+    sum<float>,
+    sum<uint16_t>,
     max,
     rows<float>,
     rows<uint16_t>,

@@ -49,6 +49,13 @@ struct EmbeddingRun {
   int64_t ahead = 0;
 };
 
+// Cuts a run into bags: bag b has its entries from begins[b] - begins[0] to begins[b + 1] - begins[0].
+struct EmbeddingBags {
+  const int64_t* begins = nullptr;  // [count + 1], ascending
+  int64_t count = 0;
+  bool mean = false;  // divide by the number of rows that are no padding
+};
+
 // Adding the bias once for so many rows saves an addition an element; waiting longer
 // costs accuracy, because codes are positive and the total grows without their bias.
 constexpr int64_t kBiasRows = 64;
@@ -62,10 +69,12 @@ struct EmbeddingKernels {
                      int64_t* offsets);
   // Fetches rows into the cache.
   void (*prefetch)(const EmbeddingTable&, const int64_t* offsets, int64_t count);
-  // dst[d] = sum_i w_i * (scale_i * code_i[d] + bias_i) / divisor: total = 0; for each
-  // kBiasRows entries in order, total += (w_i * scale_i) * code_i[d], then total += the
-  // sum of their w_i * bias_i. Padding and pruned rows add nothing.
-  void (*sum)(const EmbeddingTable&, const EmbeddingRun&, float divisor, float* dst);
+  // dst[b][d] = sum_i w_i * (scale_i * code_i[d] + bias_i): total = 0; for each kBiasRows
+  // entries of a bag in order, total += (w_i * scale_i) * code_i[d], then total += the sum of
+  // their w_i * bias_i; last, the mean's division. Padding and pruned rows add nothing. bf16:
+  // rounded at the end.
+  void (*sum_f32)(const EmbeddingTable&, const EmbeddingRun&, const EmbeddingBags&, float* dst);
+  void (*sum_bf16)(const EmbeddingTable&, const EmbeddingRun&, const EmbeddingBags&, uint16_t* dst);
   // dst[d] = max_i (scale_i * code_i[d] + bias_i), NaN passed over, -inf without rows;
   // a pruned row counts as 0. Weights are not looked at.
   void (*max)(const EmbeddingTable&, const EmbeddingRun&, float* dst);

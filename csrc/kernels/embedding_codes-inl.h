@@ -22,7 +22,8 @@ template <int kBits>
 TAE_VEC ScaleBias load_scale_bias(const uint8_t* tail) {
   ScaleBias result;
   if constexpr (kBits == 8) {
-    std::memcpy(&result, tail, sizeof result);
+    std::memcpy(&result.scale, tail, sizeof result.scale);
+    std::memcpy(&result.bias, tail + sizeof result.scale, sizeof result.bias);
   } else {
 #if defined(__F16C__)
     int32_t word;

@@ -60,6 +60,8 @@ class Window {
     if (cold) k_.prefetch(table_, offsets_, std::min(ahead_, high_ - low_));
     return true;
   }
+  // The position up to which seek() would find everything here.
+  int64_t reach() const { return high_ == limit_ ? limit_ : high_ - ahead_; }
   const int64_t* at(int64_t position) const { return offsets_ + (position - low_); }
   int64_t ahead() const { return ahead_; }
   int64_t bad() const { return bad_; }
@@ -125,15 +127,19 @@ class BagWorker {
       const int64_t runs = runs_of(bag_end - bag_begin);
       const int64_t from = bag_begin + unit.run * kRun;
       const int64_t to = std::min(bag_end, from + kRun);
-      if (from < to && !window.seek(from, to)) return window.bad();
-      if (runs == 1) {
-        whole_bag(window, unit.bag, from, to);
-      } else {
+      if (!window.seek(from, to)) return window.bad();
+      if (runs > 1) {
         const int64_t slot = long_bags_.first_slot[unit.bag] + unit.run;
-        long_bags_.counted[slot] =
-            reduce(window, from, to, false, long_bags_.partial.data() + slot * p_.table.dim);
+        long_bags_.counted[slot] = one_run(window, from, to, long_bags_.partial.data() + slot * p_.table.dim);
+        if (++unit.run == runs) unit = {unit.bag + 1, 0};
+      } else if (p_.mode == BagMode::max) {
+        max_bag(window, unit.bag, from, to);
+        ++unit.bag;
+      } else {
+        const int64_t next = end_of_whole(unit.bag + 1, stop.bag, window.reach());
+        sum_bags(window, unit.bag, next);
+        unit.bag = next;
       }
-      if (++unit.run == runs) unit = {unit.bag + 1, 0};
     }
     return kNone;
   }
@@ -168,29 +174,56 @@ class BagWorker {
     return {low + 1, 0};
   }
 
-  // One run into dst; returns how many of its indices are no padding.
-  int64_t reduce(const Window& window, int64_t from, int64_t to, bool divide, float* dst) {
+  // The first bag of [bag, last) that ends behind `reach` or has several runs; else last.
+  int64_t end_of_whole(int64_t bag, int64_t last, int64_t reach) const {
+    while (bag < last && p_.offsets[bag + 1] <= reach && p_.offsets[bag + 1] - p_.offsets[bag] <= kRun) ++bag;
+    return bag;
+  }
+
+  EmbeddingRun entries(const Window& window, int64_t from, int64_t to) const {
     EmbeddingRun run;
     run.offsets = window.at(from);
     run.weights = p_.weights == nullptr ? nullptr : p_.weights + from;
     run.count = to - from;
     run.ahead = window.ahead();
-    int64_t counted = run.count;
-    if (p_.indices.padding >= 0)
-      counted -= std::count(run.offsets, run.offsets + run.count, kernels::kPaddingRow);
+    return run;
+  }
+
+  int64_t not_padding(const EmbeddingRun& run) const {
+    if (p_.indices.padding < 0) return run.count;
+    return run.count - std::count(run.offsets, run.offsets + run.count, kernels::kPaddingRow);
+  }
+
+  // A run of a long bag into dst; returns how many of its indices are no padding.
+  int64_t one_run(const Window& window, int64_t from, int64_t to, float* dst) const {
+    const EmbeddingRun run = entries(window, from, to);
     if (p_.mode == BagMode::max) {
       k_.max(p_.table, run, dst);
     } else {
-      const bool mean = divide && p_.mode == BagMode::mean;
-      k_.sum(p_.table, run, mean ? static_cast<float>(std::max<int64_t>(counted, 1)) : 1.f, dst);
+      const int64_t begins[] = {from, to};
+      k_.sum_f32(p_.table, run, {begins, 1, false}, dst);
     }
-    return counted;
+    return not_padding(run);
   }
 
-  void whole_bag(const Window& window, int64_t bag, int64_t from, int64_t to) {
+  void sum_bags(const Window& window, int64_t bag, int64_t next) const {
+    const EmbeddingRun run = entries(window, p_.offsets[bag], p_.offsets[next]);
+    const kernels::EmbeddingBags bags{p_.offsets + bag, next - bag, p_.mode == BagMode::mean};
+    if (p_.output_dtype == DType::f32) {
+      k_.sum_f32(p_.table, run, bags, static_cast<float*>(p_.output) + bag * p_.table.dim);
+    } else {
+      k_.sum_bf16(p_.table, run, bags, static_cast<uint16_t*>(p_.output) + bag * p_.table.dim);
+    }
+  }
+
+  void max_bag(const Window& window, int64_t bag, int64_t from, int64_t to) {
     float* const row = f32_row(bag);
-    const int64_t counted = from < to ? reduce(window, from, to, true, row) : 0;
-    if (counted == 0) std::fill_n(row, p_.table.dim, 0.f);
+    const EmbeddingRun run = entries(window, from, to);
+    if (not_padding(run) > 0) {
+      k_.max(p_.table, run, row);
+    } else {
+      std::fill_n(row, p_.table.dim, 0.f);
+    }
     write(bag, row);
   }
 
