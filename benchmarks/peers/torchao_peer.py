@@ -1,6 +1,7 @@
 """torchao: dynamic int8 and pt2e under torch.compile, and pt2e's lowering without a compiler.
 
-What ran: Inductor's counts of fused integer layers, or the operators of the lowered graph.
+What ran: Inductor's counts of fused integer layers and the integer products of one profiled call, or
+the operators of the lowered graph.
 """
 
 import copy
@@ -21,13 +22,22 @@ def _fusions():
     return Counter({name.split("_")[0]: counts[name] for name in FUSED})
 
 
+def _integer_products(fast, inputs):
+    """Calls of torch._int_mm in one forward: layers that Inductor left to it instead of fusing them."""
+    with torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        fast(*inputs)
+    return Counter(event.name.split("::")[1] for event in profiler.events() if event.name == "aten::_int_mm")
+
+
 def _compiled(case, module):
-    """Built of `module` under torch.compile; its fused layers counted."""
+    """Built of `module` under torch.compile; its integer layers counted."""
     before = _fusions()
     fast = compiled_now(module, case.inputs)
     fused = _fusions() - before
-    rest = max(0, case.layers - fused.total())
-    return Built(fast, on_integers(fused.total(), rest, f"Inductor fused {counted(fused)}"))
+    products = _integer_products(fast, case.inputs)
+    integer = fused.total() + products.total()
+    detail = f"Inductor fused {counted(fused)}; products {counted(products)}"
+    return Built(fast, on_integers(integer, max(0, case.layers - integer), detail))
 
 
 def dynamic(case):
