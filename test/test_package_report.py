@@ -91,6 +91,20 @@ def test_unconverted_model_and_errors():
         torch_ao_ext.explain(3)
 
 
+def test_explain_with_inputs_packs_times_and_traces(tmp_path):
+    model = quantize_dynamic(nn.Sequential(nn.Linear(32, 16)))
+    trace = tmp_path / "trace.json"
+    explained = torch_ao_ext.explain(model, torch.randn(4, 32), trace=trace)
+    assert explained.weights["0"]["states"]
+    assert [row.op for row in explained.times.rows] == ["torch_ao::linear_dynamic"]
+    assert "between operators" in str(explained).splitlines()[-1]
+    assert '"traceEvents"' in trace.read_text()
+    with pytest.raises(ValueError, match="explain: argument 'trace' needs the inputs"):
+        torch_ao_ext.explain(model, trace=trace)
+    with pytest.raises(ValueError, match="explain: argument 'inputs' must be empty for a weight"):
+        torch_ao_ext.explain(model[0].qweight, torch.randn(4, 32))
+
+
 def test_report_names_the_engine_that_runs(model):
     before = torch_ao_ext.report(model)
     engines = {row.fqn: row.engine for row in before.rows}

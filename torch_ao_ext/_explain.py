@@ -1,6 +1,7 @@
-"""Which engine and kernel run a weight, and where the results of an island lie."""
+"""Which engine and kernel run a weight, where the results of an island lie, and what each operator takes."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from torch_ao_ext._graph_ops import graph_ops
 from torch_ao_ext._island import Island
+from torch_ao_ext._profile import Profile, profile
 from torch_ao_ext._report import RECURRENT, SPARSE
 from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
@@ -27,15 +29,20 @@ class Explanation:
             "in_place"}, ...]}: a plan for each set of input sizes that has run; its one block of memory,
             what the results in it would take apart, how many results an operator made, and how many of
             them lie where the residual lay that was added.
+        times: time of each operator, when inputs were given.
     """
 
     weights: dict[str, dict[str, Any]]
     islands: dict[str, dict[str, Any]] = field(default_factory=dict)
+    times: Profile | None = None
 
     def __str__(self) -> str:
         lines = [line for item in self.weights.items() for line in self._lines(*item)]
         lines += [line for item in self.islands.items() for line in self._island_lines(*item)]
-        return "\n".join(lines) or "no int8 layers"
+        lines = lines or ["no int8 layers"]
+        if self.times is not None:
+            lines.append(str(self.times))
+        return "\n".join(lines)
 
     @staticmethod
     def _lines(name: str, entry: dict[str, Any]) -> list[str]:
@@ -51,7 +58,6 @@ class Explanation:
                 "not a view of it, and do not change it"
             )
         return lines
-
 
     @staticmethod
     def _island_lines(name: str, entry: dict[str, Any]) -> list[str]:
@@ -85,17 +91,23 @@ def _explain_island(module: Island) -> dict[str, Any]:
     }
 
 
-def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
+def explain(
+    module_or_weight: nn.Module | torch.Tensor, *inputs: Any, trace: str | Path | None = None
+) -> Explanation:
     """Tells which engine and kernel run a weight, which refused it and how often it was packed.
+
+    With inputs the module runs first (`profile`): weights are packed, islands planned, operators timed.
 
     Args:
         module_or_weight: an int8 module, a model, or the int8 weight tensor itself.
+        inputs: arguments of the module's forward.
+        trace: file for a Chrome trace of a forward; needs inputs.
 
     Returns:
-        Explanation; print it, or read `weights`.
+        Explanation; print it, or read `weights`, `islands`, `times`.
 
     Raises:
-        ValueError: neither a module nor a tensor.
+        ValueError: neither a module nor a tensor; inputs or trace beside a weight; trace without inputs.
 
     Example:
         >>> import torch, torch_ao_ext
@@ -103,13 +115,18 @@ def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
         >>> print(torch_ao_ext.explain(layer))
         (root): not packed
     """
+    if trace is not None and not inputs:
+        raise ValueError("explain: argument 'trace' needs the inputs of a forward, got none")
     if isinstance(module_or_weight, torch.Tensor):
+        if inputs:
+            raise ValueError(f"explain: argument 'inputs' must be empty for a weight, got {len(inputs)}")
         return Explanation({"weight": service.explain_weight(module_or_weight)})
     if not isinstance(module_or_weight, nn.Module):
         raise ValueError(
             "explain: argument 'module_or_weight' must be an nn.Module or a tensor, "
             f"got {type(module_or_weight).__name__}"
         )
+    times = profile(module_or_weight, *inputs, trace=trace) if inputs else None
     weights, islands = {}, {}
     for name, module in module_or_weight.named_modules():
         if isinstance(module, (WeightedModule, LinearWeightOnly, *SPARSE)):
@@ -126,4 +143,4 @@ def explain(module_or_weight: nn.Module | torch.Tensor) -> Explanation:
                 rows = call.op.startswith("embedding")
                 explained = _explain_rows(call.op, call.weight) if rows else None
                 weights[call.fqn] = explained or service.explain_weight(call.weight)
-    return Explanation(weights, islands)
+    return Explanation(weights, islands, times)

@@ -24,7 +24,8 @@ def _fusions():
 
 def _integer_products(fast, inputs):
     """Calls of torch._int_mm in one forward: layers that Inductor left to it instead of fusing them."""
-    with torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.no_grad(), torch.profiler.profile(activities=cpu) as profiler:
         fast(*inputs)
     return Counter(event.name.split("::")[1] for event in profiler.events() if event.name == "aten::_int_mm")
 
