@@ -55,9 +55,10 @@ struct ElementwiseKernels {
   // `origin`; a window of nothing gives the lowest integer.
   void (*max_windows)(const void* line, int64_t origin, const PoolWindow* windows, int64_t step,
                       int64_t outputs, int64_t channels, DType dtype, void* dst);
-  // r = f32(sum over the rows of (q - zero_point)) * scale / divisor; at most 2^23 rows.
+  // r = f32(sum over the rows of (q - zero_point)) * scale / divisor; at most 2^23 rows. For each of
+  // `outputs` rows of dst `count` pointers, one after the other.
   void (*average_rows)(const Finish& finish, const Operand& row, const void* const* rows, int64_t count,
-                       int64_t channels, float divisor, void* dst);
+                       int64_t outputs, int64_t channels, float divisor, void* dst);
   // r = ((a * y0x0 + b * y0x1) + (c * y1x0 + d * y1x1)) * scale, a ... d = f32(q - zero_point) of the
   // rows in order, y0x0 = down[0] * along[0] and so on.
   void (*blend_rows)(const Finish& finish, const Operand& row, const void* const* rows, const float* down,

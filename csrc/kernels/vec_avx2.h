@@ -150,14 +150,24 @@ TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   return _mm256_permutevar8x32_epi32(pack_lanes(a, b, c, d, zero_point), order);
 }
-// The inverse of pack_lanes: byte u as the float 2^23 + u, by the bits of its mantissa.
-TAE_VEC void expand_lanes(VBytes u, VF (&x)[4]) {
-  const __m256i zero = _mm256_setzero_si256(), exponent = _mm256_set1_epi16(0x4b00);
-  const __m256i low = _mm256_unpacklo_epi8(u, zero), high = _mm256_unpackhi_epi8(u, zero);
+// 16-bit lanes in two vectors, as unpacked bytes lie, plus each byte.
+TAE_VEC void add_to_words(VBytes u, VI& low, VI& high) {
+  const __m256i zero = _mm256_setzero_si256();
+  low = _mm256_add_epi16(low, _mm256_unpacklo_epi8(u, zero));
+  high = _mm256_add_epi16(high, _mm256_unpackhi_epi8(u, zero));
+}
+// Words w of 16 bits as the floats 2^23 + w, by the bits of their mantissas.
+TAE_VEC void expand_words(VI low, VI high, VF (&x)[4]) {
+  const __m256i exponent = _mm256_set1_epi16(0x4b00);
   x[0] = as_float(_mm256_unpacklo_epi16(low, exponent));
   x[1] = as_float(_mm256_unpackhi_epi16(low, exponent));
   x[2] = as_float(_mm256_unpacklo_epi16(high, exponent));
   x[3] = as_float(_mm256_unpackhi_epi16(high, exponent));
+}
+// The inverse of pack_lanes: byte u as the float 2^23 + u.
+TAE_VEC void expand_lanes(VBytes u, VF (&x)[4]) {
+  const __m256i zero = _mm256_setzero_si256();
+  expand_words(_mm256_unpacklo_epi8(u, zero), _mm256_unpackhi_epi8(u, zero), x);
 }
 TAE_VEC VI set1_16(int32_t x) { return _mm256_set1_epi16(static_cast<int16_t>(x)); }
 TAE_VEC VBytes set1_8(int32_t x) { return _mm256_set1_epi8(static_cast<char>(x)); }

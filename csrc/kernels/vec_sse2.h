@@ -189,14 +189,24 @@ TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
   return _mm_packus_epi16(ab, cd);
 }
 TAE_VEC VBytes pack_lanes(VI a, VI b, VI c, VI d, VI zero_point) { return pack_u8(a, b, c, d, zero_point); }
-// The inverse of pack_lanes: byte u as the float 2^23 + u, by the bits of its mantissa.
-TAE_VEC void expand_lanes(VBytes u, VF (&x)[4]) {
-  const __m128i zero = _mm_setzero_si128(), exponent = _mm_set1_epi16(0x4b00);
-  const __m128i low = _mm_unpacklo_epi8(u, zero), high = _mm_unpackhi_epi8(u, zero);
+// 16-bit lanes in two vectors, as unpacked bytes lie, plus each byte.
+TAE_VEC void add_to_words(VBytes u, VI& low, VI& high) {
+  const __m128i zero = _mm_setzero_si128();
+  low = _mm_add_epi16(low, _mm_unpacklo_epi8(u, zero));
+  high = _mm_add_epi16(high, _mm_unpackhi_epi8(u, zero));
+}
+// Words w of 16 bits as the floats 2^23 + w, by the bits of their mantissas.
+TAE_VEC void expand_words(VI low, VI high, VF (&x)[4]) {
+  const __m128i exponent = _mm_set1_epi16(0x4b00);
   x[0] = as_float(_mm_unpacklo_epi16(low, exponent));
   x[1] = as_float(_mm_unpackhi_epi16(low, exponent));
   x[2] = as_float(_mm_unpacklo_epi16(high, exponent));
   x[3] = as_float(_mm_unpackhi_epi16(high, exponent));
+}
+// The inverse of pack_lanes: byte u as the float 2^23 + u.
+TAE_VEC void expand_lanes(VBytes u, VF (&x)[4]) {
+  const __m128i zero = _mm_setzero_si128();
+  expand_words(_mm_unpacklo_epi8(u, zero), _mm_unpackhi_epi8(u, zero), x);
 }
 TAE_VEC VI set1_16(int32_t x) { return _mm_set1_epi16(static_cast<int16_t>(x)); }
 TAE_VEC VBytes set1_8(int32_t x) { return _mm_set1_epi8(static_cast<char>(x)); }

@@ -116,10 +116,11 @@ Tensor average(const char* op, const Average& a, const PoolPlan& plan, const ker
                const OutputFinish& out, bool include_padding, float divisor) {
   const AverageContext context{
       kernels::elementwise_kernels(best_isa()), out.finish, row, a.input.size(1), include_padding, divisor};
-  const auto body = [](const void* c, const void* const* rows, int64_t count, int64_t padded, void* output) {
+  const auto body = [](const void* c, const void* const* rows, int64_t count, int64_t outputs, int64_t padded,
+                       void* output) {
     const AverageContext& m = *static_cast<const AverageContext*>(c);
     const float parts = m.divisor != 0.f ? m.divisor : static_cast<float>(m.include_padding ? padded : count);
-    m.k.average_rows(m.finish, m.row, rows, count, m.channels, parts, output);
+    m.k.average_rows(m.finish, m.row, rows, count, outputs, m.channels, parts, output);
   };
   return run_pool(op, a.input, plan, out.dtype, body, &context);
 }

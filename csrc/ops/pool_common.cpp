@@ -6,6 +6,7 @@ namespace {
 // Sums of this many 8-bit values fit in int32.
 constexpr int64_t kMostTaps = int64_t{1} << 23;
 constexpr int64_t kMost = (int64_t{1} << 31) - 1;
+constexpr int64_t kPointers = 1024;  // to rows of windows, in L1
 
 void check_list(const char* op, const char* name, at::IntArrayRef values, int rank, int64_t least) {
   const Arg arg{op, name};
@@ -115,28 +116,31 @@ at::Tensor run_pool(const char* op, const at::Tensor& input, const PoolPlan& pla
   const int64_t taps = d.most() * h.most() * w.most();
   const int64_t grain = std::max<int64_t>(1, kElementGrain / (taps * channels));
   const std::vector<PoolWindow> xs = windows_of(arg, w), ys = windows_of(arg, h), zs = windows_of(arg, d);
-  // The positions [from, to) of a line of the output.
-  const auto run_line = [&](int64_t l, int64_t from, int64_t to, const void** rows) {
+  // The positions [from, to) of a line of the output, whose windows have one size.
+  const auto run_windows = [&](int64_t l, int64_t from, int64_t to, const void** rows) {
     const PoolWindow &y = ys[l % h.size], &z = zs[l / h.size % d.size];
     const int64_t n = l / (h.size * d.size);
-    for (int64_t o = from; o < to; ++o) {
-      const PoolWindow& x = xs[o];
-      int64_t count = 0;
+    int64_t at = 0;
+    for (int64_t o = from; o < to; ++o)
       for (int64_t i = 0; i < z.count; ++i)
         for (int64_t j = 0; j < y.count; ++j) {
           const int64_t line =
               ((n * d.input + z.first + i * d.step) * h.input + y.first + j * h.step) * w.input;
-          const uint8_t* row = src + (line + x.first) * channels;
-          for (int64_t k = 0; k < x.count; ++k, row += w.step * channels) rows[count++] = row;
+          const uint8_t* row = src + (line + xs[o].first) * channels;
+          for (int64_t k = 0; k < xs[o].count; ++k, row += w.step * channels) rows[at++] = row;
         }
-      body(context, rows, count, z.padded * y.padded * x.padded, dst + (l * w.size + o) * step);
-    }
+    body(context, rows, z.count * y.count * xs[from].count, to - from, z.padded * y.padded * xs[from].padded,
+         dst + (l * w.size + from) * step);
   };
   parallel_for(numel / channels, grain, [&](int64_t begin, int64_t end) {
-    std::vector<const void*> rows = make_vector<const void*>(arg, taps);
+    // As many positions at a time as keep the pointers few.
+    const int64_t most = std::clamp<int64_t>(kPointers / taps, 1, w.size);
+    std::vector<const void*> rows = make_vector<const void*>(arg, taps * most);
     for (int64_t p = begin; p < end;) {
-      const int64_t l = p / w.size, from = p % w.size, to = std::min(w.size, from + end - p);
-      run_line(l, from, to, rows.data());
+      const int64_t from = p % w.size, last = std::min({w.size, from + end - p, from + most});
+      int64_t to = from + 1;
+      while (to < last && xs[to].count == xs[from].count && xs[to].padded == xs[from].padded) ++to;
+      run_windows(p / w.size, from, to, rows.data());
       p += to - from;
     }
   });

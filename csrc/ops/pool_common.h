@@ -42,12 +42,12 @@ PoolPlan plan_adaptive(const char* op, const at::Tensor& input, int rank, at::In
 // The windows of every output position along one axis.
 std::vector<PoolWindow> windows_of(const Arg& arg, const PoolAxis& axis);
 
-// One output position: its rows of channels inside the input, and the size of the window
-// with padding.
-using PoolBody = void (*)(const void* context, const void* const* rows, int64_t count, int64_t padded,
-                          void* output);
+// Neighbouring output positions whose windows have one size: the rows of channels inside the input,
+// `count` for each position, and the size of the window with padding.
+using PoolBody = void (*)(const void* context, const void* const* rows, int64_t count, int64_t outputs,
+                          int64_t padded, void* output);
 
-// Calls body for every output position, in threads.
+// Calls body for all output positions, in threads.
 at::Tensor run_pool(const char* op, const at::Tensor& input, const PoolPlan& plan, at::ScalarType dtype,
                     PoolBody body, const void* context);
 
