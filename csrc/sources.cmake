@@ -42,6 +42,7 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   scaled_dot_product_attention scaled_dot_product_attention__avx2 scaled_dot_product_attention__avx512
   softmax softmax__avx2 softmax__avx512
   sparse sparse__avx2 sparse__avx512 sparse__avx512vnni
+  upsample upsample__avx512
   weight_only weight_only__avx2 weight_only__avx512 weight_only__avx512vnni)
 tae_sources(TAE_ENGINE_SOURCES engines conv_forms input_rows order output_rule rnn_parts)
 tae_sources(TAE_ENGINE_SOURCES engines/native attention byte_output conv depthwise_conv depthwise_lines depthwise_taps direct_conv embedding linear matmul plan rnn rnn_input rnn_matrix sparse_linear sparse_pack weight4_pack weight_only)

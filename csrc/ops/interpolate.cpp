@@ -5,6 +5,8 @@
 // bilinear: ((a * (1-v)(1-u) + b * (1-v)u) + (c * v(1-u) + d * vu)) * s_x, a ... d = f32(q - zp)
 //           of the four neighbours, u and v the parts behind the point of the source position
 //           max(0, (o + 0.5) * step - 0.5), or o * step with aligned corners; two dimensions.
+//           Where the output has the input's qparams, everything is counted in steps: s_x and the
+//           output's scale are 1, so that nothing but the result is rounded.
 // step is 1 / scale where a scale is given, else size / output size ((size - 1) / (output size
 // - 1) with aligned corners); positions, weights and sums one f32 operation a step.
 //
@@ -12,6 +14,7 @@
 #include <cstring>
 
 #include "core/autograd.h"
+#include "kernels/upsample.h"
 #include "kernels/vec_float_env.h"
 #include "ops/channels_last.h"
 #include "ops/table.h"
@@ -72,6 +75,30 @@ std::vector<Position> positions(const Arg& arg, const Axis& axis, bool linear, b
   return at;
 }
 
+// Whether the output has twice the size, and its positions the weights 3/4 and 1/4.
+bool doubles(const Axis& a) {
+  return a.out == 2 * a.size && a.out < kMost / 2 && (a.scale == 0. || a.scale == 2.);
+}
+
+// `images` of bilinear values in steps, twice as high and wide: the two lines between
+// neighbouring ones at a time.
+void double_images(kernels::DoubleLines kernel, const kernels::Operand& operand, const uint8_t* src,
+                   int64_t images, const Axis& height, const Axis& width, int64_t channels, uint8_t* dst) {
+  const int64_t gaps = height.size + 1, line = width.size * channels, out_line = 2 * line;
+  const int64_t grain = std::max<int64_t>(1, kElementGrain / (2 * out_line));
+  parallel_for(images * gaps, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) {
+      const int64_t n = g / gaps, y = g % gaps;
+      const uint8_t* image = src + n * height.size * line;
+      const uint8_t* above = image + std::max<int64_t>(0, y - 1) * line;
+      const uint8_t* below = image + std::min(y, height.size - 1) * line;
+      uint8_t* lower = dst + (n * height.out + 2 * y) * out_line;
+      kernel(above, below, width.size, channels, operand.dtype, operand.zero_point,
+             y > 0 ? lower - out_line : nullptr, y < height.size ? lower : nullptr);
+    }
+  });
+}
+
 struct Grid {
   Axis axes[3];
   Sizes sizes;
@@ -123,14 +150,22 @@ Tensor interpolate(const Tensor& input, double input_scale, int64_t input_zero_p
   const Tensor output = empty_strided(arg, grid.sizes, channels_last_strides(grid.sizes), out.dtype);
   if (numel == 0) return output;
   const Tensor source = channels_last(arg, input);
+  const bool in_steps = linear && out.finish.dtype == operand.dtype && output_scale == input_scale &&
+                        output_zero_point == input_zero_point;
+  if (in_steps) operand.scale = out.finish.inverse_scale = 1.f;
   // No structured binding: clang 14 lets no lambda use one.
   const auto &depth = grid.axes[0], &height = grid.axes[1], &width = grid.axes[2];
-  const std::vector<Position> z = positions(arg, depth, false, false),
-                              y = positions(arg, height, linear, align_corners),
-                              x = positions(arg, width, linear, align_corners);
   const uint8_t* src = static_cast<const uint8_t*>(source.const_data_ptr());
   uint8_t* dst = static_cast<uint8_t*>(output.mutable_data_ptr());
   const int64_t channels = input.size(1), step = channels * size_of_element(output);
+  const kernels::DoubleLines double_lines = kernels::double_lines(best_isa());
+  if (in_steps && !align_corners && doubles(height) && doubles(width) && double_lines != nullptr) {
+    double_images(double_lines, operand, src, input.size(0), height, width, channels, dst);
+    return output;
+  }
+  const std::vector<Position> z = positions(arg, depth, false, false),
+                              y = positions(arg, height, linear, align_corners),
+                              x = positions(arg, width, linear, align_corners);
   const kernels::ElementwiseKernels& k = kernels::elementwise_kernels(best_isa());
   ByteTable table = {};
   if (is_quantized(out.finish.dtype)) table = requantize_table(operand, out);

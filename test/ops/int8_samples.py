@@ -134,6 +134,7 @@ def interpolate_calls():
         (nhwc, 0.1, 7, 0.1, 7, None, [12, 10], "nearest", False, []),
         (x, 0.1, -7, *_OUTPUTS[2], [4, 13], "nearest", False, []),
         (x, 0.1, -7, *_OUTPUTS[0], [12, 10], "bilinear", False, []),
+        (nhwc, 0.1, 7, 0.1, 7, None, [12, 10], "bilinear", False, []),
         (nhwc, 0.1, 7, *_OUTPUTS[1], [3, 17], "bilinear", True, []),
         (other, 0.1, 7, *_OUTPUTS[2], [9, 8], "bilinear", False, [1.5, 1.7]),
         (nhwc, 0.1, 7, *_OUTPUTS[3], [1, 1], "bilinear", True, []),
@@ -227,6 +228,8 @@ def _positions(size, out, scale, linear, align_corners):
 
 def interpolate(args):
     x, scale, zero_point, s_y, z_y, dtype, size, mode, align_corners, factors = args
+    if (s_y, z_y, dtype or x.dtype) == (scale, zero_point, x.dtype):
+        scale = s_y = 1.0  # counted in steps
     if np.prod(size, dtype=float) * x.shape[0] * x.shape[1] > 1e6:
         return None
     factors, linear = list(factors or [0] * len(size)), mode == "bilinear"

@@ -105,7 +105,7 @@ def test_random_sizes(mode):
         ]  # fmt: skip
         align = mode == "bilinear" and rng.random() < 0.5
         qparams = _shifted(dtype, *_numbers(rng))
-        out = (*_shifted(dtype, *_numbers(rng)), dtype)
+        out = (*qparams, None) if rng.random() < 0.3 else (*_shifted(dtype, *_numbers(rng)), dtype)
         call = (x, *qparams, *out, wanted, mode, align, factors)
         y = ops.interpolate(*call)
         assert torch.equal(y, INT8_FORMULAS["interpolate"](call)), (case, call[1:])
@@ -120,6 +120,24 @@ def test_random_sizes(mode):
                 assert (y.double() - exact).abs().max() <= 1, (case, call[1:])
             else:
                 assert (y.double() != exact).double().mean() < 0.2  # float64 positions at boundaries
+
+
+@pytest.mark.parametrize("dtype", [U8, S8])
+def test_images_of_twice_the_size(dtype):
+    """Equal qparams: sixteenths of a step, ties to an even number of steps from the zero point."""
+    for case, channels in enumerate((1, 63, 64, 65, 200)):
+        for zero_point in (3, 4):
+            height, width = 1 + case % 3, 1 + case
+            x = random_int(dtype, 2, height, width, channels).movedim(-1, 1)
+            qparams = _shifted(dtype, 0.05, zero_point)
+            for factors in ([], [2.0, 2.0]):
+                call = (x, *qparams, *qparams, None, [2 * height, 2 * width], "bilinear", False, factors)
+                y = ops.interpolate(*call)
+                steps = torch.nn.functional.interpolate(
+                    x.double() - qparams[1], scale_factor=2, mode="bilinear", align_corners=False
+                )
+                assert torch.equal(y, (steps.round() + qparams[1]).to(dtype)), call[1:]
+                assert torch.equal(y, INT8_FORMULAS["interpolate"](call)), call[1:]
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

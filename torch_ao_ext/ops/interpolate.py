@@ -43,7 +43,8 @@ def interpolate(
 
     Returns:
         `[N, C, *output_size]`, channels last. Weights are float32; an 8-bit result is within one step
-        of that of float64 weights.
+        of that of float64 weights. Where the output has input's qparams, bilinear values are counted
+        in steps: between pixels of an image of twice the size sixteenths, exactly, rounded half to even.
 
     Raises:
         TypeError: wrong dtype.
