@@ -23,6 +23,7 @@ __all__ = ["Report", "Row", "report"]
 _LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
 RECURRENT = (RNNBase, RNNCellBase)
 SPARSE = (sparse.Linear, sparse.dynamic.Linear)
+_PRODUCTS = ("matmul", "attention")  # of two activations
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Row:
         fqn: name in the model; "" is the root.
         op: kind of layer, or the operator's name.
         status: "int8" or "float".
-        engine: engine of the packed weight, "not packed" or "torch".
+        engine: engine of the packed weight, or of a product without one; "not packed" or "torch".
         reason: why it is float; empty for int8.
         macs: multiply-accumulates per input row (or output position); of a sparse layer those in blocks.
     """
@@ -139,8 +140,10 @@ def _engine(weight: torch.Tensor | None) -> str:
 
 
 def _graph_row(call: GraphOp) -> Row:
-    # Operators without weights have one implementation, ours.
-    engine = _engine(call.weight) if call.macs and not call.float_reason else "native"
+    if call.op in _PRODUCTS:  # the engine is chosen at each call, as it would be now
+        engine = "reference" if service.info()["engine"] == "reference" else "native"
+    else:  # operators without weights have one implementation, ours
+        engine = _engine(call.weight) if call.macs and not call.float_reason else "native"
     status = "float" if call.float_reason else "int8"
     return Row(call.fqn, call.op, status, engine, call.float_reason, call.macs)
 

@@ -1,4 +1,4 @@
-"""Products of two activations, and softmax, between quantized tensors become one operator each."""
+"""Products of two activations, and softmax, between quantized tensors: one operator each, or all in one."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from torch_ao_ext._graph_ops import FUSED, Fused, arguments_of
 from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail
 from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
+from torch_ao_ext.quantization.pt2e._graph import replace_node
 from torch_ao_ext.quantization.quantizer._targets import (
     MUL,
     argument,
@@ -116,3 +118,78 @@ def lower_softmax(model: fx.GraphModule, node: fx.Node) -> bool:
 def _real(node: fx.Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.bfloat16)
+
+
+def same_batch(nodes: list[fx.Node]) -> bool:
+    """Whether the values of nodes have the same sizes before their last two."""
+    first, *others = (node.meta["val"].shape[:-2] for node in nodes)
+    return all(
+        len(other) == len(first) and all(x is y or x == y for x, y in zip(first, other, strict=True))
+        for other in others
+    )
+
+
+def _products_around(softmax: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """The products q k^T and weights v of a softmax that are one attention with it, None for others."""
+    given, second = arguments_of(softmax), only_user(softmax)
+    first = given["input"]
+    if not (is_call(first, {ao.matmul.default}) and is_call(second, {ao.matmul.default})):
+        return None
+    if not all(FUSED in node.meta for node in (first, softmax, second)):
+        return None  # the model's own calls
+    scores, values = arguments_of(first), arguments_of(second)
+    operands = [scores["input"], scores["other"], values["other"]]
+    if any("val" not in node.meta for node in (softmax, *operands)):
+        return None
+    alone = only_user(first) is softmax and values["input"] is softmax and values["other"] is not softmax
+    over_keys = given["dim"] in (-1, softmax.meta["val"].dim() - 1)
+    plain = not scores["post_ops"] and not values["post_ops"]
+    if not (alone and over_keys and plain and scores["output_dtype"] == torch.float32):
+        return None
+    return (first, second) if same_batch(operands) else None
+
+
+def _swapped(node: fx.Node) -> bool:
+    """Whether a node is another one with its last two dimensions exchanged."""
+    if not is_call(node, {aten.transpose.int}):
+        return False
+    rank = node.meta["val"].dim()
+    return {d % rank for d in node.args[1:]} == {rank - 2, rank - 1}
+
+
+def _keys(model: fx.GraphModule, transposed: fx.Node) -> fx.Node:
+    """The keys, of k^T."""
+    if _swapped(transposed):
+        return transposed.args[0]
+    keys = model.graph.call_function(aten.transpose.int, (transposed, -2, -1))
+    keys.meta["val"] = transposed.meta["val"].transpose(-2, -1)
+    return keys
+
+
+def lower_attention(model: fx.GraphModule) -> None:
+    """Of matmul -> softmax -> matmul between integers `attention` is made; in place.
+
+    Its weights have a step for each row, not the one that the graph quantizes them with: what it
+    computes is within its own error of the softmax of floats. Scores in 8 bits stay as they are asked for.
+    """
+    for softmax in list(model.graph.nodes):
+        found = _products_around(softmax) if is_call(softmax, {ao.softmax.default}) else None
+        if found is None:
+            continue
+        first, second = found
+        scores, given, values = arguments_of(first), arguments_of(softmax), arguments_of(second)
+        with model.graph.inserting_before(second):
+            arguments = (
+                scores["input"], scores["input_scale"], scores["input_zero_point"],
+                _keys(model, scores["other"]), scores["other_scale"], scores["other_zero_point"],
+                values["other"], values["other_scale"], values["other_zero_point"],
+                values["output_scale"], values["output_zero_point"], values["output_dtype"],
+                given.get("mask"), False, given["input_scale"],
+            )  # fmt: skip
+            call = model.graph.call_function(ao.attention.default, arguments)
+        parts = [node.meta[FUSED] for node in (first, softmax, second)]
+        call.meta[FUSED] = Fused(tuple(name for part in parts for name in part.nodes), parts[-1].output)
+        replace_node(second, call)
+        for node in (softmax, first):
+            model.graph.erase_node(node)
+    model.graph.eliminate_dead_code()

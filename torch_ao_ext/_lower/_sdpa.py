@@ -6,10 +6,11 @@ import torch
 from torch import fx
 
 from torch_ao_ext._graph_ops import arguments_of
+from torch_ao_ext._lower._attention import same_batch
 from torch_ao_ext.quantization.pt2e._graph import replace_node
 from torch_ao_ext.quantization.quantizer._targets import is_call
 
-__all__ = ["lower_attention"]
+__all__ = ["lower_sdpa"]
 
 aten, ao = torch.ops.aten, torch.ops.torch_ao
 
@@ -24,11 +25,7 @@ def _taken(a: dict[str, Any]) -> bool:
     values = [_value(a[name]) for name in ("query", "key", "value")]
     if any(v is None or v.dtype != torch.float32 or v.dim() < 2 for v in values):
         return False
-    first, *others = ([*v.shape[:-2]] for v in values)
-    alike = all(
-        len(other) == len(first) and all(x is y or x == y for x, y in zip(first, other, strict=True))
-        for other in others
-    )
+    alike = same_batch([a[name] for name in ("query", "key", "value")])
     mask = a.get("attn_mask")
     if mask is not None:
         mask_value = _value(mask)
@@ -41,7 +38,7 @@ def _taken(a: dict[str, Any]) -> bool:
     return alike and usual_scale and not a.get("dropout_p") and not a.get("enable_gqa")
 
 
-def lower_attention(model: fx.GraphModule) -> None:
+def lower_sdpa(model: fx.GraphModule) -> None:
     """Replaces scaled_dot_product_attention of float32 values; in place."""
     for node in list(model.graph.nodes):
         if not is_call(node, {aten.scaled_dot_product_attention.default}):

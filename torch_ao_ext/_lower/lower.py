@@ -10,6 +10,7 @@ from torch import fx
 
 from torch_ao_ext._engines import set_engine
 from torch_ao_ext._graph_ops import REASON
+from torch_ao_ext._lower._attention import lower_attention
 from torch_ao_ext._lower._elementwise import lower_between, quantize_before_max_pool
 from torch_ao_ext._lower._float_dtype import floats_to_bfloat16
 from torch_ao_ext._lower._functions import lower_function, nearest_of_integers
@@ -27,7 +28,7 @@ from torch_ao_ext._lower._products import PRODUCTS, lower_product
 from torch_ao_ext._lower._recurrent import MIXED, lower_recurrent
 from torch_ao_ext._lower._rest import lower_rest
 from torch_ao_ext._lower._script import LoweredModule
-from torch_ao_ext._lower._sdpa import lower_attention
+from torch_ao_ext._lower._sdpa import lower_sdpa
 from torch_ao_ext._lower._sizes import sizes_by_method
 from torch_ao_ext._lower._weights import Constants, NotLowered
 from torch_ao_ext.ops import service
@@ -138,6 +139,7 @@ def integer_graph(model: fx.GraphModule, float_inside: bool = False) -> fx.Graph
     more = () if float_inside else (lower_norm, lower_function)
     _sweep(model, cancel, relu_of_integers, lift_quantize, sink_dequantize, *more, lower_between)
     lower_rest(model)
+    lower_attention(model)
     if not float_inside:
         nearest_of_integers(model)
     contiguous_outputs(model)
@@ -156,11 +158,12 @@ def lower(
     """Makes int8 operators of a converted graph: they run in plain eager mode, without a compiler.
 
     `dequantize -> conv or linear -> activations and add -> quantize` becomes one operator;
-    operators that only move values run on the integers; a linear with quantized weights alone
-    becomes `linear_weight_only` with `input_bits` 16 (layers of `quantize_weight_only` have 8); what
-    has no int8 operator stays float and `report` says why. A linear with inputs quantized at run
-    time takes their range from the data alone: the smallest scale of the observer (eps) does not
-    apply.
+    operators that only move values run on the integers; both products of an attention with the
+    softmax between them become `attention`, which rounds the weights by its own rule; a linear with
+    quantized weights alone becomes `linear_weight_only` with `input_bits` 16 (layers of
+    `quantize_weight_only` have 8); what has no int8 operator stays float and `report` says why. A
+    linear with inputs quantized at run time takes their range from the data alone: the smallest scale
+    of the observer (eps) does not apply.
 
     Args:
         model: from convert_pt2e; left as it is.
@@ -211,7 +214,7 @@ def lower(
     check_inputs(model, sizes_by_method(model))
     remove_unused(model)
     _complain(model, strict)
-    lower_attention(model)  # no operator of quantized tensors
+    lower_sdpa(model)  # no operator of quantized tensors
     if islands:
         merge_islands(model)
     model.graph.lint()
