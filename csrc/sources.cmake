@@ -45,7 +45,18 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   upsample upsample__avx512
   weight_only weight_only__avx2 weight_only__avx512 weight_only__avx512vnni)
 tae_sources(TAE_ENGINE_SOURCES engines conv_forms input_rows order output_rule rnn_parts)
-tae_sources(TAE_ENGINE_SOURCES engines/native attention byte_output conv depthwise_conv depthwise_lines depthwise_taps direct_conv embedding linear matmul plan rnn rnn_input rnn_matrix sparse_linear sparse_pack weight4_pack weight_only)
+tae_sources(TAE_ENGINE_SOURCES engines/native
+  attention
+  byte_output
+  conv
+  depthwise_conv depthwise_lines depthwise_lines_task depthwise_taps direct_conv
+  embedding
+  linear linear_task
+  matmul
+  plan
+  rnn rnn_input rnn_matrix
+  sparse_linear sparse_pack
+  weight4_pack weight_only weight_only_task)
 tae_sources(TAE_ENGINE_SOURCES engines/reference attention conv linear matmul rnn weight_only)
 tae_sources(TAE_ENGINE_SOURCES engines/onednn conv conv_piece conv_primitive conv_run conv_weight conv_window linear onednn thread_args)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack conv xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
