@@ -56,7 +56,8 @@ Tensor histogram(const Tensor& input, int64_t bins, double low, double high) {
   check_range(op, "low", low, "high", high, bins);
   const float lo = static_cast<float>(low), hi = static_cast<float>(high);
   TAE_CHECK_VALUE(lo < hi, (Arg{op, "high"}), c10::str("be above low (", low, ") in float32"), high);
-  const Tensor plain = input.is_non_overlapping_and_dense() ? input : dense(arg, input);
+  const bool as_it_lies = input.is_non_overlapping_and_dense() && is_aligned(input);
+  const Tensor plain = as_it_lies ? input : dense(arg, input);
   Tensor result = empty_output(arg, {bins}, at::kFloat);
   float* const out = result.mutable_data_ptr<float>();
   std::vector<int64_t> total = make_vector<int64_t>({op, "bins"}, bins);

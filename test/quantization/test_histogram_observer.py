@@ -91,6 +91,13 @@ def test_threads_count_the_same():
     assert counts[0].sum() == ((x >= -3) & (x <= 3)).sum()
 
 
+def test_values_at_an_odd_address():
+    x = torch.randn(300)
+    moved = torch.frombuffer(bytearray(b"." + x.numpy().tobytes()), dtype=torch.float32, offset=1)
+    assert moved.data_ptr() % 4 == 1 and torch.equal(moved, x)
+    assert torch.equal(ops._histogram(moved, 64, -3.0, 3.0), ops._histogram(x, 64, -3.0, 3.0))
+
+
 def test_infinities_are_left_out_with_a_warning():
     observer, finite = HistogramObserver(), torch.randn(100)
     with pytest.warns(UserWarning, match="ignored 2 infinite of 102 values"):
