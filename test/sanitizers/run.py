@@ -28,10 +28,17 @@ FILES = [
     "test/ops/test_arguments.py", "test/ops/test_linear.py", "test/ops/test_linear_dynamic.py",
     "test/ops/test_linear_weight_only.py", "test/ops/test_conv.py", "test/ops/test_embedding.py",
     "test/ops/test_elementwise.py", "test/ops/test_quantize.py", "test/ops/test_rnn.py",
+    "test/ops/test_attention.py", "test/ops/test_scaled_dot_product_attention.py", "test/ops/test_matmul.py",
+    "test/ops/test_softmax.py", "test/ops/test_norm.py", "test/ops/test_batch_norm.py",
+    "test/ops/test_cat.py", "test/ops/test_island.py", "test/ops/test_island_in_place.py",
     "test/ops/test_sparse_linear.py", "test/ops/test_weight_state.py", "test/ops/test_weight_aliases.py",
     "test/ops/test_weight_mutations.py", "test/ops/test_weight_races.py", "test/saved/test_round_trip.py",
 ]  # fmt: skip
-SHORT_FILES = ["test/ops/test_embedding.py", "test/ops/test_rnn.py", "test/ops/test_sparse_linear.py"]
+SHORT_FILES = [
+    "test/ops/test_embedding.py", "test/ops/test_rnn.py", "test/ops/test_sparse_linear.py",
+    "test/ops/test_attention.py", "test/ops/test_scaled_dot_product_attention.py", "test/ops/test_matmul.py",
+    "test/ops/test_softmax.py", "test/ops/test_norm.py", "test/ops/test_island.py",
+]  # fmt: skip
 # Not captured: a report ends the process.
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider"]
 # engine, cap, calls
