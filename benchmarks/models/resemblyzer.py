@@ -3,9 +3,9 @@
     python benchmarks/models/resemblyzer.py [--threads 1]
 
 SQNR is of the embeddings against fp32, the mean of 4 draws, on mels of synthetic voices, on uniform ones
-in [0, 0.1] and on log-normal ones, 0.15 e^N(0, 1), on which the peers have the SQNR that the floors were
-stated beside: torch.ao 10 dB and, per channel, 26 to 29, onnxruntime 24 to 27, torch in bfloat16 35. Exit
-status 1 when a floor is missed.
+in [0, 0.1] and on log-normal ones, 0.15 e^N(0, 1). On the latter the peers come nearest to the figures that
+the floors were stated beside (torch.ao 10 dB and 28 to 29 per channel, onnxruntime 24 to 27, torch in
+bfloat16 35). Exit status 1 when a floor is missed.
 """
 
 import copy

@@ -6,11 +6,16 @@
 //          c = f * c + i * g,  h = o * tanh(c),  with a projection h = W_hr h
 //   GRU:   r, z = sigmoid(X + R),  n = tanh(X_n + r * (R_n + b_hn)),  h = n + z * (h - n)
 //   RNN:   h = tanh(X + R) or max(0, X + R)
-// Each step in f32, no FMA. Biases are added in f32: b_ih + b_hh; b_hn stays apart.
+// Each step in f32, no FMA; sigmoid and tanh within 4 ulp or 1e-7 (kernels/post_ops_constants.h). Biases are
+// added in f32: b_ih + b_hh; b_hn stays apart.
 //
 // q(h) = clamp(round_half_even(h * (1 / s_h)), -127, 127) + 128, s_h = max|h| / 127 for each
 // row at each step (0: 1; not below the smallest normal float). The value before a
 // projection is quantized in the same way.
+//
+// Without per_row torch.ao's rule holds, weights have one part: x has one scale and zero point for
+// all steps, h (and the value before a projection) one for all rows that a step has, by the tensor
+// rule of engines/linear.h, 8 bits or 7 with reduce_range: acc = sum_k (q(h)[k] - zp) * w_hh.
 //
 // Weights in two parts, w = s_w * high + s_low * low: X and R have a value of each part, computed as
 // above; biases are with the first. With low_period P > 1 the second part of R, and with
@@ -21,7 +26,7 @@
 //   GRU: R = R_high + R_low, and X = X_high + X_low in any case
 //
 // A row of x or of h0 with a NaN or infinity, or of c0 with a NaN, gives NaN in every unit
-// of this and of later steps. Torch-free.
+// of this and of later steps; without per_row all rows that a scale is for. Torch-free.
 #pragma once
 
 #include <cstdint>
@@ -62,6 +67,8 @@ struct RnnProblem {
   const float* bias_hh = nullptr;
   int64_t low_period = 1;  // of W_hh, and of W_ih when held; above
   bool low_input_held = false;
+  bool per_row = true;
+  bool reduce_range = false;  // without per_row
 
   bool projected() const { return hr.high != nullptr; }
 };

@@ -23,10 +23,9 @@ struct Place {
   const float* r_low;
 };
 
-// f32(acc - 128 * column_sum) * (row_scale * weight_scale) at one column.
+// f32(acc - column_offset) * (row_scale * weight_scale) at one column.
 TAE_VEC VF recurrent_part(const Place& p, int64_t j) {
-  // 128 * column_sum by shift: it fits, see engines/rnn.h.
-  const VI sum = sub(load(p.acc + j, Full{}), shift_left<7>(load(p.t.column_sum + p.column + j, Full{})));
+  const VI sum = sub(load(p.acc + j, Full{}), load(p.t.column_offset + p.column + j, Full{}));
   return mul(to_float(sum), mul(p.row_scale, load(p.t.weight_scale + p.column + j, Full{})));
 }
 

@@ -24,7 +24,7 @@ struct GateTile {
   int64_t units = 0;
   const int32_t* acc = nullptr;  // [rows][columns] of sum_k q * w
   int64_t acc_stride = 0;
-  const int32_t* column_sum = nullptr;
+  const int32_t* column_offset = nullptr;  // zero point of q times the sum of w's column
   const float* weight_scale = nullptr;
   const float* bias = nullptr;  // [columns], GRU only: of the recurrent side of n
   const float* x = nullptr;     // [rows][columns], the input's side with its biases
@@ -43,8 +43,8 @@ struct GateTile {
   int64_t y_stride = 0;
 };
 
-// Without and with r_low. The projection is h = f32(acc - 128 *
-// column_sum) * (row_scale * weight_scale) + r_low.
+// Without and with r_low. The projection is h = f32(acc - column_offset) * (row_scale *
+// weight_scale) + r_low.
 struct RnnKernels {
   using Fn = void (*)(const GateTile& t);
   Fn lstm[2];

@@ -15,6 +15,7 @@ struct CellWeights {
   const Tensor& scale_hh;
   const OptTensor& bias_ih;
   const OptTensor& bias_hh;
+  RnnRule rule;
 };
 
 constexpr RnnNames kNames = {
@@ -34,8 +35,8 @@ RnnResult step(const char* op, RnnKind kind, const Tensor& input, const OptTenso
   const Tensor weights[] = {w.weight_ih, w.weight_hh}, scales[] = {w.scale_ih, w.scale_hh};
   std::vector<Tensor> biases;
   if (present(w.bias_ih)) biases = {*w.bias_ih, *w.bias_hh};
-  RnnResult r = run_rnn({op, kind, weights, scales, biases, 1, false, kNames, /*one_step=*/true}, input,
-                        std::nullopt, h, c);
+  RnnResult r = run_rnn({op, kind, weights, scales, biases, 1, false, w.rule, kNames, /*one_step=*/true},
+                        input, std::nullopt, h, c);
   r.h = r.h.squeeze(0);
   if (r.c.defined()) r.c = r.c.squeeze(0);
   return r;
@@ -44,25 +45,26 @@ RnnResult step(const char* op, RnnKind kind, const Tensor& input, const OptTenso
 std::tuple<Tensor, Tensor> lstm_cell(const Tensor& input, const OptTensor& h, const OptTensor& c,
                                      const Tensor& weight_ih, const Tensor& scale_ih, const Tensor& weight_hh,
                                      const Tensor& scale_hh, const OptTensor& bias_ih,
-                                     const OptTensor& bias_hh) {
-  const RnnResult r = step("lstm_cell", RnnKind::lstm, input, h, c,
-                           {weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh});
+                                     const OptTensor& bias_hh, bool per_row, bool reduce_range) {
+  const RnnResult r =
+      step("lstm_cell", RnnKind::lstm, input, h, c,
+           {weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh, {per_row, reduce_range}});
   return {r.h, r.c};
 }
 
 Tensor gru_cell(const Tensor& input, const OptTensor& h, const Tensor& weight_ih, const Tensor& scale_ih,
                 const Tensor& weight_hh, const Tensor& scale_hh, const OptTensor& bias_ih,
-                const OptTensor& bias_hh) {
+                const OptTensor& bias_hh, bool per_row, bool reduce_range) {
   return step("gru_cell", RnnKind::gru, input, h, std::nullopt,
-              {weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh})
+              {weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh, {per_row, reduce_range}})
       .h;
 }
 
 Tensor rnn_cell(const Tensor& input, const OptTensor& h, const Tensor& weight_ih, const Tensor& scale_ih,
                 const Tensor& weight_hh, const Tensor& scale_hh, const OptTensor& bias_ih,
-                const OptTensor& bias_hh, std::string_view nonlinearity) {
+                const OptTensor& bias_hh, std::string_view nonlinearity, bool per_row, bool reduce_range) {
   return step("rnn_cell", rnn_kind_of("rnn_cell", nonlinearity), input, h, std::nullopt,
-              {weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh})
+              {weight_ih, scale_ih, weight_hh, scale_hh, bias_ih, bias_hh, {per_row, reduce_range}})
       .h;
 }
 
@@ -71,15 +73,16 @@ Tensor rnn_cell(const Tensor& input, const OptTensor& h, const Tensor& weight_ih
 TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
   m.def(
       "lstm_cell(Tensor input, Tensor? h, Tensor? c, Tensor weight_ih, Tensor weight_ih_scale, "
-      "Tensor weight_hh, Tensor weight_hh_scale, Tensor? bias_ih=None, Tensor? bias_hh=None) "
-      "-> (Tensor, Tensor)");
+      "Tensor weight_hh, Tensor weight_hh_scale, Tensor? bias_ih=None, Tensor? bias_hh=None, "
+      "bool per_row=True, bool reduce_range=False) -> (Tensor, Tensor)");
   m.def(
       "gru_cell(Tensor input, Tensor? h, Tensor weight_ih, Tensor weight_ih_scale, Tensor weight_hh, "
-      "Tensor weight_hh_scale, Tensor? bias_ih=None, Tensor? bias_hh=None) -> Tensor");
+      "Tensor weight_hh_scale, Tensor? bias_ih=None, Tensor? bias_hh=None, bool per_row=True, bool "
+      "reduce_range=False) -> Tensor");
   m.def(
       "rnn_cell(Tensor input, Tensor? h, Tensor weight_ih, Tensor weight_ih_scale, Tensor weight_hh, "
-      "Tensor weight_hh_scale, Tensor? bias_ih=None, Tensor? bias_hh=None, str nonlinearity='tanh') "
-      "-> Tensor");
+      "Tensor weight_hh_scale, Tensor? bias_ih=None, Tensor? bias_hh=None, str nonlinearity='tanh', "
+      "bool per_row=True, bool reduce_range=False) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {

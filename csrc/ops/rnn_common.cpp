@@ -29,6 +29,7 @@ const char* state_name(RnnKind kind) {
 }
 
 constexpr std::initializer_list<at::ScalarType> kWeightDtypes = {at::kChar, at::kShort, at::kBFloat16};
+constexpr std::initializer_list<at::ScalarType> kTensorRuleDtypes = {at::kChar};
 
 // The tensors of one direction of one layer.
 struct Cell {
@@ -121,6 +122,8 @@ PackedState pack(const Cell& cell, DType input_dtype) {
   p.hidden = w.hidden();
   p.output = w.output();
   p.input_dtype = input_dtype;
+  p.per_row = w.rule.per_row;
+  p.reduce_range = w.rule.reduce_range;
   const int64_t rows = gates_of(w.kind) * p.hidden;
   const Matrix ih(cell, 0, rows, p.input), hh(cell, 1, rows, p.output, ih.view.parts() == 2);
   p.ih = ih.view;
@@ -188,7 +191,8 @@ PackedStatePtr packed(const Cell& cell, DType input_dtype) {
     query.add(cell.scale(2));
   }
   query.add(int64_t{static_cast<int>(input_dtype)} | int64_t{cell.biased()} << 8 |
-            int64_t{cell.w.projected()} << 9 | int64_t{cell.first_layer()} << 10);
+            int64_t{cell.w.projected()} << 9 | int64_t{cell.first_layer()} << 10 |
+            int64_t{cell.w.rule.per_row} << 11 | int64_t{cell.w.rule.reduce_range} << 12);
   return find_or_pack(query, [&] { return pack(cell, input_dtype); });
 }
 
@@ -285,9 +289,11 @@ void check_rnn_weights(const RnnWeights& w) {
   const int64_t biases = static_cast<int64_t>(w.biases.size());
   TAE_CHECK_VALUE(biases == 0 || biases == 2 * w.cells(), (Arg{w.op, "biases"}),
                   c10::str("have 0 or ", 2 * w.cells(), " tensors"), biases);
+  TAE_CHECK_VALUE(!w.rule.reduce_range || !w.rule.per_row, (Arg{w.op, "reduce_range"}),
+                  "be False with per_row", "True");
   for (int64_t i = 0; i < count; ++i) {
     const Arg arg{w.op, w.names.weights[i % w.weights_per_cell()]};
-    check_tensor(arg, w.weights[i], kWeightDtypes);
+    check_tensor(arg, w.weights[i], w.rule.per_row ? kWeightDtypes : kTensorRuleDtypes);
     check_rank(arg, w.weights[i], 2);
   }
   const int64_t gates = gates_of(w.kind);

@@ -20,6 +20,12 @@ struct RnnNames {
   const char* columns = "weights[0].size(1)";
 };
 
+// How x and h are quantized; engines/rnn.h.
+struct RnnRule {
+  bool per_row = true;
+  bool reduce_range = false;
+};
+
 // The weight side as it comes through a schema. For each layer and direction, in torch's
 // order: weights W_ih, W_hh (and W_hr), as many scales, biases b_ih and b_hh or none.
 struct RnnWeights {
@@ -30,6 +36,7 @@ struct RnnWeights {
   at::TensorList biases;
   int64_t num_layers = 1;
   bool bidirectional = false;
+  RnnRule rule = {};
   RnnNames names = {};
   bool one_step = false;  // a cell: input and states are [N, ...]
 

@@ -37,9 +37,9 @@ def make(kind, *args, **kwargs):
     return KINDS[kind](*args, **kwargs).eval()
 
 
-def run(kind, layer, side, x, states=(), batch_sizes=None):
+def run(kind, layer, side, x, states=(), batch_sizes=None, **rule):
     missing = (2 if kind == "lstm" else 1) - len(states)
     args = [x, batch_sizes, *states, *[None] * missing, *side, layer.num_layers, layer.bidirectional]
     if kind in ("tanh", "relu"):
-        return ops.rnn(*args, kind)
-    return getattr(ops, kind)(*args)
+        return ops.rnn(*args, kind, **rule)
+    return getattr(ops, kind)(*args, **rule)

@@ -45,7 +45,7 @@ def _rnn_calls(gates, h=6, k=5):
         calls.append((torch.randn(4, 2, k), None, *states, *side, 1, False))
     if gates == 1:
         calls = [(*call, ("tanh", "relu")[i % 2]) for i, call in enumerate(calls)]
-    return calls
+    return [*calls, (*calls[0], False, True)]  # torch.ao's rule
 
 
 def _cell_calls(gates, h=6, k=5):
@@ -56,13 +56,16 @@ def _cell_calls(gates, h=6, k=5):
         biases = biases if i != 2 else [None, None]
         x = torch.randn(n, k).to((F32, BF16)[i % 2])
         calls.append((x, *states, w_ih, s_ih, w_hh, s_hh, *biases))
-    return [(*call, ("tanh", "relu")[i % 2]) for i, call in enumerate(calls)] if gates == 1 else calls
+    if gates == 1:
+        calls = [(*call, ("tanh", "relu")[i % 2]) for i, call in enumerate(calls)]
+    return [*calls, (*calls[0], False, True)]
 
 
 def _prepack_rnn(h=6, k=5):
     sides = [(kind, *c[len(c) - 5 :], c[0].dtype) for kind, gates in (("lstm", 4), ("gru", 3))
-             for c in _rnn_calls(gates, h, k)]  # fmt: skip
-    return sides + [(c[-1], *c[-6:-1], c[0].dtype) for c in _rnn_calls(1, h, k)]
+             for c in _rnn_calls(gates, h, k)[:-1]]  # fmt: skip
+    sides += [(c[-1], *c[-6:-1], c[0].dtype) for c in _rnn_calls(1, h, k)[:-1]]
+    return [*sides, (*sides[0], False, True)]
 
 
 RNN_GATES = {"lstm": 4, "gru": 3, "rnn": 1}

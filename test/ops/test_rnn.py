@@ -14,10 +14,10 @@ from torch_ao_ext import ops
 
 @pytest.fixture
 def on_engine():
-    def call(name, *args):
+    def call(name, *args, **rule):
         torch.ops.torch_ao._set_engine(name)
         try:
-            return run(*args)
+            return run(*args, **rule)
         finally:
             torch.ops.torch_ao._set_engine("")
 
@@ -27,11 +27,20 @@ def on_engine():
 GRID = list(itertools.product((1, 2, 3), (False, True), (0, 9), (False, True), (False, True), (False, True)))
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
+# The largest relative error that ops.lstm states.
+ERRORS = [
+    (torch.int8, {}, 0.0142),
+    (torch.int16, {}, 0.0113),
+    (torch.int8, {"per_row": False, "reduce_range": True}, 0.061),
+]
+
+
+@pytest.mark.parametrize(("dtype", "rule", "most"), ERRORS)
 @pytest.mark.parametrize(("layers", "both", "projection", "bias", "packed", "hx"), GRID)
 def test_lstm_grid_is_within_two_percent_of_float(
-    layers, both, projection, bias, packed, hx, dtype, on_engine
+    layers, both, projection, bias, packed, hx, dtype, rule, most, on_engine
 ):
+    """Two percent by default; torch.ao's rule has the error that is stated."""
     torch.manual_seed(layers)
     layer = make("lstm", 33, 40, layers, bias=bias, bidirectional=both, proj_size=projection)
     side = quantized_side(layer, dtype)
@@ -46,11 +55,11 @@ def test_lstm_grid_is_within_two_percent_of_float(
             expected, sizes, x = expected.data, x.batch_sizes, x.data
         else:
             expected, ends = layer(x, states or None)
-    results = [on_engine(e, "lstm", layer, side, x, states, sizes) for e in ("native", "reference")]
+    results = [on_engine(e, "lstm", layer, side, x, states, sizes, **rule) for e in ("native", "reference")]
     for native, reference in zip(*results, strict=True):
         assert torch.equal(native, reference)
     for got, want in zip(results[0], (expected, *ends), strict=True):
-        assert (got - want).norm() / want.norm() < 0.02
+        assert (got - want).norm() / want.norm() < most
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -112,11 +112,13 @@ def test_recurrent(name, backend, how, tmp_path):
     assert ops(graph) == [name.split(",")[0].removesuffix(" with states")
                           .removesuffix(" with relu").replace(" ", "_")]  # fmt: skip
     assert len(want) == len(have)
-    # Both quantize x and h, each by its own rule.
+    # By the same rule, of which qnnpack ignores reduce_range.
+    most = 0.03 if backend == "qnnpack" else 0.003
     for a, b in zip(want, have, strict=True):
-        assert a.shape == b.shape and (a - b).norm() < 0.03 * a.norm()
+        assert a.shape == b.shape and (a - b).norm() < most * a.norm()
     # Our layer with the weights of the same state_dict gives the same integers.
-    ours = torch_ao_ext.quantization.quantize_dynamic(model, RECURRENT)
+    qconfig = torch_ao_ext.quantization.default_dynamic_qconfig
+    ours = torch_ao_ext.quantization.quantize_dynamic(model, dict.fromkeys(RECURRENT, qconfig))
     legacy.load_state_dict(ours, other.state_dict())
     for a, b in zip(flat(ours(*args)), have, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)

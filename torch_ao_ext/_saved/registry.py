@@ -131,17 +131,22 @@ def _int8_weights(module: Any) -> str | None:
     return " ".join(narrow) if module.weight_dtype == torch.int16 and narrow else None
 
 
-_RECURRENT_WEIGHTS = {"dtype": _weight_dtype, "int8_weights": _int8_weights}
+_RECURRENT_MORE: dict[str, Callable[[Any], Any]] = {
+    "dtype": _weight_dtype,
+    "int8_weights": _int8_weights,
+    "per_row": lambda m: None if m.per_row else False,
+    "reduce_range": lambda m: m.reduce_range or None,
+}
 
 
 def _recurrent(cls: type[nn.Module], *more: str) -> SavedType:
     args = {**_RECURRENT, **_same(*more)}
-    return SavedType(cls, args, (), (), (), _check_recurrent, more=_RECURRENT_WEIGHTS)
+    return SavedType(cls, args, (), (), (), _check_recurrent, more=_RECURRENT_MORE)
 
 
 def _cell(cls: type[nn.Module], *more: str) -> SavedType:
     names = ("input_size", "hidden_size", "bias", *more)
-    return SavedType(cls, _same(*names), (), (), (), _check_recurrent, more=_RECURRENT_WEIGHTS)
+    return SavedType(cls, _same(*names), (), (), (), _check_recurrent, more=_RECURRENT_MORE)
 
 
 def _lists(*names: str) -> dict[str, Any]:

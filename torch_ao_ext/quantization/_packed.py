@@ -34,6 +34,7 @@ class Cell(NamedTuple):
     weights: list[torch.Tensor]
     scales: list[torch.Tensor]
     biases: list[torch.Tensor]
+    reduce_range: bool = False
 
 
 def check_quantized(weight: Any, *dtypes: torch.dtype) -> None:
@@ -140,11 +141,11 @@ def cell_of(params: Any) -> Cell:
     Raises:
         ValueError: no int8 weights.
     """
-    kind, tensors, _, _, packed = params.__getstate__()[0]
+    kind, tensors, _, flags, packed = params.__getstate__()[0]
     if kind != "quantized_dynamic":
         raise ValueError(f"must have int8 weights, got {kind}")
     weights, scales = zip(*(recurrent_weight(weight) for weight in packed), strict=True)
-    return Cell(list(weights), list(scales), [bias.detach() for bias in tensors])
+    return Cell(list(weights), list(scales), [bias.detach() for bias in tensors], any(flags))
 
 
 def table_weight(packed: Any) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch_ao_ext.nn import quantized
 from torch_ao_ext.nn.quantized import dynamic
 from torch_ao_ext.nn.quantized._observed import weight_observer
 from torch_ao_ext.nn.quantized._weight import check_finite
-from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import weight_dtype_of
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import rule_of
 from torch_ao_ext.nn.quantized.dynamic.modules.activation import is_self_attention
 from torch_ao_ext.nn.quantized.dynamic.modules.transformer import disable_fused_path
 from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
@@ -103,7 +103,8 @@ def _qconfig_reader(kind: type) -> Any:
     """What reads the qconfig's weight side for this class, and refuses what it cannot take."""
     if issubclass(kind, quantized.Embedding):
         return row_observer
-    return weight_dtype_of if issubclass(kind, (dynamic.RNNBase, dynamic.RNNCellBase)) else weight_observer
+    # rule_of reads both sides.
+    return rule_of if issubclass(kind, (dynamic.RNNBase, dynamic.RNNCellBase)) else weight_observer
 
 
 def _check_targets(plan: _plan.Plan) -> None:
@@ -175,7 +176,8 @@ def quantize_dynamic(
     Without a QConfig the weight has one scale per output channel (max|w| / 127.5)
     and each input row one scale and zero point (0..255), chosen at run time. A
     torch.ao QConfig (`default_dynamic_qconfig`, `per_channel_dynamic_qconfig`)
-    gives torch.ao's numbers: the observer's weight qparams, one 7-bit scale per input.
+    gives torch.ao's numbers: the observer's weight qparams, one 7-bit scale per input and, in
+    recurrent layers, for h at each step.
 
     Embeddings are converted when asked for: with {nn.Embedding, nn.EmbeddingBag} in the
     spec to 8-bit rows, each with its own scale and bias, without a special QConfig;

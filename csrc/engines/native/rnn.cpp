@@ -20,6 +20,7 @@
 #include "core/parallel.h"
 #include "engines/native/rnn_input.h"
 #include "engines/native/rnn_matrix.h"
+#include "kernels/choose_qparams.h"
 #include "kernels/rows.h"
 #include "kernels/vec_float_env.h"
 
@@ -36,10 +37,16 @@ Isa gemm_level(Isa isa) { return isa == Isa::amx ? Isa::avx512_vnni : isa; }
 // Rows of q(h) with a scale each.
 struct QuantizedRows {
   void resize(const RnnMatrix& m, int64_t rows, int64_t row_multiple);
+  // Rows from `row` for items [begin, end).
+  RnnOperand operand(int64_t row, int64_t rows, int64_t begin, int64_t end) const {
+    const int32_t* offset = column_offset.empty() ? nullptr : column_offset.data();
+    return {q.data() + row * stride, stride, rows, begin, end, offset};
+  }
 
   std::vector<uint8_t> q;  // [rows + padding][stride]
   int64_t stride = 0;
-  std::vector<float> scale;  // [rows]
+  std::vector<float> scale;            // [rows]
+  std::vector<int32_t> column_offset;  // [columns], when rows have one zero point that is not 128
 };
 
 void QuantizedRows::resize(const RnnMatrix& m, int64_t rows, int64_t row_multiple) {
@@ -58,6 +65,7 @@ struct Lane {
   RnnInputSide x;           // of the chunk
   // Second parts: of R, of the projection, and of a GRU's x where it is held. [batch][columns]
   std::vector<float> r_low, wide_low, x_low;
+  std::vector<bool> broken;  // [batch], rows whose c0 has a NaN
 };
 
 // What one call of a phase works on.
@@ -106,6 +114,9 @@ class NativeRnn final : public RnnImpl {
   void gates(const RnnArgs& args, Lane* lane, const Part& part, Accumulators* acc) const;
   void project(const RnnArgs& args, Lane* lane, const Part& part, Accumulators* acc) const;
   void quantize_row(const float* h, int64_t count, QuantizedRows* rows, int64_t row) const;
+  template <typename Row>
+  void quantize_together(const RnnMatrix& m, int64_t count, int64_t rows, Row row, QuantizedRows* out) const;
+  void quantize_active(const RnnArgs& args, Lane* lane, int64_t step, int buffer) const;
   void quantize_wide(const RnnArgs& args, Lane* lane, const Part& part) const;
   void quantize_h(const RnnArgs& args, Lane* lane, const Part& part) const;
   void run_rows(const RnnArgs& args, Lane* lane, Part part, int64_t end, Accumulators* acc) const;
@@ -129,6 +140,7 @@ class NativeRnn final : public RnnImpl {
   RnnKind kind_;
   bool projected_;
   int64_t hidden_, output_, low_period_;
+  bool per_row_, reduce_range_;
   RnnInput input_;
   RnnMatrix hh_, hh_low_, hr_, hr_low_;
   std::vector<float> bias_n_;  // GRU: [columns], b_hn in the columns of n
@@ -144,6 +156,8 @@ NativeRnn::NativeRnn(const RnnProblem& p, Isa isa)
       hidden_(p.hidden),
       output_(p.output),
       low_period_(p.low_period),
+      per_row_(p.per_row),
+      reduce_range_(p.reduce_range),
       hh_(p.hh.high, p.hh.scale, p.hidden, gates_of(p.kind), p.output),
       gemm_(kernels::gemm_kernels(gemm_level(isa))),
       rows_(kernels::row_kernels(isa)),
@@ -181,13 +195,16 @@ void NativeRnn::start(const RnnArgs& args, const RnnDirection& d, Lane* lane) co
     std::fill_n(d.c, batch * hidden_, 0.f);
     if (d.c0 != nullptr) std::copy_n(d.c0, batch * hidden_, d.c);
   }
+  lane->broken.assign(batch, false);
   for (int64_t n = 0; n < batch; ++n) {
-    if (d.h0 != nullptr) quantize_row(d.h + n * output_, output_, &lane->h[0], n);
+    if (d.h0 != nullptr && per_row_) quantize_row(d.h + n * output_, output_, &lane->h[0], n);
     bool broken = false;
     for (int64_t u = 0; u < hidden_ && d.c0 != nullptr && kind_ == RnnKind::lstm; ++u)
       broken = broken || std::isnan(d.c[n * hidden_ + u]);
     if (broken) lane->h[0].scale[n] = std::numeric_limits<float>::quiet_NaN();
+    lane->broken[n] = broken;
   }
+  if (!per_row_) quantize_active(args, lane, 0, 0);
 }
 
 int64_t time_of(const RnnArgs& args, const Lane& lane, int64_t step) {
@@ -223,8 +240,8 @@ void NativeRnn::renew(const RnnArgs& args, Lane* lane, const Part& part, Accumul
     tile.row_scale = h.scale.data() + r;
     tile.h = lane->r_low.data() + r * columns;
     tile.state_stride = columns;
-    const RnnOperand operand = {h.q.data() + r * h.stride, h.stride, last - r, part.item_begin * hh_.panels,
-                                part.item_end * hh_.panels};
+    const RnnOperand operand =
+        h.operand(r, last - r, part.item_begin * hh_.panels, part.item_end * hh_.panels);
     multiply_rnn(gemm_, hh_low_, operand, tile, cells_.project[with_x], acc->data());
     r = last;
   }
@@ -261,8 +278,8 @@ void NativeRnn::gates(const RnnArgs& args, Lane* lane, const Part& part, Accumul
                     : kind_ == RnnKind::gru      ? cells_.gru
                     : kind_ == RnnKind::rnn_tanh ? cells_.rnn_tanh
                                                  : cells_.rnn_relu;
-  multiply_rnn(gemm_, hh_, {h.q.data() + r * h.stride, h.stride, rows, part.item_begin, part.item_end}, tile,
-               fns[two_parts()], acc->data());
+  multiply_rnn(gemm_, hh_, h.operand(r, rows, part.item_begin, part.item_end), tile, fns[two_parts()],
+               acc->data());
 }
 
 void NativeRnn::project(const RnnArgs& args, Lane* lane, const Part& part, Accumulators* acc) const {
@@ -276,7 +293,7 @@ void NativeRnn::project(const RnnArgs& args, Lane* lane, const Part& part, Accum
   tile.state_stride = output_;
   tile.y = lane->d.y + (args.first_row(time_of(args, *lane, part.step)) + r) * args.y_stride;
   tile.y_stride = args.y_stride;
-  RnnOperand operand = {wide.q.data() + r * wide.stride, wide.stride, rows, part.item_begin, part.item_end};
+  const RnnOperand operand = wide.operand(r, rows, part.item_begin, part.item_end);
   const bool two_parts = hr_low_.items() > 0;
   if (two_parts) {
     GateTile low;
@@ -304,7 +321,62 @@ void NativeRnn::quantize_row(const float* h, int64_t count, QuantizedRows* rows,
   rows->scale[row] = scale;
 }
 
+// All rows with one scale and zero point; row(r) is null for zeros.
+template <typename Row>
+void NativeRnn::quantize_together(const RnnMatrix& m, int64_t count, int64_t rows, Row row,
+                                  QuantizedRows* out) const {
+  float low = 0.f, high = 0.f;
+  for (int64_t r = 0; r < rows; ++r) {
+    float a = 0.f, b = 0.f;
+    if (const float* values = row(r); values != nullptr) rows_.min_max_f32(values, count, &a, &b);
+    // A NaN range stays NaN: no comparison with it is true.
+    low = low <= a ? low : a;
+    high = high >= b ? high : b;
+    if (std::isnan(low)) break;
+  }
+  const kernels::QParams q = kernels::tensor_qparams(low, high, /*symmetric=*/false, reduce_range_);
+  std::fill_n(out->scale.begin(), rows, q.scale);
+  if (std::isnan(q.scale)) return;
+  const kernels::QRange range = kernels::dynamic_range(/*symmetric=*/false, reduce_range_);
+  for (int64_t r = 0; r < rows; ++r) {
+    uint8_t* to = out->q.data() + r * out->stride;
+    if (const float* values = row(r); values != nullptr) {
+      rows_.quantize_f32(values, count, 1.f / q.scale, q.zero_point, range.lo, range.hi, to, out->stride);
+    } else {
+      std::fill_n(to, count, static_cast<uint8_t>(q.zero_point));
+    }
+  }
+  out->column_offset.resize(m.columns());
+  m.fill_column_offset(q.zero_point, out->column_offset.data());
+}
+
+// h for the rows of `step`, without per_row: those that the step before had from the output, as no
+// thread writes there again, the others from h0.
+void NativeRnn::quantize_active(const RnnArgs& args, Lane* lane, int64_t step, int buffer) const {
+  const int64_t rows = args.rows_of(time_of(args, *lane, step));
+  const int64_t before = step == 0 ? 0 : std::min(rows, args.rows_of(time_of(args, *lane, step - 1)));
+  const float* y =
+      step == 0 ? nullptr : lane->d.y + args.first_row(time_of(args, *lane, step - 1)) * args.y_stride;
+  const float* h0 = lane->d.h0;
+  QuantizedRows* h = &lane->h[buffer];
+  quantize_together(
+      hh_, output_, rows,
+      [&](int64_t r) {
+        return r < before ? y + r * args.y_stride : h0 == nullptr ? nullptr : h0 + r * output_;
+      },
+      h);
+  for (int64_t r = before; r < rows; ++r)
+    if (lane->broken[r]) h->scale[r] = std::numeric_limits<float>::quiet_NaN();
+}
+
 void NativeRnn::quantize_wide(const RnnArgs& args, Lane* lane, const Part& part) const {
+  if (!per_row_) {
+    const float* wide = lane->wide.data();
+    quantize_together(
+        hr_, hidden_, active_end(args, *lane, part), [&](int64_t r) { return wide + r * hidden_; },
+        &lane->wide_h[part.buffer]);
+    return;
+  }
   for (int64_t r = part.row_begin; r < active_end(args, *lane, part); ++r)
     quantize_row(lane->wide.data() + r * hidden_, hidden_, &lane->wide_h[part.buffer], r);
 }
@@ -312,6 +384,7 @@ void NativeRnn::quantize_wide(const RnnArgs& args, Lane* lane, const Part& part)
 // For the next step, from the output: no thread writes there again.
 void NativeRnn::quantize_h(const RnnArgs& args, Lane* lane, const Part& part) const {
   if (part.step + 1 == args.steps) return;
+  if (!per_row_) return quantize_active(args, lane, part.step + 1, part.buffer);
   const float* y = lane->d.y + args.first_row(time_of(args, *lane, part.step)) * args.y_stride;
   for (int64_t r = part.row_begin; r < active_end(args, *lane, part); ++r)
     quantize_row(y + r * args.y_stride, output_, &lane->h[part.buffer], r);
@@ -374,7 +447,7 @@ int NativeRnn::run_chunk(const RnnArgs& args, std::vector<Lane>* lanes, const Rn
   // Row blocks of a direction that run alone: few enough that W_hh is read once a core
   // from its own L2, or the direction whole.
   int64_t blocks = 1;
-  if (count < threads &&
+  if (per_row_ && count < threads &&
       hh_.packed.bytes() + hh_low_.packed.bytes() <= static_cast<size_t>(l2_bytes()) / 4 * 3)
     blocks = std::min<int64_t>((threads + count - 1) / count, args.batch / 2);
   const int64_t of = std::max<int64_t>(blocks, 1);
@@ -428,8 +501,9 @@ void NativeRnn::run_all(const RnnArgs& args, const RnnDirection* directions, int
   std::vector<Accumulators> acc(large ? num_threads() : 1);
   for (Accumulators& a : acc) a.resize(rnn_acc_size(args.batch, gemm_.row_multiple));
   const int64_t step_bytes = 4 * args.batch * hh_.columns();
-  const int64_t steps =
+  int64_t steps =
       std::max<int64_t>({1, kChunkBytes / step_bytes, (kChunkRows + args.batch - 1) / args.batch});
+  if (!per_row_) steps = std::max<int64_t>(args.steps, 1);  // x has one scale
   int current = static_cast<int>(acc.size());
   for (int64_t begin = 0; begin < args.steps; begin += steps) {
     const RnnChunk chunk{begin, std::min(args.steps, begin + steps)};

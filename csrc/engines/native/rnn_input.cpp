@@ -31,6 +31,7 @@ bool RnnInput::init(const RnnProblem& p, const RnnMatrix& order, std::string* re
     linear.weight_scale_size = columns_;
     linear.bias = row_bias == nullptr ? nullptr : ordered.data();
     linear.dynamic = true;
+    linear.dynamic_quant = {p.per_row, /*symmetric=*/false, p.reduce_range};
     linear.input_dtype = p.input_dtype;
     linear.output_dtype = DType::f32;
     linear.post_ops = std::move(post_ops);

@@ -18,6 +18,14 @@ RnnMatrix::RnnMatrix(const int8_t* weight, const float* weight_scale, int64_t un
   unit_block = kUnits * (panels * kPanelColumns / columns_of_16);
   packed = kernels::PackedWeight(in_column_order<int8_t>(weight, k, 0).data(), columns(), k);
   scale = in_column_order(weight_scale, 1, 1.f);
+  column_offset.resize(columns());
+  fill_column_offset(128, column_offset.data());
+}
+
+// The product fits, see engines/rnn.h.
+void RnnMatrix::fill_column_offset(int32_t zero_point, int32_t* offset) const {
+  const int32_t* sum = packed.column_sum();
+  for (int64_t c = 0; c < columns(); ++c) offset[c] = zero_point * sum[c];
 }
 
 RnnMatrix RnnMatrix::rows_in_order(const int8_t* weight, const float* weight_scale) const {
@@ -75,7 +83,8 @@ void multiply_rnn(const kernels::GemmKernels& gemm, const RnnMatrix& m, const Rn
       t.units = std::min(items * m.unit_block, m.units - unit);
       t.acc = acc;
       t.acc_stride = stride;
-      t.column_sum = m.packed.column_sum() + column;
+      t.column_offset =
+          (operand.column_offset == nullptr ? m.column_offset.data() : operand.column_offset) + column;
       t.weight_scale = m.scale.data() + column;
       t.row_scale = tile.row_scale + r;
       if (tile.bias != nullptr) t.bias = tile.bias + column;

@@ -22,7 +22,9 @@ struct RnnMatrix {
   int64_t items() const { return unit_block == 0 ? 0 : (units + unit_block - 1) / unit_block; }
   int64_t item_columns() const { return panels * kernels::kPanelColumns; }
   int64_t columns() const { return items() * item_columns(); }
-  size_t bytes() const { return packed.bytes() + 4 * scale.size(); }
+  size_t bytes() const { return packed.bytes() + 4 * (scale.size() + column_offset.size()); }
+  // What a zero point of q(h) adds to each column. [columns]
+  void fill_column_offset(int32_t zero_point, int32_t* offset) const;
 
   // Rows [gates * units][width] in column order, `fill` between.
   template <typename T>
@@ -33,7 +35,8 @@ struct RnnMatrix {
   int64_t unit_block = 0;
   int64_t panels = 0;
   kernels::PackedWeight packed;
-  std::vector<float> scale;  // [columns], 1 in the padding
+  std::vector<float> scale;            // [columns], 1 in the padding
+  std::vector<int32_t> column_offset;  // [columns], for a zero point of 128
 };
 
 template <typename T>
@@ -53,6 +56,7 @@ struct RnnOperand {
   int64_t rows = 0;
   int64_t item_begin = 0;
   int64_t item_end = 0;
+  const int32_t* column_offset = nullptr;  // null: that of the matrix
 };
 
 constexpr int64_t kRnnRowsAtOnce = 48;      // rows of accumulators in L1

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engines/linear.h"
+#include "kernels/choose_qparams.h"
 #include "kernels/post_ops.h"
 #include "kernels/vec_float_env.h"
 
@@ -26,7 +27,7 @@ float largest(const float* row, int64_t count) {
   return m;
 }
 
-// Integers of one row, without the offset of 128.
+// Integers of one row, without their zero point.
 struct QuantizedState {
   float scale = 1.f;
   std::vector<int32_t> q;
@@ -45,6 +46,32 @@ QuantizedState quantize(const float* row, int64_t count) {
     s.q[i] = static_cast<int32_t>(std::nearbyintf(bounded));
   }
   return s;
+}
+
+// Rows with one scale and zero point, by the tensor rule.
+std::vector<QuantizedState> quantize_together(const std::vector<std::vector<float>>& rows,
+                                              bool reduce_range) {
+  const kernels::QRange range = kernels::dynamic_range(/*symmetric=*/false, reduce_range);
+  float low = 0.f, high = 0.f;
+  bool finite = true;
+  for (const std::vector<float>& row : rows)
+    for (const float v : row) {
+      finite = finite && std::isfinite(v);
+      low = v < low ? v : low;
+      high = v > high ? v : high;
+    }
+  kernels::QParams p{std::numeric_limits<float>::quiet_NaN(), 0};
+  if (finite) p = kernels::tensor_qparams(low, high, /*symmetric=*/false, range);
+  std::vector<QuantizedState> states;
+  for (const std::vector<float>& row : rows) {
+    QuantizedState s{p.scale, std::vector<int32_t>(row.size())};
+    for (size_t i = 0; i < row.size() && finite; ++i) {
+      const double q = std::nearbyintf(row[i] * (1.f / p.scale)) + static_cast<double>(p.zero_point);
+      s.q[i] = static_cast<int32_t>(std::clamp<double>(q, range.lo, range.hi)) - p.zero_point;
+    }
+    states.push_back(std::move(s));
+  }
+  return states;
 }
 
 template <typename T>
@@ -101,7 +128,12 @@ class ReferenceRnn final : public RnnImpl {
  private:
   [[gnu::noinline]] void run_direction(const RnnArgs& args, const RnnDirection& d) const;
   void input_side(const RnnArgs& args, int64_t row, bool due, std::vector<float>* x, LowParts* low) const;
-  void step(const float* x, const LowParts& low, const QuantizedState& s, float* h, float* c) const;
+  // h before a projection.
+  std::vector<float> step(const float* x, const LowParts& low, const QuantizedState& s, const float* h,
+                          float* c) const;
+  std::vector<QuantizedState> quantize_rows(const std::vector<std::vector<float>>& rows) const;
+  std::vector<std::vector<float>> projections(const std::vector<QuantizedState>& wide) const;
+  std::vector<float> input_rows(const RnnArgs& args) const;
 
   RnnKind kind_;
   bool projected_;
@@ -109,6 +141,7 @@ class ReferenceRnn final : public RnnImpl {
   DType input_dtype_;
   int64_t low_period_;
   bool low_input_held_;
+  bool per_row_, reduce_range_;
   LinearImplPtr input_, low_input_;
   Matrix hh_, hr_;
   std::vector<float> bias_n_;  // GRU: b_hn, or zeros
@@ -123,6 +156,8 @@ ReferenceRnn::ReferenceRnn(const RnnProblem& p, LinearImplPtr input, LinearImplP
       input_dtype_(p.input_dtype),
       low_period_(p.low_period),
       low_input_held_(p.low_input_held),
+      per_row_(p.per_row),
+      reduce_range_(p.reduce_range),
       input_(std::move(input)),
       low_input_(std::move(low_input)),
       hh_(p.hh, gates_of(p.kind) * p.hidden, p.output),
@@ -151,8 +186,8 @@ void ReferenceRnn::input_side(const RnnArgs& args, int64_t row, bool due, std::v
     (*x)[i] = (*x)[i] + low->x[i];
 }
 
-void ReferenceRnn::step(const float* x, const LowParts& low, const QuantizedState& s, float* h,
-                        float* c) const {
+std::vector<float> ReferenceRnn::step(const float* x, const LowParts& low, const QuantizedState& s,
+                                      const float* h, float* c) const {
   std::vector<float> out(hidden_);
   const auto recurrent = [&](int64_t g, int64_t u) {
     const float high = hh_.times(s, g * hidden_ + u);
@@ -184,20 +219,48 @@ void ReferenceRnn::step(const float* x, const LowParts& low, const QuantizedStat
       out[u] = kind_ == RnnKind::rnn_tanh ? tanh_of(sum) : (0.f > sum ? 0.f : sum);
     }
   }
-  if (projected_) {
-    const QuantizedState wide = quantize(out.data(), hidden_);
+  return out;
+}
+
+std::vector<QuantizedState> ReferenceRnn::quantize_rows(const std::vector<std::vector<float>>& rows) const {
+  if (!per_row_) return quantize_together(rows, reduce_range_);
+  std::vector<QuantizedState> states;
+  for (const std::vector<float>& row : rows)
+    states.push_back(quantize(row.data(), static_cast<int64_t>(row.size())));
+  return states;
+}
+
+std::vector<std::vector<float>> ReferenceRnn::projections(const std::vector<QuantizedState>& wide) const {
+  std::vector<std::vector<float>> rows;
+  for (const QuantizedState& s : wide) {
+    std::vector<float> h(output_);
     for (int64_t j = 0; j < output_; ++j) {
-      h[j] = hr_.times(wide, j);
-      if (!hr_.low.empty()) h[j] = h[j] + hr_.low_times(wide, j);
+      h[j] = hr_.times(s, j);
+      if (!hr_.low.empty()) h[j] = h[j] + hr_.low_times(s, j);
     }
-  } else {
-    for (int64_t u = 0; u < hidden_; ++u) h[u] = out[u];
+    rows.push_back(std::move(h));
   }
+  return rows;
+}
+
+// The input's side of all rows, which have one scale without per_row.
+std::vector<float> ReferenceRnn::input_rows(const RnnArgs& args) const {
+  LinearArgs linear;
+  linear.m = args.first_row(args.steps - 1) + args.rows_of(args.steps - 1);
+  linear.input = args.x;
+  linear.input_stride = input_size_;
+  std::vector<float> x(linear.m * gates_of(kind_) * hidden_);
+  if (linear.m == 0) return x;
+  linear.output = x.data();
+  input_->run(linear);
+  return x;
 }
 
 void ReferenceRnn::run_direction(const RnnArgs& args, const RnnDirection& d) const {
   const kernels::DefaultFloatEnv env;
-  std::vector<float> x(gates_of(kind_) * hidden_);
+  const int64_t columns = gates_of(kind_) * hidden_;
+  std::vector<float> x(columns);
+  const std::vector<float> all_x = per_row_ ? std::vector<float>() : input_rows(args);
   std::vector<LowParts> low(args.batch);
   std::vector<bool> broken(args.batch);  // c0 has a NaN
   std::copy_n(d.h0 == nullptr ? std::vector<float>(args.batch * output_).data() : d.h0, args.batch * output_,
@@ -210,23 +273,34 @@ void ReferenceRnn::run_direction(const RnnArgs& args, const RnnDirection& d) con
     }
   for (int64_t i = 0; i < args.steps; ++i) {
     const int64_t t = d.reverse ? args.steps - 1 - i : i;
-    for (int64_t n = 0; n < args.rows_of(t); ++n) {
+    const int64_t rows = args.rows_of(t);
+    std::vector<std::vector<float>> h(rows), out(rows);
+    for (int64_t n = 0; n < rows; ++n) h[n] = copy(d.h + n * output_, output_);
+    std::vector<QuantizedState> states = quantize_rows(h);
+    for (int64_t n = 0; n < rows; ++n) {
       const int64_t row = args.first_row(t) + n;
       const bool due = (i - args.first_step(d.reverse, n)) % low_period_ == 0;
-      input_side(args, row, due, &x, &low[n]);
-      float* h = d.h + n * output_;
-      QuantizedState s = quantize(h, output_);
-      if (broken[n]) s.scale = std::numeric_limits<float>::quiet_NaN();
+      if (per_row_) {
+        input_side(args, row, due, &x, &low[n]);
+      } else {
+        std::copy_n(all_x.data() + row * columns, columns, x.data());
+      }
+      if (broken[n]) states[n].scale = std::numeric_limits<float>::quiet_NaN();
       broken[n] = false;
       if (due && !hh_.low.empty()) {
         low[n].r.resize(x.size());
         for (size_t j = 0; j < x.size(); ++j) {
-          low[n].r[j] = hh_.low_times(s, static_cast<int64_t>(j));
+          low[n].r[j] = hh_.low_times(states[n], static_cast<int64_t>(j));
           if (kind_ != RnnKind::gru && low_input_held_) low[n].r[j] = low[n].r[j] + low[n].x[j];
         }
       }
-      step(x.data(), low[n], s, h, kind_ == RnnKind::lstm ? d.c + n * hidden_ : nullptr);
-      for (int64_t j = 0; j < output_; ++j) d.y[row * args.y_stride + j] = h[j];
+      float* c = kind_ == RnnKind::lstm ? d.c + n * hidden_ : nullptr;
+      out[n] = step(x.data(), low[n], states[n], h[n].data(), c);
+    }
+    if (projected_) out = projections(quantize_rows(out));
+    for (int64_t n = 0; n < rows; ++n) {
+      std::copy_n(out[n].data(), output_, d.h + n * output_);
+      std::copy_n(out[n].data(), output_, d.y + (args.first_row(t) + n) * args.y_stride);
     }
   }
 }
@@ -247,6 +321,7 @@ void ReferenceRnn::run_direction(const RnnArgs& args, const RnnDirection& d) con
   linear.weight_scale_size = rows;
   linear.bias = bias.data();
   linear.dynamic = true;
+  linear.dynamic_quant = {p.per_row, /*symmetric=*/false, p.reduce_range};
   linear.input_dtype = p.input_dtype;
   linear.output_dtype = DType::f32;
   Result<LinearImplPtr> input = make_linear_reference(linear);

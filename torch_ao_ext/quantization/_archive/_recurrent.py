@@ -21,10 +21,9 @@ def _cells(reader: Reader, node: Any, params: Any) -> list[_packed.Cell]:
         raise reader.fail(node, f"it {error}") from error
 
 
-def _side(reader: Reader, node: Any, params: Any, has_biases: bool) -> list[Any]:
+def _side(reader: Reader, cells: list[_packed.Cell], has_biases: bool) -> list[Any]:
     """Weights, scales and biases as the operators take them."""
-    cells = _cells(reader, node, params)
-    sides = zip(*cells, strict=True)
+    sides = list(zip(*cells, strict=True))[:3]
     names = ("qweight", "weight_scale", "bias")
     weights, scales, biases = (
         [reader.constant(part, name) for cell in side for part in cell]
@@ -50,8 +49,11 @@ def sequence(reader: Reader, node: Any) -> None:
     swapped = reader.call(aten.transpose.int, x, 0, 1) if first else x
     if not isinstance(states, list):
         states = [states]
-    side = _side(reader, node, params, bool(has_biases))
-    result = reader.call(getattr(ao, name).default, swapped, sizes, *states, *side, int(layers), bool(both))
+    cells = _cells(reader, node, params)
+    side, rule = _side(reader, cells, bool(has_biases)), (False, any(c.reduce_range for c in cells))
+    result = reader.call(
+        getattr(ao, name).default, swapped, sizes, *states, *side, int(layers), bool(both), *rule
+    )
     reader.unpack(node, result)
     if first:
         output = next(node.outputs()).debugName()
@@ -75,7 +77,8 @@ def cell(reader: Reader, node: Any) -> None:
     biases = [reader.constant(weight.unpack()[1], "bias") for weight in packed]
     name, _, nonlinearity = kind.partition("_")
     states = states if isinstance(states, list) else [states]
-    rest = [nonlinearity] if nonlinearity else []
+    # torch.ao's rule, whose cells always have 7 bits.
+    rest = [*([nonlinearity] if nonlinearity else []), False, True]
     result = reader.call(getattr(ao, f"{name}_cell").default, x, *states, *sides, *biases, *rest)
     if node.outputsSize() == 1:
         reader.put(node, result)

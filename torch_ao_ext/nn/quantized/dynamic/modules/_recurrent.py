@@ -10,13 +10,16 @@ from torch_ao_ext.nn.quantized._observed import INT8, qconfig_of, quantize_weigh
 from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, CheckedLoad, keep_dtypes
 from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
+from torch_ao_ext.nn.quantized.dynamic.modules.linear import TORCH_AO_DYNAMIC_QUANT, DynamicQuant
 
 __all__ = [
     "MOST_INT16",
     "Recurrent",
     "check_nonlinearity",
+    "check_rule",
     "dtype_by_size",
     "quantize_recurrent",
+    "rule_of",
     "stored_dtype",
     "weight_dtype_of",
 ]
@@ -54,6 +57,25 @@ def weight_dtype_of(qconfig: Any) -> torch.dtype | None:
         return dtype
     weight_observer(qconfig)
     return None if getattr(observer, "by_size", False) else torch.int8
+
+
+def rule_of(qconfig: Any) -> tuple[bool, bool]:
+    """per_row and reduce_range: torch.ao's rule where the activation observer is a dynamic one of torch.ao's.
+
+    Raises:
+        ValueError: a rule of ours that recurrent operators do not have, torch.ao's with weights that
+            are not int8.
+    """
+    activation = None if qconfig.activation is None else qconfig.activation()
+    rule = getattr(activation, "dynamic_quant", None)
+    if rule is None:
+        rule = TORCH_AO_DYNAMIC_QUANT if getattr(activation, "is_dynamic", False) else DynamicQuant()
+    if rule.symmetric or (rule.per_row and rule.reduce_range):
+        raise ValueError(f"qconfig.activation must be asymmetric, and per row of 8 bits, got {rule}")
+    dtype = weight_dtype_of(qconfig)
+    if not rule.per_row and dtype in _WIDE:
+        raise ValueError(f"qconfig.weight must observe for int8 with one scale for all rows, got {dtype}")
+    return rule.per_row, rule.reduce_range
 
 
 def dtype_by_size(hh: torch.Tensor, ih: torch.Tensor | None = None, first: bool = False) -> torch.dtype:
@@ -108,8 +130,12 @@ class Recurrent(CheckedLoad):
     """Buffers of the float module's names.
 
     Weights are int8 or int16 with a scale for each row, or bfloat16 with scales of 1; scales and
-    biases are float32.
+    biases are float32. Without per_row there is the buffer `act_quant` int64 `[3]`: per_row,
+    symmetric (False), reduce_range.
     """
+
+    per_row = True
+    reduce_range = False
 
     _MORE: tuple[str, ...] = ()  # arguments of the constructor beside sizes and bias
 
@@ -124,7 +150,11 @@ class Recurrent(CheckedLoad):
         qconfig = qconfig_of(cls, mod)
         more = {name: getattr(mod, name) for name in cls._MORE}
         dtype = weight_dtype_of(qconfig)
+        per_row, reduce_range = rule_of(qconfig)
+        if not per_row:
+            dtype = torch.int8
         new = cls(mod.input_size, mod.hidden_size, bias=mod.bias, dtype=dtype or torch.int8, **more)
+        new._set_rule(per_row, reduce_range)
         for name, own in list(new._buffers.items()):
             if own is not None and name.startswith("bias"):
                 new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
@@ -135,6 +165,16 @@ class Recurrent(CheckedLoad):
                 new._buffers[name], new._buffers[name + "_scale"] = data, scale.expand(len(data)).clone()
         return new
 
+    def _set_rule(self, per_row: bool, reduce_range: bool) -> None:
+        # Python bools for forward, and a buffer so that every file format keeps them.
+        self.per_row, self.reduce_range = bool(per_row), bool(reduce_range)
+        self._buffers.pop("act_quant", None)
+        if not self.per_row:
+            self.register_buffer("act_quant", torch.tensor([False, False, self.reduce_range]).long())
+
+    def _rule_text(self) -> str:
+        return "" if self.per_row else f", per_row=False, reduce_range={self.reduce_range}"
+
     @classmethod
     def _dtype_by_size(cls, mod: nn.Module, name: str) -> torch.dtype:
         """Of the float layer's weight of this name; a cell's is int8."""
@@ -143,6 +183,7 @@ class Recurrent(CheckedLoad):
     @classmethod
     def _from_saved(cls, args: dict[str, Any]) -> "Recurrent":
         """Of the constructor's arguments in a file, where a dtype is a name and may have exceptions."""
+        rule = args.pop("per_row", True), args.pop("reduce_range", False)
         narrow = args.pop("int8_weights", "")
         dtype = args.pop("dtype", "int8")
         if dtype not in ("int8", "int16", "bfloat16"):
@@ -152,6 +193,7 @@ class Recurrent(CheckedLoad):
         known = isinstance(narrow, str) and all(name in weights for name in narrow.split())
         if not known or (narrow and dtype != "int16"):
             raise ValueError(f"int8_weights must be of {weights} beside dtype 'int16', got {narrow!r}")
+        new._set_rule(*rule)
         for name in narrow.split():
             new._buffers[name] = torch.zeros_like(new._buffers[name], dtype=torch.int8)
         return new
@@ -212,6 +254,13 @@ class Recurrent(CheckedLoad):
         return self
 
     def _take_form(self, state_dict: dict[str, Any], prefix: str) -> str | None:
+        rule = state_dict.get(f"{prefix}act_quant")
+        if rule is not None:
+            if rule.shape != (3,) or rule[0] or rule[1]:
+                return f"{prefix}act_quant must be [0, 0, reduce_range], got {rule.tolist()}"
+            self._set_rule(False, bool(rule[2]))
+        elif any(prefix + name in state_dict for name in filter(_is_weight, list(self._buffers))):
+            self._set_rule(True, False)
         for name in filter(_is_weight, list(self._buffers)):
             value = state_dict.get(prefix + name)
             if value is None:
@@ -223,6 +272,12 @@ class Recurrent(CheckedLoad):
             if own.dtype != value.dtype:
                 self._buffers[name] = torch.zeros_like(own, dtype=value.dtype)
         return None
+
+
+def check_rule(who: str, per_row: bool, reduce_range: bool) -> None:
+    """ValueError for 7 bits with a scale for each row."""
+    if per_row and reduce_range:
+        raise ValueError(f"{who}: argument 'reduce_range' must be False with per_row, got True")
 
 
 def check_nonlinearity(who: str, nonlinearity: str) -> None:

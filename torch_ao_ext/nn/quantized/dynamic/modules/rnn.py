@@ -10,6 +10,7 @@ from torch_ao_ext.nn.quantized.dynamic.modules._packed_parameter import PackedPa
 from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import (
     Recurrent,
     check_nonlinearity,
+    check_rule,
     dtype_by_size,
     stored_dtype,
 )
@@ -60,6 +61,8 @@ class RNNBase(Recurrent):
         bidirectional: two directions.
         dtype: of the weights, torch.qint8, int8, int16 or bfloat16.
         proj_size: R of an LSTM's projection, 0 for none.
+        per_row: rows of x and h have a scale each, at every step; False: torch.ao's rule, `ops.lstm`.
+        reduce_range: 7 bits, without per_row; torch.ao's modules have it.
     """
 
     _GATES = 4
@@ -77,8 +80,11 @@ class RNNBase(Recurrent):
         bidirectional: bool = False,
         dtype: torch.dtype = INT8[-1],
         proj_size: int = 0,
+        per_row: bool = True,
+        reduce_range: bool = False,
     ) -> None:
         super().__init__()
+        check_rule(type(self).__name__, per_row, reduce_range)
         stored = stored_dtype(type(self).__name__, dtype)
         self.mode, self.input_size, self.hidden_size = mode, input_size, hidden_size
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
@@ -97,6 +103,7 @@ class RNNBase(Recurrent):
                 for name in ("bias_ih", "bias_hh") if bias else ():
                     self.register_buffer(name + end, torch.zeros(rows))
         self.register_buffer("format_version", torch.tensor(self._FORMAT_VERSION))
+        self._set_rule(per_row, reduce_range)
         self.eval()
 
     @classmethod
@@ -123,7 +130,7 @@ class RNNBase(Recurrent):
         """Packs the weights now instead of at the first call, for inputs of this dtype."""
         kind = self.mode.removeprefix("RNN_").lower()
         torch.ops.torch_ao._prepack_rnn(
-            kind, *self._side(), self.num_layers, self.bidirectional, dtype
+            kind, *self._side(), self.num_layers, self.bidirectional, dtype, self.per_row, self.reduce_range
         )
 
     def train(self, mode: bool = True) -> "RNNBase":
@@ -166,7 +173,7 @@ class RNNBase(Recurrent):
         return (
             f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, bias={self.bias}, "
             f"batch_first={self.batch_first}, bidirectional={self.bidirectional}, "
-            f"proj_size={self.proj_size}"
+            f"proj_size={self.proj_size}{self._rule_text()}"
         )
 
 
@@ -188,8 +195,9 @@ class LSTM(RNNBase):
 
     def _run(self, x: torch.Tensor, sizes: torch.Tensor | None, states: tuple) -> tuple:
         return torch.ops.torch_ao.lstm(
-            x, sizes, *states, *self._side(), self.num_layers, self.bidirectional
-        )
+            x, sizes, *states, *self._side(), self.num_layers, self.bidirectional,
+            self.per_row, self.reduce_range,
+        )  # fmt: skip
 
     def _get_name(self) -> str:
         return "DynamicQuantizedLSTM"
@@ -206,8 +214,9 @@ class GRU(RNNBase):
 
     def _run(self, x: torch.Tensor, sizes: torch.Tensor | None, states: tuple) -> tuple:
         return torch.ops.torch_ao.gru(
-            x, sizes, *states, *self._side(), self.num_layers, self.bidirectional
-        )
+            x, sizes, *states, *self._side(), self.num_layers, self.bidirectional,
+            self.per_row, self.reduce_range,
+        )  # fmt: skip
 
     def _get_name(self) -> str:
         return "DynamicQuantizedGRU"
@@ -243,8 +252,9 @@ class RNN(RNNBase):
 
     def _run(self, x: torch.Tensor, sizes: torch.Tensor | None, states: tuple) -> tuple:
         return torch.ops.torch_ao.rnn(
-            x, sizes, *states, *self._side(), self.num_layers, self.bidirectional, self.nonlinearity
-        )
+            x, sizes, *states, *self._side(), self.num_layers, self.bidirectional,
+            self.nonlinearity, self.per_row, self.reduce_range,
+        )  # fmt: skip
 
     def _get_name(self) -> str:
         return "DynamicQuantizedRNN"

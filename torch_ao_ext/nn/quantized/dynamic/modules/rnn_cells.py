@@ -6,6 +6,7 @@ from torch_ao_ext.nn.quantized._observed import INT8
 from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import (
     Recurrent,
     check_nonlinearity,
+    check_rule,
     stored_dtype,
 )
 
@@ -20,14 +21,18 @@ class RNNCellBase(Recurrent):
         hidden_size: H.
         bias: with biases.
         dtype: of the weights, torch.qint8, int8, int16 or bfloat16.
+        per_row: rows of x and h have a scale each; False: torch.ao's rule, `ops.lstm`.
+        reduce_range: 7 bits, without per_row; torch.ao's modules have it.
     """
 
     _GATES = 1
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, dtype: torch.dtype = INT8[-1]
-    ) -> None:
+        self, input_size: int, hidden_size: int, bias: bool = True, dtype: torch.dtype = INT8[-1],
+        per_row: bool = True, reduce_range: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
+        check_rule(type(self).__name__, per_row, reduce_range)
         stored = stored_dtype(type(self).__name__, dtype)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         rows = self._GATES * hidden_size
@@ -37,6 +42,7 @@ class RNNCellBase(Recurrent):
         for name in ("bias_ih", "bias_hh"):
             self.register_buffer(name, torch.zeros(rows) if bias else None)
         self.register_buffer("format_version", torch.tensor(self._FORMAT_VERSION))
+        self._set_rule(per_row, reduce_range)
         self.eval()
 
     def _side(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
@@ -50,7 +56,10 @@ class RNNCellBase(Recurrent):
 
     def prepack(self, dtype: torch.dtype = torch.float32) -> None:
         """Packs the weights now instead of at the first call, for inputs of this dtype."""
-        torch.ops.torch_ao._prepack_rnn(self._kind(), *self._side(), 1, False, dtype)
+        torch.ops.torch_ao._prepack_rnn(self._kind(), *self._side(), 1, False, dtype, *self._rule())
+
+    def _rule(self) -> tuple[bool, bool]:
+        return self.per_row, self.reduce_range
 
     def _arguments(self) -> tuple:
         b = self._buffers
@@ -61,7 +70,7 @@ class RNNCellBase(Recurrent):
 
     def extra_repr(self) -> str:
         """Sizes, as print(model) shows them."""
-        return f"{self.input_size}, {self.hidden_size}, bias={self.bias}"
+        return f"{self.input_size}, {self.hidden_size}, bias={self.bias}{self._rule_text()}"
 
     def _get_name(self) -> str:
         return f"DynamicQuantized{type(self).__name__}"
@@ -94,7 +103,9 @@ class LSTMCell(RNNCellBase):
         single = input.dim() == 1
         h, c = (None, None) if hx is None else hx
         states = _batched(h, single), _batched(c, single)
-        h, c = torch.ops.torch_ao.lstm_cell(_batched(input, single), *states, *self._arguments())
+        h, c = torch.ops.torch_ao.lstm_cell(
+            _batched(input, single), *states, *self._arguments(), *self._rule()
+        )
         return (h.squeeze(0), c.squeeze(0)) if single else (h, c)
 
 
@@ -110,7 +121,7 @@ class GRUCell(RNNCellBase):
         """`[N, K]` or `[K]` -> h `[N, H]` or `[H]`, input's dtype."""
         single = input.dim() == 1
         state = _batched(hx, single)
-        h = torch.ops.torch_ao.gru_cell(_batched(input, single), state, *self._arguments())
+        h = torch.ops.torch_ao.gru_cell(_batched(input, single), state, *self._arguments(), *self._rule())
         return h.squeeze(0) if single else h
 
 
@@ -123,16 +134,18 @@ class RNNCell(RNNCellBase):
         bias: with biases.
         nonlinearity: "tanh" or "relu".
         dtype: of the weights, torch.qint8, int8, int16 or bfloat16.
+        per_row: as in RNNCellBase.
+        reduce_range: as in RNNCellBase.
     """
 
     _MORE = ("nonlinearity",)
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh",
-        dtype: torch.dtype = INT8[-1],
+        dtype: torch.dtype = INT8[-1], per_row: bool = True, reduce_range: bool = False,
     ) -> None:  # fmt: skip
         check_nonlinearity("RNNCell", nonlinearity)
-        super().__init__(input_size, hidden_size, bias, dtype)
+        super().__init__(input_size, hidden_size, bias, dtype, per_row, reduce_range)
         self.nonlinearity = nonlinearity
 
     def _kind(self) -> str:
@@ -143,6 +156,6 @@ class RNNCell(RNNCellBase):
         single = input.dim() == 1
         state = _batched(hx, single)
         h = torch.ops.torch_ao.rnn_cell(
-            _batched(input, single), state, *self._arguments(), self.nonlinearity
+            _batched(input, single), state, *self._arguments(), self.nonlinearity, *self._rule()
         )
         return h.squeeze(0) if single else h
