@@ -118,7 +118,8 @@ def main():
         return environment.rerun_capped(args.max_isa)
     environment.set_threads(args.threads)
     peers.hush()
-    result = report.Report(args.table, roof.probe((1, args.threads)), report.candidate_table)
+    name = f"{args.table}-compile" if args.compile else args.table
+    result = report.Report(name, roof.probe((1, args.threads)), report.candidate_table)
     print(environment.describe(result.environment))
     missing = peers.Missing()
     with torch.no_grad():

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds, shapes  # noqa: E402
+from benchmarks.harness import cli, cold, environment, peers, report, roof, rounds, shapes  # noqa: E402
 from benchmarks.harness.accuracy import linear_from_integers, sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
@@ -219,6 +219,20 @@ def run_row(shape, mode, args, missing, result, loop):
     report.print_row(row)
 
 
+def run_cold_row(shape, args, missing, result):
+    """A GEMV whose weights come from memory."""
+    tables = [calls(shape, "dynamic", missing)[0] for _ in range(cold.copies(shape.k * shape.n))]
+    candidates = {name: cold.in_turn([table[name] for table in tables]) for name in tables[0]}
+    with torch.no_grad():
+        timings, foreign = cli.measure(candidates, args)
+    goals = []
+    if OURS in timings:
+        best = rounds.best_of(timings, AO)
+        for peer in (best, "fp32") if best else ("fp32",):
+            goals.append(Goal(f"vs {peer}", rounds.speedup(timings, OURS, peer), None, 1.0))
+    report.print_row(result.add(f"dynamic {shape} cold", timings, goals, (), foreign, shape=vars(shape)))
+
+
 def parse(argv=None):
     p = cli.parser(__doc__, budget_s=3.0)
     p.add_argument("--shapes", default="linear", help="file in benchmarks/shapes without .csv")
@@ -242,6 +256,8 @@ def main():
         for shape in shapes.read_linear(args.shapes):
             if not args.only or args.only in f"{mode} {shape}":
                 run_row(shape, mode, args, missing, result, loop)
+                if mode == "dynamic" and (shape.m, shape.k, shape.n) in ROW_GOALS:
+                    run_cold_row(shape, args, missing, result)
     result.missing = missing.as_dict()
     for name, reason in result.missing.items():
         print(f"missing: {name}: {reason}")

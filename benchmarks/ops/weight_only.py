@@ -10,7 +10,6 @@ f32. Exit status 1 when a floor is missed.
 """
 
 import functools
-import itertools
 import sys
 import tempfile
 import time
@@ -20,13 +19,12 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness import cli, cold, environment, peers, report, roof, rounds  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.peers import weight_only_peers  # noqa: E402
 
 K, N = 4096, 4096
-COLD_BYTES = 128 << 20  # of weights in turn: 4 times the largest L3 of one die
 READ_MB = 128
 OUTLIERS = "8 bit, outliers"
 UNCHECKED = ("fp32", "torch int4pack")  # the second has random weights
@@ -92,11 +90,6 @@ def with_outliers(x):
     return x
 
 
-def in_turn(calls):
-    following = itertools.cycle(calls)
-    return lambda: next(following)()
-
-
 def noise_db(call, x, real):
     want = x.double() @ real.double().t()
     return float(10 * torch.log10(want.square().sum() / (call().double() - want).square().sum()))
@@ -146,11 +139,11 @@ def cold_row(args, missing, result):
         call, packed, real = ours(first, group, bits, x)
         if noise_db(call, x, real) < DB[bits]:
             failures.append(f"{name}: {noise_db(call, x, real):.1f} dB")
-        count = -(-COLD_BYTES // packed)
+        count = cold.copies(packed)
         calls = [call] + [ours(first, group, bits, x)[0] for _ in range(count - 1)]
-        table[name], sizes[name] = in_turn(calls), packed
+        table[name], sizes[name] = cold.in_turn(calls), packed
     floats = [first] + [first.clone() for _ in range(2)]
-    table["fp32"] = in_turn([functools.partial(torch.nn.functional.linear, x, w) for w in floats])
+    table["fp32"] = cold.in_turn([functools.partial(torch.nn.functional.linear, x, w) for w in floats])
     sampler = ReadSampler(args.threads)
     if roof.library() is not None:
         table["read"] = sampler
