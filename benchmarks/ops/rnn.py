@@ -1,5 +1,7 @@
 """int8 LSTM, GRU, RNN and cells: fp32 torch, torch.ao dynamic and ours, the shapes of shapes/rnn.csv.
 
+Ours by default and by torch.ao's rule (`per_row=False`), which must not be slower than torch.ao.
+
     python benchmarks/ops/rnn.py [--only 'LSTM 512'] [--max-isa avx512_vnni]
 
 SQNR is of the output against fp32, with torch's initial weights and normal inputs. Exit status 1
@@ -19,7 +21,7 @@ from benchmarks.harness import cli, environment, peers, report, roof, rounds, sh
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
-FP32, OURS = "fp32", "torch_ao_ext"
+FP32, OURS, OUR_AO = "fp32", "torch_ao_ext", "torch_ao_ext, torch.ao's rule"
 AO = tuple(f"torch.ao {engine}" for engine in peers.TORCH_AO_ENGINES)
 KINDS = {
     "lstm": nn.LSTM,
@@ -54,7 +56,10 @@ def run_row(shape, args, result, missing):
     torch.manual_seed(0)
     layer = float_layer(shape)
     x = torch.randn(*(() if shape.is_cell else (shape.steps,)), shape.batch, shape.input)
-    modules = {FP32: layer, OURS: peers.ours().quantization.quantize_dynamic(layer)}
+    ours = peers.ours().quantization
+    modules = {FP32: layer, OURS: ours.quantize_dynamic(layer)}
+    by_rule = {type(layer): ours.default_dynamic_qconfig}
+    modules[OUR_AO] = ours.quantize_dynamic(nn.Sequential(layer), by_rule)[0]
     for name, engine in zip(AO, peers.TORCH_AO_ENGINES, strict=True):
         with missing.noting(f"{name}, {shape.kind}"):
             modules[name] = torch_ao_layer(layer, engine)
@@ -67,6 +72,8 @@ def run_row(shape, args, result, missing):
     for peer, kind in ((best, "ao"), (FP32, "fp32")):
         if peer is not None:
             goals.append(Goal(f"vs {peer}", rounds.speedup(timings, OURS, peer), *shape.goals[kind]))
+    if best is not None:
+        goals.append(Goal(f"torch.ao's rule vs {best}", rounds.speedup(timings, OUR_AO, best), None, 1.0))
     failures = () if sqnr[OURS] > 20 else (f"SQNR {sqnr[OURS]:.1f} dB",)
     report.print_row(result.add(str(shape), timings, goals, failures, foreign, sqnr_db=sqnr))
 

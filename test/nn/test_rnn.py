@@ -13,7 +13,9 @@ import torch_ao_ext
 from torch_ao_ext.nn.quantized import dynamic
 from torch_ao_ext.quantization import (
     bfloat16_dynamic_qconfig,
+    default_dynamic_qconfig,
     int16_dynamic_qconfig,
+    mixed_dynamic_qconfig,
     quantize_dynamic,
     row_dynamic_qconfig,
 )
@@ -95,6 +97,30 @@ def test_traced_compiled_and_exported_graphs_hold_one_op(model):
     assert torch.equal(exported.module()(x), y)
     assert torch.equal(torch.jit.trace(q, x, check_trace=False)(x), y)
     assert torch.equal(torch.compile(q, fullgraph=True, backend="aot_eager")(x), y)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("first", [False, True])
+def test_scripts_give_the_same_bits(kind, first, tmp_path):
+    torch.manual_seed(3)
+    for more in ({}, {"num_layers": 2, "bidirectional": True}, {"bias": False}, {"proj_size": 5}):
+        if "proj_size" in more and kind is not nn.LSTM:
+            continue
+        model = nn.Sequential(kind(12, 16, batch_first=first, **more)).eval()
+        for qconfig in (mixed_dynamic_qconfig, default_dynamic_qconfig):
+            q = quantize_dynamic(model, {kind: qconfig})[0]
+            torch.jit.save(torch.jit.script(q), tmp_path / "q.pt")
+            scripted, cells = torch.jit.load(tmp_path / "q.pt"), q.num_layers * (1 + q.bidirectional)
+            assert str(scripted.inlined_graph).count("torch_ao::") == 1
+            h = torch.rand(cells, 3, more.get("proj_size", 16))
+            hx = (h, torch.rand(cells, 3, 16)) if kind is nn.LSTM else h
+            one = (hx[0][:, 0], hx[1][:, 0]) if kind is nn.LSTM else hx[:, 0]
+            x, row = torch.randn((3, 5, 12) if first else (5, 3, 12)), torch.randn(5, 12)
+            for args in ((x,), (x, hx), (row,), (row, one)):
+                (got, ends), (want, states) = scripted(*args), q(*args)
+                assert torch.equal(got, want)
+                pairs = zip(ends, states, strict=True) if kind is nn.LSTM else [(ends, states)]
+                assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_float_and_newer_states_are_refused(model):

@@ -106,6 +106,11 @@ def test_every_runtime_gives_the_same_bits(cell):
     assert str(exported.graph).count("_cell.default") == 2
     assert torch.equal(exported.module()(x), y)
     assert torch.equal(torch.jit.trace(q, x, check_trace=False)(x), y)
+    scripted, state = torch.jit.script(q.cell), states_of(cell, 3)
+    for args in ((x[0],), (x[0], state), (x[0, 0],)):
+        got, want = scripted(*args), q.cell(*args)
+        pairs = zip(got, want, strict=True) if isinstance(want, tuple) else [(got, want)]
+        assert all(torch.equal(a, b) for a, b in pairs)
     assert torch.equal(torch.compile(q, fullgraph=True, backend="aot_eager")(x), y)
 
 

@@ -115,7 +115,8 @@ def test_files_copies_and_runtimes_keep_the_rule(kind, tmp_path):
     exported = torch.export.export(made, (x,)).module()
     compiled = torch.compile(made, fullgraph=True, backend="aot_eager")
     copies = (other, loaded, copy.deepcopy(made), pickle.loads(pickle.dumps(made)))
-    for copied in (*copies, exported, compiled, torch.jit.trace(made, x, check_trace=False)):
+    programs = torch.jit.trace(made, x, check_trace=False), torch.jit.script(made)
+    for copied in (*copies, exported, compiled, *programs):
         assert torch.equal(first(copied), y)
     back = copy.deepcopy(made)
     back.load_state_dict(rows.state_dict())

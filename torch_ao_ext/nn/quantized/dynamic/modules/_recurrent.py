@@ -134,6 +134,8 @@ class Recurrent(CheckedLoad):
     symmetric (False), reduce_range.
     """
 
+    __jit_unused_properties__ = ("weight_dtype",)
+
     per_row = True
     reduce_range = False
 

@@ -145,7 +145,32 @@ class RNNBase(Recurrent):
     def _run(self, x: torch.Tensor, sizes: torch.Tensor | None, states: tuple) -> tuple:
         raise NotImplementedError
 
-    def forward(self, input: Any, hx: Any = None) -> Any:
+    def _scripted_side(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+        """_side in TorchScript, whose compiler unrolls the loop; buffers are in the operators' order."""
+        weights: list[torch.Tensor] = []
+        scales: list[torch.Tensor] = []
+        biases: list[torch.Tensor] = []
+        for name, value in self.named_buffers():
+            if name.endswith("_scale"):
+                scales.append(value)
+            elif name.startswith("weight_"):
+                weights.append(value)
+            elif name.startswith("bias_"):
+                biases.append(value)
+        return weights, scales, biases
+
+    def _steps_first(self, input: torch.Tensor) -> torch.Tensor:
+        """`[T, N, K]` of a tensor as forward takes it."""
+        if input.dim() == 2:
+            return input.unsqueeze(1)
+        return input.transpose(0, 1) if self.batch_first else input
+
+    def _as_given(self, output: torch.Tensor, single: bool) -> torch.Tensor:
+        if single:
+            return output.squeeze(1)
+        return output.transpose(0, 1) if self.batch_first else output
+
+    def _eager(self, input: Any, hx: Any) -> Any:
         """Output and final states, as the float layer returns them."""
         states = (None,) * self._STATES if hx is None else (hx if self._STATES == 2 else (hx,))
         if isinstance(input, PackedSequence):
@@ -158,14 +183,11 @@ class RNNBase(Recurrent):
             result: Any = PackedSequence(y, sizes, order, back)
         else:
             single = input.dim() == 2
-            x = input.unsqueeze(1) if single else input.transpose(0, 1) if self.batch_first else input
             if single:
                 states = tuple(None if s is None else s.unsqueeze(1) for s in states)
-            result, *ends = self._run(x, None, states)
-            if single:
-                result, ends = result.squeeze(1), [s.squeeze(1) for s in ends]
-            elif self.batch_first:
-                result = result.transpose(0, 1)
+            result, *ends = self._run(self._steps_first(input), None, states)
+            result = self._as_given(result, single)
+            ends = [s.squeeze(1) for s in ends] if single else ends
         return result, (tuple(ends) if self._STATES == 2 else ends[0])
 
     def extra_repr(self) -> str:
@@ -199,6 +221,26 @@ class LSTM(RNNBase):
             self.per_row, self.reduce_range,
         )  # fmt: skip
 
+    def forward(
+        self, input: torch.Tensor, hx: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """Output and final states, as the float layer returns them; PackedSequences not in scripts."""
+        if not torch.jit.is_scripting():
+            return self._eager(input, hx)
+        single = input.dim() == 2
+        weights, scales, biases = self._scripted_side()
+        h: torch.Tensor | None = None
+        c: torch.Tensor | None = None
+        if hx is not None:
+            h, c = (hx[0].unsqueeze(1), hx[1].unsqueeze(1)) if single else hx
+        y, h_n, c_n = torch.ops.torch_ao.lstm(
+            self._steps_first(input), None, h, c, weights, scales, biases, self.num_layers,
+            self.bidirectional, self.per_row, self.reduce_range,
+        )  # fmt: skip
+        if single:
+            h_n, c_n = h_n.squeeze(1), c_n.squeeze(1)
+        return self._as_given(y, single), (h_n, c_n)
+
     def _get_name(self) -> str:
         return "DynamicQuantizedLSTM"
 
@@ -217,6 +259,23 @@ class GRU(RNNBase):
             x, sizes, *states, *self._side(), self.num_layers, self.bidirectional,
             self.per_row, self.reduce_range,
         )  # fmt: skip
+
+    def forward(
+        self, input: torch.Tensor, hx: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output and final states, as the float layer returns them; PackedSequences not in scripts."""
+        if not torch.jit.is_scripting():
+            return self._eager(input, hx)
+        single = input.dim() == 2
+        weights, scales, biases = self._scripted_side()
+        h = hx
+        if hx is not None and single:
+            h = hx.unsqueeze(1)
+        y, h_n = torch.ops.torch_ao.gru(
+            self._steps_first(input), None, h, weights, scales, biases, self.num_layers,
+            self.bidirectional, self.per_row, self.reduce_range,
+        )  # fmt: skip
+        return self._as_given(y, single), h_n.squeeze(1) if single else h_n
 
     def _get_name(self) -> str:
         return "DynamicQuantizedGRU"
@@ -255,6 +314,23 @@ class RNN(RNNBase):
             x, sizes, *states, *self._side(), self.num_layers, self.bidirectional,
             self.nonlinearity, self.per_row, self.reduce_range,
         )  # fmt: skip
+
+    def forward(
+        self, input: torch.Tensor, hx: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output and final states, as the float layer returns them; PackedSequences not in scripts."""
+        if not torch.jit.is_scripting():
+            return self._eager(input, hx)
+        single = input.dim() == 2
+        weights, scales, biases = self._scripted_side()
+        h = hx
+        if hx is not None and single:
+            h = hx.unsqueeze(1)
+        y, h_n = torch.ops.torch_ao.rnn(
+            self._steps_first(input), None, h, weights, scales, biases, self.num_layers,
+            self.bidirectional, self.nonlinearity, self.per_row, self.reduce_range,
+        )  # fmt: skip
+        return self._as_given(y, single), h_n.squeeze(1) if single else h_n
 
     def _get_name(self) -> str:
         return "DynamicQuantizedRNN"

@@ -101,12 +101,20 @@ class LSTMCell(RNNCellBase):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`[N, K]` or `[K]` -> h and c `[N, H]` or `[H]`, input's dtype."""
         single = input.dim() == 1
-        h, c = (None, None) if hx is None else hx
-        states = _batched(h, single), _batched(c, single)
-        h, c = torch.ops.torch_ao.lstm_cell(
-            _batched(input, single), *states, *self._arguments(), *self._rule()
-        )
-        return (h.squeeze(0), c.squeeze(0)) if single else (h, c)
+        h: torch.Tensor | None = None
+        c: torch.Tensor | None = None
+        if hx is not None:
+            h, c = hx
+        x = input.unsqueeze(0) if single else input
+        h, c = _batched(h, single), _batched(c, single)
+        if torch.jit.is_scripting():
+            h_n, c_n = torch.ops.torch_ao.lstm_cell(
+                x, h, c, self.weight_ih, self.weight_ih_scale, self.weight_hh, self.weight_hh_scale,
+                self.bias_ih, self.bias_hh, self.per_row, self.reduce_range,
+            )  # fmt: skip
+        else:
+            h_n, c_n = torch.ops.torch_ao.lstm_cell(x, h, c, *self._arguments(), *self._rule())
+        return (h_n.squeeze(0), c_n.squeeze(0)) if single else (h_n, c_n)
 
 
 class GRUCell(RNNCellBase):
@@ -121,7 +129,14 @@ class GRUCell(RNNCellBase):
         """`[N, K]` or `[K]` -> h `[N, H]` or `[H]`, input's dtype."""
         single = input.dim() == 1
         state = _batched(hx, single)
-        h = torch.ops.torch_ao.gru_cell(_batched(input, single), state, *self._arguments(), *self._rule())
+        x = input.unsqueeze(0) if single else input
+        if torch.jit.is_scripting():
+            h = torch.ops.torch_ao.gru_cell(
+                x, state, self.weight_ih, self.weight_ih_scale, self.weight_hh, self.weight_hh_scale,
+                self.bias_ih, self.bias_hh, self.per_row, self.reduce_range,
+            )  # fmt: skip
+        else:
+            h = torch.ops.torch_ao.gru_cell(x, state, *self._arguments(), *self._rule())
         return h.squeeze(0) if single else h
 
 
@@ -155,7 +170,14 @@ class RNNCell(RNNCellBase):
         """`[N, K]` or `[K]` -> h `[N, H]` or `[H]`, input's dtype."""
         single = input.dim() == 1
         state = _batched(hx, single)
-        h = torch.ops.torch_ao.rnn_cell(
-            _batched(input, single), state, *self._arguments(), self.nonlinearity, *self._rule()
-        )
+        x = input.unsqueeze(0) if single else input
+        if torch.jit.is_scripting():
+            h = torch.ops.torch_ao.rnn_cell(
+                x, state, self.weight_ih, self.weight_ih_scale, self.weight_hh, self.weight_hh_scale,
+                self.bias_ih, self.bias_hh, self.nonlinearity, self.per_row, self.reduce_range,
+            )  # fmt: skip
+        else:
+            h = torch.ops.torch_ao.rnn_cell(
+                x, state, *self._arguments(), self.nonlinearity, *self._rule()
+            )
         return h.squeeze(0) if single else h
