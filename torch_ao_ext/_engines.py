@@ -65,11 +65,13 @@ def repack(model: nn.Module) -> nn.Module:
     for layer in _layers(model, "repack", (WeightedModule, LinearWeightOnly, *SPARSE)):
         torch.ops.torch_ao._repack(layer.qweight)
     for layer in _layers(model, "repack", RECURRENT):
-        torch.ops.torch_ao._repack(layer._side()[0][0])  # the packed form hangs on the first weight
+        for weight in layer._side()[0]:  # the packed form hangs on the first of each layer and direction
+            torch.ops.torch_ao._repack(weight)
     for module in model.modules():
         for call in graph_ops(module, ""):
-            if call.weight is not None:
-                torch.ops.torch_ao._repack(call.weight)
+            for weight in (call.weight, *call.more_weights):
+                if weight is not None:
+                    torch.ops.torch_ao._repack(weight)
     return model
 
 

@@ -46,6 +46,8 @@ class GraphOp:
         bias: its float bias or None.
         macs: multiply-accumulates per input row: elements of the weight.
         float_reason: why it computes in float; "" for one that computes on integers.
+        more_weights: of a recurrent operator, those after the first one.
+        more_biases: the same of its biases.
     """
 
     fqn: str
@@ -54,6 +56,8 @@ class GraphOp:
     bias: torch.Tensor | None
     macs: int
     float_reason: str = ""
+    more_weights: tuple[torch.Tensor, ...] = ()
+    more_biases: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ _FLOAT_OPS = {
         ("mm", "default", 1), ("matmul", "default", 1), ("bmm", "default", 1),
         ("scaled_dot_product_attention", "default", 1), ("embedding", "default", 0),
         ("embedding_bag", "padding_idx", 0), ("lstm", "input", 2), ("gru", "input", 2),
-        ("rnn_tanh", "input", 2), ("rnn_relu", "input", 2),
+        ("rnn_tanh", "input", 2), ("rnn_relu", "input", 2), ("lstm_cell", "default", 2),
+        ("gru_cell", "default", 2), ("rnn_tanh_cell", "default", 2), ("rnn_relu_cell", "default", 2),
     )
 }  # fmt: skip
 # Operators that multiply values, and the name of the second factor of each product.
@@ -97,7 +102,9 @@ _SECOND_FACTORS = {
     torch.ops.torch_ao.scaled_dot_product_attention.default: ("key", "value"),
     aten.scaled_dot_product_attention.default: ("key", "value"),
 }
-_RECURRENT = {getattr(aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
+_KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_CELLS = {getattr(aten, f"{name}_cell").default for name in _KINDS}
+_RECURRENT = {*_CELLS, *(getattr(aten, name).input for name in _KINDS)}
 _LOOKUPS = {aten.embedding.default, aten.embedding_bag.padding_idx}
 
 
@@ -156,8 +163,28 @@ def _row(fqn: str, op: str, weight: torch.Tensor | None, bias: torch.Tensor | No
     return GraphOp(fqn, op, None if norm else weight, bias, 0 if norm else macs, reason)
 
 
+def _recurrent_row(fqn: str, op: str, weights: list, biases: list, macs: int) -> GraphOp:
+    """Without the tensors that are no constants."""
+    weights, biases = ([t for t in tensors if t is not None] for tensors in (weights, biases))
+    first_weight, first_bias = (next(iter(tensors), None) for tensors in (weights, biases))
+    return GraphOp(fqn, op, first_weight, first_bias, macs, "", tuple(weights[1:]), tuple(biases[1:]))
+
+
+def _describe_recurrent(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
+    """Of an operator with several weights: a list, or an argument for each."""
+    a = arguments_of(node)
+    sources = a["weights"] if "weights" in a else [a["weight_ih"], a["weight_hh"]]
+    biases = a["biases"] if "weights" in a else [a.get("bias_ih"), a.get("bias_hh")]
+    weights, floats = ([_attribute(module, source) for source in of] for of in (sources, biases))
+    op = node.target._schema.name.split("::")[1]
+    macs = sum(size.numel() for size in _sizes(module, sources))
+    return _recurrent_row(prefix + owner(node), op, weights, floats, macs)
+
+
 def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
     arguments = arguments_of(node)
+    if "weights" in arguments or "weight_ih" in arguments:
+        return _describe_recurrent(module, node, prefix)
     source = arguments.get("weight")
     weight = _attribute(module, source)
     # Weights of lowered graphs lie at the root: there the node knows its module.
@@ -177,6 +204,12 @@ def _describe_step(step: ProgramStep, constants: list[torch.Tensor | None], pref
         return constants[int(token[1:])] if token is not None and token.startswith("@") else None
 
     op = step.target._schema.name.split("::")[1]
+    if op in ("lstm_cell", "gru_cell", "rnn_cell"):
+        weights, biases = (
+            [constant(f"{what}_ih"), constant(f"{what}_hh")] for what in ("weight", "bias")
+        )
+        macs = sum(w.numel() for w in weights if w is not None)
+        return _recurrent_row(prefix + step.label, op, weights, biases, macs)
     weight = constant("weight")
     packed = (step.argument("group_size") or "i0") != "i0"
     macs = step.macs or _macs(op, weight, packed)
@@ -257,7 +290,8 @@ def float_ops(module: nn.Module, name: str) -> Iterator[FloatOp]:
         index = _FLOAT_OPS[node.target]
         macs = product_macs(node)
         if node.target not in {*_LOOKUPS, *_SECOND_FACTORS} and len(node.args) > index:
-            for size in _sizes(module, node.args[index]):
+            weights = node.args[index : index + 2] if node.target in _CELLS else node.args[index]
+            for size in _sizes(module, weights):
                 # A second factor that is no weight: one matrix, without its batch.
                 matrix = size[-2:] if node.target in (aten.matmul.default, aten.bmm.default) else size
                 if all(isinstance(s, int) for s in matrix):

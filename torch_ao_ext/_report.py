@@ -179,6 +179,8 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
             result.parameters["int8"] += module.num_embeddings * module.embedding_dim
         tensors += [(call.weight, "int8") for call in calls if call.weight is not None]
         tensors += [(call.bias, "float") for call in calls if call.bias is not None]
+        tensors += [(w, "int8") for call in calls for w in call.more_weights]
+        tensors += [(b, "float") for call in calls for b in call.more_biases]
         tensors += [(t, "float") for call in float_ops(module, "") for t in call.tensors]
         for tensor, status in tensors:
             if id(tensor) not in seen and not is_lazy(tensor):

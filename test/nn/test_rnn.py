@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 import torch_ao_ext
 from torch_ao_ext.nn.quantized import dynamic
+from torch_ao_ext.ops import service
 from torch_ao_ext.quantization import (
     bfloat16_dynamic_qconfig,
     default_dynamic_qconfig,
@@ -97,6 +98,16 @@ def test_traced_compiled_and_exported_graphs_hold_one_op(model):
     assert torch.equal(exported.module()(x), y)
     assert torch.equal(torch.jit.trace(q, x, check_trace=False)(x), y)
     assert torch.equal(torch.compile(q, fullgraph=True, backend="aot_eager")(x), y)
+
+
+def test_repack_reaches_every_layer_and_direction(model):
+    q, x = quantize_dynamic(model), torch.randn(3, 5, 12)
+    y, firsts = q(x), q.rnn._side()[0][::2]  # packed forms hang on the first weight of each
+    for packed in (q, torch.export.export(q, (x,)).module()):
+        assert all(service.explain_weight(w)["states"] for w in firsts)
+        torch_ao_ext.repack(packed)
+        assert not any(service.explain_weight(w)["states"] for w in firsts)
+        assert torch.equal(packed(x), y)
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

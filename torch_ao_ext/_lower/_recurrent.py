@@ -1,4 +1,4 @@
-"""Float LSTM, GRU and RNN layers of a graph become one operator each, with weights quantized here."""
+"""Float recurrent layers and cells of a graph become one operator each, with weights quantized here."""
 
 from operator import getitem
 from typing import Any
@@ -24,6 +24,12 @@ _FORMS = {
     aten.gru: (ao.gru.default, ()),
     aten.rnn_tanh: (ao.rnn.default, ("tanh",)),
     aten.rnn_relu: (ao.rnn.default, ("relu",)),
+}
+_CELLS = {
+    aten.lstm_cell.default: (ao.lstm_cell.default, ()),
+    aten.gru_cell.default: (ao.gru_cell.default, ()),
+    aten.rnn_tanh_cell.default: (ao.rnn_cell.default, ("tanh",)),
+    aten.rnn_relu_cell.default: (ao.rnn_cell.default, ("relu",)),
 }
 RECURRENT = {getattr(packet, name): form for packet, form in _FORMS.items() for name in ("input", "data")}
 
@@ -111,6 +117,25 @@ def _lower_one(model: fx.GraphModule, node: fx.Node, constants: Constants, dtype
     graph.erase_node(node)
 
 
+def _lower_cell(
+    model: fx.GraphModule, node: fx.Node, constants: Constants, dtype: torch.dtype | str
+) -> None:
+    a = arguments_of(node)
+    target, more = _CELLS[node.target]
+    own = torch.int8 if dtype == MIXED else dtype
+    weights = [part for name in ("w_ih", "w_hh") for part in _weight(constants, a[name], own)]
+    given = [a.get(name) for name in ("b_ih", "b_hh")]
+    if sum(value is None for value in given) == 1:
+        raise NotLowered("it has one bias of two")
+    biases = [None if value is None else _bias(constants, value) for value in given]
+    states = a["hx"] if isinstance(a["hx"], (list, tuple)) else [a["hx"]]
+    with model.graph.inserting_before(node):
+        call = model.graph.call_function(target, (a["input"], *states, *weights, *biases, *more))
+    inherit_meta(call, node)
+    node.replace_all_uses_with(call)
+    model.graph.erase_node(node)
+
+
 def _transposed(graph: fx.Graph, node: fx.Node, value: Any) -> fx.Node:
     """[N, T, K] -> [T, N, K], or back."""
     made = graph.call_function(aten.transpose.int, (node, 0, 1))
@@ -122,7 +147,7 @@ def _transposed(graph: fx.Graph, node: fx.Node, value: Any) -> fx.Node:
 
 
 def lower_recurrent(model: fx.GraphModule, dtype: torch.dtype | str) -> None:
-    """Replaces every recurrent layer with constant weights; the others get the reason why not.
+    """Replaces every recurrent layer and cell with constant weights; the others get the reason why not.
 
     Args:
         model: changed in place.
@@ -133,9 +158,10 @@ def lower_recurrent(model: fx.GraphModule, dtype: torch.dtype | str) -> None:
     """
     constants = Constants(model)
     for node in list(model.graph.nodes):
-        if node.op != "call_function" or node.target not in RECURRENT:
+        if node.op != "call_function" or node.target not in {*RECURRENT, *_CELLS}:
             continue
         try:
-            _lower_one(model, node, constants, dtype)
+            lower_one = _lower_cell if node.target in _CELLS else _lower_one
+            lower_one(model, node, constants, dtype)
         except NotLowered as reason:
             node.meta[REASON] = str(reason)

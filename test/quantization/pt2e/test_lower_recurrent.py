@@ -123,6 +123,48 @@ def test_between_int8_layers_with_islands_and_bfloat16():
             assert y.dtype == want.dtype and (y - want).norm() / want.norm() < 0.03
 
 
+CELLS = {
+    "lstm_cell": lambda: nn.LSTMCell(10, 16),
+    "gru_cell": lambda: nn.GRUCell(10, 16, bias=False),
+    "rnn_cell": lambda: nn.RNNCell(10, 16, nonlinearity="relu"),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_have_the_bits_of_the_modules(name):
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = CELLS[name]()
+
+        def forward(self, x):
+            state = self.cell(x[0])
+            state = self.cell(x[1], state)
+            return state
+
+    torch.manual_seed(0)
+    model, x = Steps().eval(), torch.randn(2, 3, 10)
+    with torch.no_grad():
+        want = torch_ao_ext.quantization.quantize_dynamic(model)(x)
+        gates = {"lstm_cell": 4, "gru_cell": 3, "rnn_cell": 1}[name]
+        for islands in (False, True):
+            lowered = torch_ao_ext.lower(export(model, (x,)), islands=islands)
+            assert islands or count(lowered, f"torch_ao.{name}") == 2
+            assert not count(lowered, f"aten.{name}") and not count(lowered, "aten.rnn_relu_cell")
+            pairs = zip(lowered(x), want, strict=True) if name == "lstm_cell" else [(lowered(x), want)]
+            assert all(torch.equal(a, b) for a, b in pairs)
+            report = torch_ao_ext.report(lowered)
+            assert [row.macs for row in report.rows if row.op == name] == [gates * 16 * 26] * 2
+            assert not report.float and report.parameters["int8"] == gates * 16 * 26
+        wide = torch_ao_ext.lower(export(model, (x,)), recurrent_dtype=torch.int16)(x)
+        wide, exact, got = (y[0] if name == "lstm_cell" else y for y in (wide, model(x), lowered(x)))
+        assert (wide - exact).norm() < (got - exact).norm()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nothing was lowered
+            left = torch_ao_ext.report(torch_ao_ext.lower(export(model, (x,)), recurrent_dtype=None))
+        assert not left.int8 and [row.macs for row in left.rows] == [gates * 16 * 26] * 2
+
+
 def test_what_cannot_be_lowered_says_why():
     class Given(nn.Module):
         def forward(self, x, h, *weights):
