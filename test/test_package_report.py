@@ -283,6 +283,17 @@ def test_sparse_layers_are_listed():
     assert "dense" in str(torch_ao_ext.explain(dense))  # above the density that pays
 
 
+def test_sparse_layer_with_many_blocks_says_why_it_runs_dense():
+    full = sparse.to_sparse_int8(nn.Sequential(nn.Linear(64, 32)), min_sparsity=0.0)
+    assert torch_ao_ext.report(full).rows[0].reason == ""  # not packed yet
+    full(torch.randn(20, 64))
+    (row,) = torch_ao_ext.report(full).rows
+    assert row.status == "int8" and "above the break-even of" in row.reason and "runs dense" in row.reason
+    few = nn.Sequential(sparse_layers()["moving"][0])
+    few(torch.randn(20, 64))
+    assert torch_ao_ext.report(few).rows[0].reason == ""
+
+
 @pytest.mark.parametrize("kind", ["sparse", "lstm", "cell"])
 def test_prepack_and_repack_reach_every_layer(kind):
     torch.manual_seed(0)

@@ -35,7 +35,7 @@ class Row:
         op: kind of layer, or the operator's name.
         status: "int8" or "float".
         engine: engine of the packed weight, or of a product without one; "not packed" or "torch".
-        reason: why it is float; empty for int8.
+        reason: why it is float, or why a sparse weight runs dense; else empty.
         macs: multiply-accumulates per input row (or output position); of a sparse layer those in blocks.
     """
 
@@ -139,6 +139,14 @@ def _engine(weight: torch.Tensor | None) -> str:
     return states[0]["engine"] if states else "not packed"
 
 
+def _dense_reason(layer: nn.Module) -> str:
+    """Why a sparse layer that is packed runs dense; "" where it does not."""
+    if not isinstance(layer, SPARSE) or layer.qweight.device.type != "cpu":
+        return ""
+    refused = [r for state in service.explain_weight(layer.qweight)["states"] for r in state["refused"]]
+    return next((why for engine, why in refused if engine == "native sparse"), "")
+
+
 def _graph_row(call: GraphOp) -> Row:
     if call.op in _PRODUCTS:  # the engine is chosen at each call, as it would be now
         engine = "reference" if service.info()["engine"] == "reference" else "native"
@@ -229,7 +237,9 @@ def report(model: nn.Module) -> Report:
         if isinstance(module, (WeightedModule, LinearWeightOnly, *SPARSE)):
             four = isinstance(module, LinearWeightOnly)  # whose bytes may hold two weights
             macs = module.in_features * module.out_features if four else module.qweight.numel()
-            rows.append(Row(name, _op_name(module), "int8", _engine(module.qweight), "", macs))
+            rows.append(
+                Row(name, _op_name(module), "int8", _engine(module.qweight), _dense_reason(module), macs)
+            )
         elif isinstance(module, RECURRENT):
             weights = module._side()[0]
             macs = sum(w.numel() for w in weights)

@@ -16,30 +16,68 @@ inline int32_t load_dword(const void* p) {
   return word;
 }
 
-// kVectors vectors of 4 weight rows from byte `part` of each quad line.
-template <class V, int kVectors>
-inline void rows4_part(const SparseRows4& w, const uint8_t* xt, int64_t part, int32_t* const c[4]) {
-  typename V::T acc[4][kVectors];
-  for (auto& row : acc)
-    for (auto& v : row) v = V::zero();
-  for (int64_t s = 0; s < w.steps; ++s) {
+// Four weight quads, each to be repeated in a vector.
+template <class V>
+class FourQuads {
+ public:
+  explicit FourQuads(const int8_t* quads) : quads_(quads) {}
+  auto repeat(int r) const { return V::weight(load_dword(quads_ + 4 * r)); }
+
+ private:
+  const int8_t* quads_;
+};
+
+// kVectors vectors of each weight row from byte `part` of each quad line.
+template <class V, int kVectors, bool kAdd>
+inline void rows4_part(const SparseRows4& w, const uint8_t* xt, int64_t part, int32_t* c) {
+  const int8_t* values = w.values;
+  const uint16_t* offsets = w.offsets;
+  xt += part;
+  c += part / 4;
+  for (int64_t i = 0; i < w.count; ++i) {
+    const SparseGroup4& group = w.groups[i];
+    typename V::T acc[4][kVectors];
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) {
-      const auto weight = V::weight(load_dword(w.values + 16 * s + 4 * r));
-      const uint8_t* x = xt + w.offsets[4 * s + r] + part;
+    for (int r = 0; r < 4; ++r)
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) acc[r][v] = V::dot(acc[r][v], V::load(x + v * V::kBytes), weight);
+      for (int v = 0; v < kVectors; ++v)
+        acc[r][v] = kAdd ? V::load(c + kQuadRows * group.local[r] + v * (V::kBytes / 4)) : V::zero();
+    const uint16_t* const end = offsets + 4 * static_cast<int64_t>(group.steps);
+    for (; offsets != end; offsets += 4, values += 16) {
+      const FourQuads<V> quads(values);
+      // One load for four offsets: loads are what limits the loop, and GCC would make four.
+      uint64_t four;
+      __builtin_memcpy(&four, offsets, 8);
+      __asm__("" : "+r"(four));
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) {
+        const auto weight = quads.repeat(r);
+        const uint8_t* x = xt + 8 * static_cast<uint64_t>(static_cast<uint16_t>(four >> (16 * r)));
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) acc[r][v] = V::dot(acc[r][v], V::load(x + v * V::kBytes), weight);
+      }
     }
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v)
+        V::store(c + kQuadRows * group.local[r] + v * (V::kBytes / 4), acc[r][v]);
   }
-  for (int r = 0; r < 4; ++r)
-    for (int v = 0; v < kVectors; ++v) V::store(c[r] + part / 4 + v * (V::kBytes / 4), acc[r][v]);
+}
+
+template <class V, int kVectors>
+inline void rows4_part(const SparseRows4& w, const uint8_t* xt, int64_t part, bool add, int32_t* c) {
+  if (add)
+    rows4_part<V, kVectors, true>(w, xt, part, c);
+  else
+    rows4_part<V, kVectors, false>(w, xt, part, c);
 }
 
 template <class V>
-void rows4(const SparseRows4& w, const uint8_t* xt, int64_t rows, int32_t* const c[4]) {
+void rows4(const SparseRows4& w, const uint8_t* xt, int64_t rows, bool add, int32_t* c) {
   const int64_t bytes = rows > 16 ? 128 : 64;
-  if (bytes == V::kBytes) return rows4_part<V, 1>(w, xt, 0, c);
-  for (int64_t part = 0; part < bytes; part += 2 * V::kBytes) rows4_part<V, 2>(w, xt, part, c);
+  if (bytes == V::kBytes) return rows4_part<V, 1>(w, xt, 0, add, c);
+  for (int64_t part = 0; part < bytes; part += 2 * V::kBytes) rows4_part<V, 2>(w, xt, part, add, c);
 }
 
 inline const uint8_t* line(const uint8_t* xt, uint32_t offset) {

@@ -27,12 +27,23 @@ constexpr int64_t kTableLine = 16;
 // Input columns whose bytes one permutation reaches.
 constexpr int64_t kSegment = 256;
 
-// Four rows of a 1x4 weight side by side: values[step][row][4], offsets[step][row] the
-// byte offset of the block's quad in xt. Shorter rows end with zero values.
+// A 1x4 weight is cut into parts of so many quads of columns: their lines (32 KB) stay in the
+// first-level cache, and 16 bits say where one begins.
+constexpr int64_t kPartQuads = 256;
+
+// Four rows of a 1x4 weight side by side; `local` has their places among the rows of a chunk.
+struct SparseGroup4 {
+  int32_t steps;
+  uint8_t local[4];
+};
+
+// Groups of one part, one after the other: values[step][row][4], offsets[step][row] = where the
+// block's quad begins in the part's xt, in eights of bytes. Shorter rows end with zero values.
 struct SparseRows4 {
   const int8_t* values;
-  const uint32_t* offsets;
-  int64_t steps;
+  const uint16_t* offsets;
+  const SparseGroup4* groups;
+  int64_t count;
 };
 
 // Eight rows of an 8x1 weight: values[group / 2][row][group % 2][4], offsets[group][4] =
@@ -59,9 +70,9 @@ struct SparseKernels {
   // x: `rows` rows of 4 * quads bytes. Rows up to the next multiple of 16 become 0.
   void (*to_quads)(const uint8_t* x, int64_t stride, int64_t rows, int64_t quads, uint8_t* xt);
   void (*to_bytes)(const uint8_t* x, int64_t stride, int64_t rows, int64_t quads, uint8_t* xt);
-  // c[r][0, rows), filled to a multiple of 8 at least.
-  void (*rows4)(const SparseRows4& w, const uint8_t* xt, int64_t rows, int32_t* const c[4]);
-  // c[r * 64 + row], likewise.
+  // c[local * kQuadRows + row], rows filled to a multiple of 8 at least; added to what is there if `add`.
+  void (*rows4)(const SparseRows4& w, const uint8_t* xt, int64_t rows, bool add, int32_t* c);
+  // c[r * 64 + row], likewise, never added.
   void (*rows8)(const SparseRows8& w, const uint8_t* xt, int64_t rows, int32_t* c);
   // One input row, by a table (k is a multiple of 16) or gathered as quads[slot][kSlot] from
   // whole segments of x; the other one is null.

@@ -25,9 +25,26 @@ struct Vnni256 {
   static T hi16(T a, T b) { return _mm256_unpackhi_epi16(a, b); }
 };
 
-void rows4_vnni(const SparseRows4& w, const uint8_t* xt, int64_t rows, int32_t* const c[4]) {
-  if (rows <= 8) return rows4_part<Vnni256, 1>(w, xt, 0, c);
-  rows4<Vnni512>(w, xt, rows, c);
+// A shuffle in place of a load each.
+template <>
+class FourQuads<Vnni512> {
+ public:
+  explicit FourQuads(const int8_t* quads)
+      : quads_(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quads)))) {}
+  __m512i repeat(int r) const {
+    if (r == 0) return _mm512_shuffle_epi32(quads_, _MM_PERM_AAAA);
+    if (r == 1) return _mm512_shuffle_epi32(quads_, _MM_PERM_BBBB);
+    if (r == 2) return _mm512_shuffle_epi32(quads_, _MM_PERM_CCCC);
+    return _mm512_shuffle_epi32(quads_, _MM_PERM_DDDD);
+  }
+
+ private:
+  __m512i quads_;
+};
+
+void rows4_vnni(const SparseRows4& w, const uint8_t* xt, int64_t rows, bool add, int32_t* c) {
+  if (rows <= 8) return rows4_part<Vnni256, 1>(w, xt, 0, add, c);
+  rows4<Vnni512>(w, xt, rows, add, c);
 }
 
 void rows8_vnni(const SparseRows8& w, const uint8_t* xt, int64_t rows, int32_t* c) {

@@ -39,7 +39,10 @@ def exact():
 def test_random_problems_equal_dense(block):
     rng = random.Random(str(block))
     for _ in range(150):
-        n, k = rng.choice([1, 3, 8, 9, 33, 64, 65, 130]), rng.choice([1, 3, 4, 5, 31, 64, 100, 257])
+        n, k = (
+            rng.choice([1, 3, 8, 9, 33, 64, 65, 130]),
+            rng.choice([1, 3, 4, 5, 31, 64, 100, 257, 1030, 2500]),
+        )
         m = rng.choice([1, 2, 3, 4, 8, 9, 15, 16, 17, 32, 33, 48, 49, 63, 64, 65, 130])
         dense = sparse_weight(n, k, block, rng.choice([0, 0.03, 0.1, 0.3, 0.8]))
         blocks = to_block_sparse(dense, block)

@@ -92,6 +92,7 @@ class SparseLinear final : public LinearImpl {
   }
   void run_tile(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t c0, int64_t c1) const;
   void multiply(const Call& call, const Scratch& s, int64_t rows, int64_t chunk) const;
+  void multiply_columns(const Call& call, const Scratch& s, int64_t rows, int64_t chunk) const;
   void finish(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t chunk) const;
 
   LinearImplPtr few_rows_;  // dense, or null
@@ -106,6 +107,23 @@ class SparseLinear final : public LinearImpl {
 
 // Accumulators of one chunk, as raw[row][64].
 void SparseLinear::multiply(const Call& call, const Scratch& s, int64_t rows, int64_t chunk) const {
+  if (weight_.by_rows()) {
+    const int64_t part_bytes = kernels::kPartQuads * kernels::kQuadLine;
+    for (int64_t part = 0; part < weight_.parts(); ++part)
+      kernels_.rows4(weight_.rows4(chunk, part), s.turned + part * part_bytes, rows, part > 0, s.sums);
+  } else {
+    multiply_columns(call, s, rows, chunk);
+    if (call.gemv) return;
+  }
+  const int64_t columns = std::min(kChunkRows, weight_.n() - chunk * kChunkRows);
+  for (int64_t column = 0; column < columns; column += 16)
+    for (int64_t m = 0; m < rows; m += 16)
+      kernels_.transpose16(s.sums + column * call.tile_rows + m, call.tile_rows,
+                           s.raw + m * kChunkRows + column, kChunkRows);
+}
+
+// 8x1 blocks: `sums`, or `raw` row by row.
+void SparseLinear::multiply_columns(const Call& call, const Scratch& s, int64_t rows, int64_t chunk) const {
   const int64_t begin = weight_.first(chunk), end = weight_.first(chunk + 1);
   if (call.gemv) {
     for (int64_t m = 0; m < rows; ++m) {
@@ -119,22 +137,8 @@ void SparseLinear::multiply(const Call& call, const Scratch& s, int64_t rows, in
     }
     return;
   }
-  for (int64_t i = begin; i < end; ++i) {
-    if (weight_.by_rows()) {
-      const uint8_t* local;
-      const kernels::SparseRows4 w = weight_.rows4(i, &local);
-      int32_t* const c[4] = {s.sums + local[0] * call.tile_rows, s.sums + local[1] * call.tile_rows,
-                             s.sums + local[2] * call.tile_rows, s.sums + local[3] * call.tile_rows};
-      kernels_.rows4(w, s.turned, rows, c);
-    } else {
-      kernels_.rows8(weight_.rows8(i), s.turned, rows, s.sums + 8 * (i - begin) * call.tile_rows);
-    }
-  }
-  const int64_t columns = std::min(kChunkRows, weight_.n() - chunk * kChunkRows);
-  for (int64_t column = 0; column < columns; column += 16)
-    for (int64_t m = 0; m < rows; m += 16)
-      kernels_.transpose16(s.sums + column * call.tile_rows + m, call.tile_rows,
-                           s.raw + m * kChunkRows + column, kChunkRows);
+  for (int64_t i = begin; i < end; ++i)
+    kernels_.rows8(weight_.rows8(i), s.turned, rows, s.sums + 8 * (i - begin) * call.tile_rows);
 }
 
 void SparseLinear::finish(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t chunk) const {

@@ -14,48 +14,62 @@ PackedSparse::PackedSparse(const LinearProblem& p, bool gathers)
 }
 
 size_t PackedSparse::bytes() const {
-  return values_.size() + places_.size() + 2 * segments_.size() +
-         4 * (offsets_.size() + spots_.size() + column_sum_.size()) + sizeof(Rows4) * rows4_.size() +
+  return values_.size() + places_.size() + 2 * segments_.size() + 2 * places4_.size() +
+         4 * (offsets_.size() + spots_.size() + column_sum_.size()) +
+         sizeof(kernels::SparseGroup4) * groups4_.size() + sizeof(Rows4) * rows4_.size() +
          sizeof(Rows8) * rows8_.size() + 8 * (first_.size() + slot_.size());
 }
 
-// The rows of a chunk are sorted by length, so that four neighbours need little padding.
 void PackedSparse::pack_rows(const BlockSparse& w) {
-  const auto length = [&](int64_t row) { return row < n_ ? w.offsets[row + 1] - w.offsets[row] : 0; };
-  int64_t steps = 0;
-  first_.push_back(0);
   for (int64_t chunk = 0; chunk < chunks(); ++chunk) {
     const int64_t rows = std::min(kChunkRows, n_ - chunk * kChunkRows);
-    std::vector<int64_t> order(static_cast<size_t>((rows + 3) / 4 * 4));
-    std::iota(order.begin(), order.end(), chunk * kChunkRows);
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return length(a) > length(b); });
-    for (size_t i = 0; i < order.size(); i += 4) {
-      Rows4 group{steps, length(order[i]), {}};
-      for (int r = 0; r < 4; ++r) group.local[r] = static_cast<uint8_t>(order[i + r] - chunk * kChunkRows);
-      rows4_.push_back(group);
-      steps += group.steps;
-    }
-    first_.push_back(static_cast<int64_t>(rows4_.size()));
+    std::vector<int64_t> next(static_cast<size_t>(rows));  // block of each row
+    for (int64_t r = 0; r < rows; ++r) next[static_cast<size_t>(r)] = w.offsets[chunk * kChunkRows + r];
+    for (int64_t part = 0; part < parts(); ++part) pack_part(w, chunk, part, next);
   }
-  values_.resize(static_cast<size_t>(16 * steps));
-  offsets_.resize(static_cast<size_t>(4 * steps));
-  for (int64_t chunk = 0; chunk < chunks(); ++chunk) {
-    for (int64_t i = first(chunk); i < first(chunk + 1); ++i) {
-      const Rows4& group = rows4_[static_cast<size_t>(i)];
-      for (int r = 0; r < 4; ++r) {
-        const int64_t row = chunk * kChunkRows + group.local[r];
-        for (int64_t s = 0; s < length(row); ++s) {
-          const int64_t block = w.offsets[row] + s;
-          const size_t at = static_cast<size_t>(4 * (group.begin + s) + r);
-          offsets_[at] = static_cast<uint32_t>(w.columns[block] * kernels::kQuadLine);
-          for (int j = 0; j < 4; ++j) {
-            values_[4 * at + j] = w.values[4 * block + j];
-            column_sum_[static_cast<size_t>(row)] += w.values[4 * block + j];
-          }
+  values_.shrink_to_fit();
+  places4_.shrink_to_fit();
+  groups4_.shrink_to_fit();
+}
+
+// The blocks of one part from `next` on, which moves behind them. Rows are sorted by how many
+// they have, so that four neighbours need little padding.
+void PackedSparse::pack_part(const BlockSparse& w, int64_t chunk, int64_t part, std::vector<int64_t>& next) {
+  const int64_t first_row = chunk * kChunkRows, rows = static_cast<int64_t>(next.size());
+  std::vector<int64_t> length(static_cast<size_t>((rows + 3) / 4 * 4));
+  for (int64_t r = 0; r < rows; ++r) {
+    int64_t end = next[static_cast<size_t>(r)];
+    while (end < w.offsets[first_row + r + 1] && w.columns[end] < (part + 1) * kernels::kPartQuads) ++end;
+    length[static_cast<size_t>(r)] = end - next[static_cast<size_t>(r)];
+  }
+  std::vector<size_t> order(length.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return length[a] > length[b]; });
+
+  rows4_.push_back({static_cast<int64_t>(places4_.size()) / 4, static_cast<int64_t>(groups4_.size()), 0});
+  for (size_t i = 0; i < order.size() && (part == 0 || length[order[i]] > 0); i += 4) {
+    const size_t begin = places4_.size(), steps = static_cast<size_t>(length[order[i]]);
+    places4_.resize(begin + 4 * steps);
+    values_.resize(4 * places4_.size());
+    kernels::SparseGroup4 group{static_cast<int32_t>(steps), {}};
+    for (size_t r = 0; r < 4; ++r) {
+      const size_t row = order[i + r];
+      group.local[r] = static_cast<uint8_t>(row);
+      for (int64_t s = 0; s < length[row]; ++s) {
+        const int64_t block = next[row] + s;
+        const size_t at = begin + 4 * static_cast<size_t>(s) + r;
+        const int64_t line = w.columns[block] - part * kernels::kPartQuads;
+        places4_[at] = static_cast<uint16_t>(line * (kernels::kQuadLine / 8));
+        for (int64_t j = 0; j < 4; ++j) {
+          values_[4 * at + static_cast<size_t>(j)] = w.values[4 * block + j];
+          column_sum_[static_cast<size_t>(first_row) + row] += w.values[4 * block + j];
         }
       }
     }
+    groups4_.push_back(group);
+    ++rows4_.back().count;
   }
+  for (size_t r = 0; r < next.size(); ++r) next[r] += length[r];
 }
 
 // Of blocks [begin, end), those of the first one's slot end here.

@@ -1,6 +1,7 @@
 // Block-sparse weights in the layouts of kernels/sparse.h.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -27,24 +28,27 @@ class PackedSparse {
   // Quads of weights that one input row meets, padding included.
   int64_t products() const { return static_cast<int64_t>(values_.size()) / 4; }
 
-  // 1x4: four rows of a chunk with about equally many blocks. local: their places in it.
+  // 1x4: the groups of a part of a chunk, of rows with about equally many blocks in the part.
   struct Rows4 {
     int64_t begin;  // in steps
-    int64_t steps;
-    uint8_t local[4];
+    int64_t first;  // group
+    int64_t count;
   };
   // 8x1: the rows 8 i .. 8 i + 7 of the whole weight.
   struct Rows8 {
     int64_t begin;  // in groups
     int64_t groups;
   };
-  // Range of rows4() or rows8() that belongs to a chunk.
-  int64_t first(int64_t chunk) const { return first_[static_cast<size_t>(chunk)]; }
-  kernels::SparseRows4 rows4(int64_t i, const uint8_t** local) const {
-    const Rows4& r = rows4_[static_cast<size_t>(i)];
-    *local = r.local;
-    return {values_.data() + 16 * r.begin, offsets_.data() + 4 * r.begin, r.steps};
+  // 1x4: ranges of kPartQuads quads of columns; the first one has every row of the chunk.
+  int64_t parts() const {
+    return std::max<int64_t>(1, (quads() + kernels::kPartQuads - 1) / kernels::kPartQuads);
   }
+  kernels::SparseRows4 rows4(int64_t chunk, int64_t part) const {
+    const Rows4& r = rows4_[static_cast<size_t>(chunk * parts() + part)];
+    return {values_.data() + 16 * r.begin, places4_.data() + 4 * r.begin, groups4_.data() + r.first, r.count};
+  }
+  // 8x1: range of rows8() that belongs to a chunk.
+  int64_t first(int64_t chunk) const { return first_[static_cast<size_t>(chunk)]; }
   kernels::SparseRows8 rows8(int64_t i) const {
     const Rows8& r = rows8_[static_cast<size_t>(i)];
     const uint32_t* spots = spots_.empty() ? nullptr : spots_.data() + r.begin / 2;
@@ -59,6 +63,7 @@ class PackedSparse {
 
  private:
   void pack_rows(const BlockSparse& w);
+  void pack_part(const BlockSparse& w, int64_t chunk, int64_t part, std::vector<int64_t>& next);
   void pack_columns(const BlockSparse& w, bool gathers);
   int64_t slot_end(const BlockSparse& w, int64_t begin, int64_t end) const;
   void pack_slot(const BlockSparse& w, int64_t begin, int64_t end);
@@ -68,15 +73,17 @@ class PackedSparse {
   int64_t k_;
   bool by_rows_;
   std::vector<int8_t> values_;
-  std::vector<uint32_t> offsets_;
-  std::vector<uint32_t> spots_;     // 8x1
-  std::vector<uint8_t> places_;     // 8x1
-  std::vector<uint16_t> segments_;  // 8x1, of a slot
-  std::vector<int64_t> slot_;       // 8x1, the first of a chunk; [chunks + 1]
-  int64_t most_slots_ = 0;          // 8x1, of a chunk
+  std::vector<uint16_t> places4_;               // 1x4
+  std::vector<kernels::SparseGroup4> groups4_;  // 1x4
+  std::vector<uint32_t> offsets_;               // 8x1
+  std::vector<uint32_t> spots_;                 // 8x1
+  std::vector<uint8_t> places_;                 // 8x1
+  std::vector<uint16_t> segments_;              // 8x1, of a slot
+  std::vector<int64_t> slot_;                   // 8x1, the first of a chunk; [chunks + 1]
+  int64_t most_slots_ = 0;                      // 8x1, of a chunk
   std::vector<Rows4> rows4_;
   std::vector<Rows8> rows8_;
-  std::vector<int64_t> first_;       // [chunks + 1]
+  std::vector<int64_t> first_;       // 8x1, [chunks + 1]
   std::vector<int32_t> column_sum_;  // [n], sum_k w[n][k]
 };
 

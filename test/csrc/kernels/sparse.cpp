@@ -103,3 +103,50 @@ TEST_CASE("sparse: one row by eight rows of blocks, from a table or gathered", "
     }
   }
 }
+
+TEST_CASE("sparse: groups of four rows by quads, stored and added", "[sparse]") {
+  std::mt19937 rng(3);
+  for (const SparseKernels* table : tables()) {
+    const SparseKernels& k = *table;
+    for (int64_t quads : {int64_t{1}, int64_t{17}, kPartQuads})
+      for (int64_t rows : {1, 8, 9, 16, 17, 32})
+        for (bool add : {false, true}) {
+          INFO(k.name << ", " << rows << " rows of " << quads << " quads, add " << add);
+          const int32_t steps[] = {0, 1, 3, static_cast<int32_t>(quads)};
+          const int64_t total = 4 + quads;
+          Guarded<SparseGroup4> groups(4);
+          Guarded<int8_t> values(16 * total);
+          Guarded<uint16_t> offsets(4 * total);
+          Guarded<uint8_t> xt(quads * kQuadLine);
+          Guarded<int32_t> c(16 * kQuadRows);
+          fill(rng, values);
+          fill(rng, xt);
+          fill(rng, c);
+          for (int64_t g = 0; g < 4; ++g) {
+            groups[g].steps = steps[g];
+            for (int64_t r = 0; r < 4; ++r) groups[g].local[r] = static_cast<uint8_t>((7 * (4 * g + r)) % 16);
+          }
+          for (uint16_t& o : offsets)
+            o = static_cast<uint16_t>(rng() % static_cast<unsigned>(quads) * (kQuadLine / 8));
+          std::vector<int32_t> expected(16 * kQuadRows);
+          for (int64_t g = 0, at = 0; g < 4; at += steps[g++])
+            for (int64_t r = 0; r < 4; ++r)
+              for (int64_t m = 0; m < rows; ++m) {
+                const int64_t to = groups[g].local[r] * kQuadRows + m;
+                uint32_t sum = add ? static_cast<uint32_t>(c[to]) : 0;
+                for (int64_t s = 4 * at + r; s < 4 * (at + steps[g]); s += 4)
+                  for (int64_t j = 0; j < 4; ++j)
+                    sum += static_cast<uint32_t>(values[4 * s + j] * xt[8 * offsets[s] + 4 * m + j]);
+                expected[static_cast<size_t>(to)] = static_cast<int32_t>(sum);
+              }
+          k.rows4({values.data(), offsets.data(), groups.data(), 4}, xt.data(), rows, add, c.data());
+          int64_t wrong = 0;
+          for (int64_t row = 0; row < 16; ++row)
+            for (int64_t m = 0; m < rows; ++m) {
+              const int64_t at = row * kQuadRows + m;
+              wrong += c[at] != expected[static_cast<size_t>(at)];
+            }
+          REQUIRE(wrong == 0);
+        }
+  }
+}

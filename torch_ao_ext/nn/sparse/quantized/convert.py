@@ -24,7 +24,7 @@ def to_sparse_int8(model: nn.Module, min_sparsity: float = 0.5, inplace: bool = 
 
     The block is the one of 1x4 and 8x1 with more zero blocks, unless pruning left
     `sparse_params["sparse_block_shape"]` on the layer. Inputs are quantized row by row.
-    Call it after `squash_mask`.
+    Call it after `squash_mask`. Other layers stay as they are: `quantize_dynamic` takes them afterwards.
 
     Args:
         model: float model.
