@@ -61,11 +61,11 @@ tae_sources(TAE_ENGINE_SOURCES engines/reference attention conv linear matmul rn
 tae_sources(TAE_ENGINE_SOURCES engines/onednn conv conv_piece conv_primitive conv_run conv_weight conv_window linear onednn thread_args)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack conv xnnpack fully_connected linear static_rule pthreadpool_shim cpuinfo_shim)
 
-tae_sources(TAE_TORCH_SOURCES core autograd checks env parallel qparams result_memory weight_state)
+tae_sources(TAE_TORCH_SOURCES core autograd checks env large_memory parallel qparams result_memory weight_state)
 tae_sources(TAE_TORCH_SOURCES ops
   attention
   batch_norm
-  cat channels_last choose_qparams
+  cat channel_norm channels_last choose_qparams
   conv conv_bn conv_common conv_dynamic conv_fused conv_input
   crc32
   elementwise elementwise_common

@@ -1,22 +1,9 @@
 #include "core/result_memory.h"
 
-#include "core/huge_pages.h"
+#include "core/large_memory.h"
 
 namespace tae {
 namespace {
-
-// From here on malloc maps each block anew (glibc's largest M_MMAP_THRESHOLD), and a first write
-// to every 4 KB of it costs more than the operators that fill it.
-constexpr size_t kMappedBytes = size_t{32} << 20;
-
-// Asks for huge pages; a kernel without them says no, which is fine.
-at::Tensor in_huge_pages(at::Tensor t) {
-  const c10::Storage& memory = t.storage();
-  if (memory.nbytes() >= kMappedBytes)
-    with_huge_pages(memory.data(), memory.nbytes(),
-                    [](void* first, size_t bytes) { madvise(first, bytes, MADV_HUGEPAGE); });
-  return t;
-}
 
 thread_local c10::Allocator* current = nullptr;
 thread_local const void* overwritten[2] = {};
@@ -32,17 +19,17 @@ at::Tensor grows_anywhere(at::Tensor t) {
   return t;
 }
 
+c10::Allocator* allocator() { return current != nullptr ? current : large_memory(); }
+
 }  // namespace
 
 at::Tensor new_tensor(at::IntArrayRef sizes, at::ScalarType dtype) {
-  if (current == nullptr) return in_huge_pages(at::detail::empty_cpu(sizes, dtype));
-  return grows_anywhere(at::detail::empty_generic(sizes, current, c10::DispatchKeySet(c10::DispatchKey::CPU),
-                                                  dtype, std::nullopt));
+  return grows_anywhere(at::detail::empty_generic(
+      sizes, allocator(), c10::DispatchKeySet(c10::DispatchKey::CPU), dtype, std::nullopt));
 }
 
 at::Tensor new_tensor(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype) {
-  if (current == nullptr) return in_huge_pages(at::detail::empty_strided_cpu(sizes, strides, dtype));
-  return grows_anywhere(at::detail::empty_strided_generic(sizes, strides, current,
+  return grows_anywhere(at::detail::empty_strided_generic(sizes, strides, allocator(),
                                                           c10::DispatchKeySet(c10::DispatchKey::CPU), dtype));
 }
 

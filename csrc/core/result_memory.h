@@ -1,4 +1,4 @@
-// Memory of the tensors that operators make: the CPU allocator's, or another one's while a
+// Memory of the tensors that operators make: large_memory(), or another allocator's while a
 // scope of this thread asks for it (an island plans where its intermediate results lie).
 #pragma once
 

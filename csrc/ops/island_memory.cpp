@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "core/large_memory.h"
 #include "core/result_memory.h"
 
 namespace tae {
@@ -77,16 +78,16 @@ struct RunMemory::State final : public c10::Allocator, std::enable_shared_from_t
   };
 
   explicit State(std::shared_ptr<const MemoryPlan> given) : plan(std::move(given)) {
-    if (plan != nullptr && plan->block_bytes > 0) block = cpu_allocator()->allocate(plan->block_bytes);
+    if (plan != nullptr && plan->block_bytes > 0) block = large_memory()->allocate(plan->block_bytes);
   }
 
   c10::DataPtr allocate(size_t bytes) override {
-    if (bytes == 0) return cpu_allocator()->allocate(0);
-    if (plan == nullptr) return note(cpu_allocator()->allocate(bytes), bytes);
+    if (bytes == 0) return large_memory()->allocate(0);
+    if (plan == nullptr) return note(large_memory()->allocate(bytes), bytes);
     const std::lock_guard lock(mutex);
     const size_t index = next++;
     void* data = place(index, bytes);
-    if (data == nullptr) return cpu_allocator()->allocate(bytes);
+    if (data == nullptr) return large_memory()->allocate(bytes);
     return hand_out(data, {}, index);
   }
 

@@ -1,5 +1,7 @@
-"""Results of 32 MB and more lie in huge pages."""
+"""Results of 32 MB and more lie in huge pages, in memory that is kept for the next ones."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,37 @@ def test_large_results(layout):
     y = torch.ops.torch_ao.requantize(x, 0.1, 3, 0.1, 3, None, "relu")
     assert y.nbytes == 64 << 20 and huge_bytes(y) >= 32 << 20
     assert torch.equal(y, x.clamp(min=3)) and y.is_contiguous(memory_format=layout)
+
+
+def _copy_of(x):
+    return torch.ops.torch_ao.requantize(x, 0.1, 0, 0.1, 0, None)
+
+
+def test_memory_of_large_results_is_kept():
+    x = torch.randint(0, 256, (40 << 20,), dtype=torch.uint8)
+    first, second = _copy_of(x), _copy_of(x)
+    places = {first.data_ptr(), second.data_ptr()}
+    view = second[5:]
+    del first, second  # the view still holds its block
+    third, fourth = _copy_of(x[: 36 << 20]), _copy_of(x)
+    assert third.data_ptr() in places and fourth.data_ptr() not in places
+    assert torch.equal(view, x[5:]) and torch.equal(third, x[: 36 << 20]) and torch.equal(fourth, x)
+    fourth.resize_(60 << 20)  # grows in memory of torch's
+    assert torch.equal(fourth[: 40 << 20], x)
+
+
+_GIVEN_UP = """
+import resource
+import torch
+import torch_ao_ext
+
+x = torch.zeros(150 << 20, dtype=torch.uint8)
+torch.ops.torch_ao.requantize(x[: 100 << 20], 0.1, 0, 0.1, 0, None)  # dies; its block is kept
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
+assert torch.ops.torch_ao.requantize(x, 0.1, 0, 0.1, 0, None).nbytes == x.nbytes
+"""
+
+
+def test_kept_memory_is_given_up_when_there_is_no_other():
+    subprocess.run([sys.executable, "-c", _GIVEN_UP], check=True)

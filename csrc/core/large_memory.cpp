@@ -1,0 +1,105 @@
+#include "core/large_memory.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <mutex>
+
+#include "core/fork.h"
+#include "core/huge_pages.h"
+
+namespace tae {
+namespace {
+
+// glibc's largest M_MMAP_THRESHOLD.
+constexpr size_t kLarge = size_t{32} << 20;
+
+// Blocks that are kept: of a chain of operators one result dies while the next one is made.
+constexpr size_t kBlocks = 2;
+
+class LargeMemory final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    if (bytes < kLarge) return torchs()->allocate(bytes);
+    auto block = std::make_unique<Block>();
+    block->owner = this;
+    if (!take(bytes, block.get())) make(bytes, block.get());
+    void* data = block->memory.get();
+    return {data, block.release(), &LargeMemory::release, c10::Device(c10::DeviceType::CPU)};
+  }
+
+  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  void copy_data(void* dest, const void* src, size_t count) const override { std::memcpy(dest, src, count); }
+
+ private:
+  struct Block {
+    LargeMemory* owner = nullptr;
+    c10::DataPtr memory;
+    size_t bytes = 0;
+  };
+
+  static c10::Allocator* torchs() { return c10::GetAllocator(c10::DeviceType::CPU); }
+
+  // A kept block of that many bytes, or up to a quarter more.
+  bool take(size_t bytes, Block* to) {
+    const std::lock_guard lock(fork_safe_mutex(this));
+    for (Block& b : kept_) {
+      if (!b.memory || b.bytes < bytes || b.bytes - bytes > bytes / 4) continue;
+      to->memory = std::exchange(b.memory, {});
+      to->bytes = b.bytes;
+      return true;
+    }
+    return false;
+  }
+
+  void make(size_t bytes, Block* to) {
+    try {
+      to->memory = torchs()->allocate(bytes);
+    } catch (...) {
+      if (!give_up()) throw;
+      to->memory = torchs()->allocate(bytes);
+    }
+    to->bytes = bytes;
+    // A kernel without them says no, which is fine.
+    with_huge_pages(to->memory.get(), bytes,
+                    [](void* first, size_t length) { madvise(first, length, MADV_HUGEPAGE); });
+  }
+
+  // Frees what is kept; whether that was anything.
+  bool give_up() {
+    c10::DataPtr blocks[kBlocks];  // freed behind the lock
+    const std::lock_guard lock(fork_safe_mutex(this));
+    bool any = false;
+    for (size_t i = 0; i < kBlocks; ++i) {
+      blocks[i] = std::exchange(kept_[i].memory, {});
+      any |= static_cast<bool>(blocks[i]);
+    }
+    return any;
+  }
+
+  static void release(void* context) {
+    const std::unique_ptr<Block> block(static_cast<Block*>(context));
+    with_huge_pages(block->memory.get(), block->bytes,
+                    [](void* first, size_t length) { madvise(first, length, MADV_FREE); });
+    block->owner->keep(block.get());
+  }
+
+  // In place of the one that was kept first.
+  void keep(Block* block) {
+    const std::lock_guard lock(fork_safe_mutex(this));
+    std::swap(kept_[0].memory, block->memory);
+    std::swap(kept_[0].bytes, block->bytes);
+    std::rotate(kept_, kept_ + 1, kept_ + kBlocks);
+  }
+
+  Block kept_[kBlocks];  // the newest last
+};
+
+}  // namespace
+
+c10::Allocator* large_memory() {
+  static auto* const memory = new LargeMemory;
+  return memory;
+}
+
+}  // namespace tae
