@@ -46,7 +46,7 @@ bool request_tile_permission() {
 
 struct Cpu {
   bool avx2 = false, avx_vnni = false, avx512 = false, avx512_vnni = false, amx = false;
-  int64_t l1 = 0, l2 = 0;
+  int64_t l1 = 0, l2 = 0, l3 = 0;
   std::vector<std::string> names;
 
   Cpu();
@@ -126,13 +126,16 @@ void Cpu::detect_caches() {
       const int64_t bytes = ways * partitions * line * sets;
       if (level == 1 && type == 1 && l1 == 0) l1 = bytes;
       if (level == 2 && type != 2 && l2 == 0) l2 = bytes;
+      if (level == 3 && type != 2 && l3 == 0) l3 = bytes;
     }
   }
   if (l1 <= 0) l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);
   if (l2 <= 0) l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  if (l3 <= 0) l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
   // Emulators and hypervisors may say nothing or nonsense: smallest size in use.
   if (l1 < 16 << 10 || l1 > 1 << 20) l1 = 32 << 10;
   if (l2 < 64 << 10 || l2 > 256 << 20) l2 = 256 << 10;
+  if (l3 < 1 << 20 || l3 > 4096ll << 20) l3 = 32 << 20;
 }
 
 const Cpu& cpu() {
@@ -223,6 +226,7 @@ std::string isa_cap_error() { return cap().error; }
 
 int64_t l1_bytes() { return cpu().l1; }
 int64_t l2_bytes() { return cpu().l2; }
+int64_t l3_bytes() { return cpu().l3; }
 
 std::vector<std::string> cpu_feature_names() { return cpu().names; }
 

@@ -39,9 +39,10 @@ bool has_byte_permutation();
 Isa isa_cap();
 std::string isa_cap_error();
 
-// Cache sizes of one core in bytes (L1 data, L2), with safe defaults.
+// Cache sizes in bytes with safe defaults: L1 data and L2 of one core, L3 of those that share it.
 int64_t l1_bytes();
 int64_t l2_bytes();
+int64_t l3_bytes();
 
 // One word a line for `info` and `explain`, e.g. {"avx2", "fma", ...}.
 std::vector<std::string> cpu_feature_names();

@@ -116,6 +116,11 @@ struct Kind {
   static constexpr Bytes value = kBytes;
 };
 
+template <int kValue>
+struct Constant {
+  static constexpr int value = kValue;
+};
+
 // Calls body(Kind) for a dtype of 8 bits.
 template <typename Body>
 TAE_VEC void with_bytes(DType dtype, const Body& body) {
@@ -145,7 +150,7 @@ class LaneReader {
       : data_(static_cast<const uint8_t*>(o.data)),
         offset_(vf(0x1p23f + static_cast<float>(o.zero_point + (kBytes == Bytes::s8 ? 128 : 0)))) {}
   TAE_VEC void operator()(int64_t at, int64_t n, VF (&x)[4]) const {
-    VBytes u = load_group_bytes(data_ + at, n);
+    VBytes u = held(load_group_bytes(data_ + at, n));
     if constexpr (kBytes == Bytes::s8) u = xor_bytes(u, set1_8(128));
     expand_lanes(u, x);
 #pragma GCC unroll 4
@@ -161,7 +166,7 @@ class LaneReader {
 template <bool kPlain>
 class LaneWriter {
  public:
-  LaneWriter(const Finish& f, void* dst) : dst_(static_cast<uint8_t*>(dst)) {
+  LaneWriter(const Finish& f, void* dst) : dst_(static_cast<uint8_t*>(dst)), streams_(f.streams) {
     const int32_t shift = f.dtype == DType::qs8 ? 128 : 0, zero_point = f.zero_point + shift;
     zero_point_ = set1_16(zero_point);
     low_ = set1_8(f.num_post_ops > 0 ? zero_point : 0);
@@ -170,11 +175,17 @@ class LaneWriter {
   TAE_VEC void operator()(int64_t at, int64_t n, const VF (&x)[4]) const {
     const VBytes packed = pack_lanes(to_int(x[0]), to_int(x[1]), to_int(x[2]), to_int(x[3]), zero_point_);
     const VBytes bytes = kPlain ? packed : xor_bytes(max_u8(packed, low_), flip_);
-    store_group_bytes(dst_ + at, bytes, n);
+    uint8_t* dst = dst_ + at;
+    if (streams_ && n == kGroup && reinterpret_cast<uintptr_t>(dst) % kGroup == 0) {
+      stream_bytes(dst, bytes);
+    } else {
+      store_group_bytes(dst, bytes, n);
+    }
   }
 
  private:
   uint8_t* dst_;
+  bool streams_;
   VI zero_point_;
   VBytes low_, flip_;
 };
@@ -189,19 +200,24 @@ TAE_VEC void with_lane_writer(const Finish& f, void* dst, const Body& body) {
   }
 }
 
+// Behind the last store: what was streamed is there for other threads.
+TAE_VEC void finish_streams(const Finish& f) {
+  if (f.streams) _mm_sfence();
+}
+
 // Floats at the lanes of their elements: `count` of them to whole groups, zeros behind.
 TAE_VEC void arrange_lanes(const float* src, int64_t count, float* dst) {
-  for (int64_t at = 0; at < count; at += kGroup)
-    for (int64_t e = 0; e < kGroup; e += 4) {  // 4 values stay together
-      float four[4] = {};
-      const int64_t left = count - at - e;
-      if (left >= 4) {
-        std::memcpy(four, src + at + e, sizeof four);
-      } else {
-        for (int64_t i = 0; i < left; ++i) four[i] = src[at + e + i];
-      }
-      std::memcpy(dst + at + e / 4 % 4 * kLanes + e / 16 * 4, four, sizeof four);
+  float last[kGroup] = {};
+  for (int64_t at = 0; at < count; at += kGroup) {
+    const float* from = src + at;
+    if (count - at < kGroup) {
+      std::memcpy(last, from, static_cast<size_t>(count - at) * sizeof(float));
+      from = last;
     }
+#pragma GCC unroll 16
+    for (int64_t e = 0; e < kGroup; e += 4)  // 4 values stay together
+      std::memcpy(dst + at + e / 4 % 4 * kLanes + e / 16 * 4, from + e, 4 * sizeof(float));
+  }
 }
 
 // Calls body(at, Whole) for groups of kGroup elements and once body(at, n) for the rest.

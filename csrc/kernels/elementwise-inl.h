@@ -317,6 +317,7 @@ void requantize_entry(const Finish& finish, const Operand& a, int64_t count, voi
   } else {
     requantize_run(finish, a, count, dst);
   }
+  finish_streams(finish);
 }
 
 void blend_entry(const Finish& finish, const Operand& row, const void* const* rows, const float* down,
@@ -329,6 +330,7 @@ template <bool kMultiply>
 void binary_entry(const Finish& finish, const Operand& a, const Operand& b, int64_t count, void* dst) {
   const DefaultFloatEnv env;
   binary_run<kMultiply>(finish, a, b, count, dst);
+  finish_streams(finish);
 }
 
 void average_entry(const Finish& finish, const Operand& row, const void* const* rows, int64_t count,

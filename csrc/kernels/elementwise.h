@@ -27,6 +27,7 @@ struct Finish {
   DType dtype = DType::qu8;  // qu8, qs8, f32 or bf16
   float inverse_scale = 1.f;
   int32_t zero_point = 0;
+  bool streams = false;  // more results than caches hold: whole aligned vectors of bytes go past them
 };
 
 // Whether the post-ops are none or relu: on bytes, a maximum with the zero point.

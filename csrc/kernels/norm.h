@@ -47,10 +47,10 @@ struct NormOutput {
 };
 
 struct NormKernels {
-  // 8-bit rows. With S, Q the sums of u and u * u (exact) and z the zero point:
-  //   centred: a = f32(scale * k), b = f32(-(S - count * z) / count * (scale * k)),
-  //            k = 1 / sqrt((count * Q - S * S) / count^2 * scale^2 + eps) in f64;
-  //   else:    a the same with the mean of (u - z)^2, b = 0;
+  // 8-bit rows. With S, Q the sums of u and u * u (exact), z the zero point and p = 1 / count:
+  //   centred: a = f32(scale * k), b = f32(-(S - count * z) * p * (scale * k)),
+  //            k = 1 / sqrt((count * Q - S * S) * (scale^2 * (p * p)) + eps), in f64;
+  //   else:    a the same with the sum of (u - z)^2 * (scale^2 * p), b = 0;
   //   r = fma(fma(f32(u - z), a, b), weight[c], bias[c]).
   // An 8-bit result without post-ops but relu has weight[c] * inverse_scale and bias[c] *
   // inverse_scale instead and is rounded as it comes. `scratch` holds lane_floats(count);

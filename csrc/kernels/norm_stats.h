@@ -25,7 +25,7 @@ inline double byte_spread(const ByteSums& s, int64_t count) {
   return static_cast<double>(static_cast<__int128>(count) * s.squares - static_cast<__int128>(s.sum) * s.sum);
 }
 
-// Of kStatRows rows of `count` values each, together: divisions of several rows are one vector's.
+// Of kStatRows rows of `count` values each, together: roots and divisions of several rows are one vector's.
 constexpr int64_t kStatRows = 8;
 inline void byte_stats(const ByteSums (&sums)[kStatRows], int64_t count, int32_t u8_zero_point, float scale,
                        double eps, bool centred, ByteStats* stats) {
@@ -38,9 +38,9 @@ inline void byte_stats(const ByteSums (&sums)[kStatRows], int64_t count, int32_t
     square[r] =
         centred ? byte_spread(s, count) : static_cast<double>(s.squares - 2 * z * s.sum + count * z * z);
   }
-  const double parts = centred ? n * n : n, steps = step * step;
-  for (int r = 0; r < kStatRows; ++r) square[r] = 1. / std::sqrt(square[r] / parts * steps + eps);
-  for (int r = 0; r < kStatRows; ++r) total[r] /= n;
+  const double part = 1. / n, unit = step * step * (centred ? part * part : part);
+  for (int r = 0; r < kStatRows; ++r) square[r] = 1. / std::sqrt(square[r] * unit + eps);
+  for (int r = 0; r < kStatRows; ++r) total[r] *= part;
   for (int r = 0; r < kStatRows; ++r) stats[r] = {total[r], square[r]};
 }
 

@@ -16,9 +16,36 @@ namespace {
 constexpr int64_t kSquareSteps = 2000;
 
 template <Bytes kBytes>
+TAE_VEC VBytes u_domain(VBytes x) {
+  return kBytes == Bytes::s8 ? xor_bytes(x, set1_8(128)) : x;
+}
+
+// Values of a row up to which 32 bits hold its sums of squares, at most 255^2 each.
+constexpr int64_t kLaneRow = 32768;
+
+// Sums of u and u * (u - kSquareShift) of up to kLaneRow values on the way.
+struct LaneSums {
+  VI sum = vi(0), product = vi(0);
+};
+
+// A group of n <= kGroup bytes.
+template <Bytes kBytes, typename Count>
+TAE_VEC void add_group(const uint8_t* src, Count n, LaneSums* lanes) {
+  VBytes u = u_domain<kBytes>(held(load_group_bytes(src, n)));
+  if (n != kGroup) u = keep_bytes(u, n);
+  lanes->sum = sum_bytes(lanes->sum, u);
+  lanes->product = sum_squares(lanes->product, u);
+}
+
+TAE_VEC void add_lanes(const LaneSums& lanes, ByteSums* sums) {
+  const int64_t sum = reduce_add(lanes.sum);
+  sums->sum += sum;
+  sums->squares += reduce_add(lanes.product) + kSquareShift * sum;
+}
+
+template <Bytes kBytes>
 TAE_VEC void sums_of(const void* source, int64_t count, ByteSums* sums) {
   const uint8_t* src = static_cast<const uint8_t*>(source);
-  const auto u_domain = [](VBytes x) { return kBytes == Bytes::s8 ? xor_bytes(x, set1_8(128)) : x; };
   int64_t total = 0, products = 0, i = 0;  // of u and u * (u - kSquareShift)
   // Lanes apart, because each step waits for its sum.
   VI sum[4] = {vi(0), vi(0), vi(0), vi(0)}, product[4] = {vi(0), vi(0), vi(0), vi(0)};
@@ -36,11 +63,11 @@ TAE_VEC void sums_of(const void* source, int64_t count, ByteSums* sums) {
     steps = steps < kSquareSteps ? steps : kSquareSteps;
     for (int64_t s = 0; s < steps; ++s, i += 4 * kGroup)
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) take(j, u_domain(load_bytes(src + i + j * kGroup)));
+      for (int j = 0; j < 4; ++j) take(j, u_domain<kBytes>(held(load_bytes(src + i + j * kGroup))));
     if (steps == kSquareSteps) fold();
   }
-  for (; i + kGroup <= count; i += kGroup) take(0, u_domain(load_bytes(src + i)));
-  if (i < count) take(1, keep_bytes(u_domain(load_bytes(src + i, count - i)), count - i));
+  for (; i + kGroup <= count; i += kGroup) take(0, u_domain<kBytes>(load_bytes(src + i)));
+  if (i < count) take(1, keep_bytes(u_domain<kBytes>(load_bytes(src + i, count - i)), count - i));
   fold();
   sums->sum += total;
   sums->squares += products + kSquareShift * total;

@@ -38,6 +38,17 @@ namespace {
 }
 #endif
 
+// x in a register: GCC 12 loads a value again for every operand that may be in memory.
+template <typename V>
+[[gnu::always_inline]] inline V held(V x) {
+#if defined(__AVX512F__)
+  __asm__("" : "+v"(x));
+#else
+  __asm__("" : "+x"(x));
+#endif
+  return x;
+}
+
 // bf16 is the upper half of an f32.
 template <typename Tail>
 [[gnu::always_inline]] inline VF load_bf16(const uint16_t* p, Tail t) {

@@ -178,6 +178,8 @@ TAE_VEC VBytes clamp_u8(VBytes x, VBytes lo, VBytes hi) {
 TAE_VEC VBytes xor_bytes(VBytes a, VBytes b) { return _mm256_xor_si256(a, b); }
 TAE_VEC VBytes load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 TAE_VEC void store_bytes(void* p, VBytes x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+// Past the caches, to an aligned place.
+TAE_VEC void stream_bytes(void* p, VBytes x) { _mm256_stream_si256(static_cast<__m256i*>(p), x); }
 // The first n < 4 * kLanes bytes.
 TAE_VEC VBytes load_bytes(const void* p, int64_t n) {
   alignas(32) uint8_t copy[4 * kLanes] = {};

@@ -145,6 +145,8 @@ TAE_VEC VBytes clamp_u8(VBytes x, VBytes lo, VBytes hi) {
 TAE_VEC VBytes xor_bytes(VBytes a, VBytes b) { return _mm512_xor_si512(a, b); }
 TAE_VEC VBytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }
 TAE_VEC void store_bytes(void* p, VBytes x) { _mm512_storeu_si512(p, x); }
+// Past the caches, to an aligned place.
+TAE_VEC void stream_bytes(void* p, VBytes x) { _mm512_stream_si512(static_cast<__m512i*>(p), x); }
 // The first n < 4 * kLanes bytes.
 TAE_VEC VBytes load_bytes(const void* p, int64_t n) {
   return _mm512_maskz_loadu_epi8(_bzhi_u64(~0ull, static_cast<unsigned>(n)), p);

@@ -215,6 +215,8 @@ TAE_VEC VBytes clamp_u8(VBytes x, VBytes lo, VBytes hi) { return _mm_min_epu8(_m
 TAE_VEC VBytes xor_bytes(VBytes a, VBytes b) { return _mm_xor_si128(a, b); }
 TAE_VEC VBytes load_bytes(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 TAE_VEC void store_bytes(void* p, VBytes x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
+// Past the caches, to an aligned place.
+TAE_VEC void stream_bytes(void* p, VBytes x) { _mm_stream_si128(static_cast<__m128i*>(p), x); }
 // The first n < 4 * kLanes bytes.
 TAE_VEC VBytes load_bytes(const void* p, int64_t n) {
   alignas(16) uint8_t copy[4 * kLanes] = {};

@@ -63,6 +63,7 @@ Tensor requantize(const Tensor& input, double input_scale, int64_t input_zero_po
   }
   const int64_t width = static_cast<int64_t>(size_of(a.dtype));
   const int64_t step = size_of_element(e.output);
+  out.finish.streams = streams(e.output);
   parallel_for(e.numel, kElementGrain, [&](int64_t begin, int64_t end) {
     Operand part = a;
     part.data = e.src + begin * width;
@@ -127,6 +128,7 @@ Tensor run_binary(const char* op, Binary kernels::ElementwiseKernels::* member, 
   uint8_t* to = static_cast<uint8_t*>(output.mutable_data_ptr());
   const int64_t step = size_of_element(output);
   const Binary kernel = kernels::elementwise_kernels(best_isa()).*member;
+  out.finish.streams = streams(output);
   parallel_for(numel, kElementGrain, [&](int64_t begin, int64_t end) {
     Operand left = a, right = b;
     left.data = from_x + begin;

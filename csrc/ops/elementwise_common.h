@@ -25,4 +25,7 @@ void check_output(const char* op, at::ScalarType input_dtype, double scale, int6
                   std::optional<at::ScalarType> dtype, std::string_view post_ops, at::ArrayRef<double> args,
                   OutputFinish* result);
 
+// Finish::streams of this result.
+inline bool streams(const at::Tensor& output) { return static_cast<int64_t>(output.nbytes()) > l3_bytes(); }
+
 }  // namespace tae

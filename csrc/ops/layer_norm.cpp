@@ -87,6 +87,7 @@ Tensor normalize(const Call& call, const Tensor& input, RealRows x, const Tensor
   const int64_t grain = std::max<int64_t>(1, kElementGrain / norm.count);
   parallel_for(numel / norm.count, grain, [&](int64_t begin, int64_t end) {
     kernels::NormOutput to{out.finish, bytes_at(output, begin, norm.count)};
+    to.finish.streams = streams(output);
     if (plain) {
       std::vector<float> scratch;
       if (end - begin > 1) scratch = make_vector<float>(arg, kernels::lane_floats(norm.count));

@@ -176,16 +176,15 @@ def _byte_factors(q, count, scale, zero_point, eps, centred):
     q, step = q.astype(object), float(F(scale))
     sums = q.sum(1) if q.size else np.zeros(len(q), object)
     squares = (q * q).sum(1) if q.size else sums
-    z = zero_point
+    z, part = zero_point, 1.0 / count
     if centred:
-        square = [
-            float(count * s2 - s * s) / (float(count) * count) for s, s2 in zip(sums, squares, strict=True)
-        ]
+        square = [float(count * s2 - s * s) for s, s2 in zip(sums, squares, strict=True)]
+        unit = step * step * (part * part)
     else:
-        around = [s2 - 2 * z * s + count * z * z for s, s2 in zip(sums, squares, strict=True)]
-        square = [float(s) / count for s in around]
-    mean = np.array([float(s - count * z) / count for s in sums])
-    return mean, 1.0 / np.sqrt(np.array(square, float) * (step * step) + eps)
+        square = [float(s2 - 2 * z * s + count * z * z) for s, s2 in zip(sums, squares, strict=True)]
+        unit = step * step * part
+    mean = np.array([float(s - count * z) * part for s in sums])
+    return mean, 1.0 / np.sqrt(np.array(square, float) * unit + eps)
 
 
 def _normalized(x, scale, zero_point, shape, eps, centred, weight, bias, unit=1.0):

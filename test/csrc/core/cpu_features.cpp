@@ -86,6 +86,8 @@ TEST_CASE("cache sizes are plausible", "[cpu_features]") {
   CHECK(l1_bytes() <= 1 << 20);
   CHECK(l2_bytes() >= 64 << 10);
   CHECK(l2_bytes() <= 256 << 20);
+  CHECK(l3_bytes() >= 1 << 20);
+  CHECK(l3_bytes() <= 4096ll << 20);
 }
 
 TEST_CASE("isa cap child: capped", "[.isa_child]") {

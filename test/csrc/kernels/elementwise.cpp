@@ -42,6 +42,7 @@ Finish random_finish(std::mt19937& rng) {
   f.dtype = rng() % 2 ? DType::qs8 : DType::qu8;
   f.inverse_scale = random_float(rng, 1.f, 60.f);
   f.zero_point = random_int(rng, quant_min(f.dtype), quant_max(f.dtype));
+  f.streams = rng() % 2 == 0;
   return f;
 }
 

@@ -105,7 +105,9 @@ TEST_CASE("norm: every level gives the portable one's bits", "[norm]") {
       for (int post_ops = 0; post_ops < 2; ++post_ops) {
         finish.post_ops = &relu;
         finish.num_post_ops = post_ops;
+        finish.streams = rng() % 2 == 0;
         k.byte_rows(norm, bytes, 2, lanes.data(), {finish, y.data()});
+        finish.streams = false;
         plain.byte_rows(norm, bytes, 2, nullptr, {finish, z.data()});  // in the order of memory
         equal();
       }
@@ -116,13 +118,48 @@ TEST_CASE("norm: every level gives the portable one's bits", "[norm]") {
       const Operand row{x.data(), dtype, 1.f, 3};
       for (float inverse_scale : {20.f, 1.f}) {
         finish.inverse_scale = inverse_scale;
+        finish.streams = rng() % 2 == 0;
         k.affine(finish, row, weight.data(), bias.data(), 2, n, lanes.data(), y.data());
+        finish.streams = false;
         plain.affine(finish, row, weight.data(), bias.data(), 2, n, nullptr, z.data());
         equal();
       }
       k.affine_all(finish, row, weight[0], bias[0], n, y.data() + n);
       plain.affine_all(finish, row, weight[0], bias[0], n, z.data() + n);
       equal();
+    }
+  }
+}
+
+TEST_CASE("norm: a row does not depend on the others", "[norm]") {
+  const NormKernels& plain = norm_kernels(Isa::portable);
+  for (Isa isa : kernel_levels()) {
+    const NormKernels& k = norm_kernels(isa);
+    std::mt19937 rng(4);
+    for (int64_t n : {1, 63, 64, 130, 768, 40000}) {
+      for (int64_t rows : {7, 16, 19, 37}) {
+        if (n > 1000 && rows != 19) continue;
+        const int64_t stride = n + rows % 2;
+        Guarded<uint8_t> x(rows * stride, Edge::kEnd), y(rows * n, Edge::kEnd), z(n, Edge::kEnd);
+        Guarded<float> weight(n, Edge::kEnd), lanes(lane_floats(n), Edge::kEnd);
+        fill(rng, x);
+        fill(rng, weight);
+        const RowNorm norm{n, true, 1e-5, weight.data(), nullptr};
+        const DType dtype = rng() % 2 ? DType::qs8 : DType::qu8;
+        Finish finish;
+        finish.dtype = dtype;
+        // The largest does not fit lanes.
+        for (float inverse_scale : {1.f, 20.f, 1e9f}) {
+          finish.inverse_scale = inverse_scale;
+          k.byte_rows(norm, {x.data(), dtype, stride, 0.1f, 3}, rows, lanes.data(), {finish, y.data()});
+          for (int64_t r = 0; r < rows; ++r) {
+            INFO(name_of(isa) << " n " << n << " row " << r << " of " << rows);
+            plain.byte_rows(norm, {x.data() + r * stride, dtype, stride, 0.1f, 3}, 1, nullptr,
+                            {finish, z.data()});
+            REQUIRE(std::equal(z.begin(), z.end(), y.begin() + r * n));
+          }
+        }
+      }
     }
   }
 }

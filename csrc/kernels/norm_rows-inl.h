@@ -1,0 +1,225 @@
+// Normalized rows of bytes for norm-inl.h.
+#pragma once
+
+#include "kernels/norm_sums-inl.h"
+
+namespace tae::kernels {
+namespace {
+
+TAE_VEC void* row_at(void* dst, DType dtype, int64_t row, int64_t count) {
+  return static_cast<uint8_t*>(dst) + row * count * static_cast<int64_t>(size_of(dtype));
+}
+
+// Of two magnitudes, NaN wins: no comparison with it holds.
+TAE_VEC VF larger_or_nan(VF x, VF most) { return select(unordered(x, most), vf(NAN), max(x, most)); }
+
+TAE_VEC float largest(VF x) { return any(is_nan(x)) ? NAN : reduce_max(x); }
+
+// The two halves of a caller's lane_floats(count).
+struct LaneRoom {
+  LaneRoom(float* scratch, int64_t count) {
+    const uintptr_t at = reinterpret_cast<uintptr_t>(scratch);
+    first = scratch + (-at % 64) / sizeof(float);
+    values = (count + 63) / 64 * 64;
+    second = first + values;
+  }
+  float *first, *second;
+  int64_t values;
+};
+
+struct Coefficients {
+  float a, b;
+};
+
+// n = fma(v, a, b), r = fma(n, weight, bias) in the order of memory; weight and bias times `factor`.
+TAE_VEC void normalize_bytes(const RowNorm& norm, const Finish& finish, const RealRows& input,
+                             const uint8_t* row, const Coefficients& c, float factor, void* dst) {
+  const VF a = vf(c.a), b = vf(c.b), f = vf(factor);
+  const VI zero = vi(input.zero_point);
+  with_writer(finish, dst, [&](const auto& write) {
+    for_elements(norm.count, [&](int64_t at, auto n) {
+      VF x[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
+      for_group(n, [&](int j, auto t) {
+        const int64_t i = at + j * kLanes;
+        const VF weight = norm.weight == nullptr ? f : mul(load(norm.weight + i, t), f);
+        const VF bias = norm.bias == nullptr ? vf(0.f) : mul(load(norm.bias + i, t), f);
+        const VF v = to_float(sub(load_value(row, i, input.dtype, t), zero));
+        x[j] = fma(fma(v, a, b), weight, bias);
+      });
+      write(at, n, x);
+    });
+  });
+}
+
+// The parameters of rows in lane order, times `factor`, and their largest magnitudes.
+struct LaneParameters {
+  const float* weight;
+  const float* bias;
+  float most_weight, most_bias;
+};
+
+[[gnu::noinline]] LaneParameters arrange(const RowNorm& norm, float factor, float* scratch) noexcept {
+  const LaneRoom room(scratch, norm.count);
+  LaneParameters p{room.first, room.second, 0.f, 0.f};
+  const VF f = vf(factor);
+  VF most[2] = {vf(0.f), vf(0.f)};
+  const float* from[2] = {norm.weight, norm.bias};
+  for (int i = 0; i < 2; ++i) {
+    float* to = i == 0 ? room.first : room.second;
+    if (from[i] != nullptr) arrange_lanes(from[i], norm.count, to);
+    for (int64_t at = 0; at < room.values; at += kLanes) {
+      const VF x = from[i] != nullptr ? mul(load(to + at, Full{}), f) : vf(i == 0 ? factor : 0.f);
+      store(to + at, x, Full{});
+      most[i] = larger_or_nan(abs(x), most[i]);
+    }
+  }
+  p.most_weight = largest(most[0]);
+  p.most_bias = largest(most[1]);
+  return p;
+}
+
+// Rows that one loop normalizes: they share its loads of weight and bias. AVX2 has registers for one.
+constexpr int kTogether = kLanes == 16 ? 2 : 1;
+
+// kRows rows, and with kSums the sums of as many rows from `ahead` on: these come from memory while those
+// keep the arithmetic busy.
+template <Bytes kBytes, int kRows, bool kSums>
+TAE_VEC void lane_rows(const RowNorm& norm, const RealRows& input, const uint8_t* row, const Coefficients* c,
+                       const LaneParameters& p, const Finish& finish, uint8_t* dst, const uint8_t* ahead,
+                       ByteSums* sums) {
+  const LaneReader<kBytes> read({row, input.dtype, 1.f, input.zero_point});
+  // Not read again behind each store of bytes.
+  const float *weight = p.weight, *bias = p.bias;
+  const int64_t stride = input.stride, count = norm.count;
+  VF a[kRows], b[kRows];
+  LaneSums lanes[kRows];
+  for (int k = 0; k < kRows; ++k) a[k] = vf(c[k].a), b[k] = vf(c[k].b);
+  with_lane_writer(finish, dst, [&](const auto& write) __attribute__((always_inline)) {
+    for_elements(count, [&](int64_t at, auto n) __attribute__((always_inline)) {
+      VF x[kRows][4];
+      for (int k = 0; k < kRows; ++k) read(k * stride + at, n, x[k]);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const VF w = held(load(weight + at + j * kLanes, Full{})),
+                 shift = held(load(bias + at + j * kLanes, Full{}));
+        for (int k = 0; k < kRows; ++k) x[k][j] = fma(fma(x[k][j], a[k], b[k]), w, shift);
+      }
+      for (int k = 0; k < kRows; ++k) write(k * count + at, n, x[k]);
+      if constexpr (kSums)
+        for (int k = 0; k < kRows; ++k) add_group<kBytes>(ahead + k * stride + at, n, &lanes[k]);
+    });
+  });
+  if constexpr (kSums)
+    for (int k = 0; k < kRows; ++k) add_lanes(lanes[k], sums + k);
+}
+
+void row_coefficients(const RowNorm& norm, const RealRows& input, const ByteSums (&sums)[kStatRows],
+                      Coefficients* c) {
+  const int32_t zero_point = input.zero_point + shift_of(input.dtype);
+  ByteStats stats[kStatRows];
+  byte_stats(sums, norm.count, zero_point, input.scale, norm.eps, norm.centred, stats);
+  for (int64_t r = 0; r < kStatRows; ++r) {
+    const double factor = static_cast<double>(input.scale) * stats[r].k;
+    c[r].a = static_cast<float>(factor);
+    c[r].b = norm.centred ? static_cast<float>(-stats[r].mean * factor) : 0.f;
+  }
+}
+
+// Rows in blocks of kStatRows. Sums run two blocks ahead, so that a block's coefficients are there when its
+// turn comes.
+template <Bytes kBytes>
+class ByteRows {
+ public:
+  ByteRows(const RowNorm& norm, const RealRows& input, int64_t rows, const NormOutput& out)
+      : norm_(norm), input_(input), rows_(rows), finish_(out.finish), dst_(out.dst) {
+    const bool folded = is_quantized(finish_.dtype) && folds(finish_);
+    factor_ = folded ? finish_.inverse_scale : 1.f;
+    if (folded) finish_.inverse_scale = 1.f;
+  }
+
+  TAE_VEC void run(float* scratch) {
+    arranged_ = scratch != nullptr;
+    if (arranged_) lanes_ = arrange(norm_, factor_, scratch);
+    for (int64_t first = 0; first < kAhead && first < rows_; first += kStatRows) {
+      ByteSums sums[kStatRows];
+      sum_rows(first, kStatRows, sums);
+      row_coefficients(norm_, input_, sums, coefficients(first));
+    }
+    ByteSums sums[2][kStatRows];
+    for (int64_t first = 0; first < rows_; first += kStatRows) {
+      ByteSums(&ahead)[kStatRows] = sums[first / kStatRows % 2];
+      for (ByteSums& s : ahead) s = {};
+      for (int64_t r = 0; r < kStatRows; r += kTogether) {
+        normalize(first + r, coefficients(first) + r, ahead + r);
+        // Not right behind the last row: a vector of sums waits until all of them are in the cache.
+        if (r == 0 && first > 0 && first + kStatRows < rows_)
+          row_coefficients(norm_, input_, sums[(first / kStatRows + 1) % 2], coefficients(first + kStatRows));
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t kAhead = 2 * kStatRows;
+
+  Coefficients* coefficients(int64_t first) { return ring_[first / kStatRows % 2]; }
+
+  // Those of `count` rows that are there.
+  TAE_VEC void sum_rows(int64_t first, int64_t count, ByteSums* sums) const {
+    for (int64_t r = 0; r < count && first + r < rows_; ++r)
+      sums_of<kBytes>(row_of(input_, first + r), norm_.count, sums + r);
+  }
+
+  bool fits(const Coefficients& c) const {
+    const float most = (255.f * std::fabs(c.a) + std::fabs(c.b)) * lanes_.most_weight + lanes_.most_bias;
+    return arranged_ && fits_lanes(finish_, most);
+  }
+
+  // kTogether rows from `first` on, those that are there, and the sums of as many kAhead rows further on.
+  TAE_VEC void normalize(int64_t first, const Coefficients* c, ByteSums* sums) const {
+    const bool whole = first + kTogether <= rows_ && fits(c[0]) && fits(c[kTogether - 1]);
+    const auto lanes = [&](auto rows, auto summed, int64_t r) {
+      lane_rows<kBytes, decltype(rows)::value, decltype(summed)::value>(
+          norm_, input_, row_of(input_, first + r), c + r, lanes_, finish_, dst_of(first + r),
+          row_of(input_, first + r + kAhead), sums + r);
+    };
+    if (whole && norm_.count <= kLaneRow && first + kAhead + kTogether <= rows_) {
+      lanes(Constant<kTogether>(), Constant<1>(), 0);
+      return;
+    }
+    sum_rows(first + kAhead, kTogether, sums);
+    if (whole) {
+      lanes(Constant<kTogether>(), Constant<0>(), 0);
+      return;
+    }
+    for (int64_t r = 0; r < kTogether && first + r < rows_; ++r) {
+      if (fits(c[r])) {
+        lanes(Constant<1>(), Constant<0>(), r);
+      } else {
+        normalize_bytes(norm_, finish_, input_, row_of(input_, first + r), c[r], factor_, dst_of(first + r));
+      }
+    }
+  }
+
+  uint8_t* dst_of(int64_t row) const {
+    return static_cast<uint8_t*>(row_at(dst_, finish_.dtype, row, norm_.count));
+  }
+
+  const RowNorm& norm_;
+  const RealRows& input_;
+  const int64_t rows_;
+  Finish finish_;
+  void* const dst_;
+  float factor_;
+  bool arranged_ = false;
+  LaneParameters lanes_{};
+  Coefficients ring_[2][kStatRows];
+};
+
+[[gnu::noinline]] void byte_rows_run(const RowNorm& norm, const RealRows& input, int64_t rows, float* scratch,
+                                     const NormOutput& out) noexcept {
+  with_bytes(input.dtype,
+             [&](auto kind) { ByteRows<decltype(kind)::value>(norm, input, rows, out).run(scratch); });
+}
+
+}  // namespace
+}  // namespace tae::kernels
