@@ -25,8 +25,11 @@ struct RnnParts {
 };
 
 constexpr int64_t kMaxRnnInt16 = 32639;  // of q
-// Steps between products with the second parts of int16 weights (engines/rnn.h).
-constexpr int64_t kRnnLowPeriod = 4;
+// Steps between products with the second parts of int16 weights (engines/rnn.h): in a first layer, whose
+// h follows the data, and in the others. On Resemblyzer's voices 2 and 8 leave 1 dB less noise than 4 and
+// 4, for a fifth less of these products.
+constexpr int64_t kRnnFirstLowPeriod = 2;
+constexpr int64_t kRnnLowPeriod = 8;
 
 // weight: int16 [rows][columns], at most kMaxRnnInt16; 256 times the scales are finite.
 RnnParts split_weight(const int16_t* weight, const float* scale, int64_t rows, int64_t columns);

@@ -130,7 +130,7 @@ PackedState pack(const Cell& cell, DType input_dtype) {
   p.hh = hh.view;
   if (p.hh.parts() == 2 && cell.weight(1).scalar_type() != at::kBFloat16) {
     // The first layer's input is data: nothing says that it changes slowly.
-    p.low_period = kRnnLowPeriod;
+    p.low_period = cell.first_layer() ? kRnnFirstLowPeriod : kRnnLowPeriod;
     p.low_input_held = p.ih.parts() == 2 && !cell.first_layer();
   }
   std::vector<float> bias_ih, bias_hh;

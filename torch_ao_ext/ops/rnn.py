@@ -38,8 +38,9 @@ def lstm(
         weights: int8 and int16 (at most 32639), or all bfloat16: W_ih `[4H, K]`, W_hh
             `[4H, R]`, with a projection W_hr `[R, H]`, for each layer and direction in torch's
             order. Packed at first use, 16 bits in two int8 parts. Of int16 the second part of
-            W_hh, and of W_ih behind the first layer, is multiplied at each fourth step of a row
-            and its product kept in between. W_hh beside an int16 W_ih takes the time of int16.
+            W_hh is multiplied at each second step of a row in the first layer, and those of W_hh and
+            W_ih at each eighth behind it; products are kept in between. W_hh beside an int16 W_ih
+            takes the time of int16.
         weight_scales: float32 `[1]` or `[rows]` for each weight; the real weight is scale
             times weight.
         biases: float32 b_ih, b_hh `[4H]` for each layer and direction, or an empty list.

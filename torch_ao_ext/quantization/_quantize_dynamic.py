@@ -187,7 +187,8 @@ def quantize_dynamic(
     that costs little time and int8 elsewhere, by size alone (`mixed_dynamic_qconfig`, the default;
     the rule is in `observer.MixedWeightObserver`); `row_dynamic_qconfig` makes all of them int8,
     `int16_dynamic_qconfig` int16: two int8 parts, of which the second one's products are renewed at
-    each fourth step (more exact, twice the memory, a quarter slower), `bfloat16_dynamic_qconfig`
+    each second step in the first layer, at each eighth behind it (more exact, twice the memory, a
+    quarter slower), `bfloat16_dynamic_qconfig`
     bfloat16 weights with both parts at each step (slower still).
 
     Converted by default: nn.Linear and subclasses that keep its forward,
