@@ -12,6 +12,11 @@ from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import (
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
 
+# The overloads, looked up once: attribute walks through torch.ops take time.
+_lstm_cell = torch.ops.torch_ao.lstm_cell.default
+_gru_cell = torch.ops.torch_ao.gru_cell.default
+_rnn_cell = torch.ops.torch_ao.rnn_cell.default
+
 
 class RNNCellBase(Recurrent):
     """Buffers of torch.nn.RNNCellBase's names: `weight_*`, float32 `weight_*_scale`, `bias_*`.
@@ -56,12 +61,12 @@ class RNNCellBase(Recurrent):
 
     def prepack(self, dtype: torch.dtype = torch.float32) -> None:
         """Packs the weights now instead of at the first call, for inputs of this dtype."""
-        torch.ops.torch_ao._prepack_rnn(self._kind(), *self._side(), 1, False, dtype, *self._rule())
-
-    def _rule(self) -> tuple[bool, bool]:
-        return self.per_row, self.reduce_range
+        torch.ops.torch_ao._prepack_rnn(
+            self._kind(), *self._side(), 1, False, dtype, self.per_row, self.reduce_range
+        )
 
     def _arguments(self) -> tuple:
+        # The buffer dict: nn.Module.__getattr__ costs 0.3 us a name.
         b = self._buffers
         return (
             b["weight_ih"], b["weight_ih_scale"], b["weight_hh"], b["weight_hh_scale"],
@@ -113,7 +118,7 @@ class LSTMCell(RNNCellBase):
                 self.bias_ih, self.bias_hh, self.per_row, self.reduce_range,
             )  # fmt: skip
         else:
-            h_n, c_n = torch.ops.torch_ao.lstm_cell(x, h, c, *self._arguments(), *self._rule())
+            h_n, c_n = _lstm_cell(x, h, c, *self._arguments(), self.per_row, self.reduce_range)
         return (h_n.squeeze(0), c_n.squeeze(0)) if single else (h_n, c_n)
 
 
@@ -136,7 +141,7 @@ class GRUCell(RNNCellBase):
                 self.bias_ih, self.bias_hh, self.per_row, self.reduce_range,
             )  # fmt: skip
         else:
-            h = torch.ops.torch_ao.gru_cell(x, state, *self._arguments(), *self._rule())
+            h = _gru_cell(x, state, *self._arguments(), self.per_row, self.reduce_range)
         return h.squeeze(0) if single else h
 
 
@@ -177,7 +182,6 @@ class RNNCell(RNNCellBase):
                 self.bias_ih, self.bias_hh, self.nonlinearity, self.per_row, self.reduce_range,
             )  # fmt: skip
         else:
-            h = torch.ops.torch_ao.rnn_cell(
-                x, state, *self._arguments(), self.nonlinearity, *self._rule()
-            )
+            more = self.nonlinearity, self.per_row, self.reduce_range
+            h = _rnn_cell(x, state, *self._arguments(), *more)
         return h.squeeze(0) if single else h
