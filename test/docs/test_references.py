@@ -32,6 +32,18 @@ def test_targets_and_modules_are_there(page):
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)#\s]+)", text)
+    assert not [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+
+
+def test_readme_leads_to_every_page():
+    linked = set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text()))
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+
+
 def test_flags_of_benchmarks_are_theirs():
     used = {}
     for page in PAGES:
