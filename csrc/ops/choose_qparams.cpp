@@ -7,6 +7,7 @@
 #include "kernels/choose_qparams.h"
 
 #include "core/autograd.h"
+#include "core/round_up.h"
 #include "kernels/vec_float_env.h"
 #include "ops/quantize_common.h"
 
@@ -81,7 +82,7 @@ std::tuple<Tensor, Tensor> choose_qparams(const Tensor& input, int64_t quant_min
   const int64_t numel = plain.numel();
   const kernels::QuantizeKernels& k = kernels::quantize_kernels(best_isa());
   // One slot a block, so that the result does not depend on the threads.
-  const int64_t blocks = (numel + kElementGrain - 1) / kElementGrain;
+  const int64_t blocks = ceil_div(numel, kElementGrain);
   std::vector<MinMax> partial(blocks);
   parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {

@@ -13,6 +13,7 @@
 #include <cmath>
 
 #include "core/autograd.h"
+#include "core/round_up.h"
 #include "ops/quantize_common.h"
 
 namespace tae {
@@ -76,7 +77,7 @@ Tensor min_max(const Tensor& input, bool per_row) {
   }
   Tensor result = empty_output(arg, {2}, at::kFloat);
   float* const out = result.mutable_data_ptr<float>();
-  const int64_t parts = std::min<int64_t>(num_threads(), (count + kElementGrain - 1) / kElementGrain);
+  const int64_t parts = std::min<int64_t>(num_threads(), ceil_div(count, kElementGrain));
   const int64_t length = count / parts, rest = count % parts;
   std::vector<float> found = make_vector<float>(arg, 2 * (parts + 1));
   min_max_rows(src, parts, length, found.data());

@@ -14,6 +14,7 @@
 #include "core/env.h"
 #include "core/fork.h"
 #include "core/qparams.h"
+#include "core/round_up.h"
 #include "core/weight_state.h"
 #include "ops/packed_state.h"
 
@@ -35,7 +36,7 @@ struct Baked {
   DType dtype = DType::f32;
 
   bool packs_two() const { return group_size != 0; }
-  int64_t groups() const { return (in_features + group_size - 1) / group_size; }
+  int64_t groups() const { return ceil_div(in_features, group_size); }
 };
 
 // Dtypes, ranks and sizes; not the values. in_features is input.size(-1), or an argument.

@@ -9,6 +9,7 @@
 
 #include "core/autograd.h"
 #include "core/fork.h"
+#include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "ops/matrix_offsets.h"
 #include "ops/quantize_common.h"
@@ -149,7 +150,7 @@ void run_blocks(const char* op, const Sizes& s, float scale, bool is_causal, con
   const float *queries = q.const_data_ptr<float>(), *keys = k.const_data_ptr<float>(),
               *values = v.const_data_ptr<float>();
   float* const output = out.memory.mutable_data_ptr<float>();
-  const int64_t blocks = (s.queries + kernel.queries - 1) / kernel.queries;
+  const int64_t blocks = ceil_div(s.queries, kernel.queries);
   const auto scratch_floats =
       static_cast<size_t>(kernels::sdpa_scratch(kernel.queries, s.depth, s.value_depth));
   parallel_for(s.heads_and_batch * blocks, 1, [&](int64_t begin, int64_t end) {
