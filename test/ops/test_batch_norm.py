@@ -14,6 +14,9 @@ from test_conv import OPS, op_name
 
 ops = torch.ops.torch_ao
 F = np.float32
+CASES = 500  # of each op
+# All have a name without relu, those that are not transposed one with it, too.
+FORMS = [(*op, relu) for op in OPS for relu in (False, True)[: 2 - op[1]]]
 
 
 def statistics(rng, n):
@@ -39,7 +42,7 @@ def folded(s_w, bias, bn, n):
     return torch.from_numpy(scale), torch.from_numpy(b)
 
 
-def run_conv_case(rng, rank, transposed):
+def run_conv_case(rng, rank, transposed, relu):
     x, w, groups, n, numbers = test_conv.random_case(rng, rank, transposed)
     info = torch.iinfo(x.dtype)
     zp_x = rng.randint(info.min, info.max)
@@ -50,7 +53,6 @@ def run_conv_case(rng, rank, transposed):
     dtype = rng.choice([torch.uint8, torch.int8, torch.float32])
     s_y, zp_y = (1.0, 0) if dtype == torch.float32 else (rng.choice([0.05, 0.7, 4.0]), rng.randint(0, 100))
     acc = test_conv.accumulators(rank, transposed, x, zp_x, w, zp_w, groups, **numbers)
-    relu = not transposed and rng.random() < 0.5
     y = getattr(ops, f"{op_name(rank, transposed)}_bn{'_relu' * relu}")(
         x, 0.03, zp_x, w, s_w, zp_w, bias, *bn, s_y, zp_y, dtype, groups=groups, **numbers
     )
@@ -58,33 +60,33 @@ def run_conv_case(rng, rank, transposed):
     assert torch.equal(y, expected), (x.shape, x.dtype, w.shape, groups, numbers, relu)
 
 
-@pytest.mark.parametrize(("rank", "transposed"), OPS)
-def test_random_cases_of_conv_are_exact(rank, transposed):
+@pytest.mark.parametrize(("rank", "transposed", "relu"), FORMS)
+def test_random_cases_of_conv_are_exact(rank, transposed, relu):
     torch.manual_seed(rank)
-    rng = random.Random(f"{rank} {transposed} bn")
-    for _ in range(150):
-        run_conv_case(rng, rank, transposed)
+    rng = random.Random(f"{rank} {transposed} {relu} bn")
+    for _ in range(CASES):
+        run_conv_case(rng, rank, transposed, relu)
 
 
 @pytest.mark.parametrize("engine", ["native", "reference"])
-@pytest.mark.parametrize(("rank", "transposed"), OPS)
-def test_each_engine_of_conv_is_exact(rank, transposed, engine, forced):
+@pytest.mark.parametrize(("rank", "transposed", "relu"), FORMS)
+def test_each_engine_of_conv_is_exact(rank, transposed, relu, engine, forced):
     torch.manual_seed(7)
     rng = random.Random(engine)
     forced(engine)
     for _ in range(10):
-        run_conv_case(rng, rank, transposed)
+        run_conv_case(rng, rank, transposed, relu)
 
 
+@pytest.mark.parametrize("post_ops", ["", "relu"])
 @pytest.mark.parametrize("engine", EXACT_ENGINES)
-def test_random_cases_of_linear_are_exact(engine, forced, rng):
+def test_random_cases_of_linear_are_exact(engine, post_ops, forced, rng):
     forced(engine)
-    for case in range(200):
+    for _ in range(CASES):
         call = test_linear.random_call(rng)
         n = call[3].shape[0]
         bn = statistics(rng, n)
         scale, bias = folded(call[4], call[6], bn, n)
-        post_ops = ("", "relu")[case % 2]
         y = (ops.linear_bn_relu if post_ops else ops.linear_bn)(*call[:7], *bn, *call[7:])
         assert torch.equal(y, reference.linear(*call[:4], scale, call[5], bias, *call[7:], post_ops))
 

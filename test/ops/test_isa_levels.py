@@ -32,6 +32,7 @@ FILES = (
     "test_conv_dynamic.py",
     "test_conv_post_ops.py",
     "test_conv_engines.py",
+    "test_batch_norm.py",
     "test_linear.py",
     "test_linear_dynamic.py",
     "test_linear_weight_only.py",
