@@ -7,11 +7,13 @@
 #include <catch2/catch_test_macros.hpp>
 #include <cstring>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "engines/onednn/conv_primitive.h"
 #include "engines/onednn/onednn.h"
 #include "engines/onednn/runtime.h"
+#include "engines/onednn/thread_args.h"
 
 using namespace tae;
 
@@ -138,4 +140,64 @@ TEST_CASE("onednn: convolutions that it refuses", "[onednn]") {
   p.rows.input_dtype = DType::qu8;
   p.rows.output_dtype = DType::s32;
   CHECK(reason(p) == "output dtype s32");
+}
+
+TEST_CASE("onednn: a new spatial size costs at most one primitive, a known one none", "[onednn]") {
+  if (!has_vnni()) SKIP(onednn::init_error());
+  constexpr Shape kShapes[] = {{"dense", false, 1, 48, 72, 3, 1},
+                               {"strided", false, 1, 16, 24, 3, 2},
+                               {"depthwise", false, 32, 32, 32, 3, 1},
+                               {"up", true, 1, 32, 24, 4, 2}};
+  for (const Shape& s : kShapes) {
+    const std::vector<int8_t> weight(static_cast<size_t>(s.n * 16 * s.channels / s.groups), 1);
+    const float scale = 1.f;
+    ConvProblem p;
+    ConvGeometry& g = p.geometry;
+    g.transposed = s.transposed;
+    g.groups = s.groups;
+    g.in_channels = s.channels;
+    for (int axis = 1; axis < 3; ++axis) {
+      g.kernel[axis] = s.kernel;
+      g.stride[axis] = s.stride;
+      g.padding[axis] = 1;
+    }
+    p.rows.k = g.taps() * g.group_channels();
+    p.rows.n = s.n;
+    p.rows.weight = weight.data();
+    p.rows.weight_scale = &scale;
+    auto made = make_conv_onednn(p);
+    INFO(s.name);
+    REQUIRE(made);
+    const ConvImplPtr conv = std::move(made.value());
+    const size_t packed = conv->packed_bytes();
+    // How many primitives a call of a size makes.
+    const auto run = [&](int64_t size) {
+      const int64_t out =
+          s.transposed ? (size - 1) * s.stride + s.kernel - 2 : (size + 2 - s.kernel) / s.stride + 1;
+      const std::vector<uint8_t> input(static_cast<size_t>(size * size * s.channels), 1);
+      std::vector<uint8_t> output(static_cast<size_t>(out * out * s.n));
+      ConvArgs args;
+      args.batch = 1;
+      args.m = out * out;
+      args.input = input.data();
+      args.input_bytes = static_cast<int64_t>(input.size());
+      args.output = output.data();
+      for (int axis = 1; axis < 3; ++axis) {
+        args.input_size[axis] = size;
+        args.output_size[axis] = out;
+      }
+      const uint64_t before = onednn::next_primitive_id();
+      conv->run(args);
+      return onednn::next_primitive_id() - before - 1;
+    };
+    uint64_t all = 0;
+    for (const int64_t size : {9, 12, 17, 30}) {
+      const uint64_t first = run(size);
+      CHECK(first <= 1);
+      CHECK(run(size) == 0);
+      all += first;
+    }
+    CHECK(all > 0);  // the count sees them
+    CHECK(conv->packed_bytes() == packed);
+  }
 }
