@@ -1,6 +1,6 @@
 // GEMM with VPDPBUSD on 512-bit registers. 6 rows by 64 columns: 24 of the 32
 // registers accumulate, 4 hold weights, and a step of 4 k costs 10 loads for 24
-// multiply-adds, so the two multiply ports (p0, p5) stay busy. Where at most 32 columns
+// multiply-adds, so the two multiply ports stay busy. Where at most 32 columns
 // or 16 count, 2 or 4 rows lie one behind the other in the place of one.
 
 // GCC 12 takes the undefined pass-through operands of avx512fintrin.h for variables
@@ -132,6 +132,8 @@ void narrow_tile(const GemmBlock& g, int64_t r) {
 
 using TileFn = void (*)(const GemmBlock& g, int64_t r, Lines weights, Lines input);
 constexpr int64_t kTileRows = 6;
+// Sums that become bytes keep the products of the next tile waiting: of few k in tiles of fewer rows.
+constexpr int64_t kByteTileRows = 4, kFewQuads = 128;
 constexpr TileFn kTiles[kTileRows + 1] = {nullptr, tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};
 using NarrowTileFn = void (*)(const GemmBlock& g, int64_t r);
 // 4 Rows: with more, the sums and the constants of the output do not fit the registers.
@@ -167,7 +169,8 @@ void narrow_block(const GemmBlock& g) {
 void block(const GemmBlock& g) {
   if (g.columns <= 16) return narrow_block<4>(g);
   if (g.columns <= 32) return narrow_block<2>(g);
-  const int64_t tiles = (g.rows + kTileRows - 1) / kTileRows;
+  const int64_t height = g.finish_bytes != nullptr && g.quads <= kFewQuads ? kByteTileRows : kTileRows;
+  const int64_t tiles = (g.rows + height - 1) / height;
   int64_t lines = (g.next_bytes / 64 + tiles - 1) / tiles;
   if (lines > g.quads) lines = g.quads;
   int64_t input_lines = (g.input_bytes / 64 + tiles - 1) / tiles;

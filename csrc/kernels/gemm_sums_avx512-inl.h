@@ -107,11 +107,12 @@ inline __attribute__((always_inline)) void finish_tile(const FloatFinish& f, Til
 
 enum class Addend { none, u8, s8 };
 
-// 16 values of the addend, 0 where the mask has none.
-template <Addend kAddend>
+// 16 values of the addend, 0 where the mask has none; kWhole: it has all.
+template <Addend kAddend, bool kWhole = false>
 inline __attribute__((always_inline)) __m512 load_addend(const ByteAddend& a, const uint8_t* p,
                                                          __mmask16 mask) {
-  const __m128i bytes = _mm_maskz_loadu_epi8(mask, p);
+  const __m128i bytes =
+      kWhole ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)) : _mm_maskz_loadu_epi8(mask, p);
   const __m512i q = kAddend == Addend::s8 ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes);
   const __m512i from_zero = _mm512_sub_epi32(q, _mm512_set1_epi32(a.zero_point));
   return _mm512_mul_ps(_mm512_cvtepi32_ps(from_zero), _mm512_set1_ps(a.scale));
@@ -184,22 +185,70 @@ inline __attribute__((always_inline)) void store_rows(const ByteFinish& f, uint8
   }
 }
 
+// 16 columns of a row of 64.
+template <Addend kAddend, bool kWhole, __m512i Row::* kColumn>
+inline __attribute__((always_inline)) __m512i round_sums(const ByteFinish& f, const Row& row,
+                                                         const uint8_t* addend) {
+  constexpr int64_t kFirst = Place<1, kColumn>::kFirst;
+  __m512 x = real_value(row.*kColumn, _mm512_loadu_ps(f.scale + kFirst), _mm512_loadu_ps(f.bias + kFirst));
+  if constexpr (kAddend != Addend::none) {
+    const __mmask16 mask = kWhole ? 0 : static_cast<__mmask16>(first_bytes(f.cols) >> kFirst);
+    x = _mm512_add_ps(x, load_addend<kAddend, kWhole>(f.addend, addend + kFirst, mask));
+  }
+  return quotient(x, f.rule.inverse);
+}
+
+// Rows of 64 columns, one after the other: the constants of the columns are read for each, since there
+// are no registers for them beside the sums of the rows that wait.
+template <int kRows, Addend kAddend, bool kWhole>
+inline __attribute__((always_inline)) void finish_wide(const ByteFinish& f, Tile& t, int64_t r) {
+  uint8_t* out = f.out + r * f.out_stride;
+  const uint8_t* addend = kAddend == Addend::none ? nullptr : f.addend.data + r * f.addend.stride;
+  for_rows<kRows>(t, [&](const Row& row) __attribute__((always_inline)) {
+    const __m512i bytes =
+        bytes_of(round_sums<kAddend, kWhole, &Row::c0>(f, row, addend),
+                 round_sums<kAddend, kWhole, &Row::c1>(f, row, addend),
+                 round_sums<kAddend, kWhole, &Row::c2>(f, row, addend),
+                 round_sums<kAddend, kWhole, &Row::c3>(f, row, addend), f.rule, transposition());
+    if constexpr (kWhole)
+      _mm512_storeu_si512(out, bytes);
+    else
+      store_bytes(out, bytes, f.cols);
+    out += f.out_stride;
+    if constexpr (kAddend != Addend::none) addend += f.addend.stride;
+    __asm__ volatile("" ::: "memory");
+  });
+}
+
+// Rows of few columns: their constants are few.
+template <int kRows, int kDeep, Addend kAddend>
+inline __attribute__((always_inline)) void finish_narrow(const ByteFinish& f, Tile& t, int64_t r) {
+  round_tile<kRows, kDeep, kAddend>(f, t, r);
+  uint8_t* out = f.out + r * f.out_stride;
+  for_rows<kRows>(t, [&](const Row& row) __attribute__((always_inline)) {
+    store_rows<kDeep>(f, out, row);
+    out += kDeep * f.out_stride;
+  });
+}
+
+template <int kRows, int kDeep, Addend kAddend>
+inline __attribute__((always_inline)) void finish_with(const ByteFinish& f, Tile& t, int64_t r) {
+  if constexpr (kDeep > 1)
+    finish_narrow<kRows, kDeep, kAddend>(f, t, r);
+  else if (f.cols >= kPanelColumns)
+    finish_wide<kRows, kAddend, true>(f, t, r);
+  else
+    finish_wide<kRows, kAddend, false>(f, t, r);
+}
+
 template <int kRows, int kDeep>
 inline __attribute__((always_inline)) void finish_bytes(const ByteFinish& f, Tile& t, int64_t r) {
   if (f.addend.data == nullptr)
-    round_tile<kRows, kDeep, Addend::none>(f, t, r);
+    finish_with<kRows, kDeep, Addend::none>(f, t, r);
   else if (f.addend.is_signed)
-    round_tile<kRows, kDeep, Addend::s8>(f, t, r);
+    finish_with<kRows, kDeep, Addend::s8>(f, t, r);
   else
-    round_tile<kRows, kDeep, Addend::u8>(f, t, r);
-  uint8_t* out = f.out + r * f.out_stride;
-  for_rows<kRows>(t, [&](const Row& row) __attribute__((always_inline)) {
-    if constexpr (kDeep == 1)
-      store_bytes(out, bytes_of(row.c0, row.c1, row.c2, row.c3, f.rule, transposition()), f.cols);
-    else
-      store_rows<kDeep>(f, out, row);
-    out += kDeep * f.out_stride;
-  });
+    finish_with<kRows, kDeep, Addend::u8>(f, t, r);
 }
 
 // Sums of earlier ranges of k.

@@ -62,7 +62,8 @@ void NativeLinear::run(const LinearArgs& args) const {
   const int64_t panels = weight_.panels();
   const Plan plan =
       make_plan(args.m, panels, weight_.k_pad(), gemm.row_unit, gemm.row_multiple, num_threads());
-  const Blocks blocks = choose_blocks(gemm, weight_, plan.rows_per_task, row_bytes());
+  const bool bytes = gemm.finishes && bytes_.possible(args);
+  const Blocks blocks = choose_blocks(gemm, weight_, plan.rows_per_task, row_bytes(), bytes);
   const Call call{args,
                   gemm,
                   input_.begin(args),
@@ -70,7 +71,7 @@ void NativeLinear::run(const LinearArgs& args) const {
                   blocks,
                   read_in_place(gemm, args),
                   finishes_in_kernel(gemm),
-                  gemm.finishes && bytes_.possible(args)};
+                  bytes};
 
   // The kernel may touch rows behind the last, up to a multiple of row_multiple.
   const int64_t tile_panels =

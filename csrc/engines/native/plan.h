@@ -31,8 +31,8 @@ struct Blocks {
   int64_t k_quads = 0;  // of one k block
 };
 
-// row_bytes: from one quantized row to the next.
+// row_bytes: from one quantized row to the next. bytes: the kernel writes the output as bytes.
 Blocks choose_blocks(const kernels::GemmKernels& gemm, const kernels::PackedWeight& weight, int64_t task_rows,
-                     int64_t row_bytes);
+                     int64_t row_bytes, bool bytes);
 
 }  // namespace tae::native
