@@ -49,11 +49,11 @@ tae_sources(TAE_ENGINE_SOURCES engines/native
   attention
   byte_output
   conv
-  depthwise_conv depthwise_lines depthwise_lines_task depthwise_taps direct_conv
+  depthwise_conv depthwise_lines depthwise_lines_task depthwise_taps dilated_conv direct_conv
   embedding
   linear linear_task
   matmul
-  plan
+  plan pointwise_conv
   rnn rnn_input rnn_matrix
   sparse_linear sparse_pack
   weight4_pack weight_only weight_only_task)

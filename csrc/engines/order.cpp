@@ -3,6 +3,8 @@
 // measured: see benchmarks/ops/linear.py and docs/design.md.
 #include "engines/order.h"
 
+#include <algorithm>
+
 #include "core/cpu_features.h"
 #include "engines/onednn/onednn.h"
 #include "engines/xnnpack/xnnpack.h"
@@ -53,6 +55,9 @@ bool always(const ConvProblem&) { return true; }
 // - kernels that are one tap wide on a pixel of less than 4 bytes: 512x1 33x
 // - 1x1 from 64 channels to 64 or more, and to at most 32, whose bytes leave from registers:
 //   1.0-1.06x and 1.13-1.15x, with a sum 1.15-1.4x
+// - 1x1 with a stride of 2 from 64 channels to 64 or more: 1.25-1.5x
+// - dilations of 6 and more, whose taps outside it leaves out: 256 and 512 channels at 28x28 and 65x65
+//   1.15-1.7x; smaller ones 0.65-1.0x
 // - depthwise: 1.2-2.5x; without VNNI of 512 bits from 384 channels on only, 1.05-1.4x,
 //   fewer 0.6-0.9x
 // - on 256-bit VNNI dense shapes that fill the panels: 3x3 1.03x, 1x1 1.01-1.09x.
@@ -62,8 +67,14 @@ bool onednn_leads_conv(const ConvProblem& p) {
     return best_isa() < Isa::avx512_vnni && g.groups < 384;
   if (g.in_channels * g.kernel[2] < 4) return false;
   const bool dense = g.groups == 1 && !g.transposed;
-  const bool pixels = g.taps() == 1 && g.stride[0] * g.stride[1] * g.stride[2] == 1;
+  const bool one_tap = g.taps() == 1, pixels = one_tap && g.stride[0] * g.stride[1] * g.stride[2] == 1;
   if (best_isa() >= Isa::avx512_vnni && dense && pixels && p.rows.k >= 64 && p.rows.n >= 64) return false;
+  if (best_isa() == Isa::avx512_vnni && dense) {
+    const bool padded = g.padding[0] + g.padding[1] + g.padding[2] != 0;
+    if (one_tap && !padded && p.rows.k >= 64 && p.rows.n >= 64) return false;
+    const bool far = g.kernel[1] > 1 && g.kernel[2] > 1 && std::min(g.dilation[1], g.dilation[2]) >= 6;
+    if (far && g.in_channels >= 256 && g.in_channels % 4 == 0) return false;
+  }
   const bool bytes = is_quantized(p.rows.output_dtype) && !p.rows.qparams_in_call;
   if (best_isa() == Isa::avx512_vnni && dense && pixels && bytes && p.rows.k >= 16 && p.rows.n <= 32)
     return false;

@@ -99,6 +99,36 @@ def test_depthwise_of_stride_2(channels, forced):
                 assert torch.equal(y, expected("conv2d", x, w, groups=channels, **numbers))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+@pytest.mark.parametrize("channels", [64, 68, 260])
+def test_dilations_that_reach_past_the_image(channels, dtype, forced):
+    """Taps that are outside for some pixels of a line, for whole lines, and for all."""
+    forced("native")
+    rng = random.Random(channels)
+    for case in range(40):
+        rank = case % 3 + 1
+        kernel = [rng.choice([1, 2, 3]) for _ in range(rank - 1)] + [rng.choice([2, 3])]
+        dilation = [rng.choice([1, 2, 5]) for _ in range(rank - 1)] + [rng.choice([2, 3, 12, 30])]
+        padding = [rng.randint(0, k * d) for k, d in zip(kernel, dilation, strict=True)]
+        numbers = {"stride": [rng.choice([1, 1, 2, 3]) for _ in kernel], "padding": padding}
+        numbers["dilation"] = dilation
+        size = [
+            max(rng.randint(1, 9), (k - 1) * d + 1 - 2 * p)
+            for k, d, p in zip(kernel, dilation, padding, strict=True)
+        ]
+        size[-1] += rng.choice([0, 0, 7, 30])
+        x = random_int(dtype, 2, channels, *size)
+        w = random_int(torch.int8, rng.choice([1, 16, 24, 70]), channels, *kernel)
+        info = torch.iinfo(dtype)
+        zero_point = rng.choice([info.min, 0, info.max, rng.randint(info.min, info.max)])
+        acc = accumulators(rank, False, x, zero_point, w, None, 1, **numbers)
+        y = getattr(ops, f"conv{rank}d")(
+            x, 1.0, zero_point, w, S_W, None, None, 1.0, 0, torch.float32, **numbers
+        )
+        assert torch.equal(y, acc.float() * S_W), (x.shape, w.shape, numbers)
+    assert channels != 64 or any(way in ops._explain(w) for way in ("dilated", " amx "))
+
+
 @pytest.mark.parametrize("engine", ["native", "onednn"])
 @pytest.mark.parametrize("channels", [16, 512])
 def test_a_new_size_does_not_pack_again(engine, channels, forced):

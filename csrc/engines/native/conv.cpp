@@ -1,8 +1,8 @@
 // Convolution on our own kernels.
 //
-// A 1x1 convolution without stride is the native linear. Depthwise has a kernel of its
-// own. The rest gathers a block of rows (the input under each output pixel) that stays
-// in L2 and multiplies it like linear does; the epilogue reads each int32 tile in L1.
+// A 1x1 convolution is the native linear, on a copy of the pixels that a stride leaves. Depthwise has a
+// kernel of its own. The rest gathers a block of rows (the input under each output pixel) that stays in L2
+// and multiplies it like linear does; the epilogue reads each int32 tile in L1.
 #include "engines/conv.h"
 
 #include <algorithm>
@@ -240,27 +240,6 @@ void GatherConv::run(const ConvArgs& args) const {
     parallel_for(tasks, 1, body);
 }
 
-// A convolution whose rows are the input's pixels.
-class PointwiseConv final : public ConvImpl {
- public:
-  explicit PointwiseConv(LinearImplPtr linear) : linear_(std::move(linear)) {}
-  void run(const ConvArgs& args) const override { linear_->run(args); }
-  const char* engine() const override { return linear_->engine(); }
-  std::string description() const override { return linear_->description() + ", pointwise"; }
-  size_t packed_bytes() const override { return linear_->packed_bytes(); }
-
- private:
-  LinearImplPtr linear_;
-};
-
-// Not a transposed one: its output may be larger than the input (output_padding).
-bool is_pointwise(const ConvGeometry& g) {
-  if (g.transposed) return false;
-  for (int axis = 0; axis < 3; ++axis)
-    if (g.kernel[axis] != 1 || g.stride[axis] != 1 || g.padding[axis] != 0) return false;
-  return g.groups == 1;
-}
-
 // Groups of few columns leave a panel of 64 empty. Some of them side by side, with weights of 0
 // for each other's channels, are one group that costs no more and gathers longer runs.
 ConvProblem merge_groups(const ConvProblem& p, std::vector<int8_t>* weight) {
@@ -289,11 +268,7 @@ ConvImplPtr make_gather(const ConvProblem& p, Isa isa, PackedWeightPtr whole) {
 
 Result<ConvImplPtr> make_conv_native(const ConvProblem& p) {
   const Isa isa = best_isa();
-  if (is_pointwise(p.geometry)) {
-    Result<LinearImplPtr> linear = make_linear_native(p.rows);
-    if (!linear) return Refusal{linear.reason()};
-    return ConvImplPtr(std::make_shared<PointwiseConv>(std::move(linear.value())));
-  }
+  if (is_pointwise(p.geometry)) return make_pointwise(p);
   const bool asymmetric = has_weight_zero_point(p.rows);
   const int64_t k_bound = asymmetric ? kMaxExactKAsymmetricWeight : kMaxExactK;
   if (p.rows.k > k_bound) return refuse("taps times channels ", p.rows.k, "; needs at most ", k_bound);
@@ -302,6 +277,7 @@ Result<ConvImplPtr> make_conv_native(const ConvProblem& p) {
   if (!asymmetric && p.geometry.group_channels() == 1 && narrow) return make_depthwise(p, isa);
   std::vector<int8_t> weight;
   const ConvProblem merged = asymmetric ? p : merge_groups(p, &weight);
+  if (ConvImplPtr dilated = make_dilated(merged, isa)) return dilated;
   if (ConvImplPtr direct = make_direct(merged, isa)) return direct;
   return make_gather(merged, isa, nullptr);
 }

@@ -116,10 +116,16 @@ class NativeConv : public ConvImpl {
 
 using PackedWeightPtr = std::shared_ptr<const kernels::PackedWeight>;
 
+// Whether the output pixels read one input pixel each, all of them inside.
+bool is_pointwise(const ConvGeometry& g);
+// A convolution of which that is true.
+Result<ConvImplPtr> make_pointwise(const ConvProblem& p);
 // Any geometry: rows are gathered. `whole`: the packed weight of one group, null to pack it.
 ConvImplPtr make_gather(const ConvProblem& p, Isa isa, PackedWeightPtr whole);
 // Rows are read from the input as it lies; null when the geometry has no such rows.
 ConvImplPtr make_direct(const ConvProblem& p, Isa isa);
+// The same, a tap at a time without those outside; null unless it is dilated.
+ConvImplPtr make_dilated(const ConvProblem& p, Isa isa);
 // One input channel a group, weights without zero point.
 ConvImplPtr make_depthwise(const ConvProblem& p, Isa isa);
 // The same a line at a time; null when the geometry or the ISA does not allow it.
