@@ -73,9 +73,11 @@ void NativeLinear::run(const LinearArgs& args) const {
                   finishes_in_kernel(gemm),
                   bytes};
 
-  // The kernel may touch rows behind the last, up to a multiple of row_multiple.
+  // The kernel may touch rows behind the last, up to a multiple of row_multiple. Bytes of one k block
+  // leave no sums.
+  const bool sums = !bytes || blocks.k_quads < blocks.quads;
   const int64_t tile_panels =
-      std::max(round_up(blocks.tile_rows, gemm.row_multiple) * blocks.tile_panels, kGemvPanels);
+      std::max(sums ? round_up(blocks.tile_rows, gemm.row_multiple) * blocks.tile_panels : 0, kGemvPanels);
   const int64_t tile_bytes = tile_panels * kPanelColumns * 4;
   const int64_t param_bytes = round_up(blocks.rows * static_cast<int64_t>(sizeof(RowParams)), 64);
   const int64_t rows_bytes = call.in_place ? 0 : round_up(blocks.rows, gemm.row_multiple) * row_bytes();
