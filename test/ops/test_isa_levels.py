@@ -185,6 +185,7 @@ def test_random_cases(level):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 40
-    # oneDNN refuses below VNNI: linear static and dynamic, convolutions. Nothing else may be left out.
+    # oneDNN refuses below VNNI: linear static, dynamic, with a batch norm (2), convolutions. Nothing else
+    # may be left out.
     for count, reason in re.findall(r"SKIPPED \[(\d+)\] .*\n(.*)", done.stdout):
-        assert int(count) <= 8 and "onednn: ISA level" in reason
+        assert int(count) <= 10 and "onednn: ISA level" in reason
