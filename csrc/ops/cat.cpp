@@ -44,24 +44,33 @@ void check_sizes(const Arg& arg, at::TensorList tensors, int64_t dim) {
   }
 }
 
+// Rows of the output that are written part by part: they stay in L1.
+constexpr int64_t kBlockBytes = 8192;
+
 struct Kernels {
-  kernels::LookupBytes look_up = kernels::lookup_bytes(best_isa());
+  kernels::LookupRows look_up = kernels::lookup_rows(best_isa());
   const kernels::ElementwiseKernels& elements = kernels::elementwise_kernels(best_isa());
 };
 
-void write(const Kernels& k, const Part& p, const OutputFinish& out, int64_t row, int64_t step,
+// Rows [begin, end) of a part.
+void write(const Kernels& k, const Part& p, const OutputFinish& out, int64_t begin, int64_t end, int64_t step,
            uint8_t* dst) {
-  const uint8_t* src = p.src + row * p.run;
-  const int64_t at = row * step + p.offset;
-  if (p.copies) {
-    std::memcpy(dst + at, src, static_cast<size_t>(p.run));
-  } else if (is_quantized(out.finish.dtype)) {
-    k.look_up(p.table.data(), src, p.run, dst + at);
-  } else {
-    kernels::Operand part = p.operand;
-    part.data = src;
-    k.elements.requantize(out.finish, part, p.run,
-                          dst + at * static_cast<int64_t>(size_of(out.finish.dtype)));
+  const uint8_t* src = p.src + begin * p.run;
+  const int64_t at = begin * step + p.offset;
+  if (is_quantized(out.finish.dtype) && !p.copies) {
+    k.look_up(p.table.data(), src, end - begin, p.run, dst + at, step);
+    return;
+  }
+  const int64_t width = static_cast<int64_t>(size_of(out.finish.dtype));
+  for (int64_t r = 0; r < end - begin; ++r) {
+    uint8_t* to = dst + (at + r * step) * width;
+    if (p.copies) {
+      std::memcpy(to, src + r * p.run, static_cast<size_t>(p.run));
+    } else {
+      kernels::Operand part = p.operand;
+      part.data = src + r * p.run;
+      k.elements.requantize(out.finish, part, p.run, to);
+    }
   }
 }
 
@@ -128,15 +137,16 @@ Tensor cat(at::TensorList tensors, at::ArrayRef<double> scales, at::IntArrayRef 
         piece.src += begin;
         piece.run = end - begin;
         piece.offset = 0;
-        write(k, piece, out, 0, 0, dst + (p.offset + begin) * width);
+        write(k, piece, out, 0, 1, 0, dst + (p.offset + begin) * width);
       });
     return output;
   }
   const int64_t grain = std::max<int64_t>(1, kElementGrain / offset);
+  const int64_t block = std::max<int64_t>(1, kBlockBytes / offset);
   parallel_for(outer, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row)
+    for (int64_t row = begin; row < end; row += block)
       for (const Part& p : parts)
-        if (p.run > 0) write(k, p, out, row, offset, dst);
+        if (p.run > 0) write(k, p, out, row, std::min(end, row + block), offset, dst);
   });
   return output;
 }
