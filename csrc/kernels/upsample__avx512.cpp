@@ -2,7 +2,7 @@
 // to 256. The sums of even and of odd channels are in vectors of their own.
 #include <immintrin.h>
 
-#include <algorithm>
+#include <type_traits>
 
 #include "kernels/byte_rule_avx512-inl.h"
 #include "kernels/upsample.h"
@@ -54,8 +54,8 @@ struct [[gnu::visibility("hidden")]] Column {
   Words most, rest;
 };
 
-// One of the two lines.
-template <bool kOddPoint>
+// One of the two lines, which may be missing.
+template <bool kOddPoint, bool kHere>
 class [[gnu::visibility("hidden")]] Line {
  public:
   // Weights of the lines above and below in quarters.
@@ -66,13 +66,15 @@ class [[gnu::visibility("hidden")]] Line {
         dst_(static_cast<uint8_t*>(dst)),
         channels_(channels) {}
 
-  TAE_INLINE Column column(const Words& pairs) const {
-    return {add(weighted(pairs, most_), {rounding_, rounding_}), weighted(pairs, rest_)};
+  TAE_INLINE void set(const Words& pairs, Column* column) const {
+    if constexpr (!kHere) return;
+    column->most = add(weighted(pairs, most_), {rounding_, rounding_});
+    column->rest = weighted(pairs, rest_);
   }
   // `count` channels from `at` at a position, which lies nearer to one of two columns.
   TAE_INLINE void write(int64_t position, int64_t at, int64_t count, const Column& near,
                         const Column& far) const {
-    if (dst_ == nullptr) return;
+    if constexpr (!kHere) return;
     store_bytes(dst_ + position * channels_ + at, rounded<kOddPoint>(add(near.most, far.rest)), count);
   }
 
@@ -82,59 +84,88 @@ class [[gnu::visibility("hidden")]] Line {
   int64_t channels_;
 };
 
-// Columns whose values of all channels, of four lines, stay in L1.
-constexpr int64_t kTileBytes = 4096;
+struct [[gnu::visibility("hidden")]] Columns {
+  Column upper, lower;
+};
 
-// 64 channels from column to column, each of which four values of the result need.
-template <bool kOddPoint>
-TAE_INLINE void double_run(const uint8_t* above, const uint8_t* below, int64_t width, int64_t channels,
-                           bool is_signed, void* upper_dst, void* lower_dst) {
+struct Lines {
+  const uint8_t *above, *below;
+  int64_t width, channels;
+  DType dtype;
+  void *upper, *lower;
+};
+
+// From column to column; four values of the result need each.
+template <bool kOddPoint, bool kUpper, bool kLower>
+TAE_INLINE void double_run(const Lines& l) {
+  const bool is_signed = l.dtype == DType::qs8;
   const __m512i flip = _mm512_set1_epi8(is_signed ? 0 : -128);
   const int rounding = (is_signed ? 0 : 0x8000) + (kOddPoint ? 0x7f : 0x80);
   const __m512i half = _mm512_set1_epi16(static_cast<int16_t>(rounding));
-  const Line<kOddPoint> upper(3, 1, half, upper_dst, channels), lower(1, 3, half, lower_dst, channels);
-  const int64_t tile = std::max<int64_t>(4, kTileBytes / channels);
-  for (int64_t begin = 0; begin < width; begin += tile) {
-    const int64_t end = std::min(width, begin + tile);
-    for (int64_t at = 0; at < channels; at += 64) {
-      const int64_t count = channels - at;
-      const __mmask64 mask = first_bytes(count);
-      const auto pairs_of = [&](int64_t x) __attribute__((always_inline)) {
-        const int64_t from = x * channels + at;
-        return pairs(_mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, above + from), flip),
-                     _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, below + from), flip));
-      };
-      const Words first = pairs_of(std::max<int64_t>(0, begin - 1));
-      Column left_upper = upper.column(first), left_lower = lower.column(first);
-      for (int64_t x = begin; x < end; ++x) {
-        const Words both = pairs_of(x);
-        const Column here_upper = upper.column(both), here_lower = lower.column(both);
-        if (x > 0) {
-          upper.write(2 * x - 1, at, count, left_upper, here_upper);
-          lower.write(2 * x - 1, at, count, left_lower, here_lower);
-        }
-        upper.write(2 * x, at, count, here_upper, left_upper);
-        lower.write(2 * x, at, count, here_lower, left_lower);
-        left_upper = here_upper;
-        left_lower = here_lower;
-      }
-      if (end < width) continue;
-      upper.write(2 * width - 1, at, count, left_upper, left_upper);
-      lower.write(2 * width - 1, at, count, left_lower, left_lower);
+  const Line<kOddPoint, kUpper> upper(3, 1, half, l.upper, l.channels);
+  const Line<kOddPoint, kLower> lower(1, 3, half, l.lower, l.channels);
+  const auto run = [&](int64_t at, auto count) __attribute__((always_inline)) {
+    const __mmask64 mask = first_bytes(count);
+    const auto set = [&](int64_t x, Columns* here) __attribute__((always_inline)) {
+      const int64_t from = x * l.channels + at;
+      const Words both = pairs(_mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, l.above + from), flip),
+                               _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, l.below + from), flip));
+      upper.set(both, &here->upper);
+      lower.set(both, &here->lower);
+    };
+    const auto put = [&](int64_t o, const Columns& near, const Columns& far) __attribute__((always_inline)) {
+      upper.write(o, at, count, near.upper, far.upper);
+      lower.write(o, at, count, near.lower, far.lower);
+    };
+    const auto step = [&](int64_t x, const Columns& left, Columns* here) __attribute__((always_inline)) {
+      set(x, here);
+      put(2 * x - 1, left, *here);
+      put(2 * x, *here, left);
+    };
+    Columns even, odd;  // by the column's number
+    set(0, &even);
+    put(0, even, even);
+    int64_t x = 1;
+    for (; x + 1 < l.width; x += 2) {
+      step(x, even, &odd);
+      step(x + 1, odd, &even);
     }
-  }
+    if (x < l.width) {
+      step(x, even, &odd);
+      even = odd;
+    }
+    put(2 * l.width - 1, even, even);
+  };
+  int64_t at = 0;
+  for (; at + 64 <= l.channels; at += 64) run(at, std::integral_constant<int64_t, 64>());
+  if (at < l.channels) run(at, l.channels - at);
+}
+
+template <bool kOddPoint>
+void double_either(const Lines& l) {
+  if (l.upper == nullptr)
+    double_run<kOddPoint, false, true>(l);
+  else if (l.lower == nullptr)
+    double_run<kOddPoint, true, false>(l);
+  else
+    double_run<kOddPoint, true, true>(l);
 }
 
 }  // namespace
 
 void double_lines__avx512(const void* above, const void* below, int64_t width, int64_t channels, DType dtype,
                           int32_t zero_point, void* upper, void* lower) {
-  const uint8_t *a = static_cast<const uint8_t*>(above), *b = static_cast<const uint8_t*>(below);
-  const bool is_signed = dtype == DType::qs8;
+  const Lines l = {static_cast<const uint8_t*>(above),
+                   static_cast<const uint8_t*>(below),
+                   width,
+                   channels,
+                   dtype,
+                   upper,
+                   lower};
   if (zero_point % 2 != 0)
-    double_run<true>(a, b, width, channels, is_signed, upper, lower);
+    double_either<true>(l);
   else
-    double_run<false>(a, b, width, channels, is_signed, upper, lower);
+    double_either<false>(l);
 }
 
 }  // namespace tae::kernels

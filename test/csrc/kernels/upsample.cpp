@@ -43,6 +43,11 @@ TEST_CASE("upsample: two lines between neighbours, ties to an even number of ste
     for (uint8_t& b : below) b = static_cast<uint8_t>(random_int(rng, 0, 255));
     double_lines(above.data(), below.data(), width, channels, dtype, zero_point, upper.data(), nullptr);
     double_lines(above.data(), below.data(), width, channels, dtype, zero_point, nullptr, lower.data());
+    Guarded<uint8_t> both_upper(2 * count, edge), both_lower(2 * count, edge);
+    double_lines(above.data(), below.data(), width, channels, dtype, zero_point, both_upper.data(),
+                 both_lower.data());
+    REQUIRE(std::equal(upper.begin(), upper.end(), both_upper.begin()));
+    REQUIRE(std::equal(lower.begin(), lower.end(), both_lower.begin()));
     for (int64_t o = 0; o < 2 * width; ++o) {
       const Neighbours n = neighbours(o, width);
       for (int64_t c = 0; c < channels; ++c) {
