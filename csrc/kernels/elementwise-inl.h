@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 #include <type_traits>
 
 #include "kernels/element_run-inl.h"
@@ -218,35 +219,45 @@ inline bool is_power_of_two(float x) {
 // Rows whose sum of bytes fits 16 bits.
 constexpr int64_t kWordRows = 256;
 
-template <Bytes kBytes, bool kPower, int kCount>
+// With a divisor of 1 where it is in the scale.
+template <Bytes kBytes, bool kDivides, int kCount>
 TAE_VEC void average_lanes(const Finish& finish, const Operand& row, const void* const* rows, int64_t count,
                            int64_t outputs, int64_t channels, float divisor, void* dst) {
   const int64_t zero_sum = count * (row.zero_point + (kBytes == Bytes::s8 ? 128 : 0));
   const VF offset = vf(0x1p23f + static_cast<float>(zero_sum));
-  const VF scale = vf(row.scale), inverse = vf(finish.inverse_scale);
-  const VF parts = vf(kPower ? 1.f / divisor : divisor);
+  const VF scale = vf(row.scale), parts = vf(divisor), inverse = vf(finish.inverse_scale);
   with_lane_writer(finish, dst, [&](const auto& write) {
     for (int64_t o = 0; o < outputs; ++o, rows += count) {
       const uint8_t* first[kCount > 0 ? kCount : 1];
       for (int r = 0; r < kCount; ++r) first[r] = static_cast<const uint8_t*>(rows[r]);
       for_elements(channels, [&](int64_t at, auto n) {
-        VI low = vi(0), high = vi(0);
-        for (int64_t r = 0; r < known<kCount>(count); ++r) {
+        const auto values = [&](int64_t r) __attribute__((always_inline)) {
           const uint8_t* from = kCount > 0 ? first[r] : static_cast<const uint8_t*>(rows[r]);
-          VBytes u = load_group_bytes(from + at, n);
-          if constexpr (kBytes == Bytes::s8) u = xor_bytes(u, set1_8(128));
-          add_to_words(u, low, high);
-        }
+          const VBytes u = load_group_bytes(from + at, n);
+          return kBytes == Bytes::s8 ? xor_bytes(u, set1_8(128)) : u;
+        };
+        VI low = vi(0), high = vi(0);
+        int64_t r = 0;
+        for (; r + 2 <= known<kCount>(count); r += 2) add_to_words(values(r), values(r + 1), low, high);
+        if (r < known<kCount>(count)) add_to_words(values(r), set1_8(0), low, high);
         VF x[4];
         expand_words(low, high, x);
         for (VF& v : x) {
           v = mul(sub(v, offset), scale);
-          v = mul(kPower ? mul(v, parts) : div(v, parts), inverse);
+          v = mul(kDivides ? div(v, parts) : v, inverse);
         }
         write(o * channels + at, n, x);
       });
     }
   });
+}
+
+// Whether x * scale / divisor is x * (scale / divisor) for integers |x| <= most, to the bit: the
+// divisor is a power of 2 and no result leaves the normal floats.
+inline bool divides_scale(float scale, float divisor, float most) {
+  constexpr float kLeast = std::numeric_limits<float>::min(), kMost = std::numeric_limits<float>::max();
+  return is_power_of_two(divisor) && std::fabs(scale / divisor) >= kLeast && scale >= kLeast &&
+         scale <= kMost / most && std::fabs(scale / divisor) <= kMost / most;
 }
 
 [[gnu::noinline]] void average_run(const Finish& finish, const Operand& row, const void* const* rows,
@@ -255,16 +266,20 @@ TAE_VEC void average_lanes(const Finish& finish, const Operand& row, const void*
   const VI zero_sum = vi(static_cast<int32_t>(count * row.zero_point));
   const bool power = is_power_of_two(divisor);
   const VF scale = vf(row.scale), parts = vf(divisor), inverse = vf(1.f / divisor);
-  const float most = kFarthest * static_cast<float>(count) * row.scale / std::fabs(divisor);
+  const float farthest = kFarthest * static_cast<float>(count),
+              most = farthest * row.scale / std::fabs(divisor);
   const bool in_lanes = count <= kWordRows && fits_lanes(finish, most * finish.inverse_scale);
+  const bool scales = in_lanes && divides_scale(row.scale, divisor, farthest);
+  Operand scaled = row;
+  scaled.scale = row.scale / divisor;
   with_bytes(row.dtype, [&](auto kind) {
     constexpr Bytes kBytes = decltype(kind)::value;
-    if (in_lanes && power && count == 4)
-      return average_lanes<kBytes, true, 4>(finish, row, rows, count, outputs, channels, divisor, dst);
-    if (in_lanes && power)
-      return average_lanes<kBytes, true, 0>(finish, row, rows, count, outputs, channels, divisor, dst);
+    if (scales && count == 4)
+      return average_lanes<kBytes, false, 4>(finish, scaled, rows, count, outputs, channels, 1.f, dst);
+    if (scales)
+      return average_lanes<kBytes, false, 0>(finish, scaled, rows, count, outputs, channels, 1.f, dst);
     if (in_lanes)
-      return average_lanes<kBytes, false, 0>(finish, row, rows, count, outputs, channels, divisor, dst);
+      return average_lanes<kBytes, true, 0>(finish, row, rows, count, outputs, channels, divisor, dst);
     with_writer(finish, dst, [&](const auto& write) {
       for (int64_t o = 0; o < outputs; ++o, rows += count)
         for_elements(channels, [&](int64_t at, auto n) {

@@ -150,11 +150,11 @@ TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   return _mm256_permutevar8x32_epi32(pack_lanes(a, b, c, d, zero_point), order);
 }
-// 16-bit lanes in two vectors, as unpacked bytes lie, plus each byte.
-TAE_VEC void add_to_words(VBytes u, VI& low, VI& high) {
-  const __m256i zero = _mm256_setzero_si256();
-  low = _mm256_add_epi16(low, _mm256_unpacklo_epi8(u, zero));
-  high = _mm256_add_epi16(high, _mm256_unpackhi_epi8(u, zero));
+// 16-bit lanes in two vectors, as unpacked bytes lie, plus a + b of each byte.
+TAE_VEC void add_to_words(VBytes a, VBytes b, VI& low, VI& high) {
+  const __m256i ones = _mm256_set1_epi8(1);
+  low = _mm256_add_epi16(low, _mm256_maddubs_epi16(_mm256_unpacklo_epi8(a, b), ones));
+  high = _mm256_add_epi16(high, _mm256_maddubs_epi16(_mm256_unpackhi_epi8(a, b), ones));
 }
 // Words w of 16 bits as the floats 2^23 + w, by the bits of their mantissas.
 TAE_VEC void expand_words(VI low, VI high, VF (&x)[4]) {

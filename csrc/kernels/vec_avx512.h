@@ -117,11 +117,11 @@ TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   return _mm512_permutexvar_epi32(order, pack_lanes(a, b, c, d, zero_point));
 }
-// 16-bit lanes in two vectors, as unpacked bytes lie, plus each byte.
-TAE_VEC void add_to_words(VBytes u, VI& low, VI& high) {
-  const __m512i zero = _mm512_setzero_si512();
-  low = _mm512_add_epi16(low, _mm512_unpacklo_epi8(u, zero));
-  high = _mm512_add_epi16(high, _mm512_unpackhi_epi8(u, zero));
+// 16-bit lanes in two vectors, as unpacked bytes lie, plus a + b of each byte.
+TAE_VEC void add_to_words(VBytes a, VBytes b, VI& low, VI& high) {
+  const __m512i ones = _mm512_set1_epi8(1);
+  low = _mm512_add_epi16(low, _mm512_maddubs_epi16(_mm512_unpacklo_epi8(a, b), ones));
+  high = _mm512_add_epi16(high, _mm512_maddubs_epi16(_mm512_unpackhi_epi8(a, b), ones));
 }
 // Words w of 16 bits as the floats 2^23 + w, by the bits of their mantissas.
 TAE_VEC void expand_words(VI low, VI high, VF (&x)[4]) {

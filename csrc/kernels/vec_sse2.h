@@ -189,11 +189,13 @@ TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
   return _mm_packus_epi16(ab, cd);
 }
 TAE_VEC VBytes pack_lanes(VI a, VI b, VI c, VI d, VI zero_point) { return pack_u8(a, b, c, d, zero_point); }
-// 16-bit lanes in two vectors, as unpacked bytes lie, plus each byte.
-TAE_VEC void add_to_words(VBytes u, VI& low, VI& high) {
+// 16-bit lanes in two vectors, as unpacked bytes lie, plus a + b of each byte.
+TAE_VEC void add_to_words(VBytes a, VBytes b, VI& low, VI& high) {
   const __m128i zero = _mm_setzero_si128();
-  low = _mm_add_epi16(low, _mm_unpacklo_epi8(u, zero));
-  high = _mm_add_epi16(high, _mm_unpackhi_epi8(u, zero));
+  const __m128i low_sum = _mm_add_epi16(_mm_unpacklo_epi8(a, zero), _mm_unpacklo_epi8(b, zero));
+  const __m128i high_sum = _mm_add_epi16(_mm_unpackhi_epi8(a, zero), _mm_unpackhi_epi8(b, zero));
+  low = _mm_add_epi16(low, low_sum);
+  high = _mm_add_epi16(high, high_sum);
 }
 // Words w of 16 bits as the floats 2^23 + w, by the bits of their mantissas.
 TAE_VEC void expand_words(VI low, VI high, VF (&x)[4]) {
