@@ -56,13 +56,17 @@ struct SparseRows8 {
   int64_t groups;  // a multiple of 4
 };
 
-// The input bytes that some rows of blocks meet. A slot has up to kSlot of one segment:
-// places[slot][kSlot] = k % kSegment, segments[slot] = k / kSegment.
+// The input bytes that some rows of blocks meet. A slot has up to kSlot of one segment,
+// places[slot][kSlot] = k % kSegment; the slots of a run share the segment k / kSegment.
 constexpr int64_t kSlot = 32;
+struct SlotRun {
+  uint16_t segment;
+  uint16_t slots;
+};
 struct SparseGather {
   const uint8_t* places;
-  const uint16_t* segments;
-  int64_t slots;
+  const SlotRun* runs;
+  int64_t count;
 };
 
 struct SparseKernels {

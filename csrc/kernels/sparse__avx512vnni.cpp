@@ -52,23 +52,35 @@ void rows8_vnni(const SparseRows8& w, const uint8_t* xt, int64_t rows, int32_t* 
   rows8<Vnni512>(w, xt, rows, c);
 }
 
-// The bytes of a segment at 32 places.
-[[gnu::target("avx512vbmi"), gnu::always_inline]] inline __m256i pick(const uint8_t* x, __m256i places) {
-  const __m512i p = _mm512_castsi256_si512(places);
-  const __m512i low = _mm512_permutex2var_epi8(Vnni512::load(x), p, Vnni512::load(x + 64));
-  const __m512i high = _mm512_permutex2var_epi8(Vnni512::load(x + 128), p, Vnni512::load(x + 192));
-  return _mm512_castsi512_si256(_mm512_mask_blend_epi8(_mm512_movepi8_mask(p), low, high));
-}
+// 256 bytes in registers.
+struct Segment {
+  explicit Segment(const uint8_t* x)
+      : a(Vnni512::load(x)), b(Vnni512::load(x + 64)), c(Vnni512::load(x + 128)), d(Vnni512::load(x + 192)) {}
+  // The bytes at 64 places.
+  [[gnu::target("avx512vbmi"), gnu::always_inline]] __m512i pick(__m512i places) const {
+    const __m512i low = _mm512_permutex2var_epi8(a, places, b), high = _mm512_permutex2var_epi8(c, places, d);
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(places), low, high);
+  }
+  __m512i a, b, c, d;
+};
 
 // AVX512-VBMI is no part of the level (Cascade Lake has VNNI without it): sparse.cpp asks
 // the CPU before it takes the table with this.
 [[gnu::target("avx512vbmi")]] void gather_by_permutation(const SparseGather& w, const uint8_t* x,
                                                          uint8_t* quads) {
   const uint8_t* places = w.places;
-  const uint16_t* segments = w.segments;
-  const int64_t slots = w.slots;
-  for (int64_t s = 0; s < slots; ++s, places += kSlot, quads += kSlot)
-    Vnni256::store(quads, pick(x + segments[s] * kSegment, Vnni256::load(places)));
+  for (int64_t r = 0; r < w.count; ++r) {
+    const Segment segment(x + w.runs[r].segment * kSegment);
+    int slots = w.runs[r].slots;
+    for (; slots > 1; slots -= 2, places += 2 * kSlot, quads += 2 * kSlot)
+      Vnni512::store(quads, segment.pick(Vnni512::load(places)));
+    if (slots > 0) {
+      const __m512i one = segment.pick(_mm512_castsi256_si512(Vnni256::load(places)));
+      Vnni256::store(quads, _mm512_castsi512_si256(one));
+      places += kSlot;
+      quads += kSlot;
+    }
+  }
 }
 
 }  // namespace

@@ -27,23 +27,31 @@ using native::PackedSparse;
 // Input rows up to which 8x1 blocks are multiplied row by row.
 constexpr int64_t kGemvRows = 2;
 
-// Below this many rows most of a vector is empty, and a weight that is not very sparse
-// runs dense. The fractions are those of the weight inside blocks.
-constexpr int64_t kFewRows = 12;
+// Below so many rows much of the vectors is empty, and a weight with a larger fraction inside
+// blocks than `density` runs dense (1024x1024 on AVX512-VNNI, 2 threads).
 struct BreakEven {
-  double few_rows;
-  double all;
+  int64_t rows;
+  double density;
 };
-constexpr BreakEven k1x4 = {0.08, 0.5};
-constexpr BreakEven k8x1 = {0.15, 0.5};
+constexpr BreakEven k1x4[] = {{12, 0.08}, {32, 0.35}};
+constexpr BreakEven k8x1[] = {{12, 0.11}, {32, 0.3}};
+constexpr double kAllRows = 0.5;  // at any number of rows
+
+int64_t rows_for_sparse(int64_t block_rows, double density) {
+  int64_t rows = 0;
+  for (const BreakEven& b : block_rows == 1 ? k1x4 : k8x1)
+    if (density > b.density) rows = b.rows;
+  return rows;
+}
 
 // Products of a quad and a row below which a second thread costs more than it gives.
 constexpr int64_t kTaskProducts = 20'000;
 
 class SparseLinear final : public LinearImpl {
  public:
-  SparseLinear(const LinearProblem& p, LinearImplPtr few_rows, Isa isa)
-      : few_rows_(std::move(few_rows)),
+  SparseLinear(const LinearProblem& p, LinearImplPtr dense, int64_t dense_below, Isa isa)
+      : dense_(std::move(dense)),
+        dense_below_(dense_below),
         in_place_(!p.dynamic && p.input_dtype == DType::qu8 && p.k % 4 == 0),
         input_(p),
         kernels_(kernels::sparse_kernels(isa)),
@@ -57,12 +65,12 @@ class SparseLinear final : public LinearImpl {
   std::string description() const override {
     std::string text = std::string("native sparse ") + (weight_.by_rows() ? "1x4 " : "8x1 ") + kernels_.name +
                        ", " + std::to_string(blocks_) + " blocks";
-    if (few_rows_)
-      text += " (below " + std::to_string(kFewRows) + " rows dense " + few_rows_->description() + ")";
+    if (dense_)
+      text += " (below " + std::to_string(dense_below_) + " rows dense " + dense_->description() + ")";
     return text;
   }
   size_t packed_bytes() const override {
-    return weight_.bytes() + output_.bytes() + (few_rows_ ? few_rows_->packed_bytes() : 0);
+    return weight_.bytes() + output_.bytes() + (dense_ ? dense_->packed_bytes() : 0);
   }
 
  private:
@@ -95,8 +103,9 @@ class SparseLinear final : public LinearImpl {
   void multiply_columns(const Call& call, const Scratch& s, int64_t rows, int64_t chunk) const;
   void finish(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t chunk) const;
 
-  LinearImplPtr few_rows_;  // dense, or null
-  bool in_place_;           // rows are turned from where they lie
+  LinearImplPtr dense_;  // for fewer rows than dense_below_, or null
+  int64_t dense_below_;
+  bool in_place_;  // rows are turned from where they lie
   InputRows input_;
   const kernels::SparseKernels& kernels_;
   PackedSparse weight_;
@@ -186,7 +195,7 @@ void SparseLinear::run_tile(const Call& call, const Scratch& s, int64_t m0, int6
 
 void SparseLinear::run(const LinearArgs& args) const {
   if (args.m == 0 || weight_.n() == 0) return;
-  if (few_rows_ && args.m < kFewRows) return few_rows_->run(args);
+  if (dense_ && args.m < dense_below_) return dense_->run(args);
   EpilogueParams epilogue = output_.params(kernels::PackedWeight(), args);
   epilogue.k = weight_.k();
   epilogue.column_sum = weight_.column_sum();
@@ -239,18 +248,18 @@ Result<LinearImplPtr> make_sparse_linear_native(const LinearProblem& p) {
     return refuse(p.post_ops.size(), " post-ops; needs at most ", kMaxPostOps);
   const double elements = static_cast<double>(p.n) * static_cast<double>(p.k);
   const double density = static_cast<double>(w.blocks * w.block_rows * w.block_columns) / elements;
-  const BreakEven& most = w.block_rows == 1 ? k1x4 : k8x1;
-  if (elements > 0 && density > most.all)
+  if (elements > 0 && density > kAllRows)
     return refuse("density ", density, " of ", w.block_rows, "x", w.block_columns,
-                  " blocks is above the break-even of ", most.all, "; runs dense");
-  LinearImplPtr few_rows;
-  if (elements > 0 && density > most.few_rows) {
-    LinearProblem dense = p;
-    dense.sparse = nullptr;
-    Result<LinearImplPtr> made = make_linear_native(dense);
-    if (made) few_rows = std::move(made.value());
+                  " blocks is above the break-even of ", kAllRows, "; runs dense");
+  LinearImplPtr dense;
+  const int64_t dense_below = elements > 0 ? rows_for_sparse(w.block_rows, density) : 0;
+  if (dense_below > 0) {
+    LinearProblem plain = p;
+    plain.sparse = nullptr;
+    Result<LinearImplPtr> made = make_linear_native(plain);
+    if (made) dense = std::move(made.value());
   }
-  return LinearImplPtr(std::make_shared<SparseLinear>(p, std::move(few_rows), best_isa()));
+  return LinearImplPtr(std::make_shared<SparseLinear>(p, std::move(dense), dense_below, best_isa()));
 }
 
 }  // namespace tae

@@ -14,10 +14,10 @@ PackedSparse::PackedSparse(const LinearProblem& p, bool gathers)
 }
 
 size_t PackedSparse::bytes() const {
-  return values_.size() + places_.size() + 2 * segments_.size() + 2 * places4_.size() +
+  return values_.size() + places_.size() + sizeof(kernels::SlotRun) * runs_.size() + 2 * places4_.size() +
          4 * (offsets_.size() + spots_.size() + column_sum_.size()) +
          sizeof(kernels::SparseGroup4) * groups4_.size() + sizeof(Rows4) * rows4_.size() +
-         sizeof(Rows8) * rows8_.size() + 8 * (first_.size() + slot_.size());
+         sizeof(Rows8) * rows8_.size() + 8 * first_.size() + sizeof(Slots) * slots_.size();
 }
 
 void PackedSparse::pack_rows(const BlockSparse& w) {
@@ -80,14 +80,39 @@ int64_t PackedSparse::slot_end(const BlockSparse& w, int64_t begin, int64_t end)
   return last;
 }
 
-void PackedSparse::pack_slot(const BlockSparse& w, int64_t begin, int64_t end) {
-  const int64_t slot = static_cast<int64_t>(segments_.size()) - slot_.back();
-  segments_.push_back(static_cast<uint16_t>(w.columns[begin] / kernels::kSegment));
+// The next slot of the chunk, whose slots so far are in these segments.
+void PackedSparse::pack_slot(const BlockSparse& w, int64_t begin, int64_t end,
+                             std::vector<uint16_t>& segments) {
+  const int64_t slot = static_cast<int64_t>(segments.size());
+  segments.push_back(static_cast<uint16_t>(w.columns[begin] / kernels::kSegment));
   for (int64_t i = 0; i < kernels::kSlot; ++i)
     places_.push_back(begin + i < end ? static_cast<uint8_t>(w.columns[begin + i] % kernels::kSegment)
                                       : uint8_t{0});
   for (int64_t j = 0; 8 * j < end - begin; ++j)
     spots_.push_back(static_cast<uint32_t>(slot * (kernels::kSlot / 8) + j));
+}
+
+// Ends a chunk: its slots by segment, its spots (from first_spot on) where they went.
+void PackedSparse::sort_slots(const std::vector<uint16_t>& segments, size_t first_spot) {
+  std::vector<size_t> order(segments.size()), place(segments.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return segments[a] < segments[b]; });
+  const std::vector<uint8_t> before(places_.end() - static_cast<int64_t>(segments.size()) * kernels::kSlot,
+                                    places_.end());
+  auto to = places_.end() - static_cast<int64_t>(before.size());
+  for (size_t i = 0; i < order.size(); ++i) {
+    place[order[i]] = i;
+    to = std::copy_n(before.begin() + static_cast<int64_t>(order[i]) * kernels::kSlot, kernels::kSlot, to);
+    const uint16_t segment = segments[order[i]];
+    if (i == 0 || segment != segments[order[i - 1]]) runs_.push_back({segment, 0});
+    ++runs_.back().slots;
+  }
+  constexpr uint32_t kSpots = kernels::kSlot / 8;
+  for (size_t i = first_spot; i < spots_.size(); ++i)
+    spots_[i] = static_cast<uint32_t>(place[spots_[i] / kSpots]) * kSpots + spots_[i] % kSpots;
+  slots_.push_back(
+      {static_cast<int64_t>(places_.size()) / kernels::kSlot, static_cast<int64_t>(runs_.size())});
+  most_slots_ = std::max(most_slots_, static_cast<int64_t>(segments.size()));
 }
 
 // Values and offsets of blocks [begin, end) of a row of blocks.
@@ -108,16 +133,16 @@ void PackedSparse::pack_pairs(const BlockSparse& w, int64_t row, int64_t begin, 
 // Eight columns of eight rows are a pair of groups; an even number of pairs for each row
 // of blocks.
 void PackedSparse::pack_columns(const BlockSparse& w, bool gathers) {
-  const int64_t block_rows = (n_ + 7) / 8;
+  const int64_t block_rows = (n_ + 7) / 8, in_chunk = kChunkRows / 8;
+  std::vector<uint16_t> segments;  // of the chunk's slots
+  size_t first_spot = 0;
+  slots_.push_back({0, 0});
   for (int64_t i = 0; i < block_rows; ++i) {
-    if (i % (kChunkRows / 8) == 0) {
-      first_.push_back(i);
-      slot_.push_back(static_cast<int64_t>(segments_.size()));
-    }
+    if (i % in_chunk == 0) first_.push_back(i);
     const int64_t before = static_cast<int64_t>(offsets_.size()) / 4;
     for (int64_t b = w.offsets[i], end; b < w.offsets[i + 1]; b = end) {
       end = gathers ? slot_end(w, b, w.offsets[i + 1]) : w.offsets[i + 1];
-      if (gathers) pack_slot(w, b, end);
+      if (gathers) pack_slot(w, b, end, segments);
       pack_pairs(w, i, b, end);
     }
     if (offsets_.size() % 16 != 0) {
@@ -126,10 +151,13 @@ void PackedSparse::pack_columns(const BlockSparse& w, bool gathers) {
       if (gathers) spots_.push_back(spots_.back());
     }
     rows8_.push_back({before, static_cast<int64_t>(offsets_.size()) / 4 - before});
-    most_slots_ = std::max(most_slots_, static_cast<int64_t>(segments_.size()) - slot_.back());
+    if (i % in_chunk == in_chunk - 1 || i + 1 == block_rows) {
+      sort_slots(segments, first_spot);
+      segments.clear();
+      first_spot = spots_.size();
+    }
   }
   first_.push_back(block_rows);
-  slot_.push_back(static_cast<int64_t>(segments_.size()));
   values_.shrink_to_fit();
   offsets_.shrink_to_fit();
   places_.shrink_to_fit();

@@ -55,18 +55,22 @@ class PackedSparse {
     return {values_.data() + 32 * r.begin, offsets_.data() + 4 * r.begin, spots, r.groups};
   }
   kernels::SparseGather gather(int64_t chunk) const {
-    const int64_t begin = slot_[static_cast<size_t>(chunk)], end = slot_[static_cast<size_t>(chunk) + 1];
-    return {places_.data() + begin * kernels::kSlot, segments_.data() + begin, end - begin};
+    const Slots &s = slots_[static_cast<size_t>(chunk)], &next = slots_[static_cast<size_t>(chunk) + 1];
+    return {places_.data() + s.slot * kernels::kSlot, runs_.data() + s.run, next.run - s.run};
   }
   // Bytes that kernels' gather() fills for a chunk, at most.
   int64_t gathered_bytes() const { return most_slots_ * kernels::kSlot; }
 
  private:
+  struct Slots {
+    int64_t slot, run;
+  };
   void pack_rows(const BlockSparse& w);
   void pack_part(const BlockSparse& w, int64_t chunk, int64_t part, std::vector<int64_t>& next);
   void pack_columns(const BlockSparse& w, bool gathers);
   int64_t slot_end(const BlockSparse& w, int64_t begin, int64_t end) const;
-  void pack_slot(const BlockSparse& w, int64_t begin, int64_t end);
+  void pack_slot(const BlockSparse& w, int64_t begin, int64_t end, std::vector<uint16_t>& segments);
+  void sort_slots(const std::vector<uint16_t>& segments, size_t first_spot);
   void pack_pairs(const BlockSparse& w, int64_t row, int64_t begin, int64_t end);
 
   int64_t n_;
@@ -78,8 +82,8 @@ class PackedSparse {
   std::vector<uint32_t> offsets_;               // 8x1
   std::vector<uint32_t> spots_;                 // 8x1
   std::vector<uint8_t> places_;                 // 8x1
-  std::vector<uint16_t> segments_;              // 8x1, of a slot
-  std::vector<int64_t> slot_;                   // 8x1, the first of a chunk; [chunks + 1]
+  std::vector<kernels::SlotRun> runs_;          // 8x1
+  std::vector<Slots> slots_;                    // 8x1, where those of a chunk begin; [chunks + 1]
   int64_t most_slots_ = 0;                      // 8x1, of a chunk
   std::vector<Rows4> rows4_;
   std::vector<Rows8> rows8_;

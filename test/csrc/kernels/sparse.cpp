@@ -1,6 +1,7 @@
 // Sparse kernels on rows that end where memory does, every level: where bytes go, and products of one row.
 #include "kernels/sparse.h"
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <random>
 #include <vector>
@@ -68,20 +69,26 @@ TEST_CASE("sparse: one row by eight rows of blocks, from a table or gathered", "
   for (const SparseKernels* table : tables()) {
     const SparseKernels& k = *table;
     REQUIRE((k.to_table == nullptr) == (k.gather != nullptr));
-    for (int64_t slots : {1, 2, 5}) {
+    for (int64_t slots : {1, 2, 5, 8}) {
       const int64_t width = 3 * kSegment, groups = slots * kSlot / 4;
       Guarded<uint8_t> x(width), places(slots * kSlot), quads(slots * kSlot);
       Guarded<int8_t> values(32 * groups);
       Guarded<uint32_t> offsets(4 * groups), spots(groups / 2), shifted(width * kTableLine / 4);
-      Guarded<uint16_t> segments(slots);
+      std::vector<uint16_t> segments(static_cast<size_t>(slots));
+      std::vector<SlotRun> runs;
       Guarded<int32_t> c(8);
       fill(rng, x);
       fill(rng, places);
       fill(rng, values);
       int64_t expected[8] = {};
       for (uint16_t& s : segments) s = static_cast<uint16_t>(rng() % 3);
+      std::sort(segments.begin(), segments.end());
+      for (uint16_t s : segments) {
+        if (runs.empty() || runs.back().segment != s) runs.push_back({s, 0});
+        ++runs.back().slots;
+      }
       for (int64_t i = 0; i < slots * kSlot; ++i) {
-        const int64_t column = segments[i / kSlot] * kSegment + places[i];
+        const int64_t column = segments[static_cast<size_t>(i / kSlot)] * kSegment + places[i];
         offsets[i] = static_cast<uint32_t>(column * kTableLine);
         if (i % 8 == 0) spots[i / 8] = static_cast<uint32_t>(i / 8);
         for (int64_t r = 0; r < 8; ++r) expected[r] += values[i / 8 * 64 + 8 * r + i % 8] * x[column];
@@ -90,9 +97,9 @@ TEST_CASE("sparse: one row by eight rows of blocks, from a table or gathered", "
       if (k.gather == nullptr) {
         k.to_table(x.data(), width, shifted.data());
       } else {
-        k.gather({places.data(), segments.data(), slots}, x.data(), quads.data());
+        k.gather({places.data(), runs.data(), static_cast<int64_t>(runs.size())}, x.data(), quads.data());
         for (int64_t i = 0; i < slots * kSlot; ++i)
-          REQUIRE(quads[i] == x[segments[i / kSlot] * kSegment + places[i]]);
+          REQUIRE(quads[i] == x[segments[static_cast<size_t>(i / kSlot)] * kSegment + places[i]]);
         input = quads.data();
       }
       k.gemv8({values.data(), offsets.data(), spots.data(), groups}, input, c.data());
