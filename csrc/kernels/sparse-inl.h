@@ -132,40 +132,43 @@ inline void to_table_plain(const uint8_t* x, int64_t k, uint32_t* table) {
     for (int j = 0; j < 4; ++j) table[4 * i + j] = static_cast<uint32_t>(x[i]) << (8 * j);
 }
 
-// The input bytes of groups g and g + 1.
+// The input bytes of groups 2 * i and 2 * i + 1.
 struct FromTable {
-  static uint64_t pair(const SparseRows8& w, const void* input, int64_t g) {
+  static uint64_t pair(const SparseRows8& w, const void* input, int64_t i) {
     const char* t = static_cast<const char*>(input);
     const auto quad = [&](const uint32_t* o) {
       return static_cast<uint32_t>(load_dword(t + o[0]) | load_dword(t + o[1] + 4) |
                                    load_dword(t + o[2] + 8) | load_dword(t + o[3] + 12));
     };
-    const uint32_t* o = w.offsets + 4 * g;
+    const uint32_t* o = w.offsets + 8 * i;
     return quad(o) | static_cast<uint64_t>(quad(o + 4)) << 32;
   }
 };
 struct FromQuads {
-  static uint64_t pair(const SparseRows8& w, const void* input, int64_t g) {
+  static uint64_t pair(const SparseRows8& w, const void* input, int64_t i) {
     uint64_t quads;
-    std::memcpy(&quads, static_cast<const uint8_t*>(input) + 8 * w.spots[g / 2], 8);
+    std::memcpy(&quads, static_cast<const uint8_t*>(input) + 8 * size_t{w.spots[i]}, 8);
     return quads;
   }
 };
 
 // The two groups of a row are summed up side by side.
 template <class V, class Input>
-void gemv8(const SparseRows8& w, const void* input, int32_t* c) {
+void gemv8(const SparseRows8& w, const int32_t* pairs, int64_t rows, const void* input, int32_t* c) {
   constexpr int kVectors = 64 / V::kBytes;
-  typename V::T acc[kVectors];
-  for (auto& v : acc) v = V::zero();
-  for (int64_t g = 0; g < w.groups; g += 2) {
-    const auto x = V::pair(Input::pair(w, input, g));
-    for (int v = 0; v < kVectors; ++v)
-      acc[v] = V::dot(acc[v], x, V::weights(w.values + 32 * g + v * V::kBytes));
+  int64_t i = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    typename V::T acc[kVectors];
+    for (auto& v : acc) v = V::zero();
+    for (const int64_t end = i + pairs[r]; i < end; ++i) {
+      const auto x = V::pair(Input::pair(w, input, i));
+      for (int v = 0; v < kVectors; ++v)
+        acc[v] = V::dot(acc[v], x, V::weights(w.values + 64 * i + v * V::kBytes));
+    }
+    int32_t sums[16];
+    for (int v = 0; v < kVectors; ++v) V::store(sums + v * (V::kBytes / 4), acc[v]);
+    for (int n = 0; n < 8; ++n) c[8 * r + n] = sums[2 * n] + sums[2 * n + 1];
   }
-  int32_t sums[16];
-  for (int v = 0; v < kVectors; ++v) V::store(sums + v * (V::kBytes / 4), acc[v]);
-  for (int r = 0; r < 8; ++r) c[r] = sums[2 * r] + sums[2 * r + 1];
 }
 
 inline void transpose16_plain(const int32_t* src, int64_t src_stride, int32_t* dst, int64_t dst_stride) {

@@ -127,15 +127,18 @@ inline void to_table_vector(const uint8_t* x, int64_t k, uint32_t* table) {
 
 // Four groups a step, on two chains of sums.
 template <class V, class Input>
-void gemv8_fours(const SparseRows8& w, const void* input, int32_t* c) {
-  __m512i a = V::zero(), b = V::zero();
-  for (int64_t g = 0; g < w.groups; g += 4) {
-    a = V::dot(a, V::pair(Input::pair(w, input, g)), V::weights(w.values + 32 * g));
-    b = V::dot(b, V::pair(Input::pair(w, input, g + 2)), V::weights(w.values + 32 * g + 64));
+void gemv8_fours(const SparseRows8& w, const int32_t* pairs, int64_t rows, const void* input, int32_t* c) {
+  int64_t i = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    __m512i a = V::zero(), b = V::zero();
+    for (const int64_t end = i + pairs[r]; i < end; i += 2) {
+      a = V::dot(a, V::pair(Input::pair(w, input, i)), V::weights(w.values + 64 * i));
+      b = V::dot(b, V::pair(Input::pair(w, input, i + 1)), V::weights(w.values + 64 * i + 64));
+    }
+    a = _mm512_add_epi32(a, b);
+    a = _mm512_add_epi32(a, _mm512_srli_epi64(a, 32));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(c + 8 * r), _mm512_cvtepi64_epi32(a));
   }
-  a = _mm512_add_epi32(a, b);
-  a = _mm512_add_epi32(a, _mm512_srli_epi64(a, 32));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(c), _mm512_cvtepi64_epi32(a));
 }
 
 }  // namespace

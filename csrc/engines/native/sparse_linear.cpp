@@ -45,7 +45,7 @@ int64_t rows_for_sparse(int64_t block_rows, double density) {
 }
 
 // Products of a quad and a row below which a second thread costs more than it gives.
-constexpr int64_t kTaskProducts = 20'000;
+constexpr int64_t kTaskProducts = 45'000;
 
 class SparseLinear final : public LinearImpl {
  public:
@@ -141,8 +141,7 @@ void SparseLinear::multiply_columns(const Call& call, const Scratch& s, int64_t 
         kernels_.gather(weight_.gather(chunk), s.rows + m * row_bytes(), s.quads);
         input = s.quads;
       }
-      for (int64_t i = begin; i < end; ++i)
-        kernels_.gemv8(weight_.rows8(i), input, s.raw + m * kChunkRows + 8 * (i - begin));
+      kernels_.gemv8(weight_.rows8(begin), weight_.pairs8(begin), end - begin, input, s.raw + m * kChunkRows);
     }
     return;
   }

@@ -54,6 +54,8 @@ class PackedSparse {
     const uint32_t* spots = spots_.empty() ? nullptr : spots_.data() + r.begin / 2;
     return {values_.data() + 32 * r.begin, offsets_.data() + 4 * r.begin, spots, r.groups};
   }
+  // Pairs of groups in each row of blocks, from row i on.
+  const int32_t* pairs8(int64_t i) const { return pairs8_.data() + i; }
   kernels::SparseGather gather(int64_t chunk) const {
     const Slots &s = slots_[static_cast<size_t>(chunk)], &next = slots_[static_cast<size_t>(chunk) + 1];
     return {places_.data() + s.slot * kernels::kSlot, runs_.data() + s.run, next.run - s.run};
@@ -87,6 +89,7 @@ class PackedSparse {
   int64_t most_slots_ = 0;                      // 8x1, of a chunk
   std::vector<Rows4> rows4_;
   std::vector<Rows8> rows8_;
+  std::vector<int32_t> pairs8_;
   std::vector<int64_t> first_;       // 8x1, [chunks + 1]
   std::vector<int32_t> column_sum_;  // [n], sum_k w[n][k]
 };
