@@ -1,5 +1,5 @@
 // Codes of one row as vectors: loads that stay inside the row, products with the scale,
-// elements back in order. Included by embedding-inl.h.
+// elements back in order. Included by embedding-inl.h and embedding_sums-inl.h.
 #pragma once
 
 #include "kernels/embedding.h"
@@ -13,6 +13,10 @@ namespace {
 // the elements kPhases * lane + p.
 template <int kBits>
 constexpr int kPhases = 8 / kBits;
+
+// Into the second-level cache: it takes far more outstanding lines than the first level,
+// and the step from there is short enough for out-of-order execution.
+TAE_VEC void prefetch_line(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
 
 struct ScaleBias {
   float scale, bias;
