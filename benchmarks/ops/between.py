@@ -3,8 +3,9 @@
     python benchmarks/ops/between.py [--max-isa avx2] [--quick] [--only norm]
 
 Both sides take the same uint8 integers and give uint8. The roof is a copy of as many bytes as the
-operator reads and writes, measured in the same rounds; it counts for rows that are larger than L2.
-Answers are compared in the same run: a step apart at most. Exit status 1 when a floor is missed
+operator reads and writes, measured in the same rounds; it counts for rows that are larger than L2. Each
+sample comes after untimed calls of its own: the three do not share buffers, and what the one before left in
+L3 is no property of an operator. Answers are compared in the same run: a step apart at most. Exit status 1 when a floor is missed
 or an answer is wrong.
 """
 
@@ -129,7 +130,7 @@ def run_row(shape, args, missing, result):
     moved = read + y.numel()
     source, target = (torch.ones(moved // 2, dtype=torch.uint8) for _ in range(2))
     candidates[ROOF] = lambda: target.copy_(source)
-    timings, foreign = cli.measure(candidates, args)
+    timings, foreign = cli.measure(candidates, args, warm=True)
     goals = []
     if THEIRS in timings:
         goals.append(Goal(f"vs {THEIRS}", rounds.speedup(timings, OURS, THEIRS), 1.5, 1.0))
