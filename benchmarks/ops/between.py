@@ -5,8 +5,8 @@
 Both sides take the same uint8 integers and give uint8. The roof is a copy of as many bytes as the
 operator reads and writes, measured in the same rounds; it counts for rows that are larger than L2. Each
 sample comes after untimed calls of its own: the three do not share buffers, and what the one before left in
-L3 is no property of an operator. Answers are compared in the same run: a step apart at most. Exit status 1 when a floor is missed
-or an answer is wrong.
+L3 is no property of an operator. Answers are compared in the same run: a step apart at most. Exit status 1
+when a floor is missed or an answer is wrong.
 """
 
 import csv

@@ -276,7 +276,8 @@ def test_visualizer(monkeypatch, capsys):
     assert headers[:3] == ["idx", "layer_fqn", "channel"] and len(headers) == 7 and len(rows) == 6
     assert rows[2][:3] == [2, "1.1", 2]
     monkeypatch.setitem(sys.modules, "tabulate", None)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("matplotlib", "matplotlib.pyplot"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match="pip install tabulate"):
         shown.generate_table_visualization()
     for draw in (shown.generate_plot_visualization, shown.generate_histogram_visualization):
