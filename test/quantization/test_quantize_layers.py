@@ -13,8 +13,8 @@ from torch_ao_ext.nn.intrinsic import LinearReLU
 from torch_ao_ext.nn.quantized.dynamic import Linear, MultiheadAttention
 from torch_ao_ext.quantization import (
     default_dynamic_qconfig,
+    mixed_dynamic_qconfig,
     quantize_dynamic,
-    row_dynamic_qconfig,
 )
 
 
@@ -64,7 +64,7 @@ def test_custom_mapping():
     class Mine(nn.Module):
         @classmethod
         def from_float(cls, mod):
-            assert mod.qconfig is row_dynamic_qconfig
+            assert mod.qconfig is mixed_dynamic_qconfig
             new = cls()
             new.size = mod.out_features
             return new
