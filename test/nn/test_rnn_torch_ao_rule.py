@@ -145,6 +145,74 @@ def test_scripted_programs_follow_the_qconfig():
     assert all(torch.equal(a, b) for a, b in zip(program(x), want, strict=True))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_without_a_rule_are_those_of_linear(kind):
+    """torch.ao's rule, and int8 weights, where no observer names another."""
+    torch.manual_seed(5)
+    model, x = nn.Sequential(kind(12, 32)).eval(), torch.randn(5, 12)
+    want = tensors(q.quantize_dynamic(model, {kind: q.default_dynamic_qconfig})(x))
+    plain = q.QConfigDynamic(weight=q.observer.default_weight_observer)
+    for config in (plain, q.default_qconfig, q.QConfig(None, q.observer.default_weight_observer)):
+        made = q.quantize_dynamic(model, {kind: config})
+        assert (made[0].per_row, made[0].reduce_range) == (False, True)
+        assert all(torch.equal(a, b) for a, b in zip(tensors(made(x)), want, strict=True))
+        linear = q.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear: config})[0]
+        assert linear.dynamic_quant == (False, False, True)
+    mixed = q.QConfigDynamic(weight=q.observer.MixedWeightObserver)
+    assert q.quantize_dynamic(model, {kind: mixed})[0].weight_dtype == torch.int8
+
+
+@pytest.mark.parametrize("kind", [dynamic.LSTM, dynamic.GRU, dynamic.RNN, dynamic.LSTMCell, dynamic.RNNCell])
+def test_flags_and_dtypes_of_constructors(kind):
+    for name, value in (("per_row", 0), ("per_row", 1.0), ("reduce_range", None)):
+        said = f"{kind.__name__}: argument '{name}' must be a bool, got {value}"
+        with pytest.raises(TypeError, match=said):
+            kind(4, 8, **{"per_row": False, name: value})
+    for dtype in (torch.int16, torch.bfloat16):
+        with pytest.raises(ValueError, match=f"must be torch.qint8 or int8 with per_row=False, got {dtype}"):
+            kind(4, 8, dtype=dtype, per_row=False)
+        assert kind(4, 8, dtype=dtype).weight_dtype == dtype
+
+
+def refusals(made, rows, wide, layer):
+    """States that a layer does not take, and what it says."""
+    state, first = made.state_dict(), next(iter(rows.state_dict()))
+    last = [name for name in state if name.startswith("0.weight") and not name.endswith("_scale")][-1]
+    bias = [name for name in state if "bias" in name][-1]
+    sixteen = {first: wide.state_dict()[first], f"{first}_scale": wide.state_dict()[f"{first}_scale"]}
+    odd = {**wide.state_dict(), last: layer.state_dict()[last]}
+    return [
+        (layer.state_dict(), "is a float weight; load it into the float"),
+        (odd, f"{last} is a float weight; load it into the float"),
+        ({**wide.state_dict(), last: wide.state_dict()[last][1:]}, f"{last} must have shape"),
+        ({**rows.state_dict(), bias: torch.ones(3)}, rf"{bias} must have shape .*, got \[3\]"),
+        ({**state, **sixteen}, f"{first} must be int8 beside act_quant, got torch.int16"),
+        ({**rows.state_dict(), last: rows.state_dict()[last].bfloat16()}, "int8 and int16, or all bfloat16"),
+        ({**state, "0.act_quant": torch.tensor([0, 0, 2])}, "act_quant must be .0, 0, reduce_range."),
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_refused_state_changes_nothing(kind):
+    torch.manual_seed(6)
+    layer, x = nn.Sequential(kind(12, 32)).eval(), torch.randn(5, 12)
+    made, rows, wide = [
+        q.quantize_dynamic(layer, {kind: config})
+        for config in (q.default_dynamic_qconfig, q.row_dynamic_qconfig, q.int16_dynamic_qconfig)
+    ]
+    for target in (made, rows, wide):
+        rule, before = (target[0].per_row, target[0].reduce_range), tensors(target(x))
+        kept = {name: value.clone() for name, value in target.state_dict().items()}
+        for state, said in refusals(made, rows, wide, layer):
+            with pytest.raises(RuntimeError, match=said):
+                target.load_state_dict(state)
+            assert (target[0].per_row, target[0].reduce_range) == rule
+            now = target.state_dict()
+            assert now.keys() == kept.keys()
+            assert all(v.dtype == kept[n].dtype and torch.equal(v, kept[n]) for n, v in now.items())
+            assert all(torch.equal(a, b) for a, b in zip(tensors(target(x)), before, strict=True))
+
+
 def test_rules_that_do_not_exist():
     for kind in (dynamic.LSTM, dynamic.GRUCell):
         with pytest.raises(ValueError, match="argument 'reduce_range' must be False with per_row, got True"):

@@ -59,6 +59,16 @@ def test_weights_that_do_not_fit():
     ]:
         with pytest.raises(ValueError, match=f"GRUCell.set_weight_bias: {said}"):
             cell.set_weight_bias(given)
+    wide = torch.full((18, 4), 32640, dtype=torch.int16)
+    with pytest.raises(ValueError, match="'weight_ih' must have integers of at most 32639, got 32640"):
+        cell.set_weight_bias({"weight_ih": QuantizedTensor(wide, 0.1, 0)})
+    fits = QuantizedTensor(wide.neg() + 1, 0.1, 0)
+    cell.set_weight_bias({"weight_ih": fits})
+    assert torch.equal(cell.get_weight()["weight_ih"].int_repr(), fits.int_repr())
+    tensor_rule = dynamic.GRUCell(4, 6, per_row=False)
+    with pytest.raises(ValueError, match="'weight_ih' must be int8 with per_row=False, got int16"):
+        tensor_rule.set_weight_bias({"weight_ih": fits})
+    assert tensor_rule.weight_dtype == torch.int8
 
 
 # kind, K, H, further arguments, whether W_ih of the first layer, other W_ih, and W_hh and W_hr are int16

@@ -54,6 +54,7 @@ def test_both_in_a_model(tmp_path):
     observed, int8 = converted(model, *[(torch.randn(8, 20, 32),) for _ in range(3)])
     assert type(observed.lstm) is quantizable.LSTM and type(observed.att) is quantizable.MultiheadAttention
     assert type(int8.lstm) is nnq.LSTM and type(int8.att) is nnq.MultiheadAttention
+    assert int8.lstm.lstm.per_row and not int8.lstm.lstm.reduce_range
     want, have = model(x), int8(x)
     assert torch.allclose(observed(x)[0], want[0], atol=1e-6)
     assert sqnr(want[0], have[0]) > 35 and sqnr(want[1], have[1]) > 35

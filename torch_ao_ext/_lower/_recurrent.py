@@ -8,7 +8,10 @@ from torch import fx
 
 from torch_ao_ext._graph_ops import REASON, arguments_of
 from torch_ao_ext._lower._weights import Constants, NotLowered
-from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import dtype_by_size, quantize_recurrent
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent_weights import (
+    quantize_recurrent,
+    weight_dtypes,
+)
 from torch_ao_ext.quantization.pt2e._graph import inherit_meta, tensor_of
 from torch_ao_ext.quantization.qconfig import row_dynamic_qconfig
 
@@ -58,7 +61,7 @@ def _bias(constants: Constants, node: Any) -> fx.Node:
 
 
 def _sides(
-    constants: Constants, a: dict[str, Any], lstm: bool, dtype: torch.dtype | str
+    constants: Constants, a: dict[str, Any], lstm: bool, dtype: torch.dtype | None
 ) -> tuple[list, list, list]:
     """Weights, scales and biases in the order of our operators."""
     params, cells = list(a["params"]), a["num_layers"] * (1 + a["bidirectional"])
@@ -70,18 +73,16 @@ def _sides(
     for i in range(cells):
         cell = params[i * each : (i + 1) * each]
         ih, hh = (_value(constants, node) for node in cell[:2])
-        for node in (*cell[:2], *cell[plain:]):
-            own = dtype
-            if dtype == MIXED:
-                own = dtype_by_size(hh, ih if node is cell[0] else None, i <= a["bidirectional"])
-            data, scale = _weight(constants, node, own)
+        first, others = weight_dtypes(dtype, ih, hh, i // (1 + a["bidirectional"]))
+        for j, node in enumerate((*cell[:2], *cell[plain:])):
+            data, scale = _weight(constants, node, others if j else first)
             weights.append(data)
             scales.append(scale)
         biases += [_bias(constants, node) for node in cell[2:plain]]
     return weights, scales, biases
 
 
-def _lower_one(model: fx.GraphModule, node: fx.Node, constants: Constants, dtype: torch.dtype | str) -> None:
+def _lower_one(model: fx.GraphModule, node: fx.Node, constants: Constants, dtype: torch.dtype | None) -> None:
     a = arguments_of(node)
     target, more = RECURRENT[node.target]
     lstm = target is ao.lstm.default
@@ -118,12 +119,14 @@ def _lower_one(model: fx.GraphModule, node: fx.Node, constants: Constants, dtype
 
 
 def _lower_cell(
-    model: fx.GraphModule, node: fx.Node, constants: Constants, dtype: torch.dtype | str
+    model: fx.GraphModule, node: fx.Node, constants: Constants, dtype: torch.dtype | None
 ) -> None:
     a = arguments_of(node)
     target, more = _CELLS[node.target]
-    own = torch.int8 if dtype == MIXED else dtype
-    weights = [part for name in ("w_ih", "w_hh") for part in _weight(constants, a[name], own)]
+    sources = a["w_ih"], a["w_hh"]
+    dtypes = weight_dtypes(dtype, *(_value(constants, source) for source in sources), None)
+    sides = zip(sources, dtypes, strict=True)
+    weights = [part for source, own in sides for part in _weight(constants, source, own)]
     given = [a.get(name) for name in ("b_ih", "b_hh")]
     if sum(value is None for value in given) == 1:
         raise NotLowered("it has one bias of two")
@@ -162,6 +165,6 @@ def lower_recurrent(model: fx.GraphModule, dtype: torch.dtype | str) -> None:
             continue
         try:
             lower_one = _lower_cell if node.target in _CELLS else _lower_one
-            lower_one(model, node, constants, dtype)
+            lower_one(model, node, constants, None if dtype == MIXED else dtype)
         except NotLowered as reason:
             node.meta[REASON] = str(reason)

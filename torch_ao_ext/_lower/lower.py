@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from torch_ao_ext._engines import set_engine
+from torch_ao_ext._flags import check_flags
 from torch_ao_ext._graph_ops import REASON
 from torch_ao_ext._lower._attention import lower_attention
 from torch_ao_ext._lower._elementwise import lower_between, quantize_before_max_pool
@@ -33,7 +34,6 @@ from torch_ao_ext._lower._sizes import sizes_by_method
 from torch_ao_ext._lower._weights import Constants, NotLowered
 from torch_ao_ext.ops import service
 from torch_ao_ext.quantization.pt2e._graph import (
-    check_flags,
     check_graph_module,
     copy_graph_module,
     remove_unused,

@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 
-from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import (
-    dtype_by_size,
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent_weights import (
     quantize_recurrent,
     rule_of,
-    weight_dtype_of,
+    weight_dtypes,
 )
 
 __all__ = ["RECURRENT", "constants_of", "recurrent_to_int8"]
@@ -65,19 +64,15 @@ def recurrent_to_int8(graph: Any, node: Any, params: list[torch.Tensor], qconfig
     biased, layers, dropout, train, both = flags[:5]
     if train and dropout > 0:
         return False
-    per_row, reduce_range = rule_of(qconfig)
+    rule = rule_of(qconfig)
     each, plain = len(params) // (layers * (1 + both)), 4 if biased else 2
     weights, scales, biases = [], [], []
     for i, value in enumerate(params):
         if 2 <= i % each < plain:
             biases.append(value.detach().float())
         else:
-            dtype = weight_dtype_of(qconfig)
-            if dtype is None and not per_row:
-                dtype = torch.int8
-            elif dtype is None:
-                ih, hh = params[i // each * each :][:2]
-                dtype = dtype_by_size(hh, ih if i % each == 0 else None, i // each <= both)
+            ih, hh = params[i // each * each :][:2]
+            dtype = weight_dtypes(rule.dtype, ih, hh, i // each // (1 + both))[i % each > 0]
             data, scale = quantize_recurrent(value.detach().float(), dtype, qconfig, "weight")
             weights.append(data)
             scales.append(scale)
@@ -110,7 +105,7 @@ def recurrent_to_int8(graph: Any, node: Any, params: list[torch.Tensor], qconfig
     ]  # fmt: skip
     if nonlinearity is not None:
         arguments.append(graph.insertConstant(nonlinearity))
-    arguments += [graph.insertConstant(flag) for flag in (per_row, reduce_range)]
+    arguments += [graph.insertConstant(flag) for flag in (rule.per_row, rule.reduce_range)]
     made = graph.insertNode(graph.create(kind, arguments, 1 + states))
     results = list(made.outputs())
     if swapped:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import fx, nn
 from torch.fx.proxy import Scope  # noqa: F401  (torch.ao's file has it, as those below)
 
+from torch_ao_ext._flags import check_flags
 from torch_ao_ext._lower import lower_nodes
 from torch_ao_ext.quantization.fx._backend import backend_of
 from torch_ao_ext.quantization.fx._equalized import observe_channels
@@ -27,7 +28,7 @@ from torch_ao_ext.quantization.fx.custom_config import FuseCustomConfig
 from torch_ao_ext.quantization.fx.fuse import fuse
 from torch_ao_ext.quantization.fx.graph_module import ObservedGraphModule, as_reference  # noqa: F401
 from torch_ao_ext.quantization.fx.tracer import QuantizationTracer, ScopeContextManager  # noqa: F401
-from torch_ao_ext.quantization.pt2e._graph import check_flags, check_graph_module
+from torch_ao_ext.quantization.pt2e._graph import check_graph_module
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 
 __all__ = [

@@ -4,10 +4,10 @@ import warnings
 
 from torch import fx
 
+from torch_ao_ext._flags import check_flags
 from torch_ao_ext.quantization.fake_quantize import FakeQuantizeBase
 from torch_ao_ext.quantization.pt2e._batch_norm import fold_batch_norms
 from torch_ao_ext.quantization.pt2e._graph import (
-    check_flags,
     check_graph_module,
     copy_graph_module,
     remove_unused,

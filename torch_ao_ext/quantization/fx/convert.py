@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from torch_ao_ext._flags import check_flags
 from torch_ao_ext._lower import lower_nodes
 from torch_ao_ext.quantization.fx._fates import IntegerBorders
 from torch_ao_ext.quantization.fx._flow import convert_prepared
@@ -13,7 +14,6 @@ from torch_ao_ext.quantization.fx._one_node import (
     replace_module,
 )
 from torch_ao_ext.quantization.fx.graph_module import ObservedStandaloneGraphModule, as_reference
-from torch_ao_ext.quantization.pt2e._graph import check_flags
 
 __all__ = ["convert", "convert_custom_module", "convert_standalone_module", "convert_weighted_module"]
 

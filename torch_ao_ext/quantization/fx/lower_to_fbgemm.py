@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import fx
 
+from torch_ao_ext._flags import check_flags
 from torch_ao_ext.quantization.fx._lower_reference import lower_reference
-from torch_ao_ext.quantization.pt2e._graph import check_flags
 
 __all__ = ["lower_to_fbgemm"]
 

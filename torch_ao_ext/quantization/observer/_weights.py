@@ -49,6 +49,8 @@ class MixedWeightObserver(ChannelWeightObserver):
     G * H * R <= 2**18 (an LSTM of 256 units, a GRU of 295), and W_ih then, too, but in a first layer
     only where K <= R / 2, as there its second part is multiplied at every step. Everything else,
     also in cells, which see one step a call, is int8. Sizes alone decide, the same on every CPU.
+    Beside an activation observer without a scale for each row, which is every one but
+    RowPlaceholderObserver, x and h follow torch.ao's rule, and all weights are int8.
     """
 
     by_size = True

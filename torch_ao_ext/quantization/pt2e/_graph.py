@@ -27,13 +27,6 @@ def check_graph_module(function: str, model: Any) -> None:
         )
 
 
-def check_flags(function: str, **flags: Any) -> None:
-    """Raises unless each of these arguments is a bool."""
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{function}: argument '{name}' must be a bool, got {value!r}")
-
-
 def copy_graph_module(
     model: fx.GraphModule, kind: type[fx.GraphModule] = PortableGraphModule
 ) -> fx.GraphModule:

@@ -8,7 +8,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from torch_ao_ext._quantized_functions import quantize_per_tensor
 from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext.nn.quantized._observed import qconfig_of
 from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent_weights import RecurrentRule, weight_dtype_of
 from torch_ao_ext.nn.quantized.dynamic.modules.rnn import LSTM as DynamicLSTM
 from torch_ao_ext.nn.quantized.modules.stubs import Quantize
 
@@ -94,7 +96,9 @@ class LSTM(QuantizedOutput):
         new = cls.__new__(cls)
         with torch.device("meta"):
             cls.__init__(new, mod.input_size, mod.hidden_size, *(getattr(mod, name) for name in names))
-        new.lstm = DynamicLSTM.from_float(mod)
+        qconfig = qconfig_of(DynamicLSTM, mod)
+        # Its activation observer is that of the output; rows are finer than one scale for all of them.
+        new.lstm = DynamicLSTM._of_float(mod, qconfig, RecurrentRule(weight_dtype_of(qconfig)))
         new.quant_hidden = Quantize.from_float(mod.quant_hidden)
         new.set_output(*output_qparams(observer_of(mod, "LSTM"), "LSTM"))
         return new.eval()

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext.nn.quantized._packed_linear import LinearPackedParams
-from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import MOST_INT16
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent_weights import check_int16
 
 __all__ = ["PackedParameter", "pack_weight_bias"]
 
@@ -42,11 +42,7 @@ def pack_weight_bias(qweight: Any, bias: torch.Tensor | None, dtype: torch.dtype
         raise ValueError(
             f"pack_weight_bias: argument 'qweight' must have zero point 0, got {packed.weight_zero_point}"
         )
-    wide = packed.qweight.dtype == torch.int16 and packed.qweight.numel() > 0
-    if wide and (largest := int(packed.qweight.max())) > MOST_INT16:
-        raise ValueError(
-            f"pack_weight_bias: argument 'qweight' must have integers of at most {MOST_INT16}, got {largest}"
-        )
+    check_int16("pack_weight_bias: argument 'qweight'", packed.qweight)
     packed.weight_scale = packed.weight_scale.expand(len(packed.qweight)).clone()
     return packed
 

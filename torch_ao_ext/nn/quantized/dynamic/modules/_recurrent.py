@@ -1,129 +1,39 @@
-"""What recurrent layers and cells with int8 or bfloat16 weights share."""
+"""What recurrent layers and cells share: buffers of int8, int16 or bfloat16 weights, loading, accessors."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
+from torch_ao_ext._flags import check_flags
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized._observed import INT8, qconfig_of, quantize_weight, weight_observer
+from torch_ao_ext.nn.quantized._observed import qconfig_of
 from torch_ao_ext.nn.quantized._state import LOAD_FLOAT_FIRST, CheckedLoad, keep_dtypes
-from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized._weighted import weight_of_tensor
-from torch_ao_ext.nn.quantized.dynamic.modules.linear import TORCH_AO_DYNAMIC_QUANT, DynamicQuant
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent_weights import (
+    RecurrentRule,
+    check_int16,
+    quantize_recurrent,
+    rule_of,
+    weight_dtypes,
+)
 
-__all__ = [
-    "MOST_INT16",
-    "Recurrent",
-    "check_nonlinearity",
-    "check_rule",
-    "dtype_by_size",
-    "quantize_recurrent",
-    "rule_of",
-    "stored_dtype",
-    "weight_dtype_of",
-]
+__all__ = ["Recurrent", "check_nonlinearity", "check_rule"]
 
-_MOST_MIXED = 2**18  # values of W_hh
-MOST_INT16 = 32639  # 127 * 256 + 127: two int8 parts
-
-_WIDE = (torch.int16, torch.bfloat16)
 _INTEGERS = {torch.int8, torch.int16}  # either takes the other's place
-_WEIGHT_DTYPES = {**dict.fromkeys(INT8, torch.int8), **{dtype: dtype for dtype in _WIDE}}
-
-
-def stored_dtype(who: str, dtype: Any) -> torch.dtype:
-    """Dtype of the weight buffers: torch.int8, int16 or bfloat16.
-
-    Raises:
-        ValueError: another one was asked for.
-    """
-    if dtype not in _WEIGHT_DTYPES:
-        raise ValueError(
-            f"{who}: argument 'dtype' must be torch.qint8, int8, int16 or bfloat16, got {dtype}"
-        )
-    return _WEIGHT_DTYPES[dtype]
-
-
-def weight_dtype_of(qconfig: Any) -> torch.dtype | None:
-    """Dtype that the qconfig asks for: torch.int16, torch.bfloat16, torch.int8; None: by size.
-
-    Raises:
-        ValueError: its weight observer is for none of these.
-    """
-    observer = None if qconfig.weight is None else qconfig.weight()
-    dtype = getattr(observer, "dtype", None)
-    if dtype in _WIDE:
-        return dtype
-    weight_observer(qconfig)
-    return None if getattr(observer, "by_size", False) else torch.int8
-
-
-def rule_of(qconfig: Any) -> tuple[bool, bool]:
-    """per_row and reduce_range: torch.ao's rule where the activation observer is a dynamic one of torch.ao's.
-
-    Raises:
-        ValueError: a rule of ours that recurrent operators do not have, torch.ao's with weights that
-            are not int8.
-    """
-    activation = None if qconfig.activation is None else qconfig.activation()
-    rule = getattr(activation, "dynamic_quant", None)
-    if rule is None:
-        rule = TORCH_AO_DYNAMIC_QUANT if getattr(activation, "is_dynamic", False) else DynamicQuant()
-    if rule.symmetric or (rule.per_row and rule.reduce_range):
-        raise ValueError(f"qconfig.activation must be asymmetric, and per row of 8 bits, got {rule}")
-    dtype = weight_dtype_of(qconfig)
-    if not rule.per_row and dtype in _WIDE:
-        raise ValueError(f"qconfig.weight must observe for int8 with one scale for all rows, got {dtype}")
-    return rule.per_row, rule.reduce_range
-
-
-def dtype_by_size(hh: torch.Tensor, ih: torch.Tensor | None = None, first: bool = False) -> torch.dtype:
-    """Dtype of a layer's weights by MixedWeightObserver's rule: torch.int8 or int16.
-
-    Args:
-        hh: W_hh `[G * H, R]` of the layer and direction.
-        ih: its W_ih `[G * H, K]`, when that one is asked about; else W_hh and W_hr are.
-        first: whether it is a first layer.
-    """
-    narrow = ih is not None and first and 2 * ih.shape[1] > hh.shape[1]
-    return torch.int8 if narrow or hh.numel() > _MOST_MIXED else torch.int16
-
-
-def quantize_recurrent(
-    weight: torch.Tensor, dtype: torch.dtype, qconfig: Any, name: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A weight as recurrent operators take it, and its scales.
-
-    Args:
-        weight: float `[rows, K]`.
-        dtype: torch.int16, with scale max|w| / 32639 of each row; bfloat16, with a scale of 1; int8.
-        qconfig: its weight observer is the rule of int8.
-        name: of the weight, for messages.
-
-    Returns:
-        Data of the dtype, float32 scales `[rows]` or `[1]`.
-
-    Raises:
-        ValueError: a weight that is not finite, an int8 zero point that is not 0.
-    """
-    check_finite(weight, name)
-    if dtype == torch.int8:
-        part = quantize_weight(weight, qconfig)
-        if part.zero_point is not None:
-            raise ValueError(f"{name}: qconfig.weight must give zero point 0, got {part.zero_point}")
-        return part.data, part.scale
-    if dtype == torch.bfloat16:
-        return weight.to(dtype, copy=True), torch.ones(1)
-    weight = weight.to(torch.float32)
-    largest = weight.abs().amax(1)
-    scale = (largest / MOST_INT16).clamp_min_(torch.finfo(torch.float32).tiny)
-    scale[largest == 0] = 1
-    return (weight / scale[:, None]).round_().clamp_(-MOST_INT16, MOST_INT16).to(dtype), scale
+_STORED = {*_INTEGERS, torch.bfloat16}
 
 
 def _is_weight(name: str) -> bool:
     return name.startswith("weight_") and not name.endswith("_scale")
+
+
+def _dtype_in(mod: nn.Module, name: str, dtype: torch.dtype | None) -> torch.dtype:
+    """Of the weight of this name in a float module, for the dtype of a RecurrentRule."""
+    part, end = name[:9], name[9:]  # "weight_hh", and "" of a cell, "_l0_reverse" and the like of a layer
+    layer = int(end[2:].partition("_")[0]) if end else None
+    sizes = getattr(mod, f"weight_ih{end}"), getattr(mod, f"weight_hh{end}")
+    return weight_dtypes(dtype, *sizes, layer)[part != "weight_ih"]
 
 
 class Recurrent(CheckedLoad):
@@ -150,20 +60,20 @@ class Recurrent(CheckedLoad):
         """
         del use_precomputed_fake_quant
         qconfig = qconfig_of(cls, mod)
+        return cls._of_float(mod, qconfig, rule_of(qconfig))
+
+    @classmethod
+    def _of_float(cls, mod: nn.Module, qconfig: Any, rule: RecurrentRule) -> "Recurrent":
+        """Weights by the qconfig's weight observer, x and h by the rule."""
         more = {name: getattr(mod, name) for name in cls._MORE}
-        dtype = weight_dtype_of(qconfig)
-        per_row, reduce_range = rule_of(qconfig)
-        if not per_row:
-            dtype = torch.int8
-        new = cls(mod.input_size, mod.hidden_size, bias=mod.bias, dtype=dtype or torch.int8, **more)
-        new._set_rule(per_row, reduce_range)
+        new = cls(mod.input_size, mod.hidden_size, bias=mod.bias, dtype=rule.dtype or torch.int8, **more)
+        new._set_rule(rule.per_row, rule.reduce_range)
         for name, own in list(new._buffers.items()):
             if own is not None and name.startswith("bias"):
                 new._buffers[name] = getattr(mod, name).detach().to(torch.float32, copy=True)
             elif _is_weight(name):
-                data, scale = quantize_recurrent(
-                    getattr(mod, name).detach(), dtype or cls._dtype_by_size(mod, name), qconfig, name
-                )
+                dtype = _dtype_in(mod, name, rule.dtype)
+                data, scale = quantize_recurrent(getattr(mod, name).detach(), dtype, qconfig, name)
                 new._buffers[name], new._buffers[name + "_scale"] = data, scale.expand(len(data)).clone()
         return new
 
@@ -178,14 +88,8 @@ class Recurrent(CheckedLoad):
         return "" if self.per_row else f", per_row=False, reduce_range={self.reduce_range}"
 
     @classmethod
-    def _dtype_by_size(cls, mod: nn.Module, name: str) -> torch.dtype:
-        """Of the float layer's weight of this name; a cell's is int8."""
-        return torch.int8
-
-    @classmethod
     def _from_saved(cls, args: dict[str, Any]) -> "Recurrent":
         """Of the constructor's arguments in a file, where a dtype is a name and may have exceptions."""
-        rule = args.pop("per_row", True), args.pop("reduce_range", False)
         narrow = args.pop("int8_weights", "")
         dtype = args.pop("dtype", "int8")
         if dtype not in ("int8", "int16", "bfloat16"):
@@ -195,7 +99,6 @@ class Recurrent(CheckedLoad):
         known = isinstance(narrow, str) and all(name in weights for name in narrow.split())
         if not known or (narrow and dtype != "int16"):
             raise ValueError(f"int8_weights must be of {weights} beside dtype 'int16', got {narrow!r}")
-        new._set_rule(*rule)
         for name in narrow.split():
             new._buffers[name] = torch.zeros_like(new._buffers[name], dtype=torch.int8)
         return new
@@ -226,7 +129,8 @@ class Recurrent(CheckedLoad):
                 keep theirs.
 
         Raises:
-            ValueError: another name, shape or dtype, a zero point that is not 0.
+            ValueError: another name, shape or dtype, a zero point that is not 0, int16 without per_row or
+                above 32639.
         """
         who, new = f"{type(self).__name__}.set_weight_bias", {}
         weights, biases = self.get_weight(), self.get_bias()
@@ -237,6 +141,9 @@ class Recurrent(CheckedLoad):
                 part = weight_of_tensor(value, 0)
                 if part.zero_point is not None:
                     raise ValueError(f"{who}: '{name}' must have zero point 0, got {part.zero_point}")
+                if part.data.dtype == torch.int16 and not self.per_row:
+                    raise ValueError(f"{who}: '{name}' must be int8 with per_row=False, got int16")
+                check_int16(f"{who}: '{name}'", part.data)
                 new[name], rows = part.data, self._buffers[f"{name}_scale"]
                 new[f"{name}_scale"] = part.scale.expand(rows.shape).clone()
             elif name in weights:
@@ -256,30 +163,47 @@ class Recurrent(CheckedLoad):
         return self
 
     def _take_form(self, state_dict: dict[str, Any], prefix: str) -> str | None:
-        rule = state_dict.get(f"{prefix}act_quant")
+        own = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        given = {name: state_dict[prefix + name] for name in own if prefix + name in state_dict}
+        weights, found = filter(_is_weight, own), [name for name in given if _is_weight(name)]
+        rule, per_row, reduce_range = state_dict.get(f"{prefix}act_quant"), self.per_row, self.reduce_range
         if rule is not None:
-            if rule.shape != (3,) or rule[0] or rule[1]:
+            if rule.tolist() not in ([0, 0, 0], [0, 0, 1]):
                 return f"{prefix}act_quant must be [0, 0, reduce_range], got {rule.tolist()}"
-            self._set_rule(False, bool(rule[2]))
-        elif any(prefix + name in state_dict for name in filter(_is_weight, list(self._buffers))):
-            self._set_rule(True, False)
-        for name in filter(_is_weight, list(self._buffers)):
-            value = state_dict.get(prefix + name)
-            if value is None:
-                continue
+            per_row, reduce_range = False, bool(rule[2])
+        elif found:
+            per_row, reduce_range = True, False
+        for name in found:
             # Weights have the float module's names: copied, they would become 0 in silence.
-            if value.dtype not in _WEIGHT_DTYPES.values() or f"{prefix}{name}_scale" not in state_dict:
+            if given[name].dtype not in _STORED or f"{prefix}{name}_scale" not in state_dict:
                 return f"{prefix}{name} is a float weight; {LOAD_FLOAT_FIRST}"
-            own = self._buffers[name]
-            if own.dtype != value.dtype:
-                self._buffers[name] = torch.zeros_like(own, dtype=value.dtype)
+        dtypes = {name: given.get(name, own[name]).dtype for name in weights}
+        for name, dtype in dtypes.items():
+            if not per_row and dtype != torch.int8:
+                return f"{prefix}{name} must be int8 beside act_quant, got {dtype}"
+        if torch.bfloat16 in dtypes.values() and len(set(dtypes.values())) > 1:
+            return f"weights in '{prefix}' must be int8 and int16, or all bfloat16, got {dtypes}"
+        for name, value in given.items():
+            if name not in ("act_quant", "format_version") and value.shape != own[name].shape:
+                return f"{prefix}{name} must have shape {list(own[name].shape)}, got {list(value.shape)}"
+        # All is checked: only now anything changes.
+        if rule is not None or found:
+            self._set_rule(per_row, reduce_range)
+        for name in found:
+            if own[name].dtype != dtypes[name]:
+                self._buffers[name] = torch.zeros_like(own[name], dtype=dtypes[name])
         return None
 
 
-def check_rule(who: str, per_row: bool, reduce_range: bool) -> None:
-    """ValueError for 7 bits with a scale for each row."""
+def check_rule(who: str, dtype: torch.dtype, per_row: bool, reduce_range: bool) -> None:
+    """Refuses flags that are no bools, 7 bits with a scale for each row, 16 without."""
+    check_flags(who, per_row=per_row, reduce_range=reduce_range)
     if per_row and reduce_range:
         raise ValueError(f"{who}: argument 'reduce_range' must be False with per_row, got True")
+    if not per_row and dtype != torch.int8:
+        raise ValueError(
+            f"{who}: argument 'dtype' must be torch.qint8 or int8 with per_row=False, got {dtype}"
+        )
 
 
 def check_nonlinearity(who: str, nonlinearity: str) -> None:

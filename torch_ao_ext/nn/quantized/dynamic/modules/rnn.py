@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN with int8 or bfloat16 weights; x and h are quantized inside the operator."""
+"""LSTM, GRU and RNN with int8, int16 or bfloat16 weights; x and h are quantized inside the operator."""
 
 from typing import Any
 
@@ -7,13 +7,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from torch_ao_ext.nn.quantized._observed import INT8
 from torch_ao_ext.nn.quantized.dynamic.modules._packed_parameter import PackedParameter, pack_weight_bias
-from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import (
-    Recurrent,
-    check_nonlinearity,
-    check_rule,
-    dtype_by_size,
-    stored_dtype,
-)
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import check_nonlinearity, check_rule
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent_weights import stored_dtype
+from torch_ao_ext.nn.quantized.dynamic.modules._scripted_rnn import ScriptedRecurrent
 from torch_ao_ext.nn.quantized.dynamic.modules.rnn_cells import (
     GRUCell,
     LSTMCell,
@@ -47,7 +43,7 @@ def apply_permutation(tensor: torch.Tensor, permutation: torch.Tensor, dim: int 
     return tensor.index_select(dim, permutation)
 
 
-class RNNBase(Recurrent):
+class RNNBase(ScriptedRecurrent):
     """Buffers of torch.nn.RNNBase's names: `weight_*`, float32 `weight_*_scale`, `bias_*`.
 
     Args:
@@ -61,7 +57,8 @@ class RNNBase(Recurrent):
         bidirectional: two directions.
         dtype: of the weights, torch.qint8, int8, int16 or bfloat16.
         proj_size: R of an LSTM's projection, 0 for none.
-        per_row: rows of x and h have a scale each, at every step; False: torch.ao's rule, `ops.lstm`.
+        per_row: rows of x and h have a scale each, at every step; False: torch.ao's rule with int8 weights,
+            `ops.lstm`.
         reduce_range: 7 bits, without per_row; torch.ao's modules have it.
     """
 
@@ -84,8 +81,8 @@ class RNNBase(Recurrent):
         reduce_range: bool = False,
     ) -> None:
         super().__init__()
-        check_rule(type(self).__name__, per_row, reduce_range)
         stored = stored_dtype(type(self).__name__, dtype)
+        check_rule(type(self).__name__, stored, per_row, reduce_range)
         self.mode, self.input_size, self.hidden_size = mode, input_size, hidden_size
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
         self.dropout, self.bidirectional, self.proj_size = float(dropout), bidirectional, proj_size
@@ -105,12 +102,6 @@ class RNNBase(Recurrent):
         self.register_buffer("format_version", torch.tensor(self._FORMAT_VERSION))
         self._set_rule(per_row, reduce_range)
         self.eval()
-
-    @classmethod
-    def _dtype_by_size(cls, mod: torch.nn.Module, name: str) -> torch.dtype:
-        part, layer, end = name[7:9], *name.split("_")[2:3], name.partition("_reverse")[1]
-        hh, ih = getattr(mod, f"weight_hh_{layer}{end}"), getattr(mod, f"weight_ih_{layer}{end}")
-        return dtype_by_size(hh, ih if part == "ih" else None, layer == "l0")
 
     def _ends(self, layer: int) -> list[str]:
         return [f"_l{layer}{end}" for end in ("", "_reverse")[: 1 + self.bidirectional]]
@@ -144,31 +135,6 @@ class RNNBase(Recurrent):
 
     def _run(self, x: torch.Tensor, sizes: torch.Tensor | None, states: tuple) -> tuple:
         raise NotImplementedError
-
-    def _scripted_side(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-        """_side in TorchScript, whose compiler unrolls the loop; buffers are in the operators' order."""
-        weights: list[torch.Tensor] = []
-        scales: list[torch.Tensor] = []
-        biases: list[torch.Tensor] = []
-        for name, value in self.named_buffers():
-            if name.endswith("_scale"):
-                scales.append(value)
-            elif name.startswith("weight_"):
-                weights.append(value)
-            elif name.startswith("bias_"):
-                biases.append(value)
-        return weights, scales, biases
-
-    def _steps_first(self, input: torch.Tensor) -> torch.Tensor:
-        """`[T, N, K]` of a tensor as forward takes it."""
-        if input.dim() == 2:
-            return input.unsqueeze(1)
-        return input.transpose(0, 1) if self.batch_first else input
-
-    def _as_given(self, output: torch.Tensor, single: bool) -> torch.Tensor:
-        if single:
-            return output.squeeze(1)
-        return output.transpose(0, 1) if self.batch_first else output
 
     def _eager(self, input: Any, hx: Any) -> Any:
         """Output and final states, as the float layer returns them."""
@@ -227,19 +193,7 @@ class LSTM(RNNBase):
         """Output and final states, as the float layer returns them; PackedSequences not in scripts."""
         if not torch.jit.is_scripting():
             return self._eager(input, hx)
-        single = input.dim() == 2
-        weights, scales, biases = self._scripted_side()
-        h: torch.Tensor | None = None
-        c: torch.Tensor | None = None
-        if hx is not None:
-            h, c = (hx[0].unsqueeze(1), hx[1].unsqueeze(1)) if single else hx
-        y, h_n, c_n = torch.ops.torch_ao.lstm(
-            self._steps_first(input), None, h, c, weights, scales, biases, self.num_layers,
-            self.bidirectional, self.per_row, self.reduce_range,
-        )  # fmt: skip
-        if single:
-            h_n, c_n = h_n.squeeze(1), c_n.squeeze(1)
-        return self._as_given(y, single), (h_n, c_n)
+        return self._scripted_lstm(input, hx)
 
     def _get_name(self) -> str:
         return "DynamicQuantizedLSTM"
@@ -266,16 +220,7 @@ class GRU(RNNBase):
         """Output and final states, as the float layer returns them; PackedSequences not in scripts."""
         if not torch.jit.is_scripting():
             return self._eager(input, hx)
-        single = input.dim() == 2
-        weights, scales, biases = self._scripted_side()
-        h = hx
-        if hx is not None and single:
-            h = hx.unsqueeze(1)
-        y, h_n = torch.ops.torch_ao.gru(
-            self._steps_first(input), None, h, weights, scales, biases, self.num_layers,
-            self.bidirectional, self.per_row, self.reduce_range,
-        )  # fmt: skip
-        return self._as_given(y, single), h_n.squeeze(1) if single else h_n
+        return self._scripted_gru(input, hx)
 
     def _get_name(self) -> str:
         return "DynamicQuantizedGRU"
@@ -321,16 +266,7 @@ class RNN(RNNBase):
         """Output and final states, as the float layer returns them; PackedSequences not in scripts."""
         if not torch.jit.is_scripting():
             return self._eager(input, hx)
-        single = input.dim() == 2
-        weights, scales, biases = self._scripted_side()
-        h = hx
-        if hx is not None and single:
-            h = hx.unsqueeze(1)
-        y, h_n = torch.ops.torch_ao.rnn(
-            self._steps_first(input), None, h, weights, scales, biases, self.num_layers,
-            self.bidirectional, self.nonlinearity, self.per_row, self.reduce_range,
-        )  # fmt: skip
-        return self._as_given(y, single), h_n.squeeze(1) if single else h_n
+        return self._scripted_rnn(input, hx)
 
     def _get_name(self) -> str:
         return "DynamicQuantizedRNN"

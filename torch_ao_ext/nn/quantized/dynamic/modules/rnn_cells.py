@@ -1,4 +1,4 @@
-"""One step of an LSTM, GRU or RNN with int8 or bfloat16 weights."""
+"""One step of an LSTM, GRU or RNN with int8, int16 or bfloat16 weights."""
 
 import torch
 
@@ -7,8 +7,8 @@ from torch_ao_ext.nn.quantized.dynamic.modules._recurrent import (
     Recurrent,
     check_nonlinearity,
     check_rule,
-    stored_dtype,
 )
+from torch_ao_ext.nn.quantized.dynamic.modules._recurrent_weights import stored_dtype
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
 
@@ -26,7 +26,7 @@ class RNNCellBase(Recurrent):
         hidden_size: H.
         bias: with biases.
         dtype: of the weights, torch.qint8, int8, int16 or bfloat16.
-        per_row: rows of x and h have a scale each; False: torch.ao's rule, `ops.lstm`.
+        per_row: rows of x and h have a scale each; False: torch.ao's rule with int8 weights, `ops.lstm`.
         reduce_range: 7 bits, without per_row; torch.ao's modules have it.
     """
 
@@ -37,8 +37,8 @@ class RNNCellBase(Recurrent):
         per_row: bool = True, reduce_range: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        check_rule(type(self).__name__, per_row, reduce_range)
         stored = stored_dtype(type(self).__name__, dtype)
+        check_rule(type(self).__name__, stored, per_row, reduce_range)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         rows = self._GATES * hidden_size
         for name, columns in (("weight_ih", input_size), ("weight_hh", hidden_size)):
