@@ -294,6 +294,30 @@ def test_sparse_layer_with_many_blocks_says_why_it_runs_dense():
     assert torch_ao_ext.report(few).rows[0].reason == ""
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_each_layer_and_direction_of_a_recurrent_layer_is_explained(graph):
+    torch.manual_seed(0)
+    rnn, x = nn.LSTM(8, 6, 2, bidirectional=True, proj_size=3), torch.randn(4, 2, 8)
+    model = quantize_dynamic(nn.ModuleDict({"rnn": rnn}))
+    names = [f"weight_ih_{end}" for end in ("l0", "l0_reverse", "l1", "l1_reverse")]
+    assert list(torch_ao_ext.explain(model["rnn"]).weights) == names
+    if graph:
+        model = torch.export.export(nn.Sequential(model["rnn"]), (x,)).module()
+        model(x)
+        names = [f"0.{name}" for name in names]
+    else:
+        names = [f"rnn.{name}" for name in names]
+    entries = torch_ao_ext.explain(model).weights
+    assert list(entries) == names
+    assert all(entry["states"][0]["op"] == "lstm" for entry in entries.values())
+    lines = str(torch_ao_ext.explain(model)).splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [f"{name}:" for name in names]
+    torch_ao_ext.repack(model)
+    assert str(torch_ao_ext.explain(model)) == "\n".join(f"{name}: not packed" for name in names)
+    one = quantize_dynamic(nn.Sequential(nn.GRU(8, 6)))
+    assert list(torch_ao_ext.explain(one).weights) == ["0"]
+
+
 @pytest.mark.parametrize("kind", ["sparse", "lstm", "cell"])
 def test_prepack_and_repack_reach_every_layer(kind):
     torch.manual_seed(0)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_ao_ext._graph_ops import graph_ops
+from torch_ao_ext._graph_ops import GraphOp, graph_ops
 from torch_ao_ext._island import Island
 from torch_ao_ext._profile import Profile, profile
 from torch_ao_ext._report import RECURRENT, SPARSE
@@ -24,7 +24,8 @@ class Explanation:
 
     Attributes:
         weights: fqn -> {"pack_count", "states": [{"op", "engine", "description",
-            "packed_bytes", "refused": [[engine, reason], ...]}, ...]}.
+            "packed_bytes", "refused": [[engine, reason], ...]}, ...]}. A recurrent layer with several
+            layers or directions, whose W_ih have the states, has the fqn of each, e.g. `rnn.weight_ih_l0`.
         islands: fqn -> {"operators", "plans": [{"block_bytes", "separate_bytes", "results",
             "in_place"}, ...]}: a plan for each set of input sizes that has run; its one block of memory,
             what the results in it would take apart, how many results an operator made, and how many of
@@ -82,6 +83,25 @@ def _explain_rows(op: str, table: torch.Tensor) -> dict[str, Any]:
     return {"pack_count": 0, "states": [state]}
 
 
+def _explain_recurrent(fqn: str, weights: list[tuple[str, torch.Tensor]]) -> dict[str, dict[str, Any]]:
+    """Of the W_ih of each layer and direction, by name: states hang on these."""
+    first = [(name, weight) for name, weight in weights if name.startswith("weight_ih")] or weights[:1]
+    prefix = f"{fqn}." if fqn else ""
+    labels = [fqn] if len(first) == 1 else [prefix + name for name, _ in first]
+    return {label: service.explain_weight(w) for label, (_, w) in zip(labels, first, strict=True)}
+
+
+def _explain_call(call: GraphOp) -> dict[str, dict[str, Any]]:
+    if call.weight is None:
+        return {}
+    if call.op.startswith("embedding"):
+        return {call.fqn: _explain_rows(call.op, call.weight)}
+    if call.weight_names:
+        weights = (call.weight, *call.more_weights)
+        return _explain_recurrent(call.fqn, list(zip(call.weight_names, weights, strict=True)))
+    return {call.fqn: service.explain_weight(call.weight)}
+
+
 def _explain_island(module: Island) -> dict[str, Any]:
     plans = torch.ops.torch_ao._island_plans(module.program)
     names = ("block_bytes", "separate_bytes", "results", "in_place")
@@ -127,20 +147,19 @@ def explain(
             f"got {type(module_or_weight).__name__}"
         )
     times = profile(module_or_weight, *inputs, trace=trace) if inputs else None
-    weights, islands = {}, {}
+    weights: dict[str, dict[str, Any]] = {}
+    islands: dict[str, dict[str, Any]] = {}
     for name, module in module_or_weight.named_modules():
         if isinstance(module, (WeightedModule, LinearWeightOnly, *SPARSE)):
             weights[name] = service.explain_weight(module.qweight)
         elif isinstance(module, RECURRENT):
-            weights[name] = service.explain_weight(module._side()[0][0])
+            own = [item for item in module._buffers.items() if not item[0].endswith("_scale")]
+            weights.update(_explain_recurrent(name, own))
         elif isinstance(module, Embedding):
             op = "embedding" if type(module) is Embedding else "embedding_bag"
             weights[name] = _explain_rows(op, module.qweight)
         elif isinstance(module, Island):
             islands[name] = _explain_island(module)
         for call in graph_ops(module, name):
-            if call.weight is not None:
-                rows = call.op.startswith("embedding")
-                explained = _explain_rows(call.op, call.weight) if rows else None
-                weights[call.fqn] = explained or service.explain_weight(call.weight)
+            weights.update(_explain_call(call))
     return Explanation(weights, islands, times)

@@ -48,6 +48,7 @@ class GraphOp:
         float_reason: why it computes in float; "" for one that computes on integers.
         more_weights: of a recurrent operator, those after the first one.
         more_biases: the same of its biases.
+        weight_names: of a recurrent operator, the names that all its weights have in the float layer.
     """
 
     fqn: str
@@ -58,6 +59,7 @@ class GraphOp:
     float_reason: str = ""
     more_weights: tuple[torch.Tensor, ...] = ()
     more_biases: tuple[torch.Tensor, ...] = ()
+    weight_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ _SECOND_FACTORS = {
 _KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _CELLS = {getattr(aten, f"{name}_cell").default for name in _KINDS}
 _RECURRENT = {*_CELLS, *(getattr(aten, name).input for name in _KINDS)}
+_CELL_WEIGHTS = ["weight_ih", "weight_hh"]
 _LOOKUPS = {aten.embedding.default, aten.embedding_bag.padding_idx}
 
 
@@ -163,11 +166,24 @@ def _row(fqn: str, op: str, weight: torch.Tensor | None, bias: torch.Tensor | No
     return GraphOp(fqn, op, None if norm else weight, bias, 0 if norm else macs, reason)
 
 
-def _recurrent_row(fqn: str, op: str, weights: list, biases: list, macs: int) -> GraphOp:
+def _weight_names(count: int, layers: int, bidirectional: bool) -> list[str]:
+    """Of the weights of an LSTM, GRU or RNN in the float layer, in the operators' order."""
+    ends = [f"_l{layer}{end}" for layer in range(layers) for end in ("", "_reverse")[: 1 + bidirectional]]
+    parts = ("ih", "hh", "hr")[: count // len(ends)]
+    return [f"weight_{part}{end}" for end in ends for part in parts]
+
+
+def _recurrent_row(
+    fqn: str, op: str, weights: list, biases: list, macs: int, names: list[str]
+) -> GraphOp:
     """Without the tensors that are no constants."""
-    weights, biases = ([t for t in tensors if t is not None] for tensors in (weights, biases))
+    known = [(t, name) for t, name in zip(weights, names, strict=True) if t is not None]
+    weights, biases = [t for t, _ in known], [t for t in biases if t is not None]
     first_weight, first_bias = (next(iter(tensors), None) for tensors in (weights, biases))
-    return GraphOp(fqn, op, first_weight, first_bias, macs, "", tuple(weights[1:]), tuple(biases[1:]))
+    return GraphOp(
+        fqn, op, first_weight, first_bias, macs, "", tuple(weights[1:]), tuple(biases[1:]),
+        tuple(name for _, name in known),
+    )  # fmt: skip
 
 
 def _describe_recurrent(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
@@ -178,7 +194,10 @@ def _describe_recurrent(module: fx.GraphModule, node: fx.Node, prefix: str) -> G
     weights, floats = ([_attribute(module, source) for source in of] for of in (sources, biases))
     op = node.target._schema.name.split("::")[1]
     macs = sum(size.numel() for size in _sizes(module, sources))
-    return _recurrent_row(prefix + owner(node), op, weights, floats, macs)
+    names = _CELL_WEIGHTS
+    if "weights" in a:
+        names = _weight_names(len(sources), a.get("num_layers", 1), a.get("bidirectional", False))
+    return _recurrent_row(prefix + owner(node), op, weights, floats, macs, names)
 
 
 def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
@@ -209,7 +228,7 @@ def _describe_step(step: ProgramStep, constants: list[torch.Tensor | None], pref
             [constant(f"{what}_ih"), constant(f"{what}_hh")] for what in ("weight", "bias")
         )
         macs = sum(w.numel() for w in weights if w is not None)
-        return _recurrent_row(prefix + step.label, op, weights, biases, macs)
+        return _recurrent_row(prefix + step.label, op, weights, biases, macs, _CELL_WEIGHTS)
     weight = constant("weight")
     packed = (step.argument("group_size") or "i0") != "i0"
     macs = step.macs or _macs(op, weight, packed)

@@ -55,7 +55,9 @@ def test_quantize_dynamic_converts_packs_and_reports(model):
     rows = {row.fqn: (row.status, row.engine) for row in torch_ao_ext.report(q).rows}
     assert rows["rnn"] == ("int8", "native")
     assert close(q(x), model(x))
-    assert torch_ao_ext.explain(q).weights["rnn"]["pack_count"] == 1
+    counts = {name: entry["pack_count"] for name, entry in torch_ao_ext.explain(q).weights.items()}
+    ends = ("l0", "l0_reverse", "l1", "l1_reverse")
+    assert counts == {"head": 1, **{f"rnn.weight_ih_{end}": 1 for end in ends}}
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
