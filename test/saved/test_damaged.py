@@ -7,11 +7,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from damage import KINDS, flip, tensor_at
 from saved_models import join, manifest_of, sign, small_file, split
+from torch import nn
 
-from torch_ao_ext import load_quantized
+from torch_ao_ext import load_quantized, save_quantized
 from torch_ao_ext._saved import container
+from torch_ao_ext.quantization import default_dynamic_qconfig, quantize_dynamic, row_dynamic_qconfig
 
 COUNT = 1000
 SEED = 20261125
@@ -49,6 +52,54 @@ def test_every_byte_of_the_tensors(tmp_path):
         path.write_bytes(flip(data, position, position % 8))
         with pytest.raises(ValueError, match=f"tensor '{tensor_at(data, position)}' is damaged"):
             load_quantized(path)
+
+
+def _gru(qconfig):
+    torch.manual_seed(0)
+    return quantize_dynamic(nn.Sequential(nn.GRU(6, 8)).eval(), {nn.GRU: qconfig})
+
+
+ROWS, TENSORS = row_dynamic_qconfig, default_dynamic_qconfig
+SEVEN, EIGHT = {"per_row": False, "reduce_range": True}, {"per_row": False, "reduce_range": None}
+NONE = {"per_row": None, "reduce_range": None}
+SAID = r"must have \{.*'per_row': False"
+FOUND = "by its arguments, got"
+# What a layer was saved with, the rule that its file then states, and what the error names of both.
+CONTRADICTIONS = [
+    (ROWS, SEVEN, rf"{SAID}, 'reduce_range': True\}} {FOUND} \{{.*\}} by its tensors"),
+    (ROWS, EIGHT, rf"{SAID}\}} {FOUND} \{{.*\}} by its tensors"),
+    (TENSORS, NONE, rf"{FOUND} \{{.*'per_row': False, 'reduce_range': True\}} by its tensors"),
+    (TENSORS, EIGHT, rf"{SAID}\}} {FOUND} .*'reduce_range': True\}} by its tensors"),
+    (TENSORS, {"per_row": "x"}, "valid arguments: GRU: argument 'per_row' must be a bool, got 'x'"),
+    (TENSORS, {"reduce_range": 1}, "valid arguments: GRU: argument 'reduce_range' must be a bool, got 1"),
+]
+
+
+@pytest.mark.parametrize(("qconfig", "rule", "match"), CONTRADICTIONS)
+def test_a_rule_that_the_tensors_contradict(tmp_path, qconfig, rule, match):
+    """Arguments of a recurrent layer, signed, beside tensors that say something else."""
+    path, model, x = tmp_path / "model.safetensors", _gru(qconfig), torch.randn(3, 6)
+    save_quantized(model, path)
+    header, body = split(path.read_bytes())
+    manifest = manifest_of(header)
+    args = manifest["modules"]["0"][1]
+    if qconfig is ROWS:  # as in files of versions that knew no other rule
+        assert not args.keys() & {"per_row", "reduce_range", "dtype"}
+        assert torch.equal(load_quantized(path)(x)[0], model(x)[0])
+    args.update(rule)
+    manifest["modules"]["0"][1] = {name: value for name, value in args.items() if value is not None}
+    sign(header, manifest)
+    path.unlink()
+    path.write_bytes(join(header, body))
+    for options in ({}, {"model_fn": lambda: nn.Sequential(nn.GRU(6, 8))}):
+        with pytest.raises(ValueError, match=f"module '0' \\(quantized.dynamic.GRU\\) .*{match}"):
+            load_quantized(path, **options)
+    for other in (ROWS, TENSORS):
+        live = _gru(other)
+        before = live(x)[0]
+        with pytest.raises(ValueError, match="module '0' .quantized.dynamic.GRU. must have"):
+            load_quantized(path, into=live)
+        assert torch.equal(live(x)[0], before)
 
 
 def child_peak(path):

@@ -114,6 +114,7 @@ class Fill:
                 raise FileError(f"module '{name}' ({kind}) must have {args}, got {have} in the model")
             module = tree.make(name, kind, args)
         self._check_dtypes(name, entry, module, own)
+        asked = entry.args_of(module)
         prefix = name + "." if name else ""
         state = {prefix + key: self.tensors[source] for key, source in own.items()}
         missing: list[str] = []
@@ -132,6 +133,11 @@ class Fill:
                   and module._parameters.get(key) is None]
         if extra:
             raise FileError(f"tensor '{extra[0]}' must not be in the file: {kind} has none")
+        found = entry.args_of(module)
+        if entry.more and found != asked:
+            raise FileError(
+                f"module '{name}' ({kind}) must have {asked} by its arguments, got {found} by its tensors"
+            )
         _check_values(prefix, entry, module)
         self.quantized.append((name, target, module))
 

@@ -37,7 +37,8 @@ class SavedType:
         check: raises ValueError about values that no other rule covers.
         packs: `prepack(dtype)` makes a packed copy, after which the plain bytes may go.
         renamed: argument in files -> argument of the constructor, where they differ.
-        more: as `args`, left out of the file where the value is None; older files have none.
+        more: as `args`, left out of the file where the value is None; older files have none. With these
+            the tensors of a file must make a module of the same arguments.
     """
 
     cls: type[nn.Module]
