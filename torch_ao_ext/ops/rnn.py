@@ -26,9 +26,10 @@ def lstm(
 
     Rows of the input are quantized with a scale and zero point each, rows of h with a scale
     max|h| / 127 at each step, or by torch.ao's rule (`per_row`). Every rounding is in
-    csrc/engines/rnn.h. Of the outputs of 96 small LSTMs (test/ops/test_rnn.py) the largest and the
-    mean relative error against float is 1.4 % and 0.8 % with int8 weights, 1.1 % and 0.6 % with int16
-    ones, 6.1 % and 1.8 % by torch.ao's rule with 7 bits.
+    csrc/engines/rnn.h. Of the outputs and final states of 96 small LSTMs (test/ops/test_rnn.py) the
+    largest and the mean relative error against float is 1.4 % and 0.6 % with int8 weights, the same
+    with int8 and int16 ones by size (`MixedWeightObserver`), 1.1 % and 0.5 % with int16 ones, 6.1 %
+    and 1.5 % by torch.ao's rule with 7 bits.
 
     Args:
         input: `[T, N, K]`, float32 or bfloat16; with batch_sizes `[rows, K]`.
