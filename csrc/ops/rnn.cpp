@@ -3,8 +3,9 @@
 //
 // input [T, N, K] float32 or bfloat16, or packed [rows, K] with batch_sizes [T] (as in
 // PackedSequence: descending, sum = rows). h0, c0 [layers * directions, N, ...]; None is
-// zeros. weights: for each layer and direction int8 W_ih [G*H, K], W_hh [G*H, R] (and
-// W_hr [R, H]); a float32 scale [1] or [rows] for each; biases b_ih, b_hh float32 or none.
+// zeros. weights: for each layer and direction W_ih [G*H, K], W_hh [G*H, R] (and W_hr [R, H]),
+// int8 and int16, or all bfloat16 (int8 without per_row); a float32 scale [1] or [rows] for
+// each; biases b_ih, b_hh float32 or none.
 // Output [T, N, directions * R] (packed: [rows, ...]) and the final states, input's dtype.
 #include "core/autograd.h"
 #include "ops/rnn_common.h"

@@ -44,7 +44,8 @@ def interpolate(
     Returns:
         `[N, C, *output_size]`, channels last. Weights are float32; an 8-bit result is within one step
         of that of float64 weights. Where the output has input's qparams, bilinear values are counted
-        in steps: between pixels of an image of twice the size sixteenths, exactly, rounded half to even.
+        in steps from the zero point, and a tie goes to an even number of these. To twice the size, with
+        no scale_factors or 2 and without align_corners, they are sixteenths of a step, exactly.
 
     Raises:
         TypeError: wrong dtype.
