@@ -13,6 +13,7 @@ import torch
 from op_cases import ENGINES
 from op_samples import all_samples, overload, packs
 from op_shapes import another_size, is_tensor
+from rnn_layers import make, quantized_side
 
 PROGRAM = Path(__file__).resolve().parents[2] / "build" / "release" / "test" / "csrc" / "op_memory"
 NUMBERS = {torch.uint8: 0, torch.int8: 1, torch.float32: 6, torch.bfloat16: 15}
@@ -66,6 +67,16 @@ def test_every_allocation_may_fail(tmp_path):
     last = run("fail", calls, tmp_path)
     assert last.endswith(": 0 bad")
     assert int(last.split("ran, ")[1].split()[0]) > 1000
+
+
+def test_nothing_is_allocated_inside_a_team(tmp_path):
+    """Recurrent layers whose steps two threads share, by both rules, with a projection."""
+    layer = make("lstm", 16, 64, proj_size=32)
+    call = (torch.randn(8, 16, 16), None, None, None, *quantized_side(layer), 1, False)
+    calls = [("lstm", "native", full("lstm", [*call, per_row])) for per_row in (True, False)]
+    last = run("team", calls, tmp_path)
+    assert "2 of 2 calls ran" in last and last.endswith(": 0 bad")
+    assert int(last.split("ran, ")[1].split()[0]) > 50
 
 
 def test_every_allocation_of_a_process_may_fail(tmp_path):

@@ -62,11 +62,11 @@ void NativeRnn::start(const RnnArgs& args, const RnnDirection& d, RnnLane* lane)
   }
   if (hr_low_.items() > 0) lane->wide_low.resize(batch * hr_.columns());
   lane->h.resize(1);
-  lane->h[0].resize(hh_, batch, gemm_.row_multiple);
+  lane->h[0].resize(hh_, batch, gemm_.row_multiple, !per_row_);
   if (projected_) {
     lane->wide.resize(batch * hidden_);
     lane->wide_h.resize(1);
-    lane->wide_h[0].resize(hr_, batch, gemm_.row_multiple);
+    lane->wide_h[0].resize(hr_, batch, gemm_.row_multiple, !per_row_);
   }
   std::fill_n(d.h, batch * output_, 0.f);
   if (d.h0 != nullptr) std::copy_n(d.h0, batch * output_, d.h);

@@ -8,10 +8,11 @@
 
 namespace tae {
 
-void RnnRows::resize(const RnnMatrix& m, int64_t rows, int64_t row_multiple) {
+void RnnRows::resize(const RnnMatrix& m, int64_t rows, int64_t row_multiple, bool together) {
   stride = m.packed.k_pad() | kernels::kKMultiple;
   q.assign(((rows + row_multiple - 1) / row_multiple + 1) * row_multiple * stride, 128);
   scale.assign(rows, 1.f);
+  if (together) column_offset = m.column_offset;
 }
 
 // A NaN or infinity gives a NaN scale and leaves the integers as they are.
@@ -53,7 +54,6 @@ void NativeRnn::quantize_together(const RnnMatrix& m, int64_t count, int64_t row
       std::fill_n(to, count, static_cast<uint8_t>(q.zero_point));
     }
   }
-  out->column_offset.resize(m.columns());
   m.fill_column_offset(q.zero_point, out->column_offset.data());
 }
 

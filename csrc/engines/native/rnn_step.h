@@ -29,7 +29,8 @@ namespace tae {
 
 // Rows of q(h) with a scale each.
 struct RnnRows {
-  void resize(const RnnMatrix& m, int64_t rows, int64_t row_multiple);
+  // together: all rows have one scale and zero point.
+  void resize(const RnnMatrix& m, int64_t rows, int64_t row_multiple, bool together);
   // Rows from `row` for items [begin, end).
   RnnOperand operand(int64_t row, int64_t rows, int64_t begin, int64_t end) const {
     const int32_t* offset = column_offset.empty() ? nullptr : column_offset.data();
@@ -39,7 +40,7 @@ struct RnnRows {
   std::vector<uint8_t> q;  // [rows + padding][stride]
   int64_t stride = 0;
   std::vector<float> scale;            // [rows]
-  std::vector<int32_t> column_offset;  // [columns], when rows have one zero point that is not 128
+  std::vector<int32_t> column_offset;  // [columns], of the one zero point; without it empty, for 128
 };
 
 // What one direction keeps between steps.

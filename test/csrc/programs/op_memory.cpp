@@ -4,6 +4,8 @@
 //                          bytes back where they were
 //   op_memory cold  FILE   the same for the first call of a process: one child for each n
 //   op_memory one FILE I N  call I with its n-th allocation failing, to look at in a debugger
+//   op_memory team FILE    as fail, of calls whose work two threads share: what a member of a team
+//                          throws would end the process
 //   op_memory guard FILE   every tensor that an op allocates (results, copies) ends at an
 //                          unreadable page
 // FILE: op_calls.h; test_memory.py writes it.
@@ -278,7 +280,7 @@ int main(int argc, char** argv) {
   if (argc != 3) return 2;
   const bool cold = std::strcmp(argv[1], "cold") == 0;
   const bool guard = std::strcmp(argv[1], "guard") == 0;
-  at::set_num_threads(1);
+  at::set_num_threads(std::strcmp(argv[1], "team") == 0 ? 2 : 1);
   at::parallel_for(0, 2, 1, [](int64_t, int64_t) {});  // torch's own pool is not under test
   const std::vector<Call> calls = read_calls(argv[2]);
   if (!control()) {
