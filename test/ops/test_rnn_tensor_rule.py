@@ -59,6 +59,25 @@ def test_random_cases_are_equal_on_both_engines(kind, reduce_range):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_sequences_of_several_chunks(kind):
+    """More steps than one GEMM of the input takes (2 MB of its results, rnn.cpp), whole and packed."""
+    torch.manual_seed(7)
+    layer = make(kind, 20, 130, bidirectional=True, **({"proj_size": 40} if kind == "lstm" else {}))
+    side, x = quantized_side(layer), torch.randn(45, 64, 20)
+    packed = pack_padded_sequence(x, torch.randint(1, 46, (64,)), enforce_sorted=False)
+    for data, sizes in ((x, None), (packed.data, packed.batch_sizes)):
+        results = []
+        for engine in ("native", "reference"):
+            torch.ops.torch_ao._set_engine(engine)
+            try:
+                fresh = [t.clone() for t in side[0]], *side[1:]
+                results.append(run(kind, layer, fresh, data, (), sizes))
+            finally:
+                torch.ops.torch_ao._set_engine("")
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_scale_and_zero_point_for_all_rows(kind):
     """A row's result depends on the others', unlike with per_row; a NaN of x reaches all of them."""
     torch.manual_seed(9)

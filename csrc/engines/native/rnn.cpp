@@ -197,9 +197,8 @@ void NativeRnn::run_all(const RnnArgs& args, const RnnDirection* directions, int
   std::vector<RnnAccumulators> acc(large ? num_threads() : 1);
   for (RnnAccumulators& a : acc) a.resize(rnn_acc_size(args.batch, gemm_.row_multiple));
   const int64_t step_bytes = 4 * args.batch * hh_.columns();
-  int64_t steps =
+  const int64_t steps =
       std::max<int64_t>({1, kChunkBytes / step_bytes, (kChunkRows + args.batch - 1) / args.batch});
-  if (!per_row_) steps = std::max<int64_t>(args.steps, 1);  // x has one scale
   int current = static_cast<int>(acc.size());
   for (int64_t begin = 0; begin < args.steps; begin += steps) {
     const RnnChunk chunk{begin, std::min(args.steps, begin + steps)};

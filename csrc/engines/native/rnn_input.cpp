@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/parallel.h"
+
 namespace tae {
 
 bool RnnInput::init(const RnnProblem& p, const RnnMatrix& order, std::string* reason) {
@@ -33,6 +35,12 @@ bool RnnInput::init(const RnnProblem& p, const RnnMatrix& order, std::string* re
     linear.dynamic = true;
     linear.dynamic_quant = {p.per_row, /*symmetric=*/false, p.reduce_range};
     linear.input_dtype = p.input_dtype;
+    if (!p.per_row) {
+      together_.emplace(linear);
+      linear.dynamic = false;
+      linear.qparams_in_call = true;
+      linear.input_dtype = DType::qu8;
+    }
     linear.output_dtype = DType::f32;
     linear.post_ops = std::move(post_ops);
     Result<LinearImplPtr> result = make_linear_native(linear);
@@ -48,6 +56,13 @@ bool RnnInput::init(const RnnProblem& p, const RnnMatrix& order, std::string* re
 void RnnInput::start(const RnnArgs& args, bool reverse, RnnInputSide* side) const {
   side->period = period_;
   side->batch = args.batch;
+  if (together_) {
+    LinearArgs all;
+    all.m = args.first_row(args.steps - 1) + args.rows_of(args.steps - 1);
+    all.input = args.x;
+    all.input_stride = k_;
+    side->qparams = together_->begin(all).tensor;
+  }
   if (period_ == 1 || !reverse || args.batch_sizes == nullptr) return;
   side->first_step.resize(args.batch);
   for (int64_t n = 0; n < args.batch; ++n) side->first_step[n] = args.first_step(reverse, n);
@@ -62,12 +77,29 @@ void RnnInput::run(const RnnArgs& args, bool reverse, const RnnChunk& chunk, Rnn
   linear.input_stride = k_;
   side->x.resize(linear.m * columns_);
   linear.output = side->x.data();
+  if (together_) quantize(&linear, side);
   if (has_low() && !held_) {
     low_->run(linear);
     linear.other = linear.output;  // each value is read before its sum is written
   }
   high_->run(linear);
   if (held_) run_due(args, reverse, chunk, side);
+}
+
+// The chunk's rows with the scale and zero point of all steps.
+void RnnInput::quantize(LinearArgs* linear, RnnInputSide* side) const {
+  constexpr int64_t kRowsBytes = 16 << 10;  // of a thread at least
+  if (linear->m == 0) return;
+  side->quantized.resize(linear->m * k_);
+  side->params.resize(linear->m);
+  const InputRows::Call call{linear, side->qparams};
+  parallel_for(linear->m, std::max<int64_t>(1, kRowsBytes / k_), [&](int64_t begin, int64_t end) {
+    together_->quantize(call, begin, end - begin, side->quantized.data() + begin * k_, k_,
+                        side->params.data() + begin);
+  });
+  linear->input = side->quantized.data();
+  linear->input_scale = side->params[0].scale;
+  linear->input_zero_point = side->params[0].zero_point;
 }
 
 // The second part of due rows alone, which are copied together.

@@ -1,11 +1,14 @@
 // The input's side of a recurrent layer: one int8 GEMM a chunk of time for each part of W_ih, in
-// the column order of the recurrent weights.
+// the column order of the recurrent weights. Without per_row the scale of all steps is found first,
+// and the GEMM has integer rows.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "engines/input_rows.h"
 #include "engines/linear.h"
 #include "engines/native/rnn_matrix.h"
 #include "engines/rnn.h"
@@ -46,6 +49,9 @@ struct RnnInputSide {
   int64_t batch = 0;
   std::vector<int32_t> low_index;  // [steps][batch], -1 when not due
   std::vector<uint8_t> gathered;
+  kernels::QParams qparams;                // of all steps, without per_row
+  std::vector<uint8_t> quantized;          // [rows of the chunk][k], with those
+  std::vector<kernels::RowParams> params;  // [rows of the chunk], all the same
 };
 
 class RnnInput {
@@ -62,9 +68,11 @@ class RnnInput {
   size_t packed_bytes() const { return high_->packed_bytes() + (has_low() ? low_->packed_bytes() : 0); }
 
  private:
+  void quantize(LinearArgs* linear, RnnInputSide* side) const;
   void run_due(const RnnArgs& args, bool reverse, const RnnChunk& chunk, RnnInputSide* side) const;
 
   LinearImplPtr high_, low_;
+  std::optional<InputRows> together_;  // all steps with one scale
   int64_t k_ = 0;
   int64_t columns_ = 0;
   int64_t element_ = 4;

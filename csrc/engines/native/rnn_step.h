@@ -1,8 +1,8 @@
 // Recurrent layers on our own kernels: what a problem packs and the order of the work (rnn.cpp), the passes
 // of a step over its matrices (rnn_step.cpp) and the states as the next pass reads them (rnn_rows.cpp).
 //
-// The input's side of all steps is one int8 GEMM (linear_dynamic) a chunk of time, in the
-// column order of the recurrent weights: gates of 16 units side by side. A step is then
+// The input's side of the steps is one int8 GEMM a chunk of time, in the column order of the
+// recurrent weights: gates of 16 units side by side. A step is then
 // one pass over W_hh whose accumulators, still in L1, become the next state. The steps of
 // a chunk run in one parallel region: directions and rows are independent; where they are
 // too few, the threads share the units (each slice of W_hh stays in its core's L2) and
