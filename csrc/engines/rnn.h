@@ -35,6 +35,7 @@
 
 #include "core/dtype.h"
 #include "core/result.h"
+#include "engines/linear.h"
 
 namespace tae {
 
@@ -73,8 +74,8 @@ struct RnnProblem {
   bool projected() const { return hr.high != nullptr; }
 };
 
-// Largest k: 128 * column_sum must fit into int32.
-constexpr int64_t kMaxRnnK = 65793;
+// Largest k: 255 * column_sum, what a zero point adds, must fit into int32 as the sums do.
+constexpr int64_t kMaxRnnK = kMaxExactK;
 
 class RnnImpl;
 
