@@ -16,11 +16,12 @@ constexpr size_t kLarge = size_t{32} << 20;
 
 // Blocks that are kept: of a chain of operators one result dies while the next one is made.
 constexpr size_t kBlocks = 2;
+constexpr size_t kMostKept = size_t{1} << 30;  // bytes of one
 
 class LargeMemory final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    if (bytes < kLarge) return torchs()->allocate(bytes);
+    if (bytes < kLarge) return get(bytes);
     auto block = std::make_unique<Block>();
     block->owner = this;
     if (!take(bytes, block.get())) make(bytes, block.get());
@@ -52,13 +53,18 @@ class LargeMemory final : public c10::Allocator {
     return false;
   }
 
-  void make(size_t bytes, Block* to) {
+  // From torch, without what is kept if need be.
+  c10::DataPtr get(size_t bytes) {
     try {
-      to->memory = torchs()->allocate(bytes);
+      return torchs()->allocate(bytes);
     } catch (...) {
       if (!give_up()) throw;
-      to->memory = torchs()->allocate(bytes);
     }
+    return torchs()->allocate(bytes);
+  }
+
+  void make(size_t bytes, Block* to) {
+    to->memory = get(bytes);
     to->bytes = bytes;
     // A kernel without them says no, which is fine.
     with_huge_pages(to->memory.get(), bytes,
@@ -79,6 +85,7 @@ class LargeMemory final : public c10::Allocator {
 
   static void release(void* context) {
     const std::unique_ptr<Block> block(static_cast<Block*>(context));
+    if (block->bytes > kMostKept) return;
     with_huge_pages(block->memory.get(), block->bytes,
                     [](void* first, size_t length) { madvise(first, length, MADV_FREE); });
     block->owner->keep(block.get());
@@ -95,11 +102,11 @@ class LargeMemory final : public c10::Allocator {
   Block kept_[kBlocks];  // the newest last
 };
 
+// Made at load: a fork while another thread made it at first use would leave the child waiting for that.
+LargeMemory* const memory = new LargeMemory;
+
 }  // namespace
 
-c10::Allocator* large_memory() {
-  static auto* const memory = new LargeMemory;
-  return memory;
-}
+c10::Allocator* large_memory() { return memory; }
 
 }  // namespace tae
