@@ -129,6 +129,32 @@ def test_dilations_that_reach_past_the_image(channels, dtype, forced):
     assert channels != 64 or any(way in ops._explain(w) for way in ("dilated", " amx "))
 
 
+def large_image(channels, height, width):
+    """int8, channels last."""
+    words = torch.empty(height * width * channels // 8, dtype=torch.int64).random_()
+    return words.view(torch.int8).view(1, height, width, channels).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("output", [(S_Y, Z_Y, torch.int8), (1.0, 0, torch.float32)])
+def test_a_stride_on_more_pixels_than_are_copied_at_once(output, forced):
+    """More than 64 MB (conv_pixels.h), cut inside a line, with a sum."""
+    forced("native")
+    x, w = large_image(72, 1050, 2046), random_int(torch.int8, 3, 72, 1, 1)
+    numbers = {"post_ops": "add", "other": random_int(torch.uint8, 1, 3, 1050, 1023), "other_scale": 0.1}
+    y = ops.conv2d(x, S_X, Z_X, w, S_W, None, None, *output, stride=[1, 2], **numbers)
+    plain = x[..., ::2].contiguous(memory_format=torch.channels_last)
+    assert torch.equal(y, ops.conv2d(plain, S_X, Z_X, w.clone(), S_W, None, None, *output, **numbers))
+
+
+def test_dilations_on_more_bytes_than_are_copied(forced):
+    forced("native")
+    x, w = large_image(64, 1030, 1024), random_int(torch.int8, 4, 64, 1, 3)
+    rest = (S_W, None, None, 1.0, 0, torch.float32, 1, [0, 12], [1, 12])
+    shifted = x.view(torch.uint8) ^ 128  # the same values, of the zero point Z_X + 128
+    same = ops.conv2d(shifted, S_X, Z_X + 128, w.clone(), *rest)
+    assert torch.equal(ops.conv2d(x, S_X, Z_X, w, *rest), same)
+
+
 @pytest.mark.parametrize("engine", ["native", "onednn"])
 @pytest.mark.parametrize("channels", [16, 512])
 def test_a_new_size_does_not_pack_again(engine, channels, forced):

@@ -6,13 +6,15 @@
 
 #include "core/parallel.h"
 #include "engines/conv.h"
+#include "engines/input_rows.h"
 #include "engines/output_rule.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm.h"
 
 namespace tae {
 
-constexpr int64_t kSerialConvWork = 100'000;  // multiply-adds that one thread does sooner alone
+constexpr int64_t kSerialConvWork = 100'000;    // multiply-adds that one thread does sooner alone
+constexpr int64_t kMostCopiedBytes = 64 << 20;  // of the input, at a time
 
 // For each axis, output position and tap: the input position, -1 outside.
 class Sources {

@@ -63,7 +63,7 @@ class DilatedConv final : public NativeConv {
   const kernels::RowKernels& rows_;
   PackedWeightPtr weight_;
   std::vector<int32_t> tap_sums_;  // [taps][64 * panels]: sums over the channels
-  ConvImplPtr gather_;             // for short lines
+  ConvImplPtr gather_;             // for short lines and large inputs
 };
 
 bool DilatedConv::fits(const ConvProblem& p, Isa isa) {
@@ -171,7 +171,8 @@ void DilatedConv::multiply_line(const ConvArgs& args, const Image& image, int64_
 }
 
 void DilatedConv::run(const ConvArgs& args) const {
-  if (args.output_size[2] < kShortestLine) return gather_->run(args);
+  const bool too_large = flip_ != 0 && args.input_bytes > kMostCopiedBytes;
+  if (args.output_size[2] < kShortestLine || too_large) return gather_->run(args);
   const int team = threads(args);
   const auto share = [&](int64_t count, const auto& body) {
     if (team == 1)

@@ -27,7 +27,6 @@ using kernels::PackedWeight;
 
 // A block of rows ends with the line: shorter lines leave register tiles half empty.
 constexpr int64_t kShortestLine = 24;
-constexpr int64_t kMostCopiedBytes = 64 << 20;
 constexpr int64_t kMostLineBlocks = 4;
 
 // Taps that are one stretch of memory.
@@ -80,7 +79,7 @@ class DirectConv final : public NativeConv {
   int64_t taps_;            // of one GEMM
   int64_t channels_;        // of a pixel, with those that were added
   PackedWeightPtr weight_;  // also the gather's, unless channels were added
-  ConvImplPtr gather_;      // for short lines
+  ConvImplPtr gather_;      // for short lines and large inputs
 };
 
 bool DirectConv::fits(const ConvProblem& p, Isa isa) {
