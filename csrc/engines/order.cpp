@@ -67,7 +67,8 @@ bool onednn_leads_conv(const ConvProblem& p) {
     return best_isa() < Isa::avx512_vnni && g.groups < 384;
   if (g.in_channels * g.kernel[2] < 4) return false;
   const bool dense = g.groups == 1 && !g.transposed;
-  const bool one_tap = g.taps() == 1, pixels = one_tap && g.stride[0] * g.stride[1] * g.stride[2] == 1;
+  const bool one_tap = g.taps() == 1;
+  const bool pixels = one_tap && g.stride[0] == 1 && g.stride[1] == 1 && g.stride[2] == 1;
   if (best_isa() >= Isa::avx512_vnni && dense && pixels && p.rows.k >= 64 && p.rows.n >= 64) return false;
   if (best_isa() == Isa::avx512_vnni && dense) {
     const bool padded = g.padding[0] + g.padding[1] + g.padding[2] != 0;
