@@ -78,7 +78,8 @@ Mask check_mask(const OptTensor& mask, at::IntArrayRef scores, int64_t batch, bo
                   c10::str("sizes ", mask->sizes()));
   if (empty) return result;
   check_storage(arg, *mask);
-  Tensor t = (mask->scalar_type() == at::kBool ? as_added(arg, *mask) : *mask).expand(scores);
+  const Tensor added = mask->scalar_type() == at::kBool ? as_added(arg, *mask) : *mask;
+  Tensor t = (is_aligned(added) ? added : dense(arg, added)).expand(scores);
   if (t.size(-1) > 1 && t.stride(-1) != 1) {
     SerialAfterFork serial;  // the copy is torch's and may be parallel
     t = allocate(arg, t.sizes(), [&] { return t.contiguous(); });

@@ -134,6 +134,16 @@ def test_engines_without_attention(engine, forced):
         ops.attention(x, 0.1, 3, x, 0.1, 3, x, 0.1, 3)
 
 
+def test_masks_at_odd_addresses(engine):
+    torch.manual_seed(10)
+    mask = torch.randn(7, 50) * 3
+    moved = torch.frombuffer(bytearray(b"." + mask.numpy().tobytes()), dtype=F32, offset=1).view(7, 50)
+    assert moved.data_ptr() % 4 != 0
+    operands = [random_int(U8, 2, rows, 24) for rows in (7, 50, 50)]
+    for used in (moved, moved[2], moved[:, :1]):
+        check((*(x for t in operands for x in (t, 0.03, 100)), 1.0, 0, F32, used, False, None))
+
+
 def test_queries_that_see_no_number(engine):
     q, k, v = random_int(U8, 4, 8), random_int(U8, 20, 8), random_int(S8, 20, 5)
     mask = torch.zeros(4, 20)
