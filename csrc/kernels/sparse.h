@@ -83,7 +83,7 @@ struct SparseKernels {
   void (*to_table)(const uint8_t* x, int64_t k, uint32_t* table);
   void (*gather)(const SparseGather& w, const uint8_t* x, uint8_t* quads);
   // c[rows][8] from the table or from gathered quads. w: of the first row of blocks; the others follow
-  // it, with pairs[r] = groups / 2 of each.
+  // it, with pairs[r] = groups / 2 of each (even); w.groups is not read.
   void (*gemv8)(const SparseRows8& w, const int32_t* pairs, int64_t rows, const void* input, int32_t* c);
   // dst[j][i] = src[i][j] for 16 by 16 values; strides in elements.
   void (*transpose16)(const int32_t* src, int64_t src_stride, int32_t* dst, int64_t dst_stride);

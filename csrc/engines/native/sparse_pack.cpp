@@ -17,7 +17,7 @@ size_t PackedSparse::bytes() const {
   return values_.size() + places_.size() + sizeof(kernels::SlotRun) * runs_.size() + 2 * places4_.size() +
          4 * (offsets_.size() + spots_.size() + pairs8_.size() + column_sum_.size()) +
          sizeof(kernels::SparseGroup4) * groups4_.size() + sizeof(Rows4) * rows4_.size() +
-         sizeof(Rows8) * rows8_.size() + 8 * first_.size() + sizeof(Slots) * slots_.size();
+         8 * (begin8_.size() + first_.size()) + sizeof(Slots) * slots_.size();
 }
 
 void PackedSparse::pack_rows(const BlockSparse& w) {
@@ -150,8 +150,8 @@ void PackedSparse::pack_columns(const BlockSparse& w, bool gathers) {
       values_.resize(8 * offsets_.size());
       if (gathers) spots_.push_back(spots_.back());
     }
-    rows8_.push_back({before, static_cast<int64_t>(offsets_.size()) / 4 - before});
-    pairs8_.push_back(static_cast<int32_t>(rows8_.back().groups / 2));
+    begin8_.push_back(before);
+    pairs8_.push_back(static_cast<int32_t>((static_cast<int64_t>(offsets_.size()) / 4 - before) / 2));
     if (i % in_chunk == in_chunk - 1 || i + 1 == block_rows) {
       sort_slots(segments, first_spot);
       segments.clear();

@@ -34,11 +34,6 @@ class PackedSparse {
     int64_t first;  // group
     int64_t count;
   };
-  // 8x1: the rows 8 i .. 8 i + 7 of the whole weight.
-  struct Rows8 {
-    int64_t begin;  // in groups
-    int64_t groups;
-  };
   // 1x4: ranges of kPartQuads quads of columns; the first one has every row of the chunk.
   int64_t parts() const {
     return std::max<int64_t>(1, (quads() + kernels::kPartQuads - 1) / kernels::kPartQuads);
@@ -47,12 +42,13 @@ class PackedSparse {
     const Rows4& r = rows4_[static_cast<size_t>(chunk * parts() + part)];
     return {values_.data() + 16 * r.begin, places4_.data() + 4 * r.begin, groups4_.data() + r.first, r.count};
   }
-  // 8x1: range of rows8() that belongs to a chunk.
+  // 8x1: range of rows of blocks that belongs to a chunk.
   int64_t first(int64_t chunk) const { return first_[static_cast<size_t>(chunk)]; }
+  // The rows 8 i .. 8 i + 7 of the whole weight.
   kernels::SparseRows8 rows8(int64_t i) const {
-    const Rows8& r = rows8_[static_cast<size_t>(i)];
-    const uint32_t* spots = spots_.empty() ? nullptr : spots_.data() + r.begin / 2;
-    return {values_.data() + 32 * r.begin, offsets_.data() + 4 * r.begin, spots, r.groups};
+    const int64_t begin = begin8_[static_cast<size_t>(i)];
+    const uint32_t* spots = spots_.empty() ? nullptr : spots_.data() + begin / 2;
+    return {values_.data() + 32 * begin, offsets_.data() + 4 * begin, spots, 2 * *pairs8(i)};
   }
   // Pairs of groups in each row of blocks, from row i on.
   const int32_t* pairs8(int64_t i) const { return pairs8_.data() + i; }
@@ -88,8 +84,8 @@ class PackedSparse {
   std::vector<Slots> slots_;                    // 8x1, where those of a chunk begin; [chunks + 1]
   int64_t most_slots_ = 0;                      // 8x1, of a chunk
   std::vector<Rows4> rows4_;
-  std::vector<Rows8> rows8_;
-  std::vector<int32_t> pairs8_;
+  std::vector<int64_t> begin8_;      // 8x1, first group of each row of blocks
+  std::vector<int32_t> pairs8_;      // 8x1, pairs of groups of each
   std::vector<int64_t> first_;       // 8x1, [chunks + 1]
   std::vector<int32_t> column_sum_;  // [n], sum_k w[n][k]
 };

@@ -80,7 +80,7 @@ TEST_CASE("sparse: one row by eight rows of blocks, from a table or gathered", "
       fill(rng, x);
       fill(rng, places);
       fill(rng, values);
-      int64_t expected[8] = {};
+      std::vector<int32_t> products;  // [pairs][8]
       for (uint16_t& s : segments) s = static_cast<uint16_t>(rng() % 3);
       std::sort(segments.begin(), segments.end());
       for (uint16_t s : segments) {
@@ -91,7 +91,9 @@ TEST_CASE("sparse: one row by eight rows of blocks, from a table or gathered", "
         const int64_t column = segments[static_cast<size_t>(i / kSlot)] * kSegment + places[i];
         offsets[i] = static_cast<uint32_t>(column * kTableLine);
         if (i % 8 == 0) spots[i / 8] = static_cast<uint32_t>(i / 8);
-        for (int64_t r = 0; r < 8; ++r) expected[r] += values[i / 8 * 64 + 8 * r + i % 8] * x[column];
+        products.resize(static_cast<size_t>(i / 8 + 1) * 8);
+        for (int64_t r = 0; r < 8; ++r)
+          products[static_cast<size_t>(i / 8 * 8 + r)] += values[i / 8 * 64 + 8 * r + i % 8] * x[column];
       }
       const void* input = shifted.data();
       if (k.gather == nullptr) {
@@ -102,13 +104,18 @@ TEST_CASE("sparse: one row by eight rows of blocks, from a table or gathered", "
           REQUIRE(quads[i] == x[segments[static_cast<size_t>(i / kSlot)] * kSegment + places[i]]);
         input = quads.data();
       }
-      // As two rows of blocks, the first of them empty in the smallest case.
-      const int32_t first = static_cast<int32_t>(groups / 8 * 2);
-      const int32_t pairs[] = {first, static_cast<int32_t>(groups / 2) - first};
-      k.gemv8({values.data(), offsets.data(), spots.data(), groups}, pairs, 2, input, c.data());
-      for (int64_t r = 0; r < 8; ++r) {
-        INFO(k.name << ", " << slots << " slots, row " << r);
-        REQUIRE(c[r] + c[8 + r] == expected[r]);
+      // As two rows of blocks, one of which may be empty.
+      const int32_t all = static_cast<int32_t>(groups / 2);
+      for (const int32_t first : {0, 2, all / 4 * 2, all}) {
+        const int32_t pairs[] = {first, all - first};
+        k.gemv8({values.data(), offsets.data(), spots.data(), 2 * first}, pairs, 2, input, c.data());
+        int32_t expected[16] = {};
+        for (int64_t i = 0; i < 8 * int64_t{all}; ++i)
+          expected[i / 8 < first ? i % 8 : 8 + i % 8] += products[static_cast<size_t>(i)];
+        for (int64_t r = 0; r < 16; ++r) {
+          INFO(k.name << ", " << slots << " slots, " << first << " pairs first, row " << r);
+          REQUIRE(c[r] == expected[r]);
+        }
       }
     }
   }
