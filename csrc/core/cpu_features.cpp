@@ -132,7 +132,8 @@ void Cpu::detect_caches() {
   if (l1 <= 0) l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);
   if (l2 <= 0) l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
   if (l3 <= 0) l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
-  // Emulators and hypervisors may say nothing or nonsense: smallest size in use.
+  // Emulators and hypervisors may say nothing or nonsense: the smallest sizes in use. Of L3, which only
+  // decides what is written past the caches, a usual one.
   if (l1 < 16 << 10 || l1 > 1 << 20) l1 = 32 << 10;
   if (l2 < 64 << 10 || l2 > 256 << 20) l2 = 256 << 10;
   if (l3 < 1 << 20 || l3 > 4096ll << 20) l3 = 32 << 20;

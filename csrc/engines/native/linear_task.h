@@ -61,7 +61,9 @@ class NativeLinear final : public LinearImpl {
   };
   // One thread's working memory.
   struct Scratch {
-    int32_t* tile = nullptr;      // [tile_rows][64 * tile_panels], or the row of a GEMV
+    // [tile_rows][64 * tile_panels], or the row of a GEMV; that alone where blocks leave no sums,
+    // whose GemmBlock::c is not used.
+    int32_t* tile = nullptr;
     RowParams* params = nullptr;  // [blocks.rows]
     uint8_t* rows = nullptr;      // [blocks.rows][row_bytes]
   };

@@ -3,7 +3,8 @@
 // A task owns a tile of input rows and a range of 64-column chunks. It quantizes its
 // rows, turns them (kernels/sparse.h), and multiplies chunk by chunk: the accumulators
 // [column][row] are turned back into a tile [row][64] for the epilogue. One or two rows
-// of an 8x1 weight need no turning: their bytes are gathered block by block.
+// of an 8x1 weight need no turning: their bytes are gathered block by block, with VBMI
+// segment by segment for the whole chunk.
 #include <algorithm>
 #include <string>
 
