@@ -1,12 +1,8 @@
 #include "ops/rnn_common.h"
 
-#include <cmath>
-#include <limits>
-
 #include "core/env.h"
 #include "core/fork.h"
-#include "core/qparams.h"
-#include "engines/rnn_parts.h"
+#include "ops/rnn_pack.h"
 
 namespace tae {
 namespace {
@@ -14,41 +10,11 @@ namespace {
 using at::Tensor;
 using OptTensor = std::optional<at::Tensor>;
 
-const char* state_name(RnnKind kind) {
-  switch (kind) {
-    case RnnKind::lstm:
-      return "lstm";
-    case RnnKind::gru:
-      return "gru";
-    case RnnKind::rnn_tanh:
-      return "rnn_tanh";
-    case RnnKind::rnn_relu:
-      return "rnn_relu";
-  }
-  return "?";
-}
-
 constexpr std::initializer_list<at::ScalarType> kWeightDtypes = {at::kChar, at::kShort, at::kBFloat16};
 constexpr std::initializer_list<at::ScalarType> kTensorRuleDtypes = {at::kChar};
 
-// The tensors of one direction of one layer.
-struct Cell {
-  const RnnWeights& w;
-  int64_t index;
-
-  const Tensor& weight(int64_t i) const { return w.weights[index * w.weights_per_cell() + i]; }
-  const Tensor& scale(int64_t i) const { return w.scales[index * w.weights_per_cell() + i]; }
-  bool biased() const { return !w.biases.empty(); }
-  bool first_layer() const { return index < w.directions(); }
-  const Tensor& bias(int64_t i) const { return w.biases[2 * index + i]; }
-
-  Arg weight_arg(int64_t i) const { return {w.op, w.names.weights[i]}; }
-  Arg scale_arg(int64_t i) const { return {w.op, w.names.scales[i]}; }
-  Arg bias_arg(int64_t i) const { return {w.op, w.names.biases[i]}; }
-};
-
 // Weight i of a cell and its scale.
-void check_matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns) {
+void check_matrix(const RnnCell& cell, int64_t i, int64_t rows, int64_t columns) {
   const Tensor& weight = cell.weight(i);
   const Arg arg = cell.weight_arg(i);
   const at::ScalarType dtype = cell.w.weights[0].scalar_type();
@@ -64,136 +30,6 @@ void check_matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns) {
                   columns);
   check_tensor(cell.scale_arg(i), cell.scale(i), {at::kFloat});
   check_per_channel(cell.scale_arg(i), cell.scale(i), rows);
-}
-
-std::vector<float> row_scales(const Cell& cell, int64_t i, int64_t rows) {
-  std::vector<float> values = scale_values(cell.scale_arg(i), cell.scale(i));
-  if (values.size() == 1) values.resize(rows, values[0]);
-  return values;
-}
-
-// Weight i as engines take it, with what the view refers to.
-struct Matrix {
-  // `two_parts`: the second part of int8 is zeros rather than none.
-  Matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns, bool two_parts = false);
-
-  RnnWeight view;
-
- private:
-  Tensor dense_;
-  std::vector<float> scale_;
-  RnnParts parts_;
-};
-
-Matrix::Matrix(const Cell& cell, int64_t i, int64_t rows, int64_t columns, bool two_parts)
-    : dense_(dense(cell.weight_arg(i), cell.weight(i))), scale_(row_scales(cell, i, rows)) {
-  const Arg arg = cell.weight_arg(i);
-  if (dense_.scalar_type() == at::kChar) {
-    view = {span_of<int8_t>(arg, dense_).first(rows * columns), scale_.data()};
-    if (two_parts) {
-      parts_.low.resize(rows * columns);
-      view.low = parts_.low.data();
-      view.low_scale = scale_.data();
-    }
-    return;
-  }
-  if (dense_.scalar_type() == at::kShort) {
-    const int16_t* values = span_of<int16_t>(arg, dense_).first(rows * columns);
-    for (int64_t j = 0; j < rows * columns; ++j)
-      TAE_CHECK_VALUE(values[j] <= kMaxRnnInt16, arg, c10::str("be at most ", kMaxRnnInt16), values[j]);
-    parts_ = split_weight(values, scale_.data(), rows, columns);
-  } else {
-    const auto* bits =
-        reinterpret_cast<const uint16_t*>(span_of<at::BFloat16>(arg, dense_).first(rows * columns));
-    for (int64_t j = 0; j < rows * columns; ++j)
-      TAE_CHECK_VALUE((bits[j] & 0x7f80) != 0x7f80, arg, "be finite", "a NaN or infinity");
-    parts_ = split_weight(bits, scale_.data(), rows, columns);
-  }
-  for (const float s : parts_.scale)
-    TAE_CHECK_VALUE(std::isfinite(s), arg, "be finite when multiplied by its scale", "an infinity");
-  view = parts_.view();
-}
-
-PackedState pack(const Cell& cell, DType input_dtype) {
-  const RnnWeights& w = cell.w;
-  RnnProblem p;
-  p.kind = w.kind;
-  p.input = cell.weight(0).size(1);
-  p.hidden = w.hidden();
-  p.output = w.output();
-  p.input_dtype = input_dtype;
-  p.per_row = w.rule.per_row;
-  p.reduce_range = w.rule.reduce_range;
-  const int64_t rows = gates_of(w.kind) * p.hidden;
-  const Matrix ih(cell, 0, rows, p.input), hh(cell, 1, rows, p.output, ih.view.parts() == 2);
-  p.ih = ih.view;
-  p.hh = hh.view;
-  if (p.hh.parts() == 2 && cell.weight(1).scalar_type() != at::kBFloat16) {
-    // The first layer's input is data: nothing says that it changes slowly.
-    p.low_period = cell.first_layer() ? kRnnFirstLowPeriod : kRnnLowPeriod;
-    p.low_input_held = p.ih.parts() == 2 && !cell.first_layer();
-  }
-  std::vector<float> bias_ih, bias_hh;
-  if (cell.biased()) {
-    bias_ih = finite_values(cell.bias_arg(0), cell.bias(0));
-    bias_hh = finite_values(cell.bias_arg(1), cell.bias(1));
-    p.bias_ih = bias_ih.data();
-    p.bias_hh = bias_hh.data();
-    for (int64_t i = 0; i < rows; ++i)
-      TAE_CHECK_VALUE(std::abs(static_cast<double>(bias_ih[i]) + bias_hh[i]) <=
-                          static_cast<double>(std::numeric_limits<float>::max()),
-                      cell.bias_arg(1), "have a finite sum b_ih + b_hh", "an infinity");
-  }
-  std::optional<Matrix> hr;
-  if (w.projected()) p.hr = hr.emplace(cell, 2, p.output, p.hidden).view;
-  SerialAfterFork serial;
-  const Settings& s = settings();
-  const Engine forced = s.engine.load();
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      forced == Engine::automatic || forced == Engine::native || forced == Engine::reference,
-      "torch_ao::", w.op, ": no engine accepts this call:\n  ", name_of(forced),
-      ": has no recurrent int8 layer with a scale for each row; native and reference have");
-  PackedState state;
-  const auto take = [&state](Result<RnnImplPtr> made, const char* name) {
-    if (!made) {
-      state.refused.emplace_back(name, made.reason());
-      return false;
-    }
-    RnnImplPtr impl = std::move(made.value());
-    state.engine = impl->engine();
-    state.description = impl->description();
-    state.packed_bytes = impl->packed_bytes();
-    state.impl = std::move(impl);
-    return true;
-  };
-  const bool done = (forced != Engine::reference && take(make_rnn_native(p), "native")) ||
-                    (forced != Engine::native && take(make_rnn_reference(p), "reference"));
-  TORCH_CHECK_NOT_IMPLEMENTED(done, "torch_ao::", w.op, ": no engine accepts this call:\n  ",
-                              state.refused.back().first, ": ", state.refused.back().second);
-  if (s.log_dispatch.load(std::memory_order_relaxed))
-    log_line(c10::str("pack ", w.op, " weights=", cell.weight(0).sizes(), ",", cell.weight(1).sizes(), " ",
-                      name_of(input_dtype), " engine=", state.engine, " kernel='", state.description,
-                      "' bytes=", state.packed_bytes));
-  return state;
-}
-
-PackedStatePtr packed(const Cell& cell, DType input_dtype) {
-  StateQuery query(state_name(cell.w.kind), cell.weight(0));
-  query.add(cell.scale(0));
-  query.add(cell.weight(1));
-  query.add(cell.scale(1));
-  if (cell.biased()) {
-    query.add(cell.bias(0));
-    query.add(cell.bias(1));
-  }
-  if (cell.w.projected()) {
-    query.add(cell.weight(2));
-    query.add(cell.scale(2));
-  }
-  query.add(int64_t{static_cast<int>(input_dtype)} | int64_t{cell.biased()} << 8 |
-            int64_t{cell.w.projected()} << 9 | int64_t{cell.first_layer()} << 10 |
-            int64_t{cell.w.rule.per_row} << 11 | int64_t{cell.w.rule.reduce_range} << 12);
-  return find_or_pack(query, [&] { return pack(cell, input_dtype); });
 }
 
 // Steps of a packed sequence: descending counts of active rows.
@@ -302,7 +138,7 @@ void check_rnn_weights(const RnnWeights& w) {
                   c10::str("have size(0) divisible by ", gates, " and above 0"), rows);
   const int64_t output = w.projected() ? w.output() : w.hidden();
   for (int64_t i = 0; i < w.cells(); ++i) {
-    const Cell cell{w, i};
+    const RnnCell cell{w, i};
     const bool first = i < w.directions();
     check_matrix(cell, 0, rows, first ? w.weights[0].size(1) : output * w.directions());
     check_matrix(cell, 1, rows, output);
@@ -319,7 +155,7 @@ void check_rnn_weights(const RnnWeights& w) {
 void prepack_rnn(const RnnWeights& w, at::ScalarType input_dtype) {
   check_rnn_weights(w);
   for (int64_t i = 0; i < w.cells(); ++i)
-    packed(Cell{w, i}, i < w.directions() ? dtype_of(input_dtype) : DType::f32);
+    packed(RnnCell{w, i}, i < w.directions() ? dtype_of(input_dtype) : DType::f32);
 }
 
 RnnResult run_rnn(const RnnWeights& w, const Tensor& input, const OptTensor& batch_sizes, const OptTensor& h0,
@@ -374,7 +210,7 @@ RnnResult run_rnn(const RnnWeights& w, const Tensor& input, const OptTensor& bat
     std::vector<RnnDirection> directions;
     for (int64_t d = 0; d < w.directions(); ++d) {
       const int64_t i = layer * w.directions() + d;
-      states.push_back(packed(Cell{w, i}, layer == 0 ? dtype_of(dtype) : DType::f32));
+      states.push_back(packed(RnnCell{w, i}, layer == 0 ? dtype_of(dtype) : DType::f32));
       RnnDirection direction;
       direction.reverse = d == 1;
       direction.h0 = floats(first_h, i * args.batch * output);
