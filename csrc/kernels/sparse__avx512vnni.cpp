@@ -1,5 +1,6 @@
 // Compiled with the flags of its level: everything but the table has internal linkage.
 #include "kernels/sparse_avx512-inl.h"
+#include "kernels/vbmi_table-inl.h"
 
 namespace tae::kernels {
 namespace {
@@ -52,30 +53,17 @@ void rows8_vnni(const SparseRows8& w, const uint8_t* xt, int64_t rows, int32_t* 
   rows8<Vnni512>(w, xt, rows, c);
 }
 
-// 256 bytes in registers.
-struct Segment {
-  explicit Segment(const uint8_t* x)
-      : a(Vnni512::load(x)), b(Vnni512::load(x + 64)), c(Vnni512::load(x + 128)), d(Vnni512::load(x + 192)) {}
-  // The bytes at 64 places.
-  [[gnu::target("avx512vbmi"), gnu::always_inline]] __m512i pick(__m512i places) const {
-    const __m512i low = _mm512_permutex2var_epi8(a, places, b), high = _mm512_permutex2var_epi8(c, places, d);
-    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(places), low, high);
-  }
-  __m512i a, b, c, d;
-};
-
-// AVX512-VBMI is no part of the level (Cascade Lake has VNNI without it): sparse.cpp asks
-// the CPU before it takes the table with this.
+// sparse.cpp asks the CPU for AVX512-VBMI before it takes the table with this.
 [[gnu::target("avx512vbmi")]] void gather_by_permutation(const SparseGather& w, const uint8_t* x,
                                                          uint8_t* quads) {
   const uint8_t* places = w.places;
   for (int64_t r = 0; r < w.count; ++r) {
-    const Segment segment(x + w.runs[r].segment * kSegment);
+    const ByteTable segment = load_table(x + w.runs[r].segment * kSegment);
     int slots = w.runs[r].slots;
     for (; slots > 1; slots -= 2, places += 2 * kSlot, quads += 2 * kSlot)
-      Vnni512::store(quads, segment.pick(Vnni512::load(places)));
+      Vnni512::store(quads, look_up(segment, Vnni512::load(places)));
     if (slots > 0) {
-      const __m512i one = segment.pick(_mm512_castsi256_si512(Vnni256::load(places)));
+      const __m512i one = look_up(segment, _mm512_castsi256_si512(Vnni256::load(places)));
       Vnni256::store(quads, _mm512_castsi512_si256(one));
       places += kSlot;
       quads += kSlot;
