@@ -77,9 +77,11 @@ struct NormKernels {
   void (*affine_all)(const Finish& finish, const Operand& row, float a, float b, int64_t count, void* dst);
 };
 
-// Floats of scratch memory for the parameters of `count` values: in whole groups of any level, and
-// room to begin on a cache line.
-inline int64_t lane_floats(int64_t count) { return 2 * ((count + 63) / 64 * 64) + 16; }
+// Internal linkage: files of every level include this.
+// `count` values in whole groups of any level.
+static inline int64_t lane_values(int64_t count) { return (count + 63) / 64 * 64; }
+// Floats of scratch memory for two parameters of `count` values, and room to begin on a cache line.
+static inline int64_t lane_floats(int64_t count) { return 2 * lane_values(count) + 16; }
 
 // The table of the best level <= isa that has one (portable, avx2, avx512, avx512_vnni).
 const NormKernels& norm_kernels(Isa isa);

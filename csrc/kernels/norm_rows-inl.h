@@ -20,7 +20,7 @@ struct LaneRoom {
   LaneRoom(float* scratch, int64_t count) {
     const uintptr_t at = reinterpret_cast<uintptr_t>(scratch);
     first = scratch + (-at % 64) / sizeof(float);
-    values = (count + 63) / 64 * 64;
+    values = lane_values(count);
     second = first + values;
   }
   float *first, *second;
