@@ -9,6 +9,8 @@
 namespace tae::kernels {
 namespace {
 
+constexpr float kFarthest = 255.f;  // of a byte from its zero point
+
 // How the values of an operand are read: known when the loop is compiled, or looked at for
 // each vector.
 enum class Bytes { u8, s8, any };
