@@ -70,9 +70,9 @@ def test_every_allocation_may_fail(tmp_path):
 
 
 def test_nothing_is_allocated_inside_a_team(tmp_path):
-    """Recurrent layers whose steps two threads share, by both rules, with a projection."""
-    layer = make("lstm", 16, 64, proj_size=32)
-    call = (torch.randn(8, 16, 16), None, None, None, *quantized_side(layer), 1, False)
+    """Recurrent layers whose steps and projections two threads share, by both rules."""
+    layer = make("lstm", 16, 192, proj_size=128)
+    call = (torch.randn(8, 4, 16), None, None, None, *quantized_side(layer), 1, False)
     calls = [("lstm", "native", full("lstm", [*call, per_row])) for per_row in (True, False)]
     last = run("team", calls, tmp_path)
     assert "2 of 2 calls ran" in last and last.endswith(": 0 bad")
