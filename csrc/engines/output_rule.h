@@ -22,6 +22,17 @@ class OutputRule {
 
   // For one call; points into this object and into `weight`.
   kernels::EpilogueParams params(const kernels::PackedWeight& weight, const LinearArgs& args) const;
+  // Where elements from `element` on are written, and those of a residual read, in rows of `columns`;
+  // args are LinearArgs or ConvArgs.
+  template <class Args>
+  void place(const Args& args, int64_t element, int64_t columns, kernels::EpilogueTile* t) const {
+    t->output = static_cast<uint8_t*>(args.output) + element * static_cast<int64_t>(size_of(dtype_));
+    t->output_stride = columns;
+    if (args.other != nullptr)
+      t->other =
+          static_cast<const uint8_t*>(args.other) + element * static_cast<int64_t>(size_of(args.other_dtype));
+    t->other_stride = columns;
+  }
   DType dtype() const { return dtype_; }
   bool has_post_ops() const { return !post_ops_.empty(); }
   bool has_weight_zero_point() const { return !weight_zero_point_.empty(); }

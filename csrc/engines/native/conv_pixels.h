@@ -89,13 +89,7 @@ class NativeConv : public ConvImpl {
 
  protected:
   void place(kernels::EpilogueTile* t, const ConvArgs& args, int64_t m, int64_t column) const {
-    const int64_t element = m * n_ + column;
-    t->output = static_cast<uint8_t*>(args.output) + element * static_cast<int64_t>(size_of(output_.dtype()));
-    t->output_stride = n_;
-    if (args.other != nullptr)
-      t->other =
-          static_cast<const uint8_t*>(args.other) + element * static_cast<int64_t>(size_of(args.other_dtype));
-    t->other_stride = n_;
+    output_.place(args, m * n_ + column, n_, t);
   }
   // Qparams of the input in the u8 domain.
   kernels::RowParams input_row(const ConvArgs& args) const {

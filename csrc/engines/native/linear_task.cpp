@@ -43,7 +43,6 @@ void NativeLinear::finish(const Call& call, const QuantizedRows& a, int64_t a_ro
   const int64_t n = weight_.n();
   const int64_t n0 = p0 * kPanelColumns;
   const int64_t n1 = p1 * kPanelColumns < n ? p1 * kPanelColumns : n;
-  const int64_t element = row * n + n0;
   EpilogueTile t;
   t.raw = raw;
   t.raw_stride = raw_stride;
@@ -52,13 +51,7 @@ void NativeLinear::finish(const Call& call, const QuantizedRows& a, int64_t a_ro
   t.n0 = n0;
   t.row = a.params + a_row * a.step;
   t.row_step = a.step;
-  t.output =
-      static_cast<uint8_t*>(call.args.output) + element * static_cast<int64_t>(size_of(output_.dtype()));
-  t.output_stride = n;
-  if (call.args.other != nullptr)
-    t.other = static_cast<const uint8_t*>(call.args.other) +
-              element * static_cast<int64_t>(size_of(call.args.other_dtype));
-  t.other_stride = n;
+  output_.place(call.args, row * n + n0, n, &t);
   epilogue_(call.epilogue, t);
 }
 

@@ -152,7 +152,6 @@ void SparseLinear::multiply_columns(const Call& call, const Scratch& s, int64_t 
 
 void SparseLinear::finish(const Call& call, const Scratch& s, int64_t m0, int64_t rows, int64_t chunk) const {
   const int64_t n = weight_.n(), n0 = chunk * kChunkRows;
-  const int64_t element = m0 * n + n0;
   kernels::EpilogueTile t;
   t.raw = s.raw;
   t.raw_stride = kChunkRows;
@@ -161,13 +160,7 @@ void SparseLinear::finish(const Call& call, const Scratch& s, int64_t m0, int64_
   t.n0 = n0;
   t.row = s.params;
   t.row_step = input_.dynamic() ? 1 : 0;
-  t.output =
-      static_cast<uint8_t*>(call.args.output) + element * static_cast<int64_t>(size_of(output_.dtype()));
-  t.output_stride = n;
-  if (call.args.other != nullptr)
-    t.other = static_cast<const uint8_t*>(call.args.other) +
-              element * static_cast<int64_t>(size_of(call.args.other_dtype));
-  t.other_stride = n;
+  output_.place(call.args, m0 * n + n0, n, &t);
   epilogue_(call.epilogue, t);
 }
 
