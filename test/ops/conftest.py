@@ -43,3 +43,23 @@ def forced():
 @pytest.fixture
 def rng():
     return random.Random(0)
+
+
+@pytest.fixture
+def on_threads():
+    """on_threads(call): the result, after the check that 1, 2 and 3 threads agree."""
+    before = torch.get_num_threads()
+
+    def run(call):
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            result = call()
+            results.append(result if isinstance(result, tuple) else (result,))
+        for threads, other in ((2, results[1]), (3, results[2])):
+            for a, b in zip(results[0], other, strict=True):
+                assert a.dtype == b.dtype and torch.equal(a, b), f"{threads} threads"
+        return result
+
+    yield run
+    torch.set_num_threads(before)

@@ -128,20 +128,11 @@ def test_bfloat16_weights_have_sixteen_bits(kind):
 @pytest.mark.parametrize("batch", [1, 8])
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
-def test_threads_do_not_change_the_result(kind, batch, both, dtype):
+def test_threads_do_not_change_the_result(kind, batch, both, dtype, on_threads):
     torch.manual_seed(1)
     layer = make(kind, 64, 300, 2 if dtype == torch.int16 else 1, bidirectional=both)
     side, x = quantized_side(layer, dtype), torch.randn(12, batch, 64)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(run(kind, layer, side, x))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    on_threads(lambda: tuple(run(kind, layer, side, x)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,26 +9,6 @@ ops = torch.ops.torch_ao
 U8, S8 = torch.uint8, torch.int8
 
 
-@pytest.fixture
-def on_threads():
-    """on_threads(call): the result, after the check that 1, 2 and 3 threads agree."""
-    before = torch.get_num_threads()
-
-    def run(call):
-        results = []
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            result = call()
-            results.append(result if isinstance(result, tuple) else (result,))
-        for threads, other in ((2, results[1]), (3, results[2])):
-            for a, b in zip(results[0], other, strict=True):
-                assert a.dtype == b.dtype and torch.equal(a, b), f"{threads} threads"
-        return result
-
-    yield run
-    torch.set_num_threads(before)
-
-
 # [M, N, K] of 1.5 to 12 million multiply-adds: an engine shares them from 0.2 to 0.4 million on.
 # One row, few rows, more rows than columns (rows are cut), more columns than rows.
 SHAPES = [(1, 1500, 1030), (5, 700, 515), (33, 2100, 130), (700, 96, 129), (400, 65, 64), (150, 300, 130)]
