@@ -30,6 +30,12 @@ class ScriptedRecurrent(Recurrent):
             return input.unsqueeze(1)
         return input.transpose(0, 1) if self.batch_first else input
 
+    def _batched(self, hx: torch.Tensor | None, single: bool) -> torch.Tensor | None:
+        """`[layers and directions, N, R]` of a state."""
+        if hx is not None and single:
+            return hx.unsqueeze(1)
+        return hx
+
     def _as_given(self, output: torch.Tensor, single: bool) -> torch.Tensor:
         if single:
             return output.squeeze(1)
@@ -57,9 +63,7 @@ class ScriptedRecurrent(Recurrent):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         single = input.dim() == 2
         weights, scales, biases = self._scripted_side()
-        h = hx
-        if hx is not None and single:
-            h = hx.unsqueeze(1)
+        h = self._batched(hx, single)
         y, h_n = torch.ops.torch_ao.gru(
             self._steps_first(input), None, h, weights, scales, biases, self.num_layers,
             self.bidirectional, self.per_row, self.reduce_range,
@@ -71,9 +75,7 @@ class ScriptedRecurrent(Recurrent):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         single = input.dim() == 2
         weights, scales, biases = self._scripted_side()
-        h = hx
-        if hx is not None and single:
-            h = hx.unsqueeze(1)
+        h = self._batched(hx, single)
         y, h_n = torch.ops.torch_ao.rnn(
             self._steps_first(input), None, h, weights, scales, biases, self.num_layers,
             self.bidirectional, self.nonlinearity, self.per_row, self.reduce_range,
