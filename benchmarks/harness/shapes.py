@@ -1,4 +1,7 @@
-"""Shapes are data: benchmarks/shapes/<name>.csv, `#` starts a comment line."""
+"""Shapes are data: benchmarks/shapes/<name>.csv, `#` starts a comment line.
+
+Every file has the columns layer and repeat, how often one forward pass runs the row.
+"""
 
 import csv
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ class LinearShape:
     m: int
     k: int
     n: int
-    repeat: int  # how often one forward pass runs this shape
+    repeat: int
 
     @property
     def ops(self):
@@ -30,6 +33,7 @@ class BagShape:
     dim: int
     pooling: int
     batch: int
+    repeat: int
     indices: str  # hot, uniform, zipf; lookup: no bags, uniform
 
     @property
@@ -51,6 +55,7 @@ class RnnShape:
     bidirectional: bool
     steps: int
     batch: int
+    repeat: int
     goals: dict  # "ao" and "fp32" -> (target, floor), None where there is none
 
     @property
@@ -67,19 +72,20 @@ def read_rnn(name):
 
 
 def _rnn_shape(row):
-    def goal(key):
-        return float(row[key]) if row[key] else None
-
-    goals = {peer: (goal(f"{peer}_target"), goal(f"{peer}_floor")) for peer in ("ao", "fp32")}
+    goals = {
+        peer: (_number(row[f"{peer}_target"]), _number(row[f"{peer}_floor"])) for peer in ("ao", "fp32")
+    }
     sizes = (int(row[key]) for key in ("input", "hidden", "layers"))
     both = row["bidirectional"] == "1"
-    return RnnShape(row["layer"], row["kind"], *sizes, both, int(row["steps"]), int(row["batch"]), goals)
+    counts = (int(row[key]) for key in ("steps", "batch", "repeat"))
+    return RnnShape(row["layer"], row["kind"], *sizes, both, *counts, goals)
 
 
 def read_bags(name):
     """Rows of shapes/<name>.csv with the fields of BagShape."""
+    keys = ("rows", "dim", "pooling", "batch", "repeat")
     return [
-        BagShape(r["layer"], *(int(r[k]) for k in ("rows", "dim", "pooling", "batch")), r["indices"])
+        BagShape(r["layer"], *(int(r[k]) for k in keys), r["indices"])
         for r in _read(name)
     ]
 
@@ -97,6 +103,7 @@ class ConvShape:
     padding: tuple
     dilation: tuple
     groups: int
+    repeat: int
     target: float | None
     floor: float | None
 
@@ -126,11 +133,11 @@ def _conv_shape(row):
         return values * rank if len(values) == 1 else values
 
     names = ("size", "kernel", "stride", "padding", "dilation")
-    goals = (float(row[key]) if row[key] else None for key in ("target", "floor"))
+    goals = (_number(row[key]) for key in ("target", "floor"))
     size, kernel, stride, padding, dilation = (numbers(row[key]) for key in names)
     return ConvShape(
         row["layer"], row["kind"] == "transposed", int(row["batch"]), int(row["in"]), size, int(row["out"]),
-        kernel, stride, padding, dilation, int(row["groups"]), *goals,
+        kernel, stride, padding, dilation, int(row["groups"]), int(row["repeat"]), *goals,
     )  # fmt: skip
 
 
@@ -139,6 +146,89 @@ def read_linear(name):
     return [
         LinearShape(r["layer"], int(r["M"]), int(r["K"]), int(r["N"]), int(r["repeat"])) for r in _read(name)
     ]
+
+
+@dataclass(frozen=True)
+class WeightShape:
+    """A linear layer on few bits."""
+
+    layer: str
+    m: int
+    k: int
+    n: int
+    repeat: int
+    cold: bool
+
+    def __str__(self):
+        return f"M={self.m} K={self.k} N={self.n}{' cold' if self.cold else ''}"
+
+
+def read_weights(name):
+    """[WeightShape] of shapes/<name>.csv."""
+    keys = ("M", "K", "N", "repeat")
+    return [WeightShape(r["layer"], *(int(r[k]) for k in keys), r["weights"] == "cold") for r in _read(name)]
+
+
+@dataclass(frozen=True)
+class SparseShape:
+    """A linear layer whose weight has zero blocks; goals are (target, floor)."""
+
+    layer: str
+    m: int
+    k: int
+    n: int
+    block: tuple
+    zeros: int  # %
+    repeat: int
+    dense_goal: tuple
+    peer_goal: tuple
+
+    def __str__(self):
+        return f"M={self.m} K={self.k} N={self.n} {self.block[0]}x{self.block[1]} {self.zeros}%"
+
+
+def read_sparse(name):
+    """[SparseShape] of shapes/<name>.csv."""
+    return [
+        SparseShape(
+            r["layer"], int(r["M"]), int(r["K"]), int(r["N"]), _sizes(r["block"]),
+            int(r["zeros"]), int(r["repeat"]), (_number(r["target"]), _number(r["floor"])),
+            (_number(r["peer_target"]), _number(r["peer_floor"])),
+        )
+        for r in _read(name)
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BetweenShape:
+    """A tensor of an operator between two layers."""
+
+    op: str
+    layer: str
+    sizes: tuple
+    repeat: int
+    layout: str  # nhwc, nchw, rows
+
+    def __str__(self):
+        return f"{self.op}, {self.layer} {'x'.join(map(str, self.sizes))} {self.layout}"
+
+
+def read_between(name):
+    """[BetweenShape] of shapes/<name>.csv."""
+    return [
+        BetweenShape(row["op"], row["layer"], _sizes(row["sizes"]), int(row["repeat"]), row["layout"])
+        for row in _read(name)
+    ]
+
+
+def _sizes(text):
+    """'8x128' as (8, 128)."""
+    return tuple(map(int, text.split("x")))
+
+
+def _number(text):
+    """A float, None of an empty cell."""
+    return float(text) if text else None
 
 
 def _read(name):

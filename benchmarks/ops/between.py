@@ -9,9 +9,7 @@ L3 is no property of an operator. Answers are compared in the same run: a step a
 when a floor is missed or an answer is wrong.
 """
 
-import csv
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -19,30 +17,12 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, rounds  # noqa: E402
+from benchmarks.harness import cli, environment, peers, report, rounds, shapes  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 OURS, THEIRS, ROOF = "torch_ao_ext", "torch.ao", "copy"
 SCALE, POINT, OUT_SCALE, OUT_POINT = 0.05, 120, 0.07, 110
-SHAPES = Path(__file__).resolve().parents[1] / "shapes" / "between.csv"
 L2_BYTES = 2 << 20
-
-
-@dataclass(frozen=True)
-class Shape:
-    op: str
-    layer: str
-    sizes: tuple
-    layout: str
-
-    def __str__(self):
-        return f"{self.op}, {self.layer} {'x'.join(map(str, self.sizes))} {self.layout}"
-
-
-def read_shapes():
-    with open(SHAPES) as file:
-        rows = list(csv.DictReader(file))
-    return [Shape(r["op"], r["layer"], tuple(map(int, r["sizes"].split("x"))), r["layout"]) for r in rows]
 
 
 def integers(shape, seed):
@@ -157,7 +137,7 @@ def main():
     print(environment.describe(result.environment))
     missing = peers.Missing()
     with torch.no_grad():
-        for shape in read_shapes():
+        for shape in shapes.read_between("between"):
             if not args.only or args.only in str(shape):
                 run_row(shape, args, missing, result)
     result.missing = missing.as_dict()

@@ -1,4 +1,4 @@
-"""`conv1d` to `conv3d` and the transposed ones on 60 shapes: fp32, torch.ao's engines and ours.
+"""`conv1d` to `conv3d` and the transposed ones on 61 shapes: fp32, torch.ao's engines and ours.
 
     python benchmarks/ops/conv.py [--threads 1] [--only stem,crepe] [--skip depthwise]
 
@@ -205,7 +205,8 @@ def run_row(shape, args, loop, missing, result):
     if best is not None:
         goals.append(Goal("vs torch.ao", rounds.speedup(timings, OURS, best), shape.target, shape.floor))
     mine = [f for f in failures if f.startswith(OURS)]
-    report.print_row(result.add(f"{shape.layer}: {shape}", timings, goals, mine, foreign))
+    name = f"{shape.layer}: {shape}"
+    report.print_row(result.add(name, timings, goals, mine, foreign, repeat=shape.repeat))
 
 
 def run_summed_row(shape, args, missing, result):
@@ -228,7 +229,8 @@ def run_summed_row(shape, args, missing, result):
             Goal(f"time vs {AO_ALONE}", rounds.speedup(timings, AO_ALONE, SUMMED), larger_is_better=False)
         )
         goals.append(Goal(f"vs {AO_SUMMED}", rounds.speedup(timings, SUMMED, AO_SUMMED)))
-    report.print_row(result.add(f"residual {shape.layer}: {shape}", timings, goals, failures, foreign))
+    name = f"residual {shape.layer}: {shape}"
+    report.print_row(result.add(name, timings, goals, failures, foreign, repeat=shape.repeat))
 
 
 def main():

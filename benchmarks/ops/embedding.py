@@ -1,4 +1,4 @@
-"""`embedding_bag` and `embedding` on 8- and 4-bit rows against torch's and FBGEMM's operators and fp32.
+"""`embedding_bag` and `embedding` on 8- and 4-bit rows against fp32, torch, FBGEMM and torchao.
 
     python benchmarks/ops/embedding.py [--max-isa avx2] [--quick] [--only zipf]
 
@@ -22,9 +22,9 @@ from torch.nn import functional as F  # noqa: E402
 from benchmarks.harness import cli, environment, peers, report, roof, rounds, shapes  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
-from benchmarks.peers import fbgemm_peer  # noqa: E402
+from benchmarks.peers import fbgemm_peer, torchao_op_peers  # noqa: E402
 
-OURS = "torch_ao_ext"
+OURS, TORCHAO = "torch_ao_ext", "torchao 8 bit, one scale"
 BITS = (8, 4)
 SETS = 128  # of indices: 1.3 million rows of the large shapes
 # Against torch's operator: (bits, hot) -> (target, floor).
@@ -59,9 +59,36 @@ def torch_operator(kind, bits):
     return getattr(torch.ops.quantized, kind.format({8: "byte", 4: "4bit"}[bits]))
 
 
+@functools.lru_cache(maxsize=1)
+def float_table(rows, dim):
+    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(dim))
+
+
+@functools.lru_cache(maxsize=len(BITS))
+def packed_tables(rows, dim, bits):
+    """({name: table in the form of that side}, reasons of those that are missing); the same for every row."""
+    weight, missing, packed = float_table(rows, dim), peers.Missing(), {}
+    with missing.noting(f"torch {bits} bit"):
+        packed[f"torch {bits} bit"] = torch_operator("embedding_bag_{}_prepack", bits)(weight)
+    name = f"fbgemm TBE {bits} bit"
+    with missing.noting(name):
+        tables = fbgemm_peer.Tables([weight], bits)
+        if tables.kinds != {f"int{bits}"}:
+            raise RuntimeError(f"no {bits}-bit peer: tables of {tables.kinds}")
+        packed[name] = tables.bags
+    if bits == 8:
+        with missing.noting(TORCHAO):
+            packed[TORCHAO] = torchao_op_peers.int8_table(weight)
+    with missing.noting(f"{OURS} {bits} bit"):
+        peers.ours()
+        packed[f"{OURS} {bits} bit"] = torch.ops.torch_ao.embedding_prepack(weight, bits)
+    return packed, missing.as_dict()
+
+
 def calls(shape, weight, missing):
     """name -> call(indices), and the tables."""
     offsets = torch.arange(0, shape.count, shape.pooling)
+    ends = torch.cat([offsets, torch.tensor([shape.count])])
     lookup = shape.indices == "lookup"
     if lookup:
         table = {"fp32": lambda i: F.embedding(i, weight)}
@@ -69,33 +96,31 @@ def calls(shape, weight, missing):
         table = {"fp32": lambda i: F.embedding_bag(i, weight, offsets, mode="sum")}
     packed = {}
     for bits in BITS:
+        tables, reasons = packed_tables(shape.rows, shape.dim, bits)
+        packed |= tables
+        missing.reasons |= reasons
         name = f"torch {bits} bit"
-        with missing.noting(name):
-            rows = packed[name] = torch_operator("embedding_bag_{}_prepack", bits)(weight)
+        if name in tables:
             operator = torch_operator("embedding_bag_{}_rowwise_offsets", bits).default
             bags = torch.arange(shape.count) if lookup else offsets
-            table[name] = lambda i, operator=operator, rows=rows, bags=bags: operator(rows, i, bags)
+            table[name] = lambda i, op=operator, rows=tables[name], bags=bags: op(rows, i, bags)
         name = f"fbgemm TBE {bits} bit"
-        if not lookup:
-            with missing.noting(name):
-                tables = fbgemm_peer.Tables([weight], bits)
-                if tables.kinds != {f"int{bits}"}:
-                    raise RuntimeError(f"no {bits}-bit peer: tables of {tables.kinds}")
-                ends = torch.cat([offsets, torch.tensor([shape.count])])
-                table[name] = lambda i, bags=tables.bags, ends=ends: bags(i, ends)
+        if name in tables and not lookup:
+            table[name] = lambda i, bags=tables[name]: bags(i, ends)
+        if TORCHAO in tables and not lookup:
+            table[TORCHAO] = torchao_op_peers.embedding_bag_call(tables[TORCHAO], ends)
         name = f"{OURS} {bits} bit"
-        with missing.noting(name):
-            peers.ours()
-            ops = torch.ops.torch_ao
-            own = packed[name] = ops.embedding_prepack(weight, bits)
-            bag, single = ops.embedding_bag.default, ops.embedding.default
-            for label, rows in ((name, own), (f"{name}, torch's table", packed.get(f"torch {bits} bit"))):
-                if rows is None or (lookup and rows is not own):
-                    continue
-                if lookup:
-                    table[label] = lambda i, op=single, rows=rows, bits=bits: op(rows, i, bits)
-                else:
-                    table[label] = lambda i, op=bag, rows=rows, bits=bits: op(rows, i, offsets, bits)
+        if name not in tables:
+            continue
+        own, ops = tables[name], torch.ops.torch_ao
+        bag, single = ops.embedding_bag.default, ops.embedding.default
+        for label, rows in ((name, own), (f"{name}, torch's table", tables.get(f"torch {bits} bit"))):
+            if rows is None or (lookup and rows is not own):
+                continue
+            if lookup:
+                table[label] = lambda i, op=single, rows=rows, bits=bits: op(rows, i, bits)
+            else:
+                table[label] = lambda i, op=bag, rows=rows, bits=bits: op(rows, i, offsets, bits)
     return table, packed
 
 
@@ -131,6 +156,8 @@ def row_goals(timings, shape, samplers):
             target = 1.15 if large else None
             ratio = rounds.speedup(timings, ours, f"fbgemm TBE {bits} bit")
             goals.append(Goal(f"{bits} bit vs fbgemm TBE", ratio, target))
+        if TORCHAO in timings and bits == 8:
+            goals.append(Goal(f"{bits} bit vs torchao", rounds.speedup(timings, ours, TORCHAO)))
         floor = 1.0 if shape.indices == "lookup" and bits == 8 else None
         goals.append(Goal(f"{bits} bit vs fp32", rounds.speedup(timings, ours, "fp32"), None, floor))
         if bits in samplers:
@@ -154,11 +181,6 @@ def on_one_thread(call, threads):
             torch.set_num_threads(threads)
 
     return run
-
-
-@functools.lru_cache(maxsize=1)
-def float_table(rows, dim):
-    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(dim))
 
 
 def run_row(shape, args, missing, result):

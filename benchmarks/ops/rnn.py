@@ -75,7 +75,8 @@ def run_row(shape, args, result, missing):
     if best is not None:
         goals.append(Goal(f"torch.ao's rule vs {best}", rounds.speedup(timings, OUR_AO, best), None, 1.0))
     failures = () if sqnr[OURS] > 20 else (f"SQNR {sqnr[OURS]:.1f} dB",)
-    report.print_row(result.add(str(shape), timings, goals, failures, foreign, sqnr_db=sqnr))
+    facts = {"sqnr_db": sqnr, "repeat": shape.repeat}
+    report.print_row(result.add(str(shape), timings, goals, failures, foreign, **facts))
 
 
 def main():

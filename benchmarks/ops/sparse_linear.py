@@ -1,7 +1,8 @@
-"""`sparse_linear` on 1x4 and 8x1 blocks against our dense `linear` and torch's sparse::qlinear.
+"""`sparse_linear` on 1x4 and 8x1 blocks against dense `linear` and torch's sparse and dense ones.
 
-    python benchmarks/ops/sparse_linear.py [--quick]
+    python benchmarks/ops/sparse_linear.py [--quick] [--only M=32]
 
+Shapes: benchmarks/shapes/sparse_linear.csv.
 Every row: all candidates interleaved in this process, called from C++ (harness/dispatch.cpp),
 answers compared bit by bit with the dense op. Exit status 1 when a floor is missed.
 """
@@ -14,19 +15,11 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, dispatch, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness import cli, dispatch, environment, peers, report, roof, rounds, shapes  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 SPARSE, DENSE, TORCH = "sparse", "dense", "torch sparse::qlinear"
-SIZES = ((1024, 1024), (3072, 768))  # K, N
-# (M, block, % zeros) -> (target, floor) against our dense op.
-GOALS = {
-    (64, (1, 4), 80): (1.8, 1.4),
-    (64, (1, 4), 90): (3.5, 2.5),
-    (64, (1, 4), 95): (6.0, 4.0),
-    (1, (8, 1), 90): (2.5, 1.5),
-}
-PEER_GOAL = (3.0, 2.0)
+TORCH_DENSE = "torch quantized::linear"
 CALLS = 50  # of C++ for one from Python
 
 
@@ -38,25 +31,29 @@ def weight(n, k, block, zeros):
     return torch.where(keep, torch.randint(-128, 128, (n, k), generator=generator), 0).to(torch.int8)
 
 
-def calls(m, k, n, block, zeros, missing):
+def calls(shape, missing):
     """name -> call; all with the same operands."""
-    dense = weight(n, k, block, zeros)
-    blocks = peers.ours().ops.to_block_sparse(dense, block)
-    x = torch.randint(0, 128, (m, k), dtype=torch.uint8)  # torch's kernel needs 7 bits
-    scale, bias = torch.full((n,), 0.01), torch.randn(n)
+    dense = weight(shape.n, shape.k, shape.block, shape.zeros)
+    blocks = peers.ours().ops.to_block_sparse(dense, shape.block)
+    x = torch.randint(0, 128, (shape.m, shape.k), dtype=torch.uint8)  # torch's kernel needs 7 bits
+    scale, bias = torch.full((shape.n,), 0.01), torch.randn(shape.n)
     ops = torch.ops.torch_ao
     table = {
         SPARSE: functools.partial(ops.sparse_linear.default, x, 0.1, 3, *blocks, scale, bias, 2.0, 9),
         DENSE: functools.partial(ops.linear.default, x, 0.1, 3, dense, scale, None, bias, 2.0, 9),
     }
-    if block == (1, 4):
+    zero = torch.zeros(shape.n, dtype=torch.long)
+    q = torch._make_per_channel_quantized_tensor(dense, scale.double(), zero, 0)
+    qx = torch._make_per_tensor_quantized_tensor(x, 0.1, 3)
+    if shape.block == (1, 4):
         with missing.noting(TORCH), peers.quantized_engine("fbgemm"):
-            zero = torch.zeros(n, dtype=torch.long)
-            q = torch._make_per_channel_quantized_tensor(dense, scale.double(), zero, 0)
-            packed = torch.ops.sparse.qlinear_prepack(q, bias, *block)
-            qx = torch._make_per_tensor_quantized_tensor(x, 0.1, 3)
+            packed = torch.ops.sparse.qlinear_prepack(q, bias, *shape.block)
             table[TORCH] = functools.partial(torch.ops.sparse.qlinear.default, qx, packed, 2.0, 9)
             table[TORCH]()
+    with missing.noting(TORCH_DENSE), peers.quantized_engine("x86"):
+        packed = torch.ops.quantized.linear_prepack(q, bias)
+        table[TORCH_DENSE] = functools.partial(torch.ops.quantized.linear.default, qx, packed, 2.0, 9)
+        table[TORCH_DENSE]()
     return table
 
 
@@ -71,29 +68,42 @@ def measure(table, args):
     return timings, foreign
 
 
-def run_row(key, size, args, missing, result):
-    (m, block, zeros), (k, n) = key, size
-    table = calls(m, k, n, block, zeros, missing)
-    failures = [] if torch.equal(table[SPARSE](), table[DENSE]()) else ["differs from dense"]
+def answer_failures(table):
+    """What differs from the dense operator: ours in no bit, torch's by a step at most."""
+    answers = {name: call() for name, call in table.items()}
+    found = [] if torch.equal(answers[SPARSE], answers[DENSE]) else [f"{SPARSE} differs from {DENSE}"]
+    for name in (TORCH, TORCH_DENSE):
+        if name in answers:
+            off = (answers[name].int_repr().int() - answers[DENSE].int()).abs().max().item()
+            found += [f"{name} is {off} steps off"] if off > 1 else []
+    return found
+
+
+def run_row(shape, args, missing, result):
+    table = calls(shape, missing)
+    failures = answer_failures(table)
     timings, foreign = measure(table, args)
-    goals = [Goal("vs dense", rounds.speedup(timings, SPARSE, DENSE), *GOALS[key])]
+    goals = [Goal("vs dense", rounds.speedup(timings, SPARSE, DENSE), *shape.dense_goal)]
     if TORCH in timings:
-        goals.append(Goal("vs torch", rounds.speedup(timings, SPARSE, TORCH), *PEER_GOAL))
-    name = f"M={m} K={k} N={n} {block[0]}x{block[1]} {zeros}%"
-    report.print_row(result.add(name, timings, goals, failures, foreign))
+        goals.append(Goal("vs torch", rounds.speedup(timings, SPARSE, TORCH), *shape.peer_goal))
+    if TORCH_DENSE in timings:
+        goals.append(Goal(f"vs {TORCH_DENSE}", rounds.speedup(timings, SPARSE, TORCH_DENSE)))
+    report.print_row(result.add(str(shape), timings, goals, failures, foreign, shape=vars(shape)))
 
 
 def main():
-    args = cli.parser(__doc__, budget_s=1.0).parse_args()
+    p = cli.parser(__doc__, budget_s=1.0)
+    p.add_argument("--only", default="", help="rows whose name contains this text")
+    args = p.parse_args()
     if args.max_isa:
         return environment.rerun_capped(args.max_isa)
     environment.set_threads(args.threads)
     result = report.Report("sparse_linear", roof.probe((1, args.threads)))
     print(environment.describe(result.environment))
     missing = peers.Missing()
-    for key in GOALS:
-        for size in SIZES:
-            run_row(key, size, args, missing, result)
+    for shape in shapes.read_sparse("sparse_linear"):
+        if args.only in str(shape):
+            run_row(shape, args, missing, result)
     result.missing = missing.as_dict()
     for name, reason in result.missing.items():
         print(f"missing: {name}: {reason}")

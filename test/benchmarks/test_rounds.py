@@ -164,9 +164,23 @@ def test_report_lists_what_missed(tmp_path):
     assert list(tmp_path.glob("*.json"))
 
 
-def test_shape_files_read():
-    rows = shapes.read_linear("linear")
-    assert any((r.m, r.k, r.n) == (512, 4096, 4096) for r in rows)
-    assert all(
-        r.m > 0 and r.k > 0 and r.n > 0 and r.repeat > 0 for r in rows + shapes.read_linear("minilm_linear")
-    )
+@pytest.mark.parametrize("path", sorted(shapes.FOLDER.glob("*.csv")), ids=lambda p: p.stem)
+def test_shape_files_name_layers_and_say_how_often_they_run(path):
+    readers = {
+        "between": shapes.read_between, "conv": shapes.read_conv, "conv_add": shapes.read_conv,
+        "embedding": shapes.read_bags, "linear": shapes.read_linear, "minilm_linear": shapes.read_linear,
+        "rnn": shapes.read_rnn, "sparse_linear": shapes.read_sparse, "weight_only": shapes.read_weights,
+    }  # fmt: skip
+    rows = readers[path.stem](path.stem)
+    assert rows and all(row.layer and row.repeat > 0 for row in rows)
+    assert len({(row.layer, str(row)) for row in rows}) == len(rows)
+
+
+def test_shape_files_hold_the_sizes_of_the_targets():
+    assert any((r.m, r.k, r.n) == (512, 4096, 4096) for r in shapes.read_linear("linear"))
+    cold = [(r.k, r.n) for r in shapes.read_weights("weight_only") if r.cold]
+    assert cold == [(4096, 4096), (4096, 11008)]
+    sparse = {(r.m, r.k, r.zeros) for r in shapes.read_sparse("sparse_linear")}
+    assert sparse >= {(m, k, z) for m in (1, 32, 128) for k in (768, 3072) for z in (80, 90, 95)}
+    bags = {(r.dim, r.pooling, r.batch, r.indices) for r in shapes.read_bags("embedding")}
+    assert bags >= {(64, 20, 2048, "uniform"), (64, 20, 2048, "zipf"), (128, 100, 128, "zipf")}
