@@ -43,7 +43,8 @@ def dynamic_compiled(case):
     return Built(compiled_now(model, case.inputs), _ran(model))
 
 
-def _x86_quantizer(is_dynamic=False):
+def x86_quantizer(is_dynamic=False):
+    """X86InductorQuantizer with its default config."""
     from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
 
     config = x86.get_default_x86_inductor_quantization_config(is_dynamic=is_dynamic)
@@ -61,7 +62,7 @@ def _lowered(case, quantizer=None):
     ao = peers.ours()
     from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    quantizer = quantizer or _x86_quantizer()
+    quantizer = quantizer or x86_quantizer()
     prepared = prepare_pt2e(case.exported(), quantizer)
     for inputs in case.calibration():
         prepared(*inputs)
@@ -90,7 +91,7 @@ def pt2e_xnnpack_traced(case):
 
 def pt2e_dynamic(case):
     """The graph lowered with linear layers quantized at run time, eager."""
-    lowered = _lowered(case, _x86_quantizer(is_dynamic=True))
+    lowered = _lowered(case, x86_quantizer(is_dynamic=True))
     return Built(lowered, _ran(lowered))
 
 
