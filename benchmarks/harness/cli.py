@@ -1,8 +1,27 @@
 """The switches that every benchmark has."""
 
 import argparse
+import re
 
 from benchmarks.harness import environment, rounds
+
+
+def add_choice(p, workloads=""):
+    """Switches that choose a part of a table, and give the part's result a name of its own."""
+    p.add_argument("--workloads", default=workloads, help="rows whose name holds one of these texts")
+    p.add_argument("--peers", default="", help="candidates whose name holds one of these texts")
+    p.add_argument("--label", type=_label, default="", help="the result's name ends in -LABEL")
+
+
+def _label(text):
+    if not re.fullmatch("[a-z0-9_]+", text):
+        raise argparse.ArgumentTypeError(f"must be of a-z, 0-9 and _, got {text!r}")
+    return text
+
+
+def named(name, args):
+    """A result's name with the label of the command line."""
+    return f"{name}-{args.label}" if args.label else name
 
 
 def parser(description, budget_s):

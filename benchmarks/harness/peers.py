@@ -77,16 +77,6 @@ def torch_ao_weight(linear, engine):
     return module._packed_params._packed_params
 
 
-def onnxruntime_session(path, threads):
-    """A session with its own pool, idle while the others are timed: its workers must not spin."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
 def ours():
     """The product, or ImportError with its own text."""
     import torch_ao_ext

@@ -160,9 +160,18 @@ def candidate_table(rows):
 
 
 def ran_table(rows):
-    """What candidates said that they run, where they were asked."""
-    body = [[row["id"], name, text] for row in rows for name, text in row.get("ran", {}).items()]
-    return ["", *table(["row", "candidate", "ran"], body)] if body else []
+    """What candidates said that they run, and the seconds of their building and first call, where asked."""
+    body = [
+        [row["id"], name, text, _seconds(row, "build_s", name), _seconds(row, "first_call_s", name)]
+        for row in rows
+        for name, text in row.get("ran", {}).items()
+    ]
+    return ["", *table(["row", "candidate", "ran", "built in", "first call"], body)] if body else []
+
+
+def _seconds(row, key, name):
+    value = row.get(key, {}).get(name)
+    return "" if value is None else duration(value * 1e6) if value < 1 else f"{value:.1f} s"
 
 
 def goal_table(rows):

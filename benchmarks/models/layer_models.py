@@ -7,10 +7,18 @@ from benchmarks.harness import shapes
 
 # Which layers of shapes/conv.csv and (M, K, N) of shapes/linear.csv, with the speed-up that is wanted.
 CONVOLUTIONS = {
-    "resnet50 3x3 at 56": 1.1, "resnet50 3x3 at 14": 1.1, "resnet50 1x1 at 28": 1.1, "resnet stem": 1.15,
-    "mobilenetv2 depthwise 56": 1.2, "mobilenetv2 depthwise 14": 1.2,
+    "resnet50 3x3 at 56": 1.1, "resnet50 3x3 at 28": 1.1, "resnet50 3x3 at 14": 1.1, "resnet50 3x3 at 7": 1.1,
+    "resnet50 1x1 at 56 reduce": 1.1, "resnet50 1x1 at 28": 1.1, "resnet50 1x1 at 14 reduce": 1.1,
+    "resnet stem": 1.15, "mobilenetv2 depthwise 112 stride 2": 1.2, "mobilenetv2 depthwise 56": 1.2,
+    "mobilenetv2 depthwise 14": 1.2, "mobilenetv2 depthwise 7": 1.2,
 }  # fmt: skip
-LINEARS = {(1, 768, 3072): 1.1, (16, 768, 3072): 1.15, (128, 768, 3072): 1.05, (128, 3072, 768): 1.05}
+LINEARS = {
+    (1, 768, 768): 1.3, (1, 768, 3072): 1.1, (1, 3072, 768): 1.1,
+    (16, 768, 768): 1.15, (16, 768, 3072): 1.15, (16, 3072, 768): 1.15,
+    (128, 768, 768): 1.05, (128, 768, 3072): 1.05, (128, 3072, 768): 1.05,
+    (512, 768, 768): 1.05, (512, 768, 3072): 1.05, (512, 3072, 768): 1.05,
+}  # fmt: skip
+LSTM = "LSTM 512->1024 T50"  # of shapes/rnn.csv
 
 
 def convolutions():
@@ -48,3 +56,26 @@ def pixels(shape, seed):
 def rows(shape, seed):
     """Input of a linear layer."""
     return (torch.randn(shape.m, shape.k, generator=torch.Generator().manual_seed(seed)),)
+
+
+class Sequence(nn.Module):
+    """One LSTM: `[T, B, K]` -> its outputs `[T, B, H]`."""
+
+    def __init__(self, shape):
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(shape.input, shape.hidden, shape.layers, bidirectional=shape.bidirectional)
+
+    def forward(self, x):
+        return self.lstm(x)[0]
+
+
+def lstms():
+    """The shapes of LSTM."""
+    return [s for s in shapes.read_rnn("rnn") if s.layer == LSTM]
+
+
+def steps(shape, seed):
+    """Input of an LSTM."""
+    g = torch.Generator().manual_seed(seed)
+    return (torch.randn(shape.steps, shape.batch, shape.input, generator=g),)

@@ -53,7 +53,7 @@ def build(args, missing):
     if args.compile:
         calls[FP32_COMPILED] = variants.compiled(model)
         with missing.noting(TORCHAO):
-            calls[TORCHAO] = variants.compiled(variants.torchao_model(model))
+            calls[TORCHAO] = variants.compiled_torchao(variants.torchao_model(model))
         if args.autotune:
             with missing.noting(TORCHAO_TUNED):
                 calls[TORCHAO_TUNED] = variants.compiled_frozen(variants.torchao_model(model))

@@ -12,8 +12,8 @@ import copy
 import functools
 import sys
 import tempfile
-import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
@@ -24,6 +24,7 @@ from benchmarks.harness import cli, environment, peers, report, roof, rounds  # 
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.models import resemblyzer_model  # noqa: E402
+from benchmarks.peers import case, onnxruntime_peer  # noqa: E402
 
 FP32, OURS, ORT = "fp32", "torch_ao_ext", "onnxruntime int8"
 # Other weights of the LSTM than those of quantize_dynamic.
@@ -40,19 +41,12 @@ SQNR_GOALS = {1: (30.0, 29.0), 8: (29.0, 28.0)}
 
 def onnxruntime_call(model, mels, threads):
     """onnxruntime's dynamic int8 of the exported file; raises unless its LSTMs run on integers."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        files = [str(Path(folder) / f"{name}.onnx") for name in ("f32", "int8")]
-        torch.onnx.export(model, (mels,), files[0], input_names=["mels"], output_names=["y"], dynamo=False)
-        quantize_dynamic(files[0], files[1], per_channel=True, weight_type=QuantType.QInt8)
-        kinds = [node.op_type for node in onnx.load(files[1]).graph.node]
-        session = peers.onnxruntime_session(files[1], threads)
-    if kinds.count("DynamicQuantizeLSTM") != 3:
-        raise RuntimeError("the quantized file does not hold 3 integer LSTM layers")
-    return lambda x: torch.from_numpy(session.run(["y"], {"mels": x.numpy()})[0])
+    workload = SimpleNamespace(make=lambda: model, samples=lambda seed: (mels,), onnx_by_dynamo=False)
+    with tempfile.TemporaryDirectory() as folder, peers.quiet():
+        built = onnxruntime_peer.dynamic(case.Case(workload, threads, folder))
+    if "3 DynamicQuantizeLSTM" not in built.ran:
+        raise RuntimeError(f"no int8 peer: {built.ran}")
+    return built.call
 
 
 def mels_of(kind, batch, seed):

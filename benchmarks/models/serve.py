@@ -156,10 +156,7 @@ def serve_table(rows):
 
 def main():
     parser = cli.parser(__doc__, budget_s=1.0)
-    parser.add_argument(
-        "--workloads", default=WORKLOADS, help="workloads whose name holds one of these texts"
-    )
-    parser.add_argument("--peers", default="", help="candidates whose name holds one of these texts")
+    cli.add_choice(parser, WORKLOADS)
     parser.add_argument("--seconds", type=float, default=3.0, help="of answering requests")
     for name in ("loader", "file", "inputs"):
         parser.add_argument(f"--{name}", help="internal: the child's")
@@ -172,7 +169,7 @@ def main():
         return 0
     environment.set_threads(args.threads)
     args.compile = False
-    result = report.Report("serve", layout=serve_table)
+    result = report.Report(cli.named("serve", args), layout=serve_table)
     print(environment.describe(result.environment))
     missing = peers.Missing()
     with torch.no_grad():

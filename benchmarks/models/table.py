@@ -45,6 +45,8 @@ def build(workload, args, folder, missing, saves=False):
     built, seconds = {}, {}
     for candidate in chosen(workload, args):
         key = f"{workload.name}, {candidate.name}"
+        if saves and not candidate.served:
+            continue
         if candidate.compiles and not args.compile:
             missing.reasons[f"{candidate.name}"] = "not run (--compile)"
             continue
@@ -110,8 +112,7 @@ def run(workload, args, result, missing):
 def main():
     parser = cli.parser(__doc__, budget_s=6.0)
     parser.add_argument("table", choices=sorted(TABLES))
-    parser.add_argument("--workloads", default="", help="rows whose name holds one of these texts")
-    parser.add_argument("--peers", default="", help="candidates whose name holds one of these texts")
+    cli.add_choice(parser)
     parser.add_argument("--compile", action="store_true", help="candidates that need torch.compile, too")
     args = parser.parse_args()
     if args.max_isa:
@@ -119,7 +120,7 @@ def main():
     environment.set_threads(args.threads)
     peers.hush()
     name = f"{args.table}-compile" if args.compile else args.table
-    result = report.Report(name, roof.probe((1, args.threads)), report.candidate_table)
+    result = report.Report(cli.named(name, args), roof.probe((1, args.threads)), report.candidate_table)
     print(environment.describe(result.environment))
     missing = peers.Missing()
     with torch.no_grad():

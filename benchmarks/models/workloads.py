@@ -82,6 +82,11 @@ def _tagger(batch):
     return _recurrent(f"LSTM tagger B{batch}", tagger_model.Tagger, samples)
 
 
+def _lstm(shape):
+    make, samples = (functools.partial(f, shape) for f in (layer_models.Sequence, layer_models.steps))
+    return _recurrent(str(shape), make, samples)
+
+
 def _dlrm(batch):
     samples = functools.partial(recsys_model.inputs, batch)
     return Workload(f"DLRM-small B{batch}", (BAGS,), recsys_model.make, samples, None, 1.3)
@@ -128,6 +133,7 @@ TABLES = {
         _recurrent("Resemblyzer B1", resemblyzer_model.load, _one(resemblyzer_model.inputs, 1)),
         _tagger(1),
         _tagger(8),
+        *(_lstm(shape) for shape in layer_models.lstms()),
     ),
     "frontends": (
         dataclasses.replace(_convnet("resnet18", 1), families=(FRONTENDS,)),

@@ -1,6 +1,7 @@
 """onnxruntime: static (QDQ) and dynamic int8; what ran is the node list of the optimised graph."""
 
 from collections import Counter
+from pathlib import Path
 
 import torch
 
@@ -45,11 +46,16 @@ def _call(run, names):
     return call
 
 
-def _built(case, file):
-    optimised = case.folder / f"optimised_{file.name}"
-    run = session(file, case.threads, optimised)
+def checked_session(file, threads):
+    """(session of an int8 file, what it runs); RuntimeError when that is float."""
+    optimised = Path(file).with_suffix(".optimised.onnx")
+    run = session(file, threads, optimised)
     integer, rest = weighted(optimised)
-    ran = on_integers(integer.total(), rest.total(), counted(integer + rest))
+    return run, on_integers(integer.total(), rest.total(), counted(integer + rest))
+
+
+def _built(case, file):
+    run, ran = checked_session(file, case.threads)
     return Built(_call(run, case.names), ran, file, "onnxruntime")
 
 

@@ -19,6 +19,7 @@ class Candidate:
         module: file in benchmarks/peers, imported when it is built.
         builder: function of that file; with `argument` it makes the builder.
         compiles: needs torch.compile, that is minutes.
+        served: has a file that a fresh process loads.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Candidate:
     builder: str
     argument: str = ""
     compiles: bool = False
+    served: bool = True
 
     def build(self, case) -> Callable:
         """case.Built; raises where it cannot be built or is not what its name says."""
@@ -53,19 +55,19 @@ CANDIDATES = (
     Candidate("torch.ao FX onednn", TORCH, STATIC, "torch_ao_peer", "fx", "onednn"),
     Candidate("torchao dynamic + compile", TORCH, (TRANSFORMER,), "torchao_peer", "dynamic", compiles=True),
     Candidate("torchao pt2e + compile", TORCH, STATIC, "torchao_peer", "pt2e_compiled", compiles=True),
-    Candidate("torchao pt2e lowered", TORCH, STATIC, "torchao_peer", "pt2e_lowered"),
+    Candidate("torchao pt2e lowered", TORCH, STATIC, "torchao_peer", "pt2e_lowered", served=False),
     Candidate("onnxruntime dynamic", OTHER, DYNAMIC, "onnxruntime_peer", "dynamic"),
     Candidate("onnxruntime QDQ", OTHER, STATIC, "onnxruntime_peer", "static"),
     Candidate("openvino QDQ", OTHER, STATIC, "openvino_peer", "static"),
     Candidate("openvino nncf", OTHER, STATIC, "openvino_peer", "nncf_quantized"),
     Candidate("executorch XNNPACK", OTHER, STATIC, "executorch_peer", "xnnpack"),
     Candidate("ctranslate2", OTHER, (BERT,), "ctranslate2_peer", "encoder"),
-    Candidate("fbgemm TBE", OTHER, (BAGS,), "fbgemm_peer", "tables"),
-    Candidate("torch_ao_ext dynamic", OURS, (*DYNAMIC, BAGS), "own_peer", "dynamic"),
+    Candidate("fbgemm TBE", OTHER, (BAGS,), "fbgemm_peer", "tables", served=False),
+    Candidate("torch_ao_ext dynamic", OURS, (*DYNAMIC, BAGS), "own_peer", "dynamic", served=False),
     Candidate("torch_ao_ext dynamic traced", OURS, (*DYNAMIC, BAGS), "own_peer", "dynamic_traced"),
     Candidate("torch_ao_ext dynamic + compile", OURS, DYNAMIC, "own_peer", "dynamic_compiled", compiles=True),
-    Candidate("torch_ao_ext pt2e dynamic", OURS, (TRANSFORMER,), "own_peer", "pt2e_dynamic"),
-    Candidate("torch_ao_ext pt2e", OURS, (*STATIC, FRONTENDS), "own_peer", "pt2e"),
+    Candidate("torch_ao_ext pt2e dynamic", OURS, (TRANSFORMER,), "own_peer", "pt2e_dynamic", served=False),
+    Candidate("torch_ao_ext pt2e", OURS, (*STATIC, FRONTENDS), "own_peer", "pt2e", served=False),
     Candidate("torch_ao_ext pt2e traced", OURS, (*STATIC, FRONTENDS), "own_peer", "pt2e_traced"),
     Candidate("torch_ao_ext pt2e xnnpack traced", OURS, (CNN,), "own_peer", "pt2e_xnnpack_traced"),
     Candidate("torch_ao_ext eager traced", OURS, (FRONTENDS,), "own_peer", "eager_traced"),

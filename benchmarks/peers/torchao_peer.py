@@ -22,7 +22,7 @@ def _fusions():
     return Counter({name.split("_")[0]: counts[name] for name in FUSED})
 
 
-def _integer_products(fast, inputs):
+def integer_products(fast, inputs):
     """Calls of torch._int_mm in one forward: layers that Inductor left to it instead of fusing them."""
     cpu = [torch.profiler.ProfilerActivity.CPU]
     with torch.no_grad(), torch.profiler.profile(activities=cpu) as profiler:
@@ -35,7 +35,7 @@ def _compiled(case, module):
     before = _fusions()
     fast = compiled_now(module, case.inputs)
     fused = _fusions() - before
-    products = _integer_products(fast, case.inputs)
+    products = integer_products(fast, case.inputs)
     integer = fused.total() + products.total()
     detail = f"Inductor fused {counted(fused)}; products {counted(products)}"
     return Built(fast, on_integers(integer, max(0, case.layers - integer), detail))

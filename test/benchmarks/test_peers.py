@@ -148,10 +148,11 @@ def test_table_by_candidate_has_rows_across():
         {"id": "a", "noisy": False, "timings": {"fp32": timing, "x": timing}, "sqnr_db": {"x": 40.0}},
         {"id": "b", "noisy": False, "timings": {"fp32": timing}, "ran": {"fp32": "torch"}},
     ]
+    rows[1] |= {"build_s": {"fp32": 12.34}, "first_call_s": {"fp32": 0.02}}
     lines = report.candidate_table(rows)
     assert lines[0] == "| candidate | a | b |"
     assert lines[3] == "| x | 2000 us (1500 us), 40.0 dB |  |"
-    assert report.ran_table(rows)[-1] == "| b | fp32 | torch |"
+    assert report.ran_table(rows)[-1] == "| b | fp32 | torch | 12.3 s | 20.0 ms |"
 
 
 def test_the_machine_line_has_no_missing_packages():
