@@ -10,13 +10,20 @@ def add_choice(p, workloads=""):
     """Switches that choose a part of a table, and give the part's result a name of its own."""
     p.add_argument("--workloads", default=workloads, help="rows whose name holds one of these texts")
     p.add_argument("--peers", default="", help="candidates whose name holds one of these texts")
-    p.add_argument("--label", type=_label, default="", help="the result's name ends in -LABEL")
+    p.add_argument("--skip", default="", help="candidates whose name holds none of these, such as executorch")
+    p.add_argument("--label", type=_label, help="the result's name ends in -LABEL")
 
 
 def _label(text):
     if not re.fullmatch("[a-z0-9_]+", text):
         raise argparse.ArgumentTypeError(f"must be of a-z, 0-9 and _, got {text!r}")
     return text
+
+
+def chosen(name, args):
+    """Whether --peers and --skip let a candidate run."""
+    skipped = args.skip and any(text in name for text in args.skip.split(","))
+    return any(text in name for text in args.peers.split(",")) and not skipped
 
 
 def named(name, args):

@@ -30,12 +30,16 @@ SPREAD = 5.0  # % between our front-ends, wanted
 SQNR_SLACK_DB = 0.5  # ours may be this much less accurate than a peer that it beats
 
 
-def chosen(workload, args):
+def chosen(workload, args, missing):
     """Candidates of the workload's family, by the command line; fp32 is always one."""
-    wanted = args.peers.split(",") if args.peers else [""]
     for candidate in registry.CANDIDATES:
-        fits = any(text in candidate.name for text in wanted) or candidate.name == FP32
-        if set(workload.families) & set(candidate.families) and fits:
+        if not set(workload.families) & set(candidate.families):
+            continue
+        if candidate.compiles and not args.compile:
+            missing.reasons[candidate.name] = "not run (--compile)"
+        elif candidate.name != FP32 and not cli.chosen(candidate.name, args):
+            missing.reasons[candidate.name] = "not run (--peers, --skip)"
+        else:
             yield candidate
 
 
@@ -43,12 +47,9 @@ def build(workload, args, folder, missing, saves=False):
     """({name: Built}, {name: seconds to build}, the case)."""
     case = Case(workload, args.threads, folder, saves)
     built, seconds = {}, {}
-    for candidate in chosen(workload, args):
+    for candidate in chosen(workload, args, missing):
         key = f"{workload.name}, {candidate.name}"
         if saves and not candidate.served:
-            continue
-        if candidate.compiles and not args.compile:
-            missing.reasons[f"{candidate.name}"] = "not run (--compile)"
             continue
         start = time.perf_counter()
         with missing.noting(key), peers.quiet():

@@ -36,6 +36,8 @@ def calibrate(factory, data):
 
 def main():
     args = cli.parser(__doc__, budget_s=4.0).parse_args()
+    if args.max_isa:
+        return environment.rerun_capped(args.max_isa)
     environment.set_threads(args.threads)
     result = report.Report("observer", roof.probe((1, args.threads)))
     print(environment.describe(result.environment))

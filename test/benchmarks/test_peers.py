@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.harness import environment, report, roof
+from benchmarks.harness import cli, environment, peers, report, roof
 from benchmarks.models import convnet_models, layer_models, serve, table
 from benchmarks.peers import case, own_peer, registry, torch_ao_peer
 
@@ -122,9 +122,14 @@ def test_goals_hold_sqnr_only_against_slower_peers():
 
 
 def test_candidates_are_chosen_by_family_and_text():
-    args = SimpleNamespace(peers="onnx")
-    workload = SimpleNamespace(families=(registry.CNN,))
-    assert [c.name for c in table.chosen(workload, args)] == ["fp32", "onnxruntime QDQ"]
+    workload, missing = SimpleNamespace(families=(registry.CNN,)), peers.Missing()
+    args = SimpleNamespace(peers="onnx,executorch", skip="XNNPACK", compile=False)
+    names = [c.name for c in table.chosen(workload, args, missing)]
+    assert names == ["fp32", "onnxruntime QDQ"]
+    assert missing.reasons["executorch XNNPACK"] == "not run (--peers, --skip)"
+    assert missing.reasons["bf16 + compile"] == "not run (--compile)"
+    known = {c.name for c in registry.CANDIDATES if registry.CNN in c.families}
+    assert set(missing.reasons) | set(names) == known
 
 
 def test_served_files_are_measured_whole(tmp_path):
@@ -158,3 +163,14 @@ def test_table_by_candidate_has_rows_across():
 def test_the_machine_line_has_no_missing_packages():
     text = environment.describe({**environment.record(), "packages": {"torch": "2.13.0", "openvino": None}})
     assert "torch 2.13.0" in text and "openvino" not in text
+
+
+def test_parts_of_a_table_have_names_of_their_own(capsys):
+    parser = cli.parser("", budget_s=1.0)
+    cli.add_choice(parser, "resnet18")
+    args = parser.parse_args([])
+    assert args.workloads == "resnet18" and cli.named("serve", args) == "serve"
+    assert cli.named("serve", parser.parse_args(["--label", "resnet18"])) == "serve-resnet18"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--label", "../a"])
+    assert "must be of a-z, 0-9 and _, got '../a'" in capsys.readouterr().err
