@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks.harness import environment, report  # noqa: E402
+from benchmarks.harness import cli, environment, report  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 PEERS = ("torch", "torchao", "onnxruntime", "openvino", "nncf", "executorch", "ctranslate2", "fbgemm-gpu-cpu")
@@ -57,7 +57,7 @@ def build_wheel(folder):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--build", action="store_true", help="time a clean build, too: minutes")
-    p.add_argument("--output", help="folder of the results (default benchmarks/results)")
+    cli.add_output(p)
     args = p.parse_args()
     environment.set_threads(2)  # part of the result's file name
     result = report.Report("packages")
@@ -79,7 +79,7 @@ def main():
             result.add(f"{package} {version}", {}, [Goal("installed", size / MB, unit="MB")])
     for row in result.rows:
         report.print_row(row)
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -29,43 +30,42 @@ ONE_THREAD = (
     "models/table.py recurrent",
 )  # fmt: skip
 LIMIT_S = 600  # of the short run; on a slow or busy machine the last benchmarks are left out, and named
-# Script, arguments of the short run (about 10 minutes together), of the full run; None: not in that run.
+# Script, switches of the short run (8 to 9 minutes together), of the full run; None: not in that run.
 BENCHMARKS = (
-    ("packages.py", [], ["--build"]),
-    ("ops/linear.py", ["--budget", "0.6"], []),
-    ("ops/between.py", ["--budget", "0.3"], []),
-    ("ops/conv.py", ["--budget", "0.1"], []),
-    ("ops/embedding.py", ["--budget", "0.6"], []),
-    ("ops/observer.py", ["--budget", "0.5"], []),
-    ("ops/rnn.py", ["--budget", "0.8"], []),
-    ("ops/attention.py", ["--budget", "0.5"], []),
-    ("ops/weight_only.py", ["--budget", "0.4"], []),
-    ("ops/sparse_linear.py", ["--budget", "0.2"], []),
-    ("ops/island.py", ["--budget", "1"], []),
-    ("ops/overhead.py", ["--budget", "0.3"], []),
-    ("ops/quantize.py", ["--budget", "0.3"], []),
-    ("ops/conv_bn.py", ["--budget", "0.3"], []),
-    ("models/memory.py", [], []),
-    ("models/load.py", [], []),
-    ("models/calibration.py", ["--network", "resnet18", "--images", "8", "--peers", "ext,torch.ao FX"], []),
-    ("models/eager.py", ["--budget", "1.5"], []),
-    ("models/flows.py", ["--budget", "1.5"], []),
-    ("models/resemblyzer.py", ["--budget", "2"], []),
-    ("models/pruned_minilm.py", ["--budget", "0.8"], []),
-    ("models/minilm.py", ["--budget", "1", "--no-compile"], ["--autotune"]),
-    ("models/table.py layers", ["--budget", "0.3", "--workloads", "3x3 at 14,M=16 768->3072"], ["--compile"]),
-    ("models/table.py convnets", ["--budget", "1", "--workloads", "resnet18 B1"], ["--compile"]),
-    (
-        "models/table.py transformers",
-        ["--budget", "0.6", "--workloads", "sdpa 1x32", "--skip", "executorch,FX"],  # 17 s to build; cannot
-        ["--compile"],
-    ),
-    ("models/table.py recurrent", ["--budget", "1", "--workloads", "tagger B1"], ["--compile"]),
-    ("models/table.py recsys", ["--budget", "1", "--workloads", "B128"], ["--compile"]),
-    ("models/table.py frontends", ["--budget", "1", "--workloads", "resnet18"], ["--compile"]),
-    ("models/serve.py", ["--workloads", "resnet18 B1", "--peers", "QDQ,pt2e traced", "--seconds", "1"], []),
-    *((script, None, ["--threads", "1"]) for script in ONE_THREAD),
+    ("packages.py", "", "--build"),
+    ("ops/linear.py", "--budget 0.6", ""),
+    ("ops/between.py", "--budget 0.3", ""),
+    ("ops/conv.py", "--budget 0.1", ""),
+    ("ops/embedding.py", "--budget 0.6", ""),
+    ("ops/observer.py", "--budget 0.5", ""),
+    ("ops/rnn.py", "--budget 0.8", ""),
+    ("ops/attention.py", "--budget 0.5", ""),
+    ("ops/weight_only.py", "--budget 0.4", ""),
+    ("ops/sparse_linear.py", "--budget 0.2", ""),
+    ("ops/island.py", "--budget 1", ""),
+    ("ops/overhead.py", "--budget 0.3", ""),
+    ("ops/quantize.py", "--budget 0.3", ""),
+    ("ops/conv_bn.py", "--budget 0.3", ""),
+    ("models/memory.py", "", ""),
+    ("models/load.py", "", ""),
+    ("models/calibration.py", "--network resnet18 --images 8 --peers 'ext,torch.ao FX'", ""),
+    ("models/eager.py", "--budget 1.5", ""),
+    ("models/flows.py", "--budget 1.5", ""),
+    ("models/resemblyzer.py", "--budget 2", ""),
+    ("models/pruned_minilm.py", "--budget 0.8", ""),
+    ("models/minilm.py", "--budget 1 --no-compile", "--autotune"),
+    ("models/table.py layers", "--budget 0.3 --workloads '3x3 at 14,M=16 768->3072'", "--compile"),
+    ("models/table.py convnets", "--budget 1 --workloads 'resnet18 B1'", "--compile"),
+    # ExecuTorch takes 17 s to build this one, torch.ao's FX mode cannot.
+    ("models/table.py transformers", "--budget 1 --workloads 'sdpa 1x32' --skip executor,FX", "--compile"),
+    ("models/table.py recurrent", "--budget 1 --workloads 'tagger B1'", "--compile"),
+    ("models/table.py recsys", "--budget 1 --workloads B128", "--compile"),
+    ("models/table.py frontends", "--budget 1 --workloads resnet18", "--compile"),
+    ("models/serve.py", "--workloads 'resnet18 B1' --peers 'QDQ,pt2e traced' --seconds 1", ""),
+    *((script, None, "--threads 1") for script in ONE_THREAD),
 )
+# Short runs of these are a part of the table; their results end in -short, so that a whole one stays.
+PARTS = ("packages.py", "models/calibration.py", "models/minilm.py", "models/table.py", "models/serve.py")
 
 
 def share_roof(folder):
@@ -79,15 +79,16 @@ def share_roof(folder):
 def planned(full, cap, wait_quiet):
     """(title, command) of each benchmark of the run."""
     for script, short, long in BENCHMARKS:
-        arguments = long if full else short
-        if arguments is None:
+        switches = long if full else short
+        if switches is None:
             continue
         name, *words = script.split()
-        command = [sys.executable, str(FOLDER / name), *words, *arguments]
+        command = [sys.executable, str(FOLDER / name), *words, *shlex.split(switches)]
+        command += ["--label", "short"] if not full and name in PARTS else []
         if name != "packages.py":  # measures no speed
             command += [f"--max-isa={cap}"] if cap else []
             command += [f"--wait-quiet={wait_quiet}"] if wait_quiet else []
-        threads = ", 1 thread" if arguments == ["--threads", "1"] else ""
+        threads = ", 1 thread" if "--threads 1" in switches else ""
         yield f"{script}{threads}{f', ISA cap {cap}' if cap else ''}", command
 
 

@@ -7,10 +7,15 @@ from benchmarks.harness import environment, rounds
 
 
 def add_choice(p, workloads=""):
-    """Switches that choose a part of a table, and give the part's result a name of its own."""
+    """Switches that choose a part of a table."""
     p.add_argument("--workloads", default=workloads, help="rows whose name holds one of these texts")
     p.add_argument("--peers", default="", help="candidates whose name holds one of these texts")
     p.add_argument("--skip", default="", help="candidates whose name holds none of these, such as executorch")
+
+
+def add_output(p):
+    """Where the result goes, and a part of its name."""
+    p.add_argument("--output", help="folder of the results (default benchmarks/results)")
     p.add_argument("--label", type=_label, help="the result's name ends in -LABEL")
 
 
@@ -24,11 +29,6 @@ def chosen(name, args):
     """Whether --peers and --skip let a candidate run."""
     skipped = args.skip and any(text in name for text in args.skip.split(","))
     return any(text in name for text in args.peers.split(",")) and not skipped
-
-
-def named(name, args):
-    """A result's name with the label of the command line."""
-    return f"{name}-{args.label}" if args.label else name
 
 
 def parser(description, budget_s):
@@ -47,7 +47,7 @@ def parser(description, budget_s):
         metavar="S",
         help="wait up to S seconds before a row until nobody else uses the machine",
     )
-    p.add_argument("--output", help="folder of the results (default benchmarks/results)")
+    add_output(p)
     return p
 
 

@@ -211,8 +211,9 @@ def print_row(row):
     sys.stdout.flush()
 
 
-def conclude(report, folder=None):
-    """Write, print where, list what was missed; the process' exit status."""
+def conclude(report, folder=None, label=None):
+    """Write as <benchmark>[-<label>], print where, list what was missed; the process' exit status."""
+    report.benchmark += f"-{label}" if label else ""
     path = report.write(folder)
     print(f"\nwritten: {path} and {path.with_suffix('.json').name}")
     missed = report.missed()

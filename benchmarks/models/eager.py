@@ -204,7 +204,7 @@ def main():
     ao = peers.ours()
     for run in (run_calls, run_calibration, run_training):
         run(ao, args, result)
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

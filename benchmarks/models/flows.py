@@ -153,7 +153,7 @@ def main():
         run("ResNet-18 B1", static(ao, resnet), eager.frozen, ao, args, result)
         run("digits B64", static(ao, digits), eager.frozen, ao, args, result)
         run("MiniLM 8x32", dynamic(ao), scripted, ao, args, result)
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

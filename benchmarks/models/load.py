@@ -145,7 +145,7 @@ def main():
             facts["process_s"] = process_seconds(path)
             result.add(case, {}, goals_of(facts), **facts)
             report.print_row(result.rows[-1])
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

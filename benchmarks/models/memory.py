@@ -176,7 +176,7 @@ def main():
             facts = json.loads(run.stdout.splitlines()[-1])
             result.add(case, {}, goals_of(facts), **facts)
         report.print_row(result.rows[-1])
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

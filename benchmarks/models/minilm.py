@@ -177,7 +177,7 @@ def main():
     result.missing = missing.as_dict()
     for name, reason in result.missing.items():
         print(f"missing: {name}: {reason}")
-    status = report.conclude(result, args.output)
+    status = report.conclude(result, args.output, args.label)
     return status or int(OURS in result.missing)
 
 

@@ -99,7 +99,7 @@ def main():
         model = minilm_model.load()
         for zeros in ZEROS:
             run_share(model, zeros, args, result)
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

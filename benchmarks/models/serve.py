@@ -169,7 +169,7 @@ def main():
         return 0
     environment.set_threads(args.threads)
     args.compile = False
-    result = report.Report(cli.named("serve", args), layout=serve_table)
+    result = report.Report("serve", layout=serve_table)
     print(environment.describe(result.environment))
     missing = peers.Missing()
     with torch.no_grad():
@@ -180,7 +180,7 @@ def main():
     result.missing = missing.as_dict()
     for name, reason in result.missing.items():
         print(f"missing: {name}: {reason}")
-    status = report.conclude(result, args.output)
+    status = report.conclude(result, args.output, args.label)
     return status or int(any(registry.OURS in name and "served" in name for name in result.missing))
 
 

@@ -121,7 +121,7 @@ def main():
     environment.set_threads(args.threads)
     peers.hush()
     name = f"{args.table}-compile" if args.compile else args.table
-    result = report.Report(cli.named(name, args), roof.probe((1, args.threads)), report.candidate_table)
+    result = report.Report(name, roof.probe((1, args.threads)), report.candidate_table)
     print(environment.describe(result.environment))
     missing = peers.Missing()
     with torch.no_grad():
@@ -132,7 +132,7 @@ def main():
     result.missing = missing.as_dict()
     for name, reason in result.missing.items():
         print(f"missing: {name}: {reason}")
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def main():
     result.missing = missing.as_dict()
     for name, reason in result.missing.items():
         print(f"missing: {name}: {reason}")
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

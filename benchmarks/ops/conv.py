@@ -260,7 +260,7 @@ def main():
     result.missing = {name: f"{len(rows)} shapes, the first: {rows[0]}" for name, rows in missing.items()}
     for name, reason in result.missing.items():
         print(f"missing: {name}: {reason}")
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

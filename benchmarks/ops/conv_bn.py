@@ -89,7 +89,7 @@ def main():
         for shape in shapes.read_conv("conv"):
             if shape.layer in LAYERS:
                 run_row(shape, args, result)
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

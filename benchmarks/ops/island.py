@@ -76,7 +76,7 @@ def main():
             ]
             failures = tuple(f"{name} differs" for name in wrong)
             report.print_row(result.add(f"{OPERATORS} x {title}", timings, goals, failures, foreign))
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

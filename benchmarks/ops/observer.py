@@ -59,7 +59,7 @@ def main():
             goals = [Goal("vs torch.ao", rounds.speedup(timings, OURS, AO), None, floor)]
             failures = () if same else ("qparams differ",)
             report.print_row(result.add(f"{name} {title}", timings, goals, failures, foreign))
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

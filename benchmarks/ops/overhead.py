@@ -143,7 +143,7 @@ def main():
             for make in (linear, linear_dynamic, conv2d, add, relu):
                 run_row(make, count, args, missing, result)
     result.missing = missing.as_dict()
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

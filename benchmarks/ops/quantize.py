@@ -74,7 +74,7 @@ def main():
     with torch.no_grad():
         for shape in SHAPES:
             run_row(*shape, args, result)
-    return report.conclude(result, args.output)
+    return report.conclude(result, args.output, args.label)
 
 
 if __name__ == "__main__":

@@ -165,12 +165,14 @@ def test_the_machine_line_has_no_missing_packages():
     assert "torch 2.13.0" in text and "openvino" not in text
 
 
-def test_parts_of_a_table_have_names_of_their_own(capsys):
+def test_parts_of_a_table_have_names_of_their_own(tmp_path, capsys):
     parser = cli.parser("", budget_s=1.0)
-    cli.add_choice(parser, "resnet18")
-    args = parser.parse_args([])
-    assert args.workloads == "resnet18" and cli.named("serve", args) == "serve"
-    assert cli.named("serve", parser.parse_args(["--label", "resnet18"])) == "serve-resnet18"
+    for label in (None, "resnet18"):
+        args = parser.parse_args(["--output", str(tmp_path), *(["--label", label] if label else [])])
+        assert report.conclude(report.Report("serve"), args.output, args.label) == 0
+    names = {path.name for path in tmp_path.glob("*.json")}
+    threads = "" if torch.get_num_threads() == 2 else f"-{torch.get_num_threads()}t"
+    assert names == {f"serve{threads}.json", f"serve-resnet18{threads}.json"}
     with pytest.raises(SystemExit):
         parser.parse_args(["--label", "../a"])
     assert "must be of a-z, 0-9 and _, got '../a'" in capsys.readouterr().err
