@@ -4,8 +4,9 @@
 
 Times are compared as they are when both files come from the same CPU features and number of threads;
 otherwise, and whenever days differ, `--against` divides each by another candidate's time of its own run.
-Noisy rows are shown and not judged. Exit status 1 when a time grew by more than the limit, when the SQNR fell
-by more than 0.5 dB, or when a row or candidate is gone.
+Rows without times (sizes, memory, loading) are compared by their figures. Noisy rows are shown and not
+judged. Exit status 1 when a time or figure became worse by more than the limit, when the SQNR fell by more
+than 0.5 dB, or when a row, candidate or figure is gone.
 """
 
 import argparse
@@ -16,12 +17,12 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.harness.report import duration, table  # noqa: E402
+from benchmarks.harness.report import duration, figure, table  # noqa: E402
 
 SQNR_LIMIT_DB = 0.5
-SLOWER, GONE, WORSE = "SLOWER", "GONE", "LESS ACCURATE"
-FASTER, SAME, NOISY, NEW = "faster", "", "noisy", "new"
-BAD = (SLOWER, GONE, WORSE)
+SLOWER, GONE, INACCURATE, WORSE = "SLOWER", "GONE", "LESS ACCURATE", "WORSE"
+FASTER, BETTER, SAME, NOISY, NEW = "faster", "better", "", "noisy", "new"
+BAD = (SLOWER, GONE, INACCURATE, WORSE)
 
 
 def load(path):
@@ -51,6 +52,45 @@ def time_of(row, name, against):
     if timing is None or (against and base is None):
         return None
     return timing["median_us"] / (base["median_us"] if base else 1)
+
+
+def figures(row):
+    """{name: (value, text, whether larger is better)} of a row without times.
+
+    Its goals, and its facts in seconds, bytes and things a second by the end of their name.
+    """
+    if row["timings"]:
+        return {}
+    found = {}
+    for name, value in row.items():
+        if isinstance(value, int | float) and name.endswith("_per_s"):
+            found[name] = (value, f"{value:.1f}", True)
+        elif isinstance(value, int | float) and name.endswith("_s"):
+            found[name] = (value, duration(value * 1e6), False)
+        elif isinstance(value, int | float) and name.endswith("_bytes"):
+            found[name] = (value, figure(value / 2**20, "MB"), False)
+    for goal in row.get("goals", []):
+        value = float(goal["got"])
+        found[goal["name"]] = (value, figure(value, goal["unit"]), goal["larger_is_better"])
+    return found
+
+
+def compare_figures(before, after, limit, noisy):
+    """Lines of two rows without times."""
+    lines, a, b = [], figures(before), figures(after)
+    for name in dict.fromkeys([*a, *b]):
+        if name not in a or name not in b:
+            texts = (a.get(name, b.get(name))[1], "-") if name in a else ("-", b[name][1])
+            lines.append([before["id"], name, *texts, "", GONE if name in a else NEW])
+            continue
+        (old, old_text, larger), (new, new_text, _) = a[name], b[name]
+        word, change = SAME, ""
+        if old > 0 and new > 0:  # a difference may be negative: shown, not judged
+            change = f"{100 * (new / old - 1):+.1f} %"
+            word = verdict(1 / old, 1 / new, limit, noisy) if larger else verdict(old, new, limit, noisy)
+        word = {SLOWER: WORSE, FASTER: BETTER}.get(word, word)
+        lines.append([before["id"], name, old_text, new_text, change, word])
+    return lines
 
 
 def verdict(before, after, limit, noisy):
@@ -85,14 +125,19 @@ def compare(old, new, against=None, limit=0.05):
                 continue
             change = "" if a is None or b is None else f"{100 * (b / a - 1):+.1f} %"
             lines.append([before["id"], name, shown(a), shown(b), change, verdict(a, b, limit, noisy)])
+        if against is None:
+            lines += compare_figures(before, after, limit, noisy)
         for name, db in before.get("sqnr_db", {}).items():
             now = after.get("sqnr_db", {}).get(name)
             if now is not None and float(now) < float(db) - SQNR_LIMIT_DB:
-                lines.append([before["id"], name, f"{float(db):.1f} dB", f"{float(now):.1f} dB", "", WORSE])
+                texts = (f"{float(value):.1f} dB" for value in (db, now))
+                lines.append([before["id"], name, *texts, "", INACCURATE])
     for row in rows.values():
         for name in row["timings"]:
             if name != against:
                 lines.append([row["id"], name, "-", shown(time_of(row, name, against)), "", NEW])
+        if against is None:
+            lines += compare_figures({"id": row["id"], "timings": {}}, row, limit, False)
     return lines
 
 
@@ -112,7 +157,7 @@ def main(arguments=None):
     if not lines:
         raise SystemExit("compare: no row has the candidates to compare")
     print("\n".join(table(["row", "candidate", "old", "new", "change", "verdict"], lines)))
-    found = {word: sum(line[-1] == word for line in lines) for word in (*BAD, FASTER, NEW, NOISY)}
+    found = {word: sum(line[-1] == word for line in lines) for word in (*BAD, FASTER, BETTER, NEW, NOISY)}
     summary = ", ".join(f"{count} {word.lower()}" for word, count in found.items() if count)
     print(f"\n{summary or 'no change'}")
     return int(any(line[-1] in BAD for line in lines))

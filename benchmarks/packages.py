@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks.harness import cli, environment, report  # noqa: E402
+from benchmarks.harness import cli, environment, peers, report  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 PEERS = ("torch", "torchao", "onnxruntime", "openvino", "nncf", "executorch", "ctranslate2", "fbgemm-gpu-cpu")
@@ -43,6 +43,11 @@ def own_bytes():
     return library + sources, library
 
 
+def size(name, count):
+    """A figure of so many bytes."""
+    return Goal(name, count / MB, unit="MB", larger_is_better=False)
+
+
 def build_wheel(folder):
     """(seconds, bytes of the wheel) of a clean build."""
     clean = dict(os.environ, CCACHE_DISABLE="1", TORCH_AO_EXT_BUILD_DIR=str(Path(folder) / "build"))
@@ -60,25 +65,26 @@ def main():
     cli.add_output(p)
     args = p.parse_args()
     environment.set_threads(2)  # part of the result's file name
-    result = report.Report("packages")
+    result, missing = report.Report("packages"), peers.Missing()
     total, library = own_bytes()
-    goals = [Goal("installed", total / MB, unit="MB"), Goal("library", library / MB, unit="MB")]
+    goals = [size("installed", total), size("library", library)]
     if args.build:
-        with tempfile.TemporaryDirectory() as folder:
+        with missing.noting("wheel and build time"), tempfile.TemporaryDirectory() as folder:
             seconds, wheel = build_wheel(folder)
-        goals += [Goal("wheel", wheel / MB, unit="MB"), Goal("clean build", seconds, unit="s")]
+            goals += [size("wheel", wheel), Goal("clean build", seconds, unit="s", larger_is_better=False)]
     else:
-        result.missing["wheel and build time"] = "not run (--build)"
+        missing.reasons["wheel and build time"] = "not run (--build)"
     result.add("torch_ao_ext", {}, goals)
     for package in PEERS:
-        size = installed_bytes(package)
-        if size is None:
-            result.missing[package] = "not installed"
+        count = installed_bytes(package)
+        if count is None:
+            missing.reasons[package] = "not installed"
         else:
             version = environment.version_of(package)
-            result.add(f"{package} {version}", {}, [Goal("installed", size / MB, unit="MB")])
+            result.add(f"{package} {version}", {}, [size("installed", count)])
     for row in result.rows:
         report.print_row(row)
+    result.missing = missing.as_dict()
     return report.conclude(result, args.output, args.label)
 
 

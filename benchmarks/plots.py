@@ -35,12 +35,12 @@ def colour(name):
 
 def figure_of(result):
     """A matplotlib figure of one result, or None when no row compares candidates."""
-    from matplotlib.figure import Figure
-
     panels = {report.label(row): speeds(row) for row in result["rows"]}
     panels = {name: values for name, values in panels.items() if values}
     if not panels:
         return None
+    from matplotlib.figure import Figure
+
     columns = min(COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     most = max(len(values) for values in panels.values())

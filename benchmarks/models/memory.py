@@ -148,7 +148,7 @@ def goals_of(f):
             larger_is_better=False,
             note="one packed layer",
         ),
-        Goal("RSS of the float model", f["float_rss"] / mb, unit="MB"),
+        Goal("RSS of the float model", f["float_rss"] / mb, unit="MB", larger_is_better=False),
     ]
 
 

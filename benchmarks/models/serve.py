@@ -53,7 +53,7 @@ def child(args):
         call(*inputs)
         times.append(time.perf_counter() - start)
     facts |= {"first_call_s": times[0], "steady_s": statistics.median(times[1:])}
-    facts["rss"] = rss_bytes() - before
+    facts["rss_bytes"] = rss_bytes() - before
     if args.seconds:
         print("ready", flush=True)
         sys.stdin.readline()
@@ -61,7 +61,7 @@ def child(args):
         while time.perf_counter() - start < args.seconds:
             call(*inputs)
             count += 1
-        facts["requests"] = count / (time.perf_counter() - start)
+        facts["requests_per_s"] = count / (time.perf_counter() - start)
     print(json.dumps(facts), flush=True)
 
 
@@ -91,7 +91,8 @@ def workers(built, inputs, seconds):
         for process in started:
             process.stdin.write("\n")
             process.stdin.flush()
-        return sum(json.loads(process.communicate()[0].splitlines()[-1])["requests"] for process in started)
+        answers = (json.loads(process.communicate()[0].splitlines()[-1]) for process in started)
+        return sum(answer["requests_per_s"] for answer in answers)
     finally:
         for process in started:
             process.kill()
@@ -109,8 +110,8 @@ def run(workload, args, result, missing):
         for name, b in served.items():
             with missing.noting(f"{workload.name}, {name} served"):
                 facts = alone(b, inputs, args.threads)
-                facts["requests"] = workers(b, inputs, args.seconds)
-                facts["file"] = size_of(b.file)
+                facts["requests_per_s"] = workers(b, inputs, args.seconds)
+                facts["file_bytes"] = size_of(b.file)
                 result.add(f"{workload.name}, {name}", {}, goals_of(facts, result, workload, name), **facts)
                 print(
                     "  " + "; ".join(f"{column} {text}" for column, text in columns(facts).items()),
@@ -132,19 +133,19 @@ def goals_of(facts, result, workload, name):
     fp32 = next((row for row in result.rows if row["id"] == f"{workload.name}, {table.FP32}"), None)
     if fp32 is None or not name.startswith(registry.OURS):
         return []
-    return [Goal("RSS", facts["rss"] / MB, None, fp32["rss"] / MB, "MB", larger_is_better=False)]
+    return [Goal("RSS", facts["rss_bytes"] / MB, None, fp32["rss_bytes"] / MB, "MB", larger_is_better=False)]
 
 
 def columns(facts):
     """What the table shows of one candidate."""
     return {
-        "file MB": f"{facts['file'] / MB:.1f}",
+        "file MB": f"{facts['file_bytes'] / MB:.1f}",
         "import ms": f"{facts['import_s'] * 1e3:.0f}",
         "load ms": f"{facts['load_s'] * 1e3:.0f}",
         "first call ms": f"{facts['first_call_s'] * 1e3:.1f}",
         "later calls ms": f"{facts['steady_s'] * 1e3:.2f}",
-        "RSS MB": f"{facts['rss'] / MB:.1f}",
-        f"requests of {WORKERS} workers, 1/s": f"{facts['requests']:.1f}",
+        "RSS MB": f"{facts['rss_bytes'] / MB:.1f}",
+        f"requests of {WORKERS} workers, 1/s": f"{facts['requests_per_s']:.1f}",
     }
 
 

@@ -54,6 +54,29 @@ def test_accuracy():
     assert compare.compare(old, new)[1][-1] == "LESS ACCURATE"
 
 
+def figures(**facts):
+    """A result whose row has no times."""
+    goals = [{"name": "installed", "got": facts.pop("mb"), "unit": "MB", "larger_is_better": False}]
+    found = result()
+    found["rows"][0] |= {"goals": goals, "sqnr_db": {}, **facts}
+    return found
+
+
+def test_rows_without_times_by_their_figures():
+    old = figures(mb=20.0, load_s=0.1, requests_per_s=100.0, rss_bytes=1 << 20, gone_s=1.0, ran="text")
+    new = figures(mb=22.0, load_s=0.102, requests_per_s=90.0, rss_bytes=1 << 19, more_s=1.0, ran="text")
+    assert words(old, new) == {
+        ("a", "installed"): "WORSE", ("a", "load_s"): "", ("a", "requests_per_s"): "WORSE",
+        ("a", "rss_bytes"): "better", ("a", "gone_s"): "GONE", ("a", "more_s"): "new",
+    }  # fmt: skip
+    assert words(old, new, limit=0.2)["a", "installed"] == ""
+    assert words(old, new, against="fp32") == {}
+    del new["rows"][0]
+    assert words(old, new)["a", "load_s"] == "GONE" and words(new, old)["a", "load_s"] == "new"
+    lines = {line[1]: line[2:5] for line in compare.compare(figures(mb=20.0), figures(mb=-1.0))}
+    assert lines == {"installed": ["20.0 MB", "-1.00 MB", ""]}
+
+
 def write(path, value):
     path.write_text(value if isinstance(value, str) else json.dumps(value))
     return str(path)
