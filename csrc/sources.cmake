@@ -54,7 +54,7 @@ tae_sources(TAE_ENGINE_SOURCES engines/native
   linear linear_task
   matmul
   plan pointwise_conv
-  rnn rnn_input rnn_matrix rnn_rows rnn_step
+  repeated_channels rnn rnn_input rnn_matrix rnn_rows rnn_step
   sparse_linear sparse_pack
   weight4_pack weight_only weight_only_task)
 tae_sources(TAE_ENGINE_SOURCES engines/reference attention conv linear matmul rnn weight_only)

@@ -1,7 +1,11 @@
 """Convolutions of each engine by name: the random cases of test_conv.py, and what packing promises."""
 
 import json
+import math
+import mmap
 import random
+import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,6 +157,50 @@ def test_dilations_on_more_bytes_than_are_copied(forced):
     shifted = x.view(torch.uint8) ^ 128  # the same values, of the zero point Z_X + 128
     same = ops.conv2d(shifted, S_X, Z_X + 128, w.clone(), *rest)
     assert torch.equal(ops.conv2d(x, S_X, Z_X, w, *rest), same)
+
+
+LARGE_DEPTHWISE = {
+    "2d": ("conv2d", (4, 1100, 2048), {"stride": [2, 2], "padding": [1, 1]}),
+    "2d, taps far outside": (
+        "conv2d", (3, 4, 800, 1024), {"stride": [1, 2], "padding": [5, 1], "dilation": [3, 2]}
+    ),
+    "3d": ("conv3d", (4, 20, 160, 700), {"stride": [2, 1, 2], "padding": [1, 1, 1]}),
+    "3d, large planes": ("conv3d", (4, 3, 760, 1000), {"stride": [2, 2, 2], "padding": [3, 1, 1]}),
+    "1d": ("conv1d", (2, 4, 1_200_000), {"stride": [2]}),
+    "transposed": ("conv_transpose2d", (4, 1100, 2048), {"stride": [1, 2], "padding": [1, 1]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LARGE_DEPTHWISE)
+def test_several_outputs_of_each_channel_of_a_large_input(case, forced):
+    """More than 64 MB with each byte 8 times (conv_pixels.h): some lines at a time."""
+    op, shape, numbers = LARGE_DEPTHWISE[case]
+    forced("native")
+    rank = len(numbers["stride"])
+    batch, channels, *sizes = shape if len(shape) == rank + 2 else (1, *shape)
+    words = torch.empty(batch * channels * math.prod(sizes) // 8, dtype=torch.int64).random_()
+    x = words.view(torch.int8).view(batch, *sizes, channels)
+    w = random_int(torch.int8, 8 * channels, 1, *[3] * rank)
+    multiple = w.view(channels, 8, *[3] * rank) if "transpose" in op else w
+    y = run(op, x.movedim(-1, 1), multiple, groups=channels, **numbers)
+    repeated = x.repeat_interleave(8, -1).movedim(-1, 1)  # one output of each channel: nothing is copied
+    assert torch.equal(y, run(op, repeated, w.clone(), groups=8 * channels, **numbers))
+
+
+def test_several_outputs_of_each_channel_in_little_memory(forced):
+    forced("native")
+    x = torch.ones(1, 8, 2000, 4000, dtype=torch.int8).contiguous(memory_format=torch.channels_last)
+    w = random_int(torch.int8, 64, 1, 3, 3)
+    numbers = {"groups": 8, "stride": [4, 4]}
+
+    def call():
+        run("conv2d", x[:, :, :3, :3], w, **numbers)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * mmap.PAGESIZE + (160 << 20)  # the output has 32 MB, the repeated input 512
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        run("conv2d", x, w, **numbers)
+
+    assert in_child(call) == 0
 
 
 @pytest.mark.parametrize("engine", ["native", "onednn"])

@@ -127,19 +127,4 @@ ConvImplPtr make_depthwise(const ConvProblem& p, Isa isa);
 // The same a line at a time; null when the geometry or the ISA does not allow it.
 ConvImplPtr make_depthwise_lines(const ConvProblem& p, Isa isa);
 
-// The input with each byte `count` times, as output channels of one input channel read it.
-void repeat_channels(const ConvArgs& args, int64_t count, uint8_t* dst);
-
-// Calls run(args) on the input, or on that of `multiplier` output channels for each input channel.
-template <typename Run>
-void with_repeated_channels(const ConvArgs& args, int64_t multiplier, const Run& run) {
-  if (multiplier == 1) return run(args);
-  const ScratchMemory wide(static_cast<size_t>(args.input_bytes * multiplier));
-  repeat_channels(args, multiplier, wide.data());
-  ConvArgs expanded = args;
-  expanded.input = wide.data();
-  expanded.input_bytes = args.input_bytes * multiplier;
-  run(expanded);
-}
-
 }  // namespace tae

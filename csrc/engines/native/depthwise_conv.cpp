@@ -6,6 +6,7 @@
 #include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/native/conv_pixels.h"
+#include "engines/native/repeated_channels.h"
 #include "kernels/depthwise.h"
 #include "kernels/gemm.h"
 
@@ -16,9 +17,8 @@ using kernels::EpilogueParams;
 using kernels::EpilogueTile;
 
 constexpr int64_t kStrip = kernels::kDepthwiseChannels;
-constexpr int64_t kAccBytes = 8 << 10;    // of the pixels that go through one epilogue
-constexpr int64_t kCopyGrain = 16 << 10;  // input bytes that a thread repeats at least
-constexpr int64_t kRowUnit = 4;           // of the epilogue's register block
+constexpr int64_t kAccBytes = 8 << 10;  // of the pixels that go through one epilogue
+constexpr int64_t kRowUnit = 4;         // of the epilogue's register block
 
 class DepthwiseConv final : public NativeConv {
  public:
@@ -45,7 +45,7 @@ class DepthwiseConv final : public NativeConv {
   }
 
   void run(const ConvArgs& args) const override;
-  void run_channels(const ConvArgs& args) const;
+  void run_lines(const ConvArgs& args, native::Lines lines) const;
   std::string description() const override { return std::string("native ") + name_of(isa_) + " depthwise"; }
   size_t packed_bytes() const override {
     return output_.bytes() + weight_.size() + wide_weight_.size() + 4 * column_sum_.size();
@@ -94,10 +94,12 @@ bool DepthwiseConv::find_taps(const ConvArgs& args, const PixelWalk& at, const u
 }
 
 void DepthwiseConv::run(const ConvArgs& args) const {
-  with_repeated_channels(args, multiplier_, [this](const ConvArgs& each) { run_channels(each); });
+  native::with_repeated_channels(
+      geometry_, args, multiplier_,
+      [this](const ConvArgs& part, native::Lines lines) { run_lines(part, lines); });
 }
 
-void DepthwiseConv::run_channels(const ConvArgs& args) const {
+void DepthwiseConv::run_lines(const ConvArgs& args, native::Lines lines) const {
   const Sources sources(geometry_, args);
   EpilogueParams epilogue = output_.params(kernels::PackedWeight(), args);
   epilogue.column_sum = column_sum_.data();
@@ -157,28 +159,14 @@ void DepthwiseConv::run_channels(const ConvArgs& args) const {
       epilogue_(epilogue, t);
     }
   };
-  if (args.m * k_ * n_ < kSerialConvWork)
-    body(0, args.m);
+  const int64_t first = lines.begin * args.output_size[2], count = lines.end * args.output_size[2] - first;
+  if (count * k_ * n_ < kSerialConvWork)
+    body(first, first + count);
   else
-    parallel_for(args.m, kRowUnit, body);
+    parallel_for(count, kRowUnit, [&](int64_t begin, int64_t end) { body(first + begin, first + end); });
 }
 
 }  // namespace
-
-// Few copies are one store of 8 bytes, whose rest the next bytes overwrite.
-void repeat_channels(const ConvArgs& args, int64_t count, uint8_t* dst) {
-  constexpr int64_t kStore = 8;
-  const uint8_t* const src = static_cast<const uint8_t*>(args.input);
-  parallel_for(args.input_bytes, kCopyGrain, [&](int64_t begin, int64_t end) {
-    int64_t i = begin;
-    if (count <= kStore)
-      for (; i + kStore <= end; ++i) {
-        const uint64_t copies = src[i] * uint64_t{0x0101010101010101};
-        std::memcpy(dst + i * count, &copies, kStore);
-      }
-    for (; i < end; ++i) std::memset(dst + i * count, src[i], static_cast<size_t>(count));
-  });
-}
 
 ConvImplPtr make_depthwise(const ConvProblem& p, Isa isa) {
   if (ConvImplPtr lines = make_depthwise_lines(p, isa)) return lines;

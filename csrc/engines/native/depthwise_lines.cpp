@@ -94,10 +94,11 @@ int64_t DepthwiseLines::piece_pixels(int64_t width) const {
 }
 
 void DepthwiseLines::run(const ConvArgs& args) const {
-  with_repeated_channels(args, multiplier_, [this](const ConvArgs& each) { run_channels(each); });
+  with_repeated_channels(geometry_, args, multiplier_,
+                         [this](const ConvArgs& part, Lines lines) { run_lines(part, lines); });
 }
 
-void DepthwiseLines::run_channels(const ConvArgs& args) const {
+void DepthwiseLines::run_lines(const ConvArgs& args, Lines lines) const {
   const kernels::RowParams input = input_row(args);
   Call call{args,
             input,
@@ -124,7 +125,7 @@ void DepthwiseLines::run_channels(const ConvArgs& args) const {
   }
   const int64_t padding_bytes = round_up(2 * widest * period_, 64);  // two planes in turn
   const int64_t sums_bytes = call.bytes ? 0 : round_up(call.pixels * period_ + kLineBlock, 16) * 4;
-  const int64_t count = args.m / args.output_size[2] * slices();
+  const int64_t first = lines.begin * slices(), count = lines.end * slices() - first;
 
   const auto body = [&](int64_t begin, int64_t end) {
     const ScratchMemory memory(static_cast<size_t>(expanded_bytes + padding_bytes + sums_bytes +
@@ -151,10 +152,10 @@ void DepthwiseLines::run_channels(const ConvArgs& args) const {
     }
     for (int64_t i = begin; i < end; ++i) run_line(call, s, i / slices(), i % slices());
   };
-  if (args.m * k_ * n_ < kSerialConvWork)
-    body(0, count);
+  if ((lines.end - lines.begin) * args.output_size[2] * k_ * n_ < kSerialConvWork)
+    body(first, first + count);
   else
-    parallel_for(count, 1, body);
+    parallel_for(count, 1, [&](int64_t begin, int64_t end) { body(first + begin, first + end); });
 }
 
 }  // namespace native

@@ -10,6 +10,7 @@
 #include "engines/input_rows.h"
 #include "engines/native/conv_pixels.h"
 #include "engines/native/depthwise_taps.h"
+#include "engines/native/repeated_channels.h"
 #include "kernels/depthwise_lines.h"
 #include "kernels/requantize.h"
 
@@ -58,7 +59,7 @@ class DepthwiseLines final : public NativeConv {
   void set_constants(const kernels::RowParams& input, int32_t* start, float* scale) const;
   bool writes_bytes(const kernels::RowParams& input) const;
   int64_t piece_pixels(int64_t width) const;
-  void run_channels(const ConvArgs& args) const;
+  void run_lines(const ConvArgs& args, Lines lines) const;
   void run_line(const Call& call, const Scratch& scratch, int64_t line, int64_t slice) const;
   void expand(const Call& call, const Scratch& scratch, const Plane& plane, int64_t x, int64_t pixels,
               int64_t slice, uint8_t* expanded) const;
