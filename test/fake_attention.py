@@ -22,7 +22,7 @@ def attention_cases():
 def softmax_cases():
     yield (floats(3, 5), -1, 1.0, 0, 1 / 256, 0, torch.uint8), {}
     yield (u8(2, 3, 5), 1, 0.1, 7), {"output_dtype": torch.float32}
-    yield (u8(2, 3, 5), 2, 0.1, 7, 1 / 256, 0), {"mask": floats(3, 5)}
+    yield (u8(2, 3, 5), 2, 0.1, 7, 1 / 256, 0), {"attn_mask": floats(3, 5)}
 
 
 def scaled_dot_product_attention_cases():

@@ -1,6 +1,6 @@
 // softmax: y = quantize(softmax(x)) along one dimension,
-//   x = (input - input_zero_point) * input_scale + mask      quantized input
-//   x = input * input_scale + mask                           float input: scores of attention
+//   x = (input - input_zero_point) * input_scale + attn_mask   quantized input
+//   x = input * input_scale + attn_mask                        float input: scores of attention
 //
 // The output is contiguous. Steps and rounding in kernels/softmax.h: a quantized result is
 // within one step of that of f64. Float outputs leave the quantize out.
@@ -53,7 +53,7 @@ struct Mask {
 Mask check_mask(const char* op, const OptTensor& mask, const Tensor& input, int64_t dim) {
   Mask result;
   if (!present(mask)) return result;
-  const Arg arg{op, "mask"};
+  const Arg arg{op, "attn_mask"};
   check_tensor(arg, *mask, {at::kFloat});
   TAE_CHECK_VALUE(expands(mask->sizes(), input.sizes()), arg,
                   c10::str("have sizes that expand to input's ", input.sizes()),
@@ -153,7 +153,7 @@ Tensor softmax(const Tensor& input, int64_t dim, double input_scale, int64_t inp
 TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
   m.def(
       "softmax(Tensor input, int dim, float input_scale=1., int input_zero_point=0, float output_scale=1., "
-      "int output_zero_point=0, ScalarType? output_dtype=None, Tensor? mask=None) -> Tensor");
+      "int output_zero_point=0, ScalarType? output_dtype=None, Tensor? attn_mask=None) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) { m.impl("softmax", TORCH_FN(softmax)); }

@@ -14,7 +14,7 @@ from torch_ao_ext import load_quantized, save_quantized
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn import intrinsic
 from torch_ao_ext.nn import quantized as nnq
-from torch_ao_ext.quantization import default_qconfig
+from torch_ao_ext.quantization import DeQuantStub, QuantStub, convert, default_qconfig, prepare
 from torch_ao_ext.quantization.observer import PlaceholderObserver, default_observer
 
 
@@ -62,6 +62,76 @@ def test_functional_against_torch_ao(name):
     real = getattr(nnq.FXFloatFunctional(), name)(a.dequantize(), b.dequantize())
     inside = (real / 0.06 + 111).clamp(0, 255)
     assert (y.int_repr() - inside).abs().max() <= 0.501
+
+
+# Sizes as torch.matmul takes them: matrices, batches that broadcast, vectors on one side and on both.
+PRODUCTS = [
+    ((3, 7), (7, 5)), ((2, 1, 3, 7), (4, 7, 5)), ((7,), (7, 5)), ((3, 7), (7,)), ((7,), (7,)),
+    ((7,), (2, 7, 5)), ((2, 3, 7), (7,)), ((0, 7), (7, 5)), ((3, 0), (0, 5)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sizes", PRODUCTS)
+def test_functional_matmul_of_integers(sizes, monkeypatch):
+    a, b = ours(*sizes[0]), ours(*sizes[1], scale=0.03, zero_point=100, seed=2)
+    mine, peer = nnq.QFunctional(), peer_nnq().QFunctional()
+    mine.scale, mine.zero_point = peer.scale, peer.zero_point = 0.06, 111
+    want = peer.matmul(theirs(a), theirs(b))
+    exact = a.int_repr().long().sub(120) @ b.int_repr().long().sub(100)
+    v = exact.float() * (torch.tensor(0.05) * torch.tensor(0.03)) / torch.tensor(0.06)
+    monkeypatch.setattr(torch, "matmul", None)  # not in floats
+    y = mine.matmul(a, b)
+    assert steps(y, want) <= 1
+    assert torch.equal(y.int_repr(), (v.round() + 111).clamp(0, 255).to(torch.uint8))
+
+
+def test_functional_matmul_of_other_dtypes_and_views():
+    a, b = ours(2, 6, 4), ours(2, 6, 5, scale=0.03, zero_point=100, seed=2)
+    signed = QuantizedTensor((a.int_repr().int() - 128).to(torch.int8), 0.05, -8)
+    mine = nnq.QFunctional()
+    mine.set_output(0.06, -17, torch.int8)
+    y, same = mine.matmul(a.transpose(1, 2), b), mine.matmul(signed.transpose(1, 2), b)
+    assert y.int_repr().dtype == torch.int8 and torch.equal(y.int_repr(), same.int_repr())
+    real = a.dequantize().transpose(1, 2) @ b.dequantize()
+    assert (y.int_repr() - (real / 0.06 - 17).clamp(-128, 127)).abs().max() <= 0.501
+    with pytest.raises(ValueError, match=r"matmul: argument 'other' must have size\(1\)"):
+        mine.matmul(a, b)
+
+
+def test_functional_matmul_of_sums_beyond_int32():
+    """33026 terms of 255 * 255."""
+    ones = QuantizedTensor(torch.full((2, 33026), 255, dtype=torch.uint8), 1 / 255, 0)
+    mine = nnq.QFunctional()
+    mine.set_output(256.0, 3, torch.uint8)
+    for column in (ones.t(), ones[0]):
+        assert (mine.matmul(ones, column).int_repr() == 3 + 129).all()
+        assert (mine.matmul(ones[:, 1:], column[1:]).int_repr() == 3 + 129).all()
+    assert mine.matmul(ones[0], ones.t()).int_repr().tolist() == [132, 132]
+
+
+def test_functional_matmul_after_prepare_and_convert():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.quant, self.dequant = QuantStub(), DeQuantStub()
+            self.product = nnq.FloatFunctional()
+
+        def forward(self, x):
+            x = self.quant(x)
+            return self.dequant(self.product.matmul(x, x.transpose(-1, -2)))
+
+    x = torch.randn(4, 6, 16)
+    model = Attention().eval()
+    model.qconfig = default_qconfig
+    model = prepare(model)
+    want = model(x)
+    model = convert(model)
+    step = model.product.scale
+    with torch.profiler.profile() as profile:
+        y = model(x)
+    assert "torch_ao::matmul" in {event.key for event in profile.key_averages()}
+    assert (y - want).abs().max() <= 3 * step
+    assert torch.equal(torch.jit.trace(model, x)(x), y)
 
 
 def test_functional_cat():

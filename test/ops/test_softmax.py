@@ -79,7 +79,7 @@ def test_a_mask_of_any_strides():
     swapped = full.transpose(1, 2).contiguous().transpose(1, 2)
     for mask in (full, full[:, :1], full[:1, :, :, :1], full[0, 0, 0], moved, swapped, full[:, :, :1]):
         spread = mask.expand(2, 3, 4, 20).contiguous()
-        assert torch.equal(ops.softmax(x, -1, mask=mask), ops.softmax(x, -1, mask=spread))
+        assert torch.equal(ops.softmax(x, -1, attn_mask=mask), ops.softmax(x, -1, attn_mask=spread))
 
 
 def test_threads_give_the_same():
@@ -88,7 +88,7 @@ def test_threads_give_the_same():
     results = []
     for count in (1, 2, 5):
         torch.set_num_threads(count)
-        results.append(ops.softmax(x, -1, mask=x[:1]))
+        results.append(ops.softmax(x, -1, attn_mask=x[:1]))
     torch.set_num_threads(threads)
     assert all(torch.equal(r, results[0]) for r in results)
 
@@ -101,9 +101,12 @@ def test_threads_give_the_same():
         (lambda x: ops.softmax(x, 0, 0.0), "'input_scale' must"),
         (lambda x: ops.softmax(x, 0, 1.0, 1), "'input_zero_point' must be 0 for a float input"),
         (lambda x: ops.softmax(x, 0, 1.0, 0, 0.1), "'output_scale' must be 1.0"),
-        (lambda x: ops.softmax(x, 0, mask=x[:2]), r"'mask' must have sizes that expand to input's \[3, 5\]"),
-        (lambda x: ops.softmax(x, 0, mask=x[None]), "'mask' must have sizes that expand"),
-        (lambda x: ops.softmax(x, 0, mask=x > 0), "'mask' must have dtype float32"),
+        (
+            lambda x: ops.softmax(x, 0, attn_mask=x[:2]),
+            r"'attn_mask' must have sizes that expand to input's \[3, 5\]",
+        ),
+        (lambda x: ops.softmax(x, 0, attn_mask=x[None]), "'attn_mask' must have sizes that expand"),
+        (lambda x: ops.softmax(x, 0, attn_mask=x > 0), "'attn_mask' must have dtype float32"),
         (lambda x: ops.softmax(x.double(), 0), "'input' must have dtype"),
     ],
 )  # fmt: skip

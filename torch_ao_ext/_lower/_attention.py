@@ -184,7 +184,7 @@ def lower_attention(model: fx.GraphModule) -> None:
                 _keys(model, scores["other"]), scores["other_scale"], scores["other_zero_point"],
                 values["other"], values["other_scale"], values["other_zero_point"],
                 values["output_scale"], values["output_zero_point"], values["output_dtype"],
-                given.get("mask"), False, given["input_scale"],
+                given.get("attn_mask"), False, given["input_scale"],
             )  # fmt: skip
             call = model.graph.call_function(ao.attention.default, arguments)
         parts = [node.meta[FUSED] for node in (first, softmax, second)]

@@ -3,7 +3,7 @@
 import torch
 
 from torch_ao_ext.ops import _fake
-from torch_ao_ext.ops.matmul import _MOST_K
+from torch_ao_ext.ops.matmul import MOST_K
 
 __all__ = ["attention"]
 
@@ -126,8 +126,8 @@ def _(
     _fake.check_size(op, "key", key, key.dim() - 1, query.size(-1), "query.size(-1)")
     _fake.check_size(op, "value", value, value.dim() - 2, key.size(-2), "key.size(-2)")
     for name, t, d in (("query", query, -1), ("key", key, -2)):
-        rule = f"have size({d}) of at most {_MOST_K}, the most whose sum fits int32"
-        _fake.check_value(t.size(d) <= _MOST_K, op, name, rule, t.size(d))
+        rule = f"have size({d}) of at most {MOST_K}, the most whose sum fits int32"
+        _fake.check_value(t.size(d) <= MOST_K, op, name, rule, t.size(d))
     if attn_mask is not None:
         _fake.check_tensor(op, "attn_mask", attn_mask, (torch.float32, torch.bool))
         scores = [*query.shape[:-1], key.size(-2)]

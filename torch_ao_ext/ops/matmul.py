@@ -9,7 +9,7 @@ __all__ = ["matmul"]
 Tensor = torch.Tensor
 
 # Largest size of the summed dimension: 255 * 255 a term (csrc/engines/matmul.h).
-_MOST_K = 33025
+MOST_K = 33025
 
 
 def matmul(
@@ -97,8 +97,8 @@ def _(
     _fake.check_min_rank(op, "input", input, 2)
     _fake.check_min_rank(op, "other", other, 2)
     _fake.check_size(op, "other", other, other.dim() - 2, input.size(-1), "input.size(-1)")
-    rule = f"have size(-1) of at most {_MOST_K}, the most whose sum fits int32"
-    _fake.check_value(input.size(-1) <= _MOST_K, op, "input", rule, input.size(-1))
+    rule = f"have size(-1) of at most {MOST_K}, the most whose sum fits int32"
+    _fake.check_value(input.size(-1) <= MOST_K, op, "input", rule, input.size(-1))
     rule = f"have batch sizes that broadcast with input's {_fake.sizes(input)}"
     batch = _fake.broadcast(op, other, input.shape[:-2], other.shape[:-2], rule)
     sizes = [*batch, input.size(-2), other.size(-1)]

@@ -19,9 +19,9 @@ def softmax(
     output_scale: float = 1.0,
     output_zero_point: int = 0,
     output_dtype: torch.dtype | None = None,
-    mask: Tensor | None = None,
+    attn_mask: Tensor | None = None,
 ) -> Tensor:
-    """Computes y = quantize(softmax(x, dim)), x = (input - input_zero_point) * input_scale + mask.
+    """Computes y = quantize(softmax(x, dim)), x = (input - input_zero_point) * input_scale + attn_mask.
 
     Computed in float32: a result is within 1e-6 + 2^-22 max|x| of that of float64, to which a
     quantized one adds half a step. A row with a NaN, with +inf or with nothing but -inf gives NaN,
@@ -35,7 +35,7 @@ def softmax(
         output_scale: real units per step of the output, 1 / 256 fits; 1.0 for a float output.
         output_zero_point: in the range of the output's dtype; 0 for a float output.
         output_dtype: uint8, int8, float32 or bfloat16; default input's.
-        mask: float32, sizes that expand to input's; -inf leaves a value out.
+        attn_mask: float32, sizes that expand to input's; -inf leaves a value out.
 
     Returns:
         Sizes of input, contiguous.
@@ -59,7 +59,7 @@ def softmax(
         output_scale,
         output_zero_point,
         output_dtype,
-        mask,
+        attn_mask,
     )
 
 
@@ -72,7 +72,7 @@ def _(
     output_scale=1.0,
     output_zero_point=0,
     output_dtype=None,
-    mask=None,
+    attn_mask=None,
 ):
     op = "softmax"
     _fake.check_tensor(op, "input", input, _INPUT)
@@ -80,8 +80,8 @@ def _(
         _fake.check_dtype(op, "output_dtype", output_dtype, _fake.OUTPUT)
     _fake.check_min_rank(op, "input", input, 1)
     _fake.check_axis(op, "dim", dim, input.dim())
-    if mask is not None:
-        _fake.check_tensor(op, "mask", mask, (torch.float32,))
+    if attn_mask is not None:
+        _fake.check_tensor(op, "attn_mask", attn_mask, (torch.float32,))
         rule = f"have sizes that expand to input's {_fake.listed(input.shape)}"
-        _fake.check_expands(op, "mask", mask, input.shape, rule)
+        _fake.check_expands(op, "attn_mask", attn_mask, input.shape, rule)
     return input.new_empty(input.shape, dtype=output_dtype or input.dtype)

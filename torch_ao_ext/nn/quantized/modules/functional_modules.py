@@ -15,6 +15,7 @@ from torch_ao_ext.nn.quantized._static import (
     output_qparams,
     saw_data,
 )
+from torch_ao_ext.ops.matmul import MOST_K
 
 __all__ = ["FXFloatFunctional", "FloatFunctional", "QFunctional"]
 
@@ -108,7 +109,7 @@ class QFunctional(QuantizedOutput):
 
     Results have the module's `scale`, `zero_point` and `dtype`, but for `add_scalar` and
     `mul_scalar`: these change the qparams of their input and, where they can, no integer.
-    `matmul` multiplies in float32 and quantizes the product.
+    `matmul` multiplies integers; torch.ao's multiplies in float32, and may round a tie otherwise.
 
     Example:
         >>> import torch, torch_ao_ext
@@ -171,9 +172,26 @@ class QFunctional(QuantizedOutput):
         return self._binary(ao.mul.default, x, y)
 
     def matmul(self, x: QuantizedTensor, y: QuantizedTensor) -> QuantizedTensor:
-        """X @ y, computed in float32."""
-        a, b = (QuantizedTensor(*integers(self, operand)).dequantize() for operand in (x, y))
-        return quantize_per_tensor(torch.matmul(a, b), *self._result())
+        """X @ y of vectors, matrices and batches of them, as torch.matmul takes; the sum is exact.
+
+        Sums of more than 33025 terms, which do not fit int32, are computed in float32, but not in a
+        graph of torch.jit.trace, which has one product for all sizes.
+        """
+        result = self._result()
+        a, b = integers(self, x), integers(self, y)
+        if not torch.jit.is_tracing() and a[0].dim() > 0 and a[0].shape[-1] > MOST_K:
+            floats = (QuantizedTensor(*operand).dequantize() for operand in (a, b))
+            return quantize_per_tensor(torch.matmul(*floats), *result)
+        # A vector is a row of the left matrix, a column of the right one.
+        row, column = a[0].dim() == 1, b[0].dim() == 1
+        left = a[0].unsqueeze(0) if row else a[0]
+        right = b[0].unsqueeze(1) if column else b[0]
+        product = ao.matmul.default(left, *a[1:], right, *b[1:], *result)
+        if column:
+            product = product.squeeze(-1)
+        if row:
+            product = product.squeeze(-1 if column else -2)
+        return QuantizedTensor(product, *result[:2])
 
     def cat(self, x: list[QuantizedTensor], dim: int = 0) -> QuantizedTensor:
         """Joins along dim; a tensor of other qparams is requantized."""

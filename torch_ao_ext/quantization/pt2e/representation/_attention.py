@@ -32,14 +32,14 @@ def matmul(
 
 def softmax(
     input: Value, dim: int, input_scale: float, input_zero_point: int, output_scale: float,
-    output_zero_point: int, output_dtype: torch.dtype | None, mask: Value | None,
+    output_zero_point: int, output_dtype: torch.dtype | None, attn_mask: Value | None,
 ) -> Value:  # fmt: skip
     if known(input).dtype.is_floating_point:
         x = aten.mul.Tensor(to(input, torch.float32), input_scale)
     else:
         x = real(input, input_scale, input_zero_point)
-    if mask is not None:
-        x = aten.add.Tensor(x, mask)
+    if attn_mask is not None:
+        x = aten.add.Tensor(x, attn_mask)
     y = aten.softmax.int(x, dim)
     return finish(y, output_scale, output_zero_point, output_dtype or known(input).dtype)
 
