@@ -40,7 +40,7 @@ ByteOutput::ByteOutput(const LinearProblem& p, const OutputRule& output,
 bool ByteOutput::possible(const LinearArgs& args) const {
   if (scale_.empty() || !adds_) return !scale_.empty();
   if (!is_quantized(args.other_dtype)) return false;
-  const double from_zero = 256.0 + std::fabs(double{args.other_zero_point});
+  const double from_zero = 256.0 + std::fabs(static_cast<double>(args.other_zero_point));
   return largest_ + from_zero * std::fabs(double{args.other_scale}) < most_;
 }
 

@@ -233,7 +233,10 @@ TEST_CASE("gemm: bytes from the sums in registers", "[gemm]") {
           }
           const EpilogueParams e{
               .output_dtype = DType::qu8, .output_scale = 0.0471f, .output_zero_point = 90};
-          ByteFinish f{.start = start.data(), .scale = scale.data(), .bias = bias.data()};
+          ByteFinish f;
+          f.start = start.data();
+          f.scale = scale.data();
+          f.bias = bias.data();
           REQUIRE(make_byte_rule(e, &f.rule));
           const int64_t stride = columns + (m % 2 == 0 ? 3 : 0);  // odd: no gap between rows
           std::vector<uint8_t> out(static_cast<size_t>(m * stride + 64), 0xaa);
