@@ -116,6 +116,8 @@ def _lower_dynamic(model: fx.GraphModule, node: fx.Node, constants: Constants) -
         )
     if not found.symmetric and found.high - found.low not in (255, 127):
         raise NotLowered(f"its input is quantized to [{found.low}, {found.high}]; needs 8 or 7 bits")
+    if found.per_row and not is_call(node, LINEAR):
+        raise NotLowered("its input is quantized by rows; needs one scale for a sample")
     weight, bias, geometry = _constants(model, node, constants)
     tail = read_tail(node)
     if tail.output is not None:  # the operator gives floats
@@ -124,7 +126,7 @@ def _lower_dynamic(model: fx.GraphModule, node: fx.Node, constants: Constants) -
             tail.names.pop()
             del tail.numbers[-2:]
     arguments = (
-        found.node, weight.values, weight.scale, weight.zero_point, bias, False, found.symmetric,
+        found.node, weight.values, weight.scale, weight.zero_point, bias, found.per_row, found.symmetric,
         found.high - found.low == 127, torch.float32, *geometry, ",".join(tail.names), tail.numbers,
         tail.other_float, *_slope(tail, constants),
     )  # fmt: skip

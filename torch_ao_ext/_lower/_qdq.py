@@ -67,31 +67,43 @@ def dequantized(node: Any) -> tuple[fx.Node, QParams] | None:
 
 @dataclass(frozen=True)
 class DynamicInput:
-    """A float node that is quantized per tensor at run time.
+    """A float node that is quantized at run time.
 
     Args:
         node: the float node.
         symmetric: zero point 0.
         low: smallest quantized value.
         high: largest quantized value.
+        per_row: each row, the last dimension, has qparams of its own; else the tensor.
     """
 
     node: fx.Node
     symmetric: bool
     low: int
     high: int
+    per_row: bool
 
 
 def dynamically_quantized(node: Any) -> DynamicInput | None:
     """What a dequantize with qparams from choose_qparams reads, None for anything else."""
     ops = _decomposed.operators()
-    if _target(node) is not ops.dequantize_per_tensor.tensor:
+    pairs = {
+        ops.dequantize_per_tensor.tensor: ops.quantize_per_tensor.tensor,
+        ops.dequantize_per_token.default: ops.quantize_per_token.default,
+    }
+    if _target(node) not in pairs:
         return None
     q = node.args[0]
-    if _target(q) is not ops.quantize_per_tensor.tensor or q.args[1:] != node.args[1:]:
+    if _target(q) is not pairs[node.target] or q.args[1:6] != node.args[1:6]:
         return None
     choose = q.args[1].args[0] if isinstance(q.args[1], fx.Node) and q.args[1].args else None
+    # Which of them are symmetric; rows have qparams of rows.
     kinds = {ops.choose_qparams.tensor: False, ops.choose_qparams_symmetric.tensor: True}
+    per_row = node.target is ops.dequantize_per_token.default
+    if per_row:
+        kinds = {ops.choose_qparams_per_token_asymmetric.default: False}
     if _target(choose) not in kinds or choose.args[0] is not q.args[0]:
         return None
-    return DynamicInput(q.args[0], kinds[choose.target], q.args[3], q.args[4])
+    if per_row and node.args[6] != torch.float32:
+        return None
+    return DynamicInput(q.args[0], kinds[choose.target], q.args[3], q.args[4], per_row)

@@ -56,6 +56,17 @@ def _choose_symmetric(x: torch.Tensor, low: int, high: int, eps: float) -> tuple
     return scale, torch.zeros(1, dtype=torch.int64, device=x.device)
 
 
+def _choose_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    low, high = -128, 127
+    least, most = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+    scale = ((most - least) / (high - low)).clamp(min=torch.finfo(torch.float32).eps)
+    from_least, from_most = low - least / scale, high - most / scale
+    # The end whose value is known better.
+    nearer = (low + least / scale) + (high + most / scale) > 0
+    zero_point = torch.where(nearer, from_least, from_most).clamp(low, high).round()
+    return scale.to(torch.float64), zero_point.to(torch.int64)
+
+
 def _define() -> None:
     library = torch.library.Library("quantized_decomposed", "DEF")
     _KEEP.append(library)
@@ -92,6 +103,21 @@ def _define() -> None:
     add(
         f"choose_qparams_symmetric.tensor{choose}",
         lambda x, low, high, eps, dtype: _choose_symmetric(x, low, high, eps),
+    )
+    token = "Tensor input, Tensor scales, Tensor zero_points"
+    add(
+        "choose_qparams_per_token_asymmetric(Tensor input, ScalarType dtype) -> (Tensor, Tensor)",
+        _choose_rows,
+    )
+    add(
+        f"quantize_per_token({token}, {bounds}) -> Tensor",
+        lambda x, scales, points, low, high, dtype: (
+            (x * (1.0 / scales) + points).round().clamp(low, high).to(dtype)
+        ),
+    )
+    add(
+        f"dequantize_per_token({token}, {bounds}, ScalarType output_dtype) -> Tensor",
+        lambda x, scales, points, low, high, dtype, output_dtype: ((x - points) * scales).to(output_dtype),
     )
 
 

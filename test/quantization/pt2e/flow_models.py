@@ -195,6 +195,8 @@ def quantizer(name):
         return EmbeddingQuantizer()
     if name.startswith("x86"):
         config = x86.get_default_x86_inductor_quantization_config
+        if name == "x86 row dynamic":
+            return X86InductorQuantizer().set_global(x86.get_x86_inductor_row_dynamic_config())
         result = X86InductorQuantizer().set_global(config(is_dynamic="dynamic" in name))
         if "matmul" in name:
             result.set_function_type_qconfig(torch.matmul, config())

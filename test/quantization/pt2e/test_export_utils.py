@@ -172,13 +172,22 @@ def run(ops):
         *(v.double() for v in ops.choose_qparams.tensor(x, 0, 255, 1e-6, torch.uint8)),
         *(v.double().reshape(-1)
           for v in ops.choose_qparams_symmetric.tensor(x, -127, 127, 1e-6, torch.int8)),
+        *rows(ops),
     ]
+
+
+def rows(ops):
+    scales, points = ops.choose_qparams_per_token_asymmetric.default(x, torch.int8)
+    q = ops.quantize_per_token.default(x, scales, points, *range8)
+    return [scales, points, q, ops.dequantize_per_token.default(q, scales, points, *range8, torch.float32)]
 
 
 schemas = {n: str(getattr(getattr(ours, n.split(".")[0]), n.split(".")[1])._schema) for n in (
     "quantize_per_tensor.default", "quantize_per_tensor.tensor", "dequantize_per_tensor.default",
     "dequantize_per_tensor.tensor", "quantize_per_channel.default", "dequantize_per_channel.default",
-    "choose_qparams.tensor", "choose_qparams_symmetric.tensor")}
+    "choose_qparams.tensor", "choose_qparams_symmetric.tensor",
+    "choose_qparams_per_token_asymmetric.default", "quantize_per_token.default",
+    "dequantize_per_token.default")}
 found = run(ours)
 for library in _decomposed._KEEP:
     library._destroy()

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from torch_ao_ext.nn.quantized.dynamic.modules.linear import DynamicQuant
 from torch_ao_ext.quantization import _decomposed
-from torch_ao_ext.quantization.observer import PlaceholderObserver
+from torch_ao_ext.quantization.observer import ChannelWeightObserver, PlaceholderObserver
 from torch_ao_ext.quantization.pt2e._graph import (
     add_constant,
     inherit_meta,
@@ -44,7 +45,7 @@ def _core(observer: Any) -> Any:
 def unfed(observer: Any) -> bool:
     """Whether an observer has recorded nothing; False where that cannot be known."""
     core = _core(observer)
-    low = getattr(core, "min_val", None)
+    low = core.scale if isinstance(core, ChannelWeightObserver) else getattr(core, "min_val", None)
     if not isinstance(low, torch.Tensor):
         return False
     return low.numel() == 0 or bool((low == float("inf")).all())
@@ -191,6 +192,9 @@ class _Converter:
                 f"convert_pt2e: a dynamic observer must be per tensor, got {observer.qscheme} at "
                 f"{where(node.args[0])}"
             )
+        rule = getattr(_core(observer), "dynamic_quant", None)
+        if rule is not None:
+            return self._rows(node, rule)
         eps = getattr(_core(observer), "eps", None)
         eps = float(eps) if eps is not None else torch.finfo(torch.float32).eps
         choose = self.ops.choose_qparams.tensor
@@ -206,6 +210,24 @@ class _Converter:
         return self._pair(
             node, self.ops.quantize_per_tensor.tensor, self.ops.dequantize_per_tensor.tensor, rest
         )
+
+    def _rows(self, node: fx.Node, rule: DynamicQuant) -> fx.Node:
+        """A scale and zero point for each row, the last dimension of the value."""
+        if rule != DynamicQuant():
+            raise ValueError(
+                "convert_pt2e: a RowPlaceholderObserver must have its default arguments, got "
+                f"{rule} at {where(node.args[0])}"
+            )
+        choose = self.ops.choose_qparams_per_token_asymmetric.default
+        found = self._call(node, choose, (node.args[0], torch.int8))
+        qparams = tuple(self._call(node, operator.getitem, (found, i)) for i in range(2))
+        for value in (found, *qparams):
+            value.meta.pop("val", None)
+        rest = (*qparams, -128, 127, torch.int8)
+        self.quantized += 1
+        q = self._call(node, self.ops.quantize_per_token.default, (node.args[0], *rest))
+        self._note(q, torch.int8)
+        return self._call(node, self.ops.dequantize_per_token.default, (q, *rest, torch.float32))
 
 
 def _integers(quantize: Any, value: torch.Tensor, rest: list[Any]) -> torch.Tensor:

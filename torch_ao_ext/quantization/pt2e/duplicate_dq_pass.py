@@ -21,7 +21,7 @@ class DuplicateDQPass(PassBase):
         ops = _decomposed.operators()
         targets = (
             ops.dequantize_per_tensor.default, ops.dequantize_per_tensor.tensor,
-            ops.dequantize_per_channel.default,
+            ops.dequantize_per_channel.default, ops.dequantize_per_token.default,
         )  # fmt: skip
         changed = False
         for node in list(graph_module.graph.nodes):

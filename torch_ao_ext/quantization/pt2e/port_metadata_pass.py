@@ -25,13 +25,16 @@ class PortNodeMetaForQDQ(PassBase):
         ops = _decomposed.operators()
         quantize = {
             ops.quantize_per_tensor.default, ops.quantize_per_tensor.tensor,
-            ops.quantize_per_channel.default,
+            ops.quantize_per_channel.default, ops.quantize_per_token.default,
         }  # fmt: skip
         dequantize = {
             ops.dequantize_per_tensor.default, ops.dequantize_per_tensor.tensor,
-            ops.dequantize_per_channel.default,
+            ops.dequantize_per_channel.default, ops.dequantize_per_token.default,
         }  # fmt: skip
-        choose = {ops.choose_qparams.tensor, ops.choose_qparams_symmetric.tensor}
+        choose = {
+            ops.choose_qparams.tensor, ops.choose_qparams_symmetric.tensor,
+            ops.choose_qparams_per_token_asymmetric.default,
+        }  # fmt: skip
         changed = False
         for node in graph_module.graph.nodes:
             if node.op != "call_function" or node.target not in quantize | dequantize | choose:

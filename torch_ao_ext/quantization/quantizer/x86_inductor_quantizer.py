@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from torch_ao_ext.quantization.observer import PlaceholderObserver
+from torch_ao_ext.quantization.observer import PlaceholderObserver, RowPlaceholderObserver
 from torch_ao_ext.quantization.quantizer import _x86_recipes
 from torch_ao_ext.quantization.quantizer._attention import decompose_attention
 from torch_ao_ext.quantization.quantizer._config_table import ConfigTable
@@ -23,6 +23,7 @@ __all__ = [
     "X86InductorQuantizer",
     "get_default_x86_inductor_quantization_config",
     "get_x86_inductor_linear_dynamic_fp16_config",
+    "get_x86_inductor_row_dynamic_config",
     "get_x86_inductor_weight_only_config",
 ]
 
@@ -87,6 +88,27 @@ def get_x86_inductor_weight_only_config(is_qat: bool = False) -> QuantizationCon
         >>> _ = quantizer.set_module_name_qconfig("head", x86.get_x86_inductor_weight_only_config())
     """
     return QuantizationConfig(None, None, weight_spec(-128, 127, is_qat, per_channel=True), None, is_qat)
+
+
+@functools.lru_cache
+def get_x86_inductor_row_dynamic_config() -> QuantizationConfig:
+    """int8 products of linear whose inputs are quantized at run time, each row (token) for itself.
+
+    What `quantize_dynamic` does by default. The config with `is_dynamic=True` is torch.ao's: one scale
+    for the tensor, so that a large token costs all others their precision.
+
+    Example:
+        >>> from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
+        >>> quantizer = x86.X86InductorQuantizer().set_global(x86.get_x86_inductor_row_dynamic_config())
+    """
+    activation = QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-128,
+        quant_max=127,
+        is_dynamic=True,
+        observer_or_fake_quant_ctr=RowPlaceholderObserver,
+    )
+    return QuantizationConfig(activation, activation, weight_spec(-128, 127, False, per_channel=True), None)
 
 
 @dataclass(frozen=True)

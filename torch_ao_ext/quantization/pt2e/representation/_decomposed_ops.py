@@ -53,6 +53,30 @@ def _choose_symmetric(x: Value, low: int, high: int, eps: float, dtype: torch.dt
     return scale, aten.zeros_like.default(scale, dtype=torch.int64)
 
 
+def _choose_rows(x: Value, dtype: torch.dtype) -> tuple[Value, Value]:
+    low, high = -128, 127
+    least = aten.clamp.default(aten.amin.default(x, [-1], True), None, 0.0)
+    most = aten.clamp.default(aten.amax.default(x, [-1], True), 0.0)
+    scale = aten.div.Tensor(aten.sub.Tensor(most, least), float(high - low))
+    scale = aten.clamp.default(scale, torch.finfo(torch.float32).eps)
+    down, up = aten.div.Tensor(least, scale), aten.div.Tensor(most, scale)
+    ends = aten.add.Tensor(aten.add.Scalar(down, low), aten.add.Scalar(up, high))
+    point = aten.where.self(aten.gt.Scalar(ends, 0), aten.rsub.Scalar(down, low), aten.rsub.Scalar(up, high))
+    point = aten.round.default(aten.clamp.default(point, low, high))
+    return to(scale, torch.float64), to(point, torch.int64)
+
+
+def _per_token(x: Value, scales: Value, points: Value, low: int, high: int, dtype: torch.dtype) -> Value:
+    steps = aten.add.Tensor(aten.mul.Tensor(x, aten.reciprocal.default(scales)), points)
+    return to(aten.clamp.default(aten.round.default(steps), low, high), dtype)
+
+
+def _per_token_back(
+    q: Value, scales: Value, points: Value, low: int, high: int, dtype: torch.dtype, out_dtype: torch.dtype
+) -> Value:
+    return to(aten.mul.Tensor(aten.sub.Tensor(q, points), scales), out_dtype)
+
+
 # Names of `quantized_decomposed`, overload included.
 DECOMPOSED: dict[str, Any] = {
     "quantize_per_tensor.default": _per_tensor,
@@ -61,6 +85,9 @@ DECOMPOSED: dict[str, Any] = {
     "dequantize_per_tensor.tensor": _per_tensor_back,
     "quantize_per_channel.default": _per_channel,
     "dequantize_per_channel.default": _per_channel_back,
+    "quantize_per_token.default": _per_token,
+    "dequantize_per_token.default": _per_token_back,
+    "choose_qparams_per_token_asymmetric.default": _choose_rows,
     "choose_qparams.tensor": _choose,
     "choose_qparams_symmetric.tensor": _choose_symmetric,
 }
