@@ -7,12 +7,12 @@ namespace tae {
 
 Sizes channels_last_strides(at::IntArrayRef sizes) {
   Sizes strides(sizes.size(), 1);
-  int64_t step = sizes[1];
+  uint64_t step = static_cast<uint64_t>(sizes[1]);  // of an empty tensor it may wrap
   for (size_t d = sizes.size() - 1; d >= 2; --d) {
-    strides[d] = step;
-    step *= sizes[d];
+    strides[d] = static_cast<int64_t>(step);
+    step *= static_cast<uint64_t>(sizes[d]);
   }
-  strides[0] = step;
+  strides[0] = static_cast<int64_t>(step);
   return strides;
 }
 

@@ -22,7 +22,6 @@ using OptTensor = std::optional<Tensor>;
 
 struct Sizes {
   std::vector<int64_t> leading;  // batch and heads
-  int64_t heads_and_batch = 1;
   int64_t queries = 0, keys = 0, depth = 0, value_depth = 0;
 };
 
@@ -42,7 +41,6 @@ Sizes check_sizes(const char* op, const Tensor& query, const Tensor& key, const 
   check_size(v, value, rank - 2, key.size(-2), "key.size(-2)");
   Sizes s;
   s.leading.assign(query.sizes().begin(), query.sizes().end() - 2);
-  for (const int64_t n : s.leading) s.heads_and_batch *= n;
   s.queries = query.size(-2);
   s.keys = key.size(-2);
   s.depth = query.size(-1);
@@ -123,6 +121,7 @@ Tensor check_mask(const char* op, const OptTensor& mask, bool is_causal, const S
 void run_blocks(const char* op, const Sizes& s, float scale, bool is_causal, const Tensor& q, const Tensor& k,
                 const Tensor& v, const Tensor& mask, const Output& out) {
   const kernels::SdpaKernels& kernel = kernels::sdpa_kernels(best_isa());
+  const int64_t heads_and_batch = out.memory.numel() / (s.queries * s.value_depth);
   kernels::SdpaBlock shared;
   shared.query_stride = s.queries > 1 ? q.stride(-2) : 0;
   shared.key_stride = s.keys > 1 ? k.stride(-2) : 0;
@@ -134,7 +133,7 @@ void run_blocks(const char* op, const Sizes& s, float scale, bool is_causal, con
   shared.causal = is_causal;
   shared.output_stride = out.heads * s.value_depth;
   const auto offsets = [&](const char* name, const Tensor& t) {
-    return matrix_offsets({op, name}, t, s.leading, s.heads_and_batch);
+    return matrix_offsets({op, name}, t, s.leading, heads_and_batch);
   };
   const std::vector<int64_t> q_offsets = offsets("query", q), k_offsets = offsets("key", k),
                              v_offsets = offsets("value", v);
@@ -153,7 +152,7 @@ void run_blocks(const char* op, const Sizes& s, float scale, bool is_causal, con
   const int64_t blocks = ceil_div(s.queries, kernel.queries);
   const auto scratch_floats =
       static_cast<size_t>(kernels::sdpa_scratch(kernel.queries, s.depth, s.value_depth));
-  parallel_for(s.heads_and_batch * blocks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(heads_and_batch * blocks, 1, [&](int64_t begin, int64_t end) {
     const ScratchMemory scratch(scratch_floats * sizeof(float));
     for (int64_t i = begin; i < end; ++i) {
       const int64_t m = i / blocks;

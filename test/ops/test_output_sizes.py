@@ -128,3 +128,20 @@ def test_sizes_beyond_any_memory(name):
     op = name.split("'")[0].split(" ")[0]
     with pytest.raises(ValueError, match=f"^torch_ao::{op}: argument '{argument}' must .*{rule}"):
         call()
+
+
+# No elements, but strides and numbers of matrices that 64 bits do not hold; UBSan sees them multiplied.
+EMPTY = {
+    "interpolate": lambda: ops.interpolate(one(U8, 0, 2**20, 1, 1), 0.1, 0, 0.1, 0, None, [2**22, 2**22]),
+    "conv2d": lambda: ops.conv2d(
+        one(U8, 0, 1, 1, 1), 0.1, 0, one(S8, 4, 1, 1, 1), ONE, None, None, 1.0, 0, padding=[2**40, 2**40]
+    ),
+    "scaled_dot_product_attention": lambda: attention(
+        "scaled_dot_product_attention", F32, 2**31, 2**31, 2, 0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_empty_results_of_large_sizes(name):
+    assert EMPTY[name]().numel() == 0

@@ -26,8 +26,10 @@ REPORTS = ("ERROR: AddressSanitizer", "runtime error:", "WARNING: ThreadSanitize
 # Python tests for ASan; those that start programs of the release build or measure memory are not among them.
 FILES = [
     "test/ops/test_arguments.py", "test/ops/test_linear.py", "test/ops/test_linear_dynamic.py",
-    "test/ops/test_linear_weight_only.py", "test/ops/test_conv.py", "test/ops/test_embedding.py",
-    "test/ops/test_elementwise.py", "test/ops/test_quantize.py", "test/ops/test_rnn.py",
+    "test/ops/test_linear_weight_only.py", "test/ops/test_conv.py", "test/ops/test_conv_engines.py",
+    "test/ops/test_conv_dynamic.py", "test/ops/test_embedding.py", "test/ops/test_elementwise.py",
+    "test/ops/test_quantize.py", "test/ops/test_rnn.py", "test/ops/test_rnn_tensor_rule.py",
+    "test/ops/test_output_sizes.py",
     "test/ops/test_attention.py", "test/ops/test_scaled_dot_product_attention.py", "test/ops/test_matmul.py",
     "test/ops/test_softmax.py", "test/ops/test_norm.py", "test/ops/test_batch_norm.py",
     "test/ops/test_cat.py", "test/ops/test_island.py", "test/ops/test_island_in_place.py",
@@ -38,6 +40,7 @@ SHORT_FILES = [
     "test/ops/test_embedding.py", "test/ops/test_rnn.py", "test/ops/test_sparse_linear.py",
     "test/ops/test_attention.py", "test/ops/test_scaled_dot_product_attention.py", "test/ops/test_matmul.py",
     "test/ops/test_softmax.py", "test/ops/test_norm.py", "test/ops/test_island.py",
+    "test/ops/test_cat.py", "test/ops/test_elementwise.py", "test/ops/test_output_sizes.py",
 ]  # fmt: skip
 # Not captured: a report ends the process.
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider"]
