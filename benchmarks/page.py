@@ -4,7 +4,8 @@
 
 docs/benchmarks.md holds places `<!-- result: convnets -->` to `<!-- end -->`; what lies between is
 replaced by the markdown of that result, without its title. Without names every place is filled
-whose result is there. Exit status 1 when a name has no place or no result.
+whose result is there. README.md gets the short form of the page. Exit status 1 when a name has no place
+or no result.
 """
 
 import argparse
@@ -12,8 +13,12 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import short  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 PLACE = re.compile(r"(<!-- result: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -46,6 +51,8 @@ def main(arguments=None):
     args = p.parse_args(arguments)
     page, done = filled(args.page.read_text(), args.results, args.names)
     args.page.write_text(page)
+    if args.page == PAGE:
+        README.write_text(short.filled(README.read_text(), page))
     print(f"filled: {', '.join(done) or 'nothing'}")
     missing = sorted(set(args.names) - set(done))
     if missing:
