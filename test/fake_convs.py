@@ -33,7 +33,8 @@ def conv_dynamic_cases(rank, transposed=False):
         x = torch.empty_like(args[0], dtype=dtype).copy_(args[0])
         kwargs = {k: v for k, v in kwargs.items() if not k.startswith("other_")}
         if "other" in kwargs:
-            kwargs |= {"other": kwargs["other"].float(), "post_ops": "add,prelu", "slope": floats(6)}
+            kwargs |= {"other": kwargs["other"].float(), "post_ops": "add,prelu,affine", "slope": floats(6)}
+            kwargs |= {"affine_weight": floats(6), "affine_bias": floats(6)}
         yield (x, *args[3:7]), {"per_sample": i % 3 > 0, "symmetric": i % 3 == 2, **kwargs}
 
 

@@ -19,8 +19,9 @@ struct PostOp {
     hardsigmoid,  // min(max(x + 3, 0), 6) / 6
     sigmoid,
     tanh,
-    add,    // x + other, `other` given with each call
-    prelu,  // x < 0 ? slope * x : x, the slope of x's column
+    add,     // x + other, `other` given with each call
+    prelu,   // x < 0 ? slope * x : x, the slope of x's column
+    affine,  // x * weight + bias, both of x's column, rounded twice
   };
   Kind kind = Kind::relu;
   float alpha = 0.f;
@@ -31,7 +32,7 @@ struct PostOp {
   }
 };
 
-// At most this many in one op; at most one of them is `add`.
+// At most this many in one op; at most one of them is `add`, one `affine`.
 constexpr int kMaxPostOps = 8;
 using PostOps = std::vector<PostOp>;
 

@@ -41,7 +41,7 @@ struct PackedState {
 using PackedStatePtr = std::shared_ptr<const PackedState>;
 
 constexpr int kMaxStates = 4;        // a weight, per TensorImpl
-constexpr int kMaxStateTensors = 8;  // weight, scales, zero points, bias, ...
+constexpr int kMaxStateTensors = 9;  // weight, scales, zero points, bias, ...
 constexpr int kMaxStateFacts = 24;
 constexpr int kMaxStateRank = 5;
 

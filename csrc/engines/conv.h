@@ -84,6 +84,10 @@ inline LinearProblem group_problem(const ConvProblem& p, int64_t group) {
   }
   if (g.bias != nullptr) g.bias += first;
   if (g.slope != nullptr) g.slope += first;
+  if (g.affine_weight != nullptr) {
+    g.affine_weight += first;
+    g.affine_bias += first;
+  }
   return g;
 }
 

@@ -76,7 +76,9 @@ struct LinearProblem {
   float output_scale = 1.f;      // quantized output only
   int32_t output_zero_point = 0;
   PostOps post_ops;
-  const float* slope = nullptr;  // of prelu, [n], finite; or null
+  const float* slope = nullptr;          // of prelu, [n], finite; or null
+  const float* affine_weight = nullptr;  // of affine, [n], finite; or null, as the next
+  const float* affine_bias = nullptr;
 
   bool has_add() const {
     for (const PostOp& p : post_ops)

@@ -18,6 +18,10 @@ OutputRule::OutputRule(const LinearProblem& p)
       post_ops_(p.post_ops) {
   if (p.bias != nullptr) bias_.assign(p.bias, p.bias + p.n);
   if (p.slope != nullptr) slope_.assign(p.slope, p.slope + p.n);
+  if (p.affine_weight != nullptr) {
+    affine_weight_.assign(p.affine_weight, p.affine_weight + p.n);
+    affine_bias_.assign(p.affine_bias, p.affine_bias + p.n);
+  }
   if (!tae::has_weight_zero_point(p)) return;
   weight_zero_point_.assign(static_cast<size_t>(p.n), p.weight_zero_point[0]);
   if (p.weight_scale_size != 1) weight_zero_point_.assign(p.weight_zero_point, p.weight_zero_point + p.n);
@@ -31,6 +35,8 @@ kernels::EpilogueParams OutputRule::params(const kernels::PackedWeight& weight,
   e.weight_scale_stride = scale_.size() == 1 ? 0 : 1;
   e.bias = bias_.empty() ? nullptr : bias_.data();
   e.slope = slope_.empty() ? nullptr : slope_.data();
+  e.affine_weight = affine_weight();
+  e.affine_bias = affine_bias();
   e.column_sum = weight.column_sum();
   e.weight_zero_point = weight_zero_point_.empty() ? nullptr : weight_zero_point_.data();
   e.post_ops = post_ops_.data();

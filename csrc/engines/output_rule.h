@@ -34,16 +34,21 @@ class OutputRule {
     t->other_stride = columns;
   }
   DType dtype() const { return dtype_; }
+  // Of the post-op affine, [n]; or null.
+  const float* affine_weight() const { return affine_weight_.empty() ? nullptr : affine_weight_.data(); }
+  const float* affine_bias() const { return affine_bias_.empty() ? nullptr : affine_bias_.data(); }
   bool has_post_ops() const { return !post_ops_.empty(); }
   bool has_weight_zero_point() const { return !weight_zero_point_.empty(); }
   size_t bytes() const {
-    return 4 * (scale_.size() + bias_.size() + slope_.size() + weight_zero_point_.size());
+    return 4 * (scale_.size() + bias_.size() + slope_.size() + 2 * affine_weight_.size() +
+                weight_zero_point_.size());
   }
 
  private:
-  std::vector<float> scale_;                // 1 or n
-  std::vector<float> bias_;                 // n or empty
-  std::vector<float> slope_;                // n or empty
+  std::vector<float> scale_;  // 1 or n
+  std::vector<float> bias_;   // n or empty
+  std::vector<float> slope_;  // n or empty, as the next two
+  std::vector<float> affine_weight_, affine_bias_;
   std::vector<int32_t> weight_zero_point_;  // n, or empty when all are 0
   DType dtype_;
   float output_scale_;

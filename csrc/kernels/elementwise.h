@@ -19,7 +19,7 @@ struct Operand {
   int32_t zero_point = 0;
 };
 
-// What is done to a real value r before it is stored: post-ops (never `add` or `prelu`), then
+// What is done to a real value r before it is stored: post-ops (without operands), then
 // clamp(round_half_even(r * inverse_scale) + zero_point) for an 8-bit dtype.
 struct Finish {
   const PostOp* post_ops = nullptr;

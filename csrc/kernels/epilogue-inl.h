@@ -105,6 +105,9 @@ TAE_VEC void apply_post_ops(const EpilogueParams& p, const EpilogueTile& t, int6
     } else if (p.post_ops[op].kind == PostOp::Kind::prelu) {
       const VF slope = load(p.slope + t.n0 + c, tail);
       for (VF& v : x) v = select(less(v, vf(0.f)), mul(slope, v), v);
+    } else if (p.post_ops[op].kind == PostOp::Kind::affine) {
+      const VF weight = load(p.affine_weight + t.n0 + c, tail), bias = load(p.affine_bias + t.n0 + c, tail);
+      for (VF& v : x) v = add(mul(v, weight), bias);
     } else {
       apply_unary(p.post_ops[op], x);
     }

@@ -21,6 +21,8 @@ struct EpilogueParams {
   const int32_t* column_sum = nullptr;         // [n]: sum_k w[n][k]
   const int32_t* weight_zero_point = nullptr;  // [n] or null; never [1]
   const float* slope = nullptr;                // [n] or null, of prelu
+  const float* affine_weight = nullptr;        // [n] or null, of affine, as the next
+  const float* affine_bias = nullptr;
   const PostOp* post_ops = nullptr;
   int num_post_ops = 0;
   DType output_dtype = DType::f32;

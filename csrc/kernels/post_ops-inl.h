@@ -1,4 +1,4 @@
-// Vector form of the post-ops (all but `add` and `prelu`), included by each epilogue__<isa>.cpp.
+// Vector form of the post-ops (all without operands), included by each epilogue__<isa>.cpp.
 // post_ops.cpp is the definition: change both or neither.
 #pragma once
 

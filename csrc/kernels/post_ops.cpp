@@ -61,7 +61,7 @@ float gelu_tanh(float x) {
 
 float exp_nonpositive(float t) { return exp_from(kExpCutoff, t); }
 
-float apply_post_op(const PostOp& op, float x, float operand) {
+float apply_post_op(const PostOp& op, float x, float operand, float shift) {
   switch (op.kind) {
     case PostOp::Kind::relu:
       return max(0.f, x);
@@ -88,6 +88,8 @@ float apply_post_op(const PostOp& op, float x, float operand) {
       return x + operand;
     case PostOp::Kind::prelu:
       return x < 0.f ? operand * x : x;
+    case PostOp::Kind::affine:
+      return x * operand + shift;
   }
   return x;
 }

@@ -17,9 +17,9 @@ using OptTensor = std::optional<at::Tensor>;
 using OptDtype = std::optional<at::ScalarType>;
 
 Tensor run(const char* op, const StaticArgs& c, const ConvNumbers& numbers, std::string_view post_ops,
-           at::ArrayRef<double> args, const LinearOther& other, const OptTensor& slope) {
+           at::ArrayRef<double> args, const LinearOther& other, const PostOpTensors& tensors) {
   LinearBaked baked = bake_arguments(op, c, post_ops, args);
-  baked.slope = &slope;
+  baked.post_op_tensors = &tensors;
   return run_conv(baked, numbers, c.input, other);
 }
 
@@ -28,12 +28,13 @@ Tensor conv1d(const Tensor& input, double input_scale, int64_t input_zero_point,
               double output_scale, int64_t output_zero_point, OptDtype output_dtype, IntArrayRef stride,
               IntArrayRef padding, IntArrayRef dilation, int64_t groups, std::string_view post_ops,
               at::ArrayRef<double> post_op_args, const OptTensor& other, double other_scale,
-              int64_t other_zero_point, const OptTensor& slope) {
+              int64_t other_zero_point, const OptTensor& slope, const OptTensor& affine_weight,
+              const OptTensor& affine_bias) {
   return run("conv1d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {1, false, stride, padding, {}, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point}, slope);
+             {other, other_scale, other_zero_point}, {slope, affine_weight, affine_bias});
 }
 
 Tensor conv2d(const Tensor& input, double input_scale, int64_t input_zero_point, const Tensor& weight,
@@ -41,12 +42,13 @@ Tensor conv2d(const Tensor& input, double input_scale, int64_t input_zero_point,
               double output_scale, int64_t output_zero_point, OptDtype output_dtype, IntArrayRef stride,
               IntArrayRef padding, IntArrayRef dilation, int64_t groups, std::string_view post_ops,
               at::ArrayRef<double> post_op_args, const OptTensor& other, double other_scale,
-              int64_t other_zero_point, const OptTensor& slope) {
+              int64_t other_zero_point, const OptTensor& slope, const OptTensor& affine_weight,
+              const OptTensor& affine_bias) {
   return run("conv2d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {2, false, stride, padding, {}, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point}, slope);
+             {other, other_scale, other_zero_point}, {slope, affine_weight, affine_bias});
 }
 
 Tensor conv3d(const Tensor& input, double input_scale, int64_t input_zero_point, const Tensor& weight,
@@ -54,12 +56,13 @@ Tensor conv3d(const Tensor& input, double input_scale, int64_t input_zero_point,
               double output_scale, int64_t output_zero_point, OptDtype output_dtype, IntArrayRef stride,
               IntArrayRef padding, IntArrayRef dilation, int64_t groups, std::string_view post_ops,
               at::ArrayRef<double> post_op_args, const OptTensor& other, double other_scale,
-              int64_t other_zero_point, const OptTensor& slope) {
+              int64_t other_zero_point, const OptTensor& slope, const OptTensor& affine_weight,
+              const OptTensor& affine_bias) {
   return run("conv3d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {3, false, stride, padding, {}, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point}, slope);
+             {other, other_scale, other_zero_point}, {slope, affine_weight, affine_bias});
 }
 
 Tensor conv_transpose1d(const Tensor& input, double input_scale, int64_t input_zero_point,
@@ -68,12 +71,13 @@ Tensor conv_transpose1d(const Tensor& input, double input_scale, int64_t input_z
                         OptDtype output_dtype, IntArrayRef stride, IntArrayRef padding,
                         IntArrayRef output_padding, int64_t groups, IntArrayRef dilation,
                         std::string_view post_ops, at::ArrayRef<double> post_op_args, const OptTensor& other,
-                        double other_scale, int64_t other_zero_point, const OptTensor& slope) {
+                        double other_scale, int64_t other_zero_point, const OptTensor& slope,
+                        const OptTensor& affine_weight, const OptTensor& affine_bias) {
   return run("conv_transpose1d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {1, true, stride, padding, output_padding, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point}, slope);
+             {other, other_scale, other_zero_point}, {slope, affine_weight, affine_bias});
 }
 
 Tensor conv_transpose2d(const Tensor& input, double input_scale, int64_t input_zero_point,
@@ -82,12 +86,13 @@ Tensor conv_transpose2d(const Tensor& input, double input_scale, int64_t input_z
                         OptDtype output_dtype, IntArrayRef stride, IntArrayRef padding,
                         IntArrayRef output_padding, int64_t groups, IntArrayRef dilation,
                         std::string_view post_ops, at::ArrayRef<double> post_op_args, const OptTensor& other,
-                        double other_scale, int64_t other_zero_point, const OptTensor& slope) {
+                        double other_scale, int64_t other_zero_point, const OptTensor& slope,
+                        const OptTensor& affine_weight, const OptTensor& affine_bias) {
   return run("conv_transpose2d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {2, true, stride, padding, output_padding, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point}, slope);
+             {other, other_scale, other_zero_point}, {slope, affine_weight, affine_bias});
 }
 
 Tensor conv_transpose3d(const Tensor& input, double input_scale, int64_t input_zero_point,
@@ -96,12 +101,13 @@ Tensor conv_transpose3d(const Tensor& input, double input_scale, int64_t input_z
                         OptDtype output_dtype, IntArrayRef stride, IntArrayRef padding,
                         IntArrayRef output_padding, int64_t groups, IntArrayRef dilation,
                         std::string_view post_ops, at::ArrayRef<double> post_op_args, const OptTensor& other,
-                        double other_scale, int64_t other_zero_point, const OptTensor& slope) {
+                        double other_scale, int64_t other_zero_point, const OptTensor& slope,
+                        const OptTensor& affine_weight, const OptTensor& affine_bias) {
   return run("conv_transpose3d",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
              {3, true, stride, padding, output_padding, dilation, groups}, post_ops, post_op_args,
-             {other, other_scale, other_zero_point}, slope);
+             {other, other_scale, other_zero_point}, {slope, affine_weight, affine_bias});
 }
 
 }  // namespace
@@ -113,42 +119,48 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[1] stride=1, int[1] padding=0, int[1] dilation=1, int groups=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None, "
+      "Tensor? affine_weight=None, Tensor? affine_bias=None) -> Tensor");
   m.def(
       "conv2d(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[2] stride=1, int[2] padding=0, int[2] dilation=1, int groups=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None, "
+      "Tensor? affine_weight=None, Tensor? affine_bias=None) -> Tensor");
   m.def(
       "conv3d(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[3] stride=1, int[3] padding=0, int[3] dilation=1, int groups=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None, "
+      "Tensor? affine_weight=None, Tensor? affine_bias=None) -> Tensor");
   m.def(
       "conv_transpose1d(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[1] stride=1, int[1] padding=0, int[1] output_padding=0, int groups=1, int[1] dilation=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None, "
+      "Tensor? affine_weight=None, Tensor? affine_bias=None) -> Tensor");
   m.def(
       "conv_transpose2d(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[2] stride=1, int[2] padding=0, int[2] output_padding=0, int groups=1, int[2] dilation=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None, "
+      "Tensor? affine_weight=None, Tensor? affine_bias=None) -> Tensor");
   m.def(
       "conv_transpose3d(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, "
       "int[3] stride=1, int[3] padding=0, int[3] output_padding=0, int groups=1, int[3] dilation=1, "
       "str post_ops='', float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None, "
+      "Tensor? affine_weight=None, Tensor? affine_bias=None) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {

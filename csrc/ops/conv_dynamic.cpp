@@ -28,7 +28,7 @@ struct Common {
 };
 
 Tensor run(const char* op, const Common& c, const ConvNumbers& numbers, std::string_view post_ops,
-           at::ArrayRef<double> args, const OptTensor& other, const OptTensor& slope) {
+           at::ArrayRef<double> args, const OptTensor& other, const PostOpTensors& tensors) {
   check_tensor({op, "input"}, c.input, {at::kFloat, at::kBFloat16});
   const at::ScalarType output_dtype = c.output_dtype.value_or(c.input.scalar_type());
   check_dtype({op, "output_dtype"}, output_dtype, {at::kFloat, at::kBFloat16});
@@ -39,7 +39,7 @@ Tensor run(const char* op, const Common& c, const ConvNumbers& numbers, std::str
   baked.output_dtype = dtype_of(output_dtype);
   baked.post_ops = post_ops;
   baked.post_op_args = args;
-  baked.slope = &slope;
+  baked.post_op_tensors = &tensors;
   return run_conv(baked, numbers, c.input, {other});
 }
 
@@ -48,7 +48,8 @@ Tensor conv(const Tensor& input, const Tensor& weight, const Tensor& weight_scal
             const OptTensor& weight_zero_point, const OptTensor& bias, bool per_sample, bool symmetric,
             bool reduce_range, OptDtype output_dtype, IntArrayRef stride, IntArrayRef padding,
             IntArrayRef dilation, int64_t groups, std::string_view post_ops,
-            at::ArrayRef<double> post_op_args, const OptTensor& other, const OptTensor& slope) {
+            at::ArrayRef<double> post_op_args, const OptTensor& other, const OptTensor& slope,
+            const OptTensor& affine_weight, const OptTensor& affine_bias) {
   return run(Name.c_str(),
              {input,
               weight,
@@ -57,7 +58,8 @@ Tensor conv(const Tensor& input, const Tensor& weight, const Tensor& weight_scal
               bias,
               {per_sample, symmetric, reduce_range},
               output_dtype},
-             {Rank, false, stride, padding, {}, dilation, groups}, post_ops, post_op_args, other, slope);
+             {Rank, false, stride, padding, {}, dilation, groups}, post_ops, post_op_args, other,
+             {slope, affine_weight, affine_bias});
 }
 
 template <OpName Name, int Rank>
@@ -66,7 +68,7 @@ Tensor conv_transpose(const Tensor& input, const Tensor& weight, const Tensor& w
                       bool symmetric, bool reduce_range, OptDtype output_dtype, IntArrayRef stride,
                       IntArrayRef padding, IntArrayRef output_padding, int64_t groups, IntArrayRef dilation,
                       std::string_view post_ops, at::ArrayRef<double> post_op_args, const OptTensor& other,
-                      const OptTensor& slope) {
+                      const OptTensor& slope, const OptTensor& affine_weight, const OptTensor& affine_bias) {
   return run(Name.c_str(),
              {input,
               weight,
@@ -76,7 +78,7 @@ Tensor conv_transpose(const Tensor& input, const Tensor& weight, const Tensor& w
               {per_sample, symmetric, reduce_range},
               output_dtype},
              {Rank, true, stride, padding, output_padding, dilation, groups}, post_ops, post_op_args, other,
-             slope);
+             {slope, affine_weight, affine_bias});
 }
 
 // The schema of one name; `n` is the number of spatial dimensions.
@@ -89,7 +91,8 @@ std::string schema(const std::string& name, bool transposed, int rank) {
          n + "stride=1, " + n + "padding=0, " +
          (transposed ? n + "output_padding=0, int groups=1, " + n + "dilation=1, "
                      : n + "dilation=1, int groups=1, ") +
-         "str post_ops='', float[] post_op_args=[], Tensor? other=None, Tensor? slope=None) -> Tensor";
+         "str post_ops='', float[] post_op_args=[], Tensor? other=None, Tensor? slope=None, "
+         "Tensor? affine_weight=None, Tensor? affine_bias=None) -> Tensor";
 }
 
 constexpr auto conv1d = conv<"conv1d_dynamic", 1>;

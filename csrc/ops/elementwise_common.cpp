@@ -25,8 +25,9 @@ void check_output(const char* op, at::ScalarType input_dtype, double scale, int6
   if (is_quantized(f.dtype)) f.inverse_scale = inverse_of(scale);
   result->post_ops = parse_post_ops(op, post_ops, args);
   for (const PostOp& p : result->post_ops)
-    TAE_CHECK_VALUE(p.kind != PostOp::Kind::add && p.kind != PostOp::Kind::prelu, (Arg{op, "post_ops"}),
-                    "not contain 'add' or 'prelu'", c10::str("'", post_ops, "'"));
+    TAE_CHECK_VALUE(
+        p.kind != PostOp::Kind::add && p.kind != PostOp::Kind::prelu && p.kind != PostOp::Kind::affine,
+        (Arg{op, "post_ops"}), "not contain 'add', 'prelu' or 'affine'", c10::str("'", post_ops, "'"));
   f.post_ops = result->post_ops.data();
   f.num_post_ops = static_cast<int>(result->post_ops.size());
 }

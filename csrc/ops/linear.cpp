@@ -17,9 +17,9 @@ constexpr std::initializer_list<at::ScalarType> kOutputDtypes = {at::kByte, at::
                                                                  at::kBFloat16};
 
 Tensor run(const char* op, const StaticArgs& c, std::string_view post_ops, at::ArrayRef<double> args,
-           const LinearOther& other, const OptTensor* slope = nullptr) {
+           const LinearOther& other, const PostOpTensors* tensors = nullptr) {
   LinearBaked baked = bake_arguments(op, c, post_ops, args);
-  baked.slope = slope;
+  baked.post_op_tensors = tensors;
   return run_linear(baked, c.input, other);
 }
 
@@ -29,11 +29,13 @@ Tensor linear(const Tensor& input, double input_scale, int64_t input_zero_point,
               const Tensor& weight_scale, const OptTensor& weight_zero_point, const OptTensor& bias,
               double output_scale, int64_t output_zero_point, OptDtype output_dtype,
               std::string_view post_ops, at::ArrayRef<double> post_op_args, const OptTensor& other,
-              double other_scale, int64_t other_zero_point, const OptTensor& slope) {
+              double other_scale, int64_t other_zero_point, const OptTensor& slope,
+              const OptTensor& affine_weight, const OptTensor& affine_bias) {
+  const PostOpTensors tensors{slope, affine_weight, affine_bias};
   return run("linear",
              {input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
               output_scale, output_zero_point, output_dtype},
-             post_ops, post_op_args, {other, other_scale, other_zero_point}, &slope);
+             post_ops, post_op_args, {other, other_scale, other_zero_point}, &tensors);
 }
 
 Tensor linear_tensor(const Tensor& input, const Tensor& input_scale, const Tensor& input_zero_point,
@@ -41,13 +43,14 @@ Tensor linear_tensor(const Tensor& input, const Tensor& input_scale, const Tenso
                      const OptTensor& bias, const Tensor& output_scale, const Tensor& output_zero_point,
                      OptDtype output_dtype, std::string_view post_ops, at::ArrayRef<double> post_op_args,
                      const OptTensor& other, double other_scale, int64_t other_zero_point,
-                     const OptTensor& slope) {
+                     const OptTensor& slope, const OptTensor& affine_weight, const OptTensor& affine_bias) {
+  const PostOpTensors tensors{slope, affine_weight, affine_bias};
   return run("linear",
              {input, scale_value({"linear", "input_scale"}, input_scale),
               zero_point_value({"linear", "input_zero_point"}, input_zero_point), weight, weight_scale,
               weight_zero_point, bias, scale_value({"linear", "output_scale"}, output_scale),
               zero_point_value({"linear", "output_zero_point"}, output_zero_point), output_dtype},
-             post_ops, post_op_args, {other, other_scale, other_zero_point}, &slope);
+             post_ops, post_op_args, {other, other_scale, other_zero_point}, &tensors);
 }
 
 Tensor linear_relu(const Tensor& input, double input_scale, int64_t input_zero_point, const Tensor& weight,
@@ -105,7 +108,7 @@ void prepack_linear(const Tensor& weight, const Tensor& weight_scale, const OptT
                     const OptTensor& bias, at::ScalarType input_dtype, double input_scale,
                     int64_t input_zero_point, double output_scale, int64_t output_zero_point,
                     OptDtype output_dtype, std::string_view post_ops, at::ArrayRef<double> post_op_args,
-                    const OptTensor& slope) {
+                    const OptTensor& slope, const OptTensor& affine_weight, const OptTensor& affine_bias) {
   const char* op = "_prepack_linear";
   check_dtype({op, "input_dtype"}, input_dtype, {at::kByte, at::kChar});
   check_dtype({op, "output_dtype"}, output_dtype.value_or(input_dtype), kOutputDtypes);
@@ -114,7 +117,8 @@ void prepack_linear(const Tensor& weight, const Tensor& weight_scale, const OptT
   baked.output_dtype = dtype_of(output_dtype.value_or(input_dtype));
   baked.post_ops = post_ops;
   baked.post_op_args = post_op_args;
-  baked.slope = &slope;
+  const PostOpTensors tensors{slope, affine_weight, affine_bias};
+  baked.post_op_tensors = &tensors;
   bake_static_qparams(&baked, input_scale, input_zero_point, output_scale, output_zero_point);
   check_linear_weights(baked);
   if (weight.size(0) > 0) packed_linear(baked);
@@ -123,7 +127,7 @@ void prepack_linear(const Tensor& weight, const Tensor& weight_scale, const OptT
 // Under a fake or meta tensor there is nothing to pack.
 void prepack_linear_meta(const Tensor&, const Tensor&, const OptTensor&, const OptTensor&, at::ScalarType,
                          double, int64_t, double, int64_t, OptDtype, std::string_view, at::ArrayRef<double>,
-                         const OptTensor&) {}
+                         const OptTensor&, const OptTensor&, const OptTensor&) {}
 
 }  // namespace
 
@@ -135,13 +139,15 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
       "int output_zero_point, ScalarType? output_dtype=None, str post_ops='', "
       "float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None, "
+      "Tensor? affine_weight=None, Tensor? affine_bias=None) -> Tensor");
   m.def(
       "linear.tensor(Tensor input, Tensor input_scale, Tensor input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, Tensor output_scale, "
       "Tensor output_zero_point, ScalarType? output_dtype=None, str post_ops='', "
       "float[] post_op_args=[], Tensor? other=None, float other_scale=1., "
-      "int other_zero_point=0, Tensor? slope=None) -> Tensor");
+      "int other_zero_point=0, Tensor? slope=None, "
+      "Tensor? affine_weight=None, Tensor? affine_bias=None) -> Tensor");
   m.def(
       "linear_relu(Tensor input, float input_scale, int input_zero_point, Tensor weight, "
       "Tensor weight_scale, Tensor? weight_zero_point, Tensor? bias, float output_scale, "
@@ -169,7 +175,8 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
       "_prepack_linear(Tensor weight, Tensor weight_scale, Tensor? weight_zero_point, "
       "Tensor? bias, ScalarType input_dtype, float input_scale, int input_zero_point, "
       "float output_scale, int output_zero_point, ScalarType? output_dtype=None, "
-      "str post_ops='', float[] post_op_args=[], Tensor? slope=None) -> ()");
+      "str post_ops='', float[] post_op_args=[], Tensor? slope=None, "
+      "Tensor? affine_weight=None, Tensor? affine_bias=None) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {

@@ -68,13 +68,19 @@ LinearProblem make_problem(const LinearBaked& b, int64_t n, int64_t k, ProblemSt
   }
   if (present(b.bias) || b.bn != nullptr) p.bias = storage->bias.data();
   if (names_prelu(b.post_ops)) {
-    storage->slope = finite_values({b.op, "slope"}, **b.slope);
+    storage->slope = finite_values({b.op, "slope"}, *b.post_op_tensors->slope);
     if (storage->slope.size() == 1) {  // the same for all columns
       for (PostOp& op : p.post_ops)
         if (op.kind == PostOp::Kind::prelu) op = {PostOp::Kind::leaky_relu, storage->slope[0]};
     } else {
       p.slope = storage->slope.data();
     }
+  }
+  if (names_affine(b.post_ops)) {
+    storage->affine_weight = finite_values({b.op, "affine_weight"}, *b.post_op_tensors->affine_weight);
+    storage->affine_bias = finite_values({b.op, "affine_bias"}, *b.post_op_tensors->affine_bias);
+    p.affine_weight = storage->affine_weight.data();
+    p.affine_bias = storage->affine_bias.data();
   }
   return p;
 }
@@ -188,18 +194,33 @@ void check_linear_weights(const LinearBaked& b) {
 
 namespace {
 
-void check_slope(const LinearBaked& b, int64_t n) {
-  const bool wanted = names_prelu(b.post_ops);
-  if (b.slope == nullptr) {
-    TAE_CHECK_VALUE(!wanted, (Arg{b.op, "post_ops"}), "not contain 'prelu'", c10::str("'", b.post_ops, "'"));
+// A tensor that this post-op reads, and no other; returns whether it is there.
+bool check_post_op_tensor(const Arg& arg, const std::optional<at::Tensor>& t, bool wanted, const char* name) {
+  TAE_CHECK_VALUE(wanted || !present(t), arg, c10::str("be None without post-op '", name, "'"), "a tensor");
+  if (!wanted) return false;
+  TAE_CHECK_VALUE(present(t), arg, c10::str("be given with post-op '", name, "'"), "None");
+  check_tensor(arg, *t, {at::kFloat});
+  return true;
+}
+
+void check_post_op_tensors(const LinearBaked& b, int64_t n, const char* what) {
+  const bool prelu = names_prelu(b.post_ops), affine = names_affine(b.post_ops);
+  const PostOpTensors* const t = b.post_op_tensors;
+  if (t == nullptr) {
+    TAE_CHECK_VALUE(!prelu && !affine, (Arg{b.op, "post_ops"}),
+                    c10::str("not contain '", prelu ? "prelu" : "affine", "'"),
+                    c10::str("'", b.post_ops, "'"));
     return;
   }
-  const Arg arg{b.op, "slope"};
-  TAE_CHECK_VALUE(wanted || !present(*b.slope), arg, "be None without post-op 'prelu'", "a tensor");
-  if (!wanted) return;
-  TAE_CHECK_VALUE(present(*b.slope), arg, "be given with post-op 'prelu'", "None");
-  check_tensor(arg, **b.slope, {at::kFloat});
-  check_per_channel(arg, **b.slope, n);
+  const Arg slope{b.op, "slope"};
+  if (check_post_op_tensor(slope, t->slope, prelu, "prelu")) check_per_channel(slope, *t->slope, n);
+  const auto check_vector = [&](const Arg& arg, const std::optional<at::Tensor>& v) {
+    if (!check_post_op_tensor(arg, v, affine, "affine")) return;
+    check_rank(arg, *v, 1);
+    check_size(arg, *v, 0, n, what);
+  };
+  check_vector({b.op, "affine_weight"}, t->affine_weight);
+  check_vector({b.op, "affine_bias"}, t->affine_bias);
 }
 
 }  // namespace
@@ -220,16 +241,20 @@ void check_columns(const LinearBaked& b, int64_t n, const char* what) {
     check_size(bias, *b.bias, 0, n, what);
   }
   if (b.bn != nullptr) check_batch_norm(b.op, *b.bn, n, what);
-  check_slope(b, n);
+  check_post_op_tensors(b, n, what);
 }
 
 void add_columns(StateQuery* query, const LinearBaked& b) {
   query->add(b.weight_scale);
   query->add(b.weight_zero_point);
   query->add(b.bias);
-  if (b.bn == nullptr) {  // the place is kept without a slope: fused names share the base's state
+  if (b.bn == nullptr) {  // the places are kept without them: fused names share the base's state
     static const std::optional<at::Tensor> none;  // the query borrows
-    query->add(b.slope != nullptr ? *b.slope : none);
+    static const PostOpTensors no_tensors{none, none, none};
+    const PostOpTensors& t = b.post_op_tensors != nullptr ? *b.post_op_tensors : no_tensors;
+    query->add(t.slope);
+    query->add(t.affine_weight);
+    query->add(t.affine_bias);
     return;
   }
   query->add(b.bn->running_mean);

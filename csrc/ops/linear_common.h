@@ -12,6 +12,13 @@
 
 namespace tae {
 
+// The tensors of post-ops with a number for each output column.
+struct PostOpTensors {
+  const std::optional<at::Tensor>& slope;          // of prelu, [1] or [N] float32
+  const std::optional<at::Tensor>& affine_weight;  // of affine, [N] float32, as the next
+  const std::optional<at::Tensor>& affine_bias;
+};
+
 // The arguments that are baked into a packing. References live as long as the call.
 struct LinearBaked {
   const char* op;                                      // in messages
@@ -29,9 +36,9 @@ struct LinearBaked {
   int32_t output_zero_point = 0;
   std::string_view post_ops = {};
   at::ArrayRef<double> post_op_args = {};
-  const SparseIndex* sparse = nullptr;               // then weight is [blocks, 1, 4] or [blocks, 8, 1]
-  const BatchNorm* bn = nullptr;                     // of the output columns
-  const std::optional<at::Tensor>* slope = nullptr;  // of prelu, [1] or [N] float32; null: no such argument
+  const SparseIndex* sparse = nullptr;             // then weight is [blocks, 1, 4] or [blocks, 8, 1]
+  const BatchNorm* bn = nullptr;                   // of the output columns
+  const PostOpTensors* post_op_tensors = nullptr;  // null: no such arguments
 };
 
 // The arguments that every static product has, in schema order.
@@ -78,7 +85,7 @@ struct ProblemStorage {
   std::vector<float> scale;
   std::vector<int32_t> zero_point;
   std::vector<float> bias;
-  std::vector<float> slope;
+  std::vector<float> slope, affine_weight, affine_bias;
 };
 
 // Checks every value that a packing bakes in; the shapes are checked by the caller.

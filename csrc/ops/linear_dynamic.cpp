@@ -30,14 +30,16 @@ LinearBaked bake(const char* op, at::ScalarType input_dtype, const Tensor& weigh
 Tensor linear_dynamic(const Tensor& input, const Tensor& weight, const Tensor& weight_scale,
                       const OptTensor& weight_zero_point, const OptTensor& bias, bool per_row, bool symmetric,
                       bool reduce_range, OptDtype output_dtype, std::string_view post_ops,
-                      at::ArrayRef<double> post_op_args, const OptTensor& other, const OptTensor& slope) {
+                      at::ArrayRef<double> post_op_args, const OptTensor& other, const OptTensor& slope,
+                      const OptTensor& affine_weight, const OptTensor& affine_bias) {
   const char* op = "linear_dynamic";
   check_tensor({op, "input"}, input, {at::kFloat, at::kBFloat16});
   LinearBaked baked = bake(op, input.scalar_type(), weight, weight_scale, weight_zero_point, bias,
                            {per_row, symmetric, reduce_range}, output_dtype);
   baked.post_ops = post_ops;
   baked.post_op_args = post_op_args;
-  baked.slope = &slope;
+  const PostOpTensors tensors{slope, affine_weight, affine_bias};
+  baked.post_op_tensors = &tensors;
   return run_linear(baked, input, {other});
 }
 
@@ -57,7 +59,8 @@ void prepack_linear_dynamic(const Tensor& weight, const Tensor& weight_scale,
                             const OptTensor& weight_zero_point, const OptTensor& bias, OptDtype input_dtype,
                             bool per_row, bool symmetric, bool reduce_range, OptDtype output_dtype,
                             std::string_view post_ops, at::ArrayRef<double> post_op_args,
-                            const OptTensor& slope) {
+                            const OptTensor& slope, const OptTensor& affine_weight,
+                            const OptTensor& affine_bias) {
   const char* op = "_prepack_linear_dynamic";
   const at::ScalarType dtype = input_dtype.value_or(at::kFloat);
   check_dtype({op, "input_dtype"}, dtype, {at::kFloat, at::kBFloat16});
@@ -65,7 +68,8 @@ void prepack_linear_dynamic(const Tensor& weight, const Tensor& weight_scale,
                            {per_row, symmetric, reduce_range}, output_dtype);
   baked.post_ops = post_ops;
   baked.post_op_args = post_op_args;
-  baked.slope = &slope;
+  const PostOpTensors tensors{slope, affine_weight, affine_bias};
+  baked.post_op_tensors = &tensors;
   check_linear_weights(baked);
   if (weight.size(0) > 0) packed_linear(baked);
 }
@@ -73,7 +77,7 @@ void prepack_linear_dynamic(const Tensor& weight, const Tensor& weight_scale,
 // Under a fake or meta tensor there is nothing to pack.
 void prepack_linear_dynamic_meta(const Tensor&, const Tensor&, const OptTensor&, const OptTensor&, OptDtype,
                                  bool, bool, bool, OptDtype, std::string_view, at::ArrayRef<double>,
-                                 const OptTensor&) {}
+                                 const OptTensor&, const OptTensor&, const OptTensor&) {}
 
 }  // namespace
 
@@ -82,7 +86,8 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
       "linear_dynamic(Tensor input, Tensor weight, Tensor weight_scale, "
       "Tensor? weight_zero_point=None, Tensor? bias=None, bool per_row=True, "
       "bool symmetric=False, bool reduce_range=False, ScalarType? output_dtype=None, "
-      "str post_ops='', float[] post_op_args=[], Tensor? other=None, Tensor? slope=None) -> Tensor");
+      "str post_ops='', float[] post_op_args=[], Tensor? other=None, Tensor? slope=None, "
+      "Tensor? affine_weight=None, Tensor? affine_bias=None) -> Tensor");
   m.def(
       "linear_relu_dynamic(Tensor input, Tensor weight, Tensor weight_scale, "
       "Tensor? weight_zero_point=None, Tensor? bias=None, bool per_row=True, "
@@ -91,7 +96,8 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
       "_prepack_linear_dynamic(Tensor weight, Tensor weight_scale, "
       "Tensor? weight_zero_point=None, Tensor? bias=None, ScalarType? input_dtype=None, "
       "bool per_row=True, bool symmetric=False, bool reduce_range=False, "
-      "ScalarType? output_dtype=None, str post_ops='', float[] post_op_args=[], Tensor? slope=None) -> ()");
+      "ScalarType? output_dtype=None, str post_ops='', float[] post_op_args=[], Tensor? slope=None, "
+      "Tensor? affine_weight=None, Tensor? affine_bias=None) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {

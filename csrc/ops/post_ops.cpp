@@ -27,6 +27,7 @@ constexpr Name kNames[] = {
     {"tanh", PostOp::Kind::tanh, 0},
     {"add", PostOp::Kind::add, 0},
     {"prelu", PostOp::Kind::prelu, 0},
+    {"affine", PostOp::Kind::affine, 0},
 };
 
 std::string name_list() {
@@ -49,6 +50,7 @@ PostOps parse_post_ops(const char* op, std::string_view names, at::ArrayRef<doub
   c10::SmallVector<const Name*, kMaxPostOps> found;
   size_t num_names = 0;
   size_t num_adds = 0;
+  size_t num_affines = 0;
   size_t num_args = 0;
   for (size_t begin = 0; !names.empty() && begin <= names.size(); ++num_names) {
     const size_t end = std::min(names.find(',', begin), names.size());
@@ -58,12 +60,14 @@ PostOps parse_post_ops(const char* op, std::string_view names, at::ArrayRef<doub
     TAE_CHECK_VALUE(found.back() != nullptr, names_arg, c10::str("be one of ", name_list()),
                     c10::str("'", word, "'"));
     num_adds += found.back()->kind == PostOp::Kind::add;
+    num_affines += found.back()->kind == PostOp::Kind::affine;
     num_args += found.back()->num_args;
   }
   TAE_CHECK_VALUE(num_names <= kMaxPostOps, names_arg, c10::str("have at most ", kMaxPostOps, " names"),
                   num_names);
   TAE_CHECK_VALUE(args.size() == num_args, args_arg, c10::str("have ", num_args, " values"), args.size());
   TAE_CHECK_VALUE(num_adds <= 1, names_arg, "have 'add' at most once", c10::str("'", names, "'"));
+  TAE_CHECK_VALUE(num_affines <= 1, names_arg, "have 'affine' at most once", c10::str("'", names, "'"));
 
   PostOps post_ops;
   const double* next = args.data();

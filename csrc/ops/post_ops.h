@@ -9,11 +9,13 @@
 namespace tae {
 
 // 'relu,clamp', [0.0, 6.0] -> {relu, clamp(0, 6)}. ValueError for an unknown name, a
-// wrong count of numbers, more than kMaxPostOps, a second 'add', NaN.
+// wrong count of numbers, more than kMaxPostOps, a second 'add' or 'affine', NaN.
 PostOps parse_post_ops(const char* op, std::string_view names, at::ArrayRef<double> args);
 
-// Whether the op has a `slope` or an `other` operand. Cheap, and exact for names that parse.
+// Whether the op has a `slope`, `affine_weight` and `affine_bias`, or an `other` operand. Cheap, and exact
+// for names that parse.
 inline bool names_prelu(std::string_view names) { return names.find("prelu") != std::string_view::npos; }
+inline bool names_affine(std::string_view names) { return names.find("affine") != std::string_view::npos; }
 inline bool names_add(std::string_view names) { return names.find("add") != std::string_view::npos; }
 
 }  // namespace tae

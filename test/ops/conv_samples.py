@@ -12,10 +12,10 @@ def _conv_calls(rank, transposed):
     s, bias, zp = torch.rand(4) * 0.1 + 0.01, torch.randn(4), torch.randint(-128, 128, (4,))
     xu, xs = random_int(U8, 2, 4, *size), random_int(S8, 1, 4, *size)
 
-    def call(x, weight, scale, point, bias, out, numbers, post=("", []), other=(None, 1.0, 0), slope=()):
+    def call(x, weight, scale, point, bias, out, numbers, post=("", []), other=(None, 1.0, 0), tensors=()):
         stride, padding, dilation, groups = numbers
         order = (stride, padding, zeros, groups, dilation) if transposed else numbers
-        return (x, 0.1, 7, weight, scale, point, bias, *out, *order, *post, *other, *slope)
+        return (x, 0.1, 7, weight, scale, point, bias, *out, *order, *post, *other, *tensors)
 
     same = (ones, ones, ones, 1)
     residual = (random_int(U8, 2, 4, *size), 0.5, 3)
@@ -32,7 +32,9 @@ def _conv_calls(rank, transposed):
         # a line long enough to be read as it lies, nothing behind it
         call(random_int(U8, 1, 4, *size[:-1], 30), w, s, None, bias, (0.3, 9, None), (ones, zeros, ones, 1)),
         call(xu, grouped, scale2, None, bias, (0.2, -9, S8), ([1] * rank, zeros, ones, 2), ("prelu", []),
-             slope=(torch.randn(4),)),
+             tensors=(torch.randn(4),)),
+        call(xu, grouped, scale2, None, bias, (0.2, -9, S8), ([1] * rank, zeros, ones, 2),
+             ("relu,affine", []), tensors=(None, torch.randn(4), torch.randn(4))),
     ]  # fmt: skip
 
 
@@ -42,13 +44,13 @@ def _conv_dynamic_calls(rank, transposed):
     calls = []
     for i, call in enumerate(_conv_calls(rank, transposed)):
         count = 20 if transposed else 19
-        call, slope = call[:count], call[count:]
+        call, tensors = call[:count], call[count:]
         x, weight, scale, point, bias, dtype = call[0], *call[3:7], call[9]
         numbers, post, other = call[10 : 15 if transposed else 14], call[-5:-3], call[-3]
         x = torch.empty_like(x, dtype=(F32, BF16)[i % 2]).copy_(x.float() * 0.1 - 3)
         other = None if other is None else torch.empty_like(other, dtype=F32).copy_(other)
         dtype = dtype if dtype in (F32, BF16) else None
-        calls.append((x, weight, scale, point, bias, *rules[i % 4], dtype, *numbers, *post, other, *slope))
+        calls.append((x, weight, scale, point, bias, *rules[i % 4], dtype, *numbers, *post, other, *tensors))
     return calls
 
 

@@ -79,7 +79,7 @@ def as_rows(t):
     return to_numpy(t).reshape(rows, t.shape[-1])
 
 
-def apply_post_op(r, name, args, other, slope):
+def apply_post_op(r, name, args, other, slope=None, affine_weight=None, affine_bias=None):
     if name == "relu":
         return np.maximum(r, F(0))
     if name == "clamp":
@@ -90,6 +90,8 @@ def apply_post_op(r, name, args, other, slope):
         return (r + other).astype(F)
     if name == "prelu":
         return np.where(r < 0, (slope * r).astype(F), r)
+    if name == "affine":
+        return ((r * affine_weight).astype(F) + affine_bias).astype(F)
     return _SMOOTH[name](torch.from_numpy(r.astype(np.float64))).numpy().astype(F)
 
 
@@ -105,15 +107,18 @@ _SMOOTH = {
 NUM_ARGS = {"clamp": 2, "leaky_relu": 1}
 
 
-def real_values(acc, scale, weight_scale, bias, post_ops="", post_op_args=(), other=None, slope=None):
-    """post_ops(f32(acc) * (s_x * s_w) + bias), [M, N] float32; scale is [M, 1] or a number."""
+def real_values(acc, scale, weight_scale, bias, post_ops="", post_op_args=(), other=None, *tensors):
+    """post_ops(f32(acc) * (s_x * s_w) + bias), [M, N] float32; scale is [M, 1] or a number.
+
+    tensors: slope, affine_weight and affine_bias, as many as there are.
+    """
     r = (acc.astype(F) * (np.asarray(scale, F) * weight_scale.astype(F)).astype(F)).astype(F)
     if bias is not None:
         r = (r + bias.astype(F)).astype(F)
     args = list(post_op_args)
     for name in post_ops.split(",") if post_ops else ():
         count = NUM_ARGS.get(name, 0)
-        r = apply_post_op(r, name, args[:count], other, to_numpy(slope))
+        r = apply_post_op(r, name, args[:count], other, *map(to_numpy, tensors))
         del args[:count]
     return r
 
@@ -150,23 +155,24 @@ def other_values(other, scale, zero_point, columns):
 
 def linear_real(
     input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point=None, bias=None,
-    post_ops="", post_op_args=(), other=None, other_scale=1.0, other_zero_point=0, slope=None,
+    post_ops="", post_op_args=(), other=None, other_scale=1.0, other_zero_point=0, *tensors,
 ):  # fmt: skip
     """[M, N] float32 before the output is quantized."""
     w, scale = weight_side(weight, weight_scale, weight_zero_point)
     x = as_rows(input).astype(np.int64) - input_zero_point
     added = other_values(other, other_scale, other_zero_point, weight.shape[0])
-    return real_values(x @ w.T, F(input_scale), scale, to_numpy(bias), post_ops, post_op_args, added, slope)
+    product = (x @ w.T, F(input_scale), scale, to_numpy(bias))
+    return real_values(*product, post_ops, post_op_args, added, *tensors)
 
 
 def linear(
     input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
     output_scale, output_zero_point, output_dtype=None, post_ops="", post_op_args=(), other=None,
-    other_scale=1.0, other_zero_point=0, slope=None,
+    other_scale=1.0, other_zero_point=0, slope=None, affine_weight=None, affine_bias=None,
 ):  # fmt: skip
     r = linear_real(
         input, input_scale, input_zero_point, weight, weight_scale, weight_zero_point, bias,
-        post_ops, post_op_args, other, other_scale, other_zero_point, slope,
+        post_ops, post_op_args, other, other_scale, other_zero_point, slope, affine_weight, affine_bias,
     )  # fmt: skip
     out = to_output(r, output_dtype or input.dtype, output_scale, output_zero_point)
     return out.reshape(*input.shape[:-1], weight.shape[0])
@@ -174,7 +180,7 @@ def linear(
 
 def linear_dynamic(
     input, weight, weight_scale, weight_zero_point=None, bias=None, per_row=True, symmetric=False,
-    reduce_range=False, output_dtype=None, post_ops="", post_op_args=(), other=None, slope=None,
+    reduce_range=False, output_dtype=None, post_ops="", post_op_args=(), other=None, *tensors,
 ):  # fmt: skip
     w, weight_scales = weight_side(weight, weight_scale, weight_zero_point)
     x = as_rows(input)
@@ -189,7 +195,7 @@ def linear_dynamic(
         q[row] = quantize(x[row], F(1) / scale, zero_point, lo, hi) - zero_point
     scales = np.array([s for s, _ in params], F)[:, None]
     added = other_values(other, 1.0, 0, weight.shape[0])
-    r = real_values(q @ w.T, scales, weight_scales, to_numpy(bias), post_ops, post_op_args, added, slope)
+    r = real_values(q @ w.T, scales, weight_scales, to_numpy(bias), post_ops, post_op_args, added, *tensors)
     out = to_output(r, output_dtype or input.dtype)
     return out.reshape(*input.shape[:-1], weight.shape[0])
 
@@ -299,7 +305,7 @@ def linear_weight_only(x, weight, scale, bias, group, input_bits):
 
 # --- by the name of the overload ----------------------------------------------
 
-EXACT_POST_OPS = {"", "relu", "clamp", "leaky_relu", "add", "prelu"}
+EXACT_POST_OPS = {"", "relu", "clamp", "leaky_relu", "add", "prelu", "affine"}
 
 
 def static_formula(post_ops=None, value_at=None):

@@ -20,7 +20,7 @@ def _linear_calls():
     w, s = random_int(S8, 5, 12), torch.rand(5) * 0.1 + 0.01
     zp, bias = torch.randint(-128, 128, (5,)), torch.randn(5)
     xu, xs = random_int(U8, 3, 12), random_int(S8, 2, 3, 12)
-    other = random_int(U8, 3, 5)
+    other, affine = random_int(U8, 3, 5), (torch.randn(5), torch.randn(5))
     return [
         (xu, 0.1, 7, w, s, None, bias, 0.3, 9, None, "", [], None, 1.0, 0),
         (xs, 0.1, -7, w, s, zp, None, 1.0, 0, F32, "relu", [], None, 1.0, 0),
@@ -30,6 +30,7 @@ def _linear_calls():
         (xs[:, :0], 0.1, 0, w, s, None, bias, 1.0, 0, F32, "", [], None, 1.0, 0),
         (xu, 0.1, 7, w, s, None, bias, 0.3, 9, None, "prelu", [], None, 1.0, 0, torch.randn(5)),
         (xu, 0.1, 7, w, s, None, bias, 1.0, 0, F32, "add,prelu", [], other, 0.5, 3, torch.randn(1)),
+        (xu, 0.1, 7, w, s, None, bias, 0.3, 9, None, "relu,affine", [], None, 1.0, 0, None, *affine),
     ]
 
 
@@ -43,7 +44,7 @@ def _tensor_qparams(call):
 def _dynamic_calls():
     w, s = random_int(S8, 5, 12), torch.rand(5) * 0.1 + 0.01
     zp, bias = torch.randint(-128, 128, (5,)), torch.randn(5)
-    x, other = torch.randn(3, 12), torch.randn(3, 5)
+    x, other, affine = torch.randn(3, 12), torch.randn(3, 5), (torch.randn(5), torch.randn(5))
     return [
         (x, w, s, None, bias, True, False, False, None, "", [], None),
         (x.to(BF16), w, s, zp, None, False, True, False, None, "relu", [], None),
@@ -51,6 +52,7 @@ def _dynamic_calls():
         (x[0], w, s, None, bias, True, True, True, F32, "clamp,tanh", [-1.0, 1.0], None),
         (torch.randn(0, 2, 12), w, s, None, None, True, False, False, None, "", [], None),
         (x, w, s, None, bias, True, False, False, None, "add,prelu", [], other, torch.randn(5)),
+        (x, w, s, None, bias, True, False, False, None, "relu,affine", [], None, None, *affine),
     ]
 
 
@@ -278,10 +280,11 @@ def _weight_fake_quantize_calls():
     return calls
 
 
-def _with_slope(name, call):
-    """The call with the last argument of products, None where it has no prelu."""
+def _with_tensors(name, call):
+    """The call with the last arguments of products, None where no post-op reads them."""
     arguments = overload(name)._schema.arguments
-    return (*call, None) if arguments[-1].name == "slope" and len(call) < len(arguments) else call
+    missing = len(arguments) - len(call) if arguments[-1].name == "affine_bias" else 0
+    return (*call, *[None] * missing)
 
 
 def samples():
@@ -340,7 +343,7 @@ def samples():
         **norm_samples(),
         **attention_samples(),
     }
-    return {name: [_with_slope(name, call) for call in calls] for name, calls in result.items()}
+    return {name: [_with_tensors(name, call) for call in calls] for name, calls in result.items()}
 
 
 ISLAND = """torch_ao.island 1 inputs=1 constants=3

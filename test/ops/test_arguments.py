@@ -277,6 +277,7 @@ POST_OPS = [
     ("add", [], "other", "None"),
     ("add,add", [], "post_ops", "'add,add'"),
     ("relu,prelu", [], "slope", "None"),
+    ("relu,affine", [], "affine_weight", "None"),
 ]
 
 

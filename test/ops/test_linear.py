@@ -77,6 +77,8 @@ EXACT_POST_OPS = [
     ("clamp,add,leaky_relu,relu", [-1.0, 1.0, 0.3]),
     ("prelu", []),
     ("add,prelu", []),
+    ("relu,affine", []),
+    ("affine,add,clamp", [-1.0, 1.0]),
 ]
 
 
@@ -101,6 +103,8 @@ def test_post_ops_exact(engine, names, args, forced, rng):
                 }
         if "prelu" in names:
             extra["slope"] = torch.randn(rng.choice([1, call[3].shape[0]]))
+        if "affine" in names:
+            extra |= {name: torch.randn(call[3].shape[0]) for name in ("affine_weight", "affine_bias")}
         y = ops.linear(*call, names, args, **extra)
         assert torch.equal(y, reference.linear(*call, names, args, **extra))
 

@@ -34,6 +34,7 @@ POST_OPS = {
     "tanh": 0,
     "add": 0,
     "prelu": 0,
+    "affine": 0,
 }
 
 
@@ -244,26 +245,40 @@ def check_post_ops(op: str, post_ops: str, args: Sequence[float]) -> None:
     needed = sum(POST_OPS[name] for name in names)
     if len(args) != needed:
         _raise(op, "post_op_args", f"have {needed} values", len(args))
-    if names.count("add") > 1:
-        _raise(op, "post_ops", "have 'add' at most once", f"'{post_ops}'")
+    for name in ("add", "affine"):
+        if names.count(name) > 1:
+            _raise(op, "post_ops", f"have '{name}' at most once", f"'{post_ops}'")
 
 
-def check_slope(op: str, post_ops: str, slope: Tensor | None, rows: object) -> None:
-    """The slopes of the post-op `prelu`, for this many columns."""
-    if "prelu" not in post_ops:
-        if slope is not None:
-            _raise(op, "slope", "be None without post-op 'prelu'", "a tensor")
-        return
-    if slope is None:
-        _raise(op, "slope", "be given with post-op 'prelu'", "None")
-    check_tensor(op, "slope", slope, (torch.float32,))
-    check_per_channel(op, "slope", slope, rows)
+def _check_post_op_tensor(op: str, name: str, t: Tensor | None, post_ops: str, reader: str) -> bool:
+    """Whether the tensor that one post-op reads is there."""
+    if reader not in post_ops:
+        if t is not None:
+            _raise(op, name, f"be None without post-op '{reader}'", "a tensor")
+        return False
+    if t is None:
+        _raise(op, name, f"be given with post-op '{reader}'", "None")
+    check_tensor(op, name, t, (torch.float32,))
+    return True
 
 
-def refuse_prelu(op: str, post_ops: str) -> None:
-    """For an op without slopes."""
-    if "prelu" in post_ops:
-        _raise(op, "post_ops", "not contain 'prelu'", f"'{post_ops}'")
+def check_post_op_tensors(
+    op: str, post_ops: str, rows: object, what: str, slope: Tensor | None, *affine: Tensor | None
+) -> None:
+    """What post-ops read for each of this many columns, a number that comes from `what`."""
+    if _check_post_op_tensor(op, "slope", slope, post_ops, "prelu"):
+        check_per_channel(op, "slope", slope, rows)
+    for name, t in zip(("affine_weight", "affine_bias"), affine, strict=True):
+        if _check_post_op_tensor(op, name, t, post_ops, "affine"):
+            check_rank(op, name, t, 1)
+            check_size(op, name, t, 0, rows, what)
+
+
+def refuse_post_op_tensors(op: str, post_ops: str) -> None:
+    """For an op without them."""
+    for name in ("prelu", "affine"):
+        if name in post_ops:
+            _raise(op, "post_ops", f"not contain '{name}'", f"'{post_ops}'")
 
 
 def check_output(op: str, output_dtype: torch.dtype | None, post_ops: str, post_op_args) -> None:
@@ -271,8 +286,8 @@ def check_output(op: str, output_dtype: torch.dtype | None, post_ops: str, post_
     if output_dtype is not None:
         check_dtype(op, "output_dtype", output_dtype, OUTPUT)
     check_post_ops(op, post_ops, post_op_args)
-    if "add" in post_ops or "prelu" in post_ops:
-        _raise(op, "post_ops", "not contain 'add' or 'prelu'", f"'{post_ops}'")
+    if any(name in post_ops for name in ("add", "prelu", "affine")):
+        _raise(op, "post_ops", "not contain 'add', 'prelu' or 'affine'", f"'{post_ops}'")
 
 
 def check_other(

@@ -75,8 +75,8 @@ def empty_channels_last(input: Tensor, sizes: list, dtype: torch.dtype | None) -
 
 def _output(
     op, rank, transposed, input, input_dtypes, weight, weight_scale, weight_zero_point, bias,
-    output_dtype, output_dtypes, numbers, post=("", (), None), other_dtypes=_fake.FLOAT, slope=None,
-    bn=None,
+    output_dtype, output_dtypes, numbers, post=("", (), None), other_dtypes=_fake.FLOAT,
+    tensors=(None, None, None), bn=None,
 ):  # fmt: skip
     """The checks that need no values, then an empty output."""
     _fake.check_tensor(op, "input", input, input_dtypes)
@@ -89,7 +89,7 @@ def _output(
     n = weight.shape[1] * groups if transposed else weight.shape[0]
     what = "weight.size(1) * groups" if transposed else "weight.size(0)"
     _fake.check_columns(op, n, what, weight_scale, weight_zero_point, bias)
-    _fake.check_slope(op, post[0], slope, n)
+    _fake.check_post_op_tensors(op, post[0], n, what, *tensors)
     if bn is not None:
         _fake.check_batch_norm(op, n, what, *bn)
     output = empty_channels_last(input, [input.shape[0], n, *spatial], output_dtype)
@@ -115,6 +115,11 @@ def _post(rest):
     return (*rest[:3], *("", (), None)[len(rest[:3]) :])
 
 
+def _tensors(rest):
+    """(slope, affine_weight, affine_bias) at the start of what follows `other` and its qparams."""
+    return (*rest[:3], *(None, None, None)[len(rest[:3]) :])
+
+
 def _register(op: str, rank: int, transposed: bool) -> None:
     """Fake kernel of a static convolution."""
 
@@ -135,7 +140,7 @@ def _register(op: str, rank: int, transposed: bool) -> None:
         return _output(
             op, rank, transposed, input, _fake.QUANTIZED, weight, weight_scale, weight_zero_point, bias,
             output_dtype, _OUTPUT, numbers, _post(rest), _fake.FLOAT + _fake.QUANTIZED,
-            rest[5] if len(rest) > 5 else None,
+            _tensors(rest[5:]),
         )  # fmt: skip
 
     torch.library.register_fake(f"torch_ao::{op}", fake)
@@ -159,7 +164,7 @@ def _register_dynamic(op: str, rank: int, transposed: bool) -> None:
         numbers, rest = _numbers(transposed, rest)
         return _output(
             op, rank, transposed, input, _fake.FLOAT, weight, weight_scale, weight_zero_point, bias,
-            output_dtype, _fake.FLOAT, numbers, _post(rest), slope=rest[3] if len(rest) > 3 else None,
+            output_dtype, _fake.FLOAT, numbers, _post(rest), tensors=_tensors(rest[3:]),
         )  # fmt: skip
 
     torch.library.register_fake(f"torch_ao::{op}", fake)

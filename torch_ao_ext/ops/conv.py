@@ -37,6 +37,8 @@ def conv1d(
     other_scale: float = 1.0,
     other_zero_point: int = 0,
     slope: Tensor | None = None,
+    affine_weight: Tensor | None = None,
+    affine_bias: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv1d(x, W) + b)).
 
@@ -70,6 +72,8 @@ def conv1d(
         other_scale,
         other_zero_point,
         slope,
+        affine_weight,
+        affine_bias,
     )
 
 
@@ -94,6 +98,8 @@ def conv2d(
     other_scale: float = 1.0,
     other_zero_point: int = 0,
     slope: Tensor | None = None,
+    affine_weight: Tensor | None = None,
+    affine_bias: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv2d(x, W) + b)), x = (input - zp_x) s_x, W = (weight - zp_w) s_w.
 
@@ -121,6 +127,8 @@ def conv2d(
         other_scale: real units per step of an integer `other`.
         other_zero_point: zero point of an integer `other`.
         slope: of the post-op `prelu`, `[O]` or `[1]`, float32.
+        affine_weight: of the post-op `affine`, `[O]`, float32, finite.
+        affine_bias: of the post-op `affine`, `[O]`, float32, finite.
 
     Returns:
         `[N, O, H', W']`, channels last.
@@ -159,6 +167,8 @@ def conv2d(
         other_scale,
         other_zero_point,
         slope,
+        affine_weight,
+        affine_bias,
     )
 
 
@@ -183,6 +193,8 @@ def conv3d(
     other_scale: float = 1.0,
     other_zero_point: int = 0,
     slope: Tensor | None = None,
+    affine_weight: Tensor | None = None,
+    affine_bias: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv3d(x, W) + b)).
 
@@ -216,6 +228,8 @@ def conv3d(
         other_scale,
         other_zero_point,
         slope,
+        affine_weight,
+        affine_bias,
     )
 
 
@@ -241,6 +255,8 @@ def conv_transpose1d(
     other_scale: float = 1.0,
     other_zero_point: int = 0,
     slope: Tensor | None = None,
+    affine_weight: Tensor | None = None,
+    affine_bias: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv_transpose1d(x, W) + b)).
 
@@ -276,6 +292,8 @@ def conv_transpose1d(
         other_scale,
         other_zero_point,
         slope,
+        affine_weight,
+        affine_bias,
     )
 
 
@@ -301,6 +319,8 @@ def conv_transpose2d(
     other_scale: float = 1.0,
     other_zero_point: int = 0,
     slope: Tensor | None = None,
+    affine_weight: Tensor | None = None,
+    affine_bias: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv_transpose2d(x, W) + b)).
 
@@ -336,6 +356,8 @@ def conv_transpose2d(
         other_scale,
         other_zero_point,
         slope,
+        affine_weight,
+        affine_bias,
     )
 
 
@@ -361,6 +383,8 @@ def conv_transpose3d(
     other_scale: float = 1.0,
     other_zero_point: int = 0,
     slope: Tensor | None = None,
+    affine_weight: Tensor | None = None,
+    affine_bias: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(conv_transpose3d(x, W) + b)).
 
@@ -396,4 +420,6 @@ def conv_transpose3d(
         other_scale,
         other_zero_point,
         slope,
+        affine_weight,
+        affine_bias,
     )

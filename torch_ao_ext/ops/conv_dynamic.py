@@ -22,7 +22,7 @@ def conv1d_dynamic(
     bias: Tensor | None = None, per_sample: bool = True, symmetric: bool = False, reduce_range: bool = False,
     output_dtype: torch.dtype | None = None, stride: Numbers = 1, padding: Numbers = 0, dilation: Numbers = 1,
     groups: int = 1, post_ops: str = "", post_op_args: list[float] | None = None, other: Tensor | None = None,
-    slope: Tensor | None = None,
+    slope: Tensor | None = None, affine_weight: Tensor | None = None, affine_bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Computes y = post_ops(conv1d(x, W) + b), x quantized by the op.
 
@@ -37,6 +37,7 @@ def conv1d_dynamic(
     return torch.ops.torch_ao.conv1d_dynamic(
         input, weight, weight_scale, weight_zero_point, bias, per_sample, symmetric, reduce_range,
         output_dtype, stride, padding, dilation, groups, post_ops, post_op_args or [], other, slope,
+        affine_weight, affine_bias,
     )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def conv2d_dynamic(
     bias: Tensor | None = None, per_sample: bool = True, symmetric: bool = False, reduce_range: bool = False,
     output_dtype: torch.dtype | None = None, stride: Numbers = 1, padding: Numbers = 0, dilation: Numbers = 1,
     groups: int = 1, post_ops: str = "", post_op_args: list[float] | None = None, other: Tensor | None = None,
-    slope: Tensor | None = None,
+    slope: Tensor | None = None, affine_weight: Tensor | None = None, affine_bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Computes y = post_ops(conv2d(x, W) + b), x = input quantized by the op, W = (weight - zp_w) s_w.
 
@@ -71,6 +72,8 @@ def conv2d_dynamic(
         post_op_args: numbers of the post-ops, in order.
         other: operand of `add`, the output's shape, float32 or bfloat16.
         slope: of the post-op `prelu`, `[O]` or `[1]`, float32.
+        affine_weight: of the post-op `affine`, `[O]`, float32, finite.
+        affine_bias: of the post-op `affine`, `[O]`, float32, finite.
 
     Returns:
         `[N, O, H', W']`, channels last.
@@ -91,6 +94,7 @@ def conv2d_dynamic(
     return torch.ops.torch_ao.conv2d_dynamic(
         input, weight, weight_scale, weight_zero_point, bias, per_sample, symmetric, reduce_range,
         output_dtype, stride, padding, dilation, groups, post_ops, post_op_args or [], other, slope,
+        affine_weight, affine_bias,
     )  # fmt: skip
 
 
@@ -99,7 +103,7 @@ def conv3d_dynamic(
     bias: Tensor | None = None, per_sample: bool = True, symmetric: bool = False, reduce_range: bool = False,
     output_dtype: torch.dtype | None = None, stride: Numbers = 1, padding: Numbers = 0, dilation: Numbers = 1,
     groups: int = 1, post_ops: str = "", post_op_args: list[float] | None = None, other: Tensor | None = None,
-    slope: Tensor | None = None,
+    slope: Tensor | None = None, affine_weight: Tensor | None = None, affine_bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Computes y = post_ops(conv3d(x, W) + b), x quantized by the op.
 
@@ -114,6 +118,7 @@ def conv3d_dynamic(
     return torch.ops.torch_ao.conv3d_dynamic(
         input, weight, weight_scale, weight_zero_point, bias, per_sample, symmetric, reduce_range,
         output_dtype, stride, padding, dilation, groups, post_ops, post_op_args or [], other, slope,
+        affine_weight, affine_bias,
     )  # fmt: skip
 
 
@@ -123,7 +128,7 @@ def conv_transpose1d_dynamic(
     output_dtype: torch.dtype | None = None, stride: Numbers = 1, padding: Numbers = 0,
     output_padding: Numbers = 0, groups: int = 1, dilation: Numbers = 1, post_ops: str = "",
     post_op_args: list[float] | None = None, other: Tensor | None = None,
-    slope: Tensor | None = None,
+    slope: Tensor | None = None, affine_weight: Tensor | None = None, affine_bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Computes y = post_ops(conv_transpose1d(x, W) + b), x quantized by the op.
 
@@ -139,7 +144,7 @@ def conv_transpose1d_dynamic(
     return torch.ops.torch_ao.conv_transpose1d_dynamic(
         input, weight, weight_scale, weight_zero_point, bias, per_sample, symmetric, reduce_range,
         output_dtype, stride, padding, output_padding, groups, dilation, post_ops, post_op_args or [], other,
-        slope,
+        slope, affine_weight, affine_bias,
     )  # fmt: skip
 
 
@@ -149,7 +154,7 @@ def conv_transpose2d_dynamic(
     output_dtype: torch.dtype | None = None, stride: Numbers = 1, padding: Numbers = 0,
     output_padding: Numbers = 0, groups: int = 1, dilation: Numbers = 1, post_ops: str = "",
     post_op_args: list[float] | None = None, other: Tensor | None = None,
-    slope: Tensor | None = None,
+    slope: Tensor | None = None, affine_weight: Tensor | None = None, affine_bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Computes y = post_ops(conv_transpose2d(x, W) + b), x quantized by the op.
 
@@ -165,7 +170,7 @@ def conv_transpose2d_dynamic(
     return torch.ops.torch_ao.conv_transpose2d_dynamic(
         input, weight, weight_scale, weight_zero_point, bias, per_sample, symmetric, reduce_range,
         output_dtype, stride, padding, output_padding, groups, dilation, post_ops, post_op_args or [], other,
-        slope,
+        slope, affine_weight, affine_bias,
     )  # fmt: skip
 
 
@@ -175,7 +180,7 @@ def conv_transpose3d_dynamic(
     output_dtype: torch.dtype | None = None, stride: Numbers = 1, padding: Numbers = 0,
     output_padding: Numbers = 0, groups: int = 1, dilation: Numbers = 1, post_ops: str = "",
     post_op_args: list[float] | None = None, other: Tensor | None = None,
-    slope: Tensor | None = None,
+    slope: Tensor | None = None, affine_weight: Tensor | None = None, affine_bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Computes y = post_ops(conv_transpose3d(x, W) + b), x quantized by the op.
 
@@ -191,5 +196,5 @@ def conv_transpose3d_dynamic(
     return torch.ops.torch_ao.conv_transpose3d_dynamic(
         input, weight, weight_scale, weight_zero_point, bias, per_sample, symmetric, reduce_range,
         output_dtype, stride, padding, output_padding, groups, dilation, post_ops, post_op_args or [], other,
-        slope,
+        slope, affine_weight, affine_bias,
     )  # fmt: skip

@@ -35,6 +35,8 @@ def linear(
     other_scale: float = 1.0,
     other_zero_point: int = 0,
     slope: Tensor | None = None,
+    affine_weight: Tensor | None = None,
+    affine_bias: Tensor | None = None,
 ) -> Tensor:
     """Computes y = quantize(post_ops(x W^T + b)), x = (input - zp_x) s_x, W = (weight - zp_w) s_w.
 
@@ -59,6 +61,8 @@ def linear(
         other_scale: real units per step of an integer `other`.
         other_zero_point: zero point of an integer `other`.
         slope: of the post-op `prelu`, `[N]` or `[1]`, float32.
+        affine_weight: of the post-op `affine`, `[N]`, float32, finite.
+        affine_bias: of the post-op `affine`, `[N]`, float32, finite.
 
     Returns:
         `[*, N]`, contiguous.
@@ -95,6 +99,8 @@ def linear(
         other_scale,
         other_zero_point,
         slope,
+        affine_weight,
+        affine_bias,
     )
 
 
@@ -297,6 +303,8 @@ def _output(
     post_op_args=(),
     other: Tensor | None = None,
     slope: Tensor | None = None,
+    affine_weight: Tensor | None = None,
+    affine_bias: Tensor | None = None,
 ) -> Tensor:
     """The checks that need no values, then an empty output."""
     _fake.check_tensor(op, "input", input, _fake.QUANTIZED)
@@ -306,7 +314,8 @@ def _output(
     _fake.check_min_rank(op, "input", input, 1)
     _fake.check_size(op, "input", input, -1, weight.shape[1], "weight.size(1)")
     output = input.new_empty([*input.shape[:-1], weight.shape[0]], dtype=output_dtype)
-    _fake.check_slope(op, post_ops, slope, weight.shape[0])
+    columns = (weight.shape[0], "weight.size(0)")
+    _fake.check_post_op_tensors(op, post_ops, *columns, slope, affine_weight, affine_bias)
     _fake.check_other(op, post_ops, other, output, _fake.FLOAT + _fake.QUANTIZED)
     _fake.check_post_ops(op, post_ops, post_op_args)
     return output
@@ -330,10 +339,12 @@ def _(
     other_scale=1.0,
     other_zero_point=0,
     slope=None,
+    affine_weight=None,
+    affine_bias=None,
 ):
     return _output(
         "linear", input, weight, weight_scale, weight_zero_point, bias, output_dtype, post_ops,
-        post_op_args, other, slope,
+        post_op_args, other, slope, affine_weight, affine_bias,
     )  # fmt: skip
 
 
@@ -355,6 +366,8 @@ def _(
     other_scale=1.0,
     other_zero_point=0,
     slope=None,
+    affine_weight=None,
+    affine_bias=None,
 ):
     for name, scale in (("input_scale", input_scale), ("output_scale", output_scale)):
         _fake.check_one_element("linear", name, scale, _fake.SCALES)
@@ -365,7 +378,7 @@ def _(
         _fake.check_one_element("linear", name, point, _fake.ZERO_POINTS)
     return _output(
         "linear", input, weight, weight_scale, weight_zero_point, bias, output_dtype, post_ops,
-        post_op_args, other, slope,
+        post_op_args, other, slope, affine_weight, affine_bias,
     )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ def linear_dynamic(
     post_op_args: list[float] | None = None,
     other: Tensor | None = None,
     slope: Tensor | None = None,
+    affine_weight: Tensor | None = None,
+    affine_bias: Tensor | None = None,
 ) -> Tensor:
     """Computes y = post_ops(x W^T + b); the product runs on int8 values of x and W.
 
@@ -41,10 +43,14 @@ def linear_dynamic(
         reduce_range: half the values, as torch.ao's x86 kernels need.
         output_dtype: float32 or bfloat16; default the input's.
         post_ops: comma-separated, in order: relu, clamp, leaky_relu, silu, gelu (exact),
-            gelu_tanh, hardswish, hardsigmoid, sigmoid, tanh, add, prelu.
+            gelu_tanh, hardswish, hardsigmoid, sigmoid, tanh, add, prelu, affine;
+            `add` and `affine` at most once.
         post_op_args: clamp takes two values, leaky_relu one, in the order of post_ops.
         other: operand of `add`, the output's shape.
         slope: of `prelu`, which is r where r >= 0, else slope[n] * r: `[N]` or `[1]`, float32.
+        affine_weight: of `affine`, which is r * affine_weight[n] + affine_bias[n] in float32 without
+            FMA, as a batch norm behind an activation: `[N]`, float32, finite.
+        affine_bias: of `affine`, as affine_weight.
 
     Returns:
         `[*, N]`, contiguous.
@@ -76,6 +82,8 @@ def linear_dynamic(
         post_op_args or [],
         other,
         slope,
+        affine_weight,
+        affine_bias,
     )
 
 
@@ -145,11 +153,15 @@ def _(
     post_op_args=(),
     other=None,
     slope=None,
+    affine_weight=None,
+    affine_bias=None,
 ):
     output = _shape(
         "linear_dynamic", input, weight, weight_scale, weight_zero_point, bias, output_dtype
     )
-    _fake.check_slope("linear_dynamic", post_ops, slope, weight.shape[0])
+    _fake.check_post_op_tensors(
+        "linear_dynamic", post_ops, weight.shape[0], "weight.size(0)", slope, affine_weight, affine_bias
+    )
     _fake.check_other("linear_dynamic", post_ops, other, output, _fake.FLOAT)
     _fake.check_post_ops("linear_dynamic", post_ops, post_op_args)
     return output

@@ -268,7 +268,7 @@ def _(
         output_dtype,
     )
     _fake.check_other(op, post_ops, other, output, (*_fake.FLOAT, *_fake.QUANTIZED))
-    _fake.refuse_prelu(op, post_ops)
+    _fake.refuse_post_op_tensors(op, post_ops)
     _fake.check_post_ops(op, post_ops, post_op_args)
     return output
 
@@ -306,6 +306,6 @@ def _(
         output_dtype,
     )
     _fake.check_other(op, post_ops, other, output, _fake.FLOAT)
-    _fake.refuse_prelu(op, post_ops)
+    _fake.refuse_post_op_tensors(op, post_ops)
     _fake.check_post_ops(op, post_ops, post_op_args)
     return output

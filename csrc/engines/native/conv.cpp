@@ -150,6 +150,10 @@ EpilogueParams GatherConv::group_params(const ConvArgs& args, int64_t group) con
   e.weight_scale += first * e.weight_scale_stride;
   if (e.bias != nullptr) e.bias += first;
   if (e.slope != nullptr) e.slope += first;
+  if (e.affine_weight != nullptr) {
+    e.affine_weight += first;
+    e.affine_bias += first;
+  }
   if (e.weight_zero_point != nullptr) e.weight_zero_point += first;
   return e;
 }

@@ -12,11 +12,12 @@ namespace tae {
 namespace onednn {
 namespace {
 
-// relu and clamp, on a type that oneDNN writes.
+// relu, clamp and affine, on a type that oneDNN writes.
 bool is_fused(const LinearProblem& p) {
   if (p.output_dtype == DType::bf16 || p.qparams_in_call) return false;
   return std::all_of(p.post_ops.begin(), p.post_ops.end(), [](const PostOp& op) {
-    return op.kind == PostOp::Kind::relu || (op.kind == PostOp::Kind::clamp && op.alpha <= op.beta);
+    return op.kind == PostOp::Kind::relu || op.kind == PostOp::Kind::affine ||
+           (op.kind == PostOp::Kind::clamp && op.alpha <= op.beta);
   });
 }
 

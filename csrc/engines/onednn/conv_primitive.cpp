@@ -100,9 +100,11 @@ struct ConvPrimitive::Builder {
     return desc(dims, type_of(type), spatial() == 3 ? dnnl_ndhwc : dnnl_nhwc);
   }
   dnnl_memory_desc_t vector(int64_t count, dnnl_data_type_t type) { return desc({count}, type, dnnl_a); }
-  dnnl_memory_desc_t scalar() {
-    return desc(std::vector<int64_t>(static_cast<size_t>(spatial() + 2), 1), dnnl_f32,
-                spatial() == 3 ? dnnl_ndhwc : dnnl_nhwc);
+  // One number, or one for each channel, for all pixels.
+  dnnl_memory_desc_t numbers(int64_t channels) {
+    std::vector<int64_t> dims(static_cast<size_t>(spatial() + 2), 1);
+    dims[1] = channels;
+    return desc(dims, dnnl_f32, spatial() == 3 ? dnnl_ndhwc : dnnl_nhwc);
   }
   dnnl_memory_desc_t any_weight() {
     const ConvGeometry& g = spec.geometry;
@@ -124,24 +126,34 @@ struct ConvPrimitive::Builder {
     return least >= 0 ? least : std::min<int64_t>(0, least + g.stride[axis] - 1);
   }
 
-  // Index of the division among the post-ops, -1: none.
-  int post_ops() {
+  // Indices among the post-ops of what has an operand, -1: none.
+  struct WithOperand {
+    int product = -1, division = -1;  // the sum of affine follows its product
+  };
+  WithOperand post_ops() {
+    WithOperand found;
     dnnl_post_ops_t ops = nullptr;
     add(dnnl_post_ops_create(&ops));
-    if (status != dnnl_success) return -1;
-    for (const PostOp& op : spec.post_ops)
-      add(op.kind == PostOp::Kind::relu
-              ? dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_relu, 0.f, 0.f)
-              : dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_clip, op.alpha, op.beta));
-    int division = -1;
+    if (status != dnnl_success) return found;
+    for (const PostOp& op : spec.post_ops) {
+      if (op.kind == PostOp::Kind::relu) {
+        add(dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_relu, 0.f, 0.f));
+      } else if (op.kind == PostOp::Kind::clamp) {
+        add(dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_clip, op.alpha, op.beta));
+      } else {
+        found.product = dnnl_post_ops_len(ops);
+        add(dnnl_post_ops_append_binary(ops, dnnl_binary_mul, numbers(spec.n)));
+        add(dnnl_post_ops_append_binary(ops, dnnl_binary_add, numbers(spec.n)));
+      }
+    }
     if (is_quantized(spec.output_dtype)) {
-      division = dnnl_post_ops_len(ops);
-      add(dnnl_post_ops_append_binary(ops, dnnl_binary_div, scalar()));
+      found.division = dnnl_post_ops_len(ops);
+      add(dnnl_post_ops_append_binary(ops, dnnl_binary_div, numbers(1)));
       add(dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_round, 0.f, 0.f));
     }
     add(dnnl_primitive_attr_set_post_ops(attr, ops));
     dnnl_post_ops_destroy(ops);
-    return division;
+    return found;
   }
 };
 
@@ -170,7 +182,7 @@ void ConvPrimitive::build(const ConvSpec& spec, const WeightLayout* layout) {
   if (spec.input_zero_point) b.add(dnnl_primitive_attr_set_zero_points_mask(b.attr, DNNL_ARG_SRC, 0));
   if (is_quantized(spec.output_dtype))
     b.add(dnnl_primitive_attr_set_zero_points_mask(b.attr, DNNL_ARG_DST, 0));
-  const int division = raw ? -1 : b.post_ops();
+  const Builder::WithOperand with_operand = raw ? Builder::WithOperand{} : b.post_ops();
   dnnl_dims_t strides{}, dilations{}, left{}, right{};
   for (int i = 0; i < b.spatial(); ++i) {
     const int axis = 3 - b.spatial() + i;
@@ -210,9 +222,17 @@ void ConvPrimitive::build(const ConvSpec& spec, const WeightLayout* layout) {
     if (spec.bias) argument(DNNL_ARG_BIAS, bias);
     if (!raw) argument(DNNL_ARG_ATTR_SCALES | DNNL_ARG_WEIGHTS, b.vector(spec.n, dnnl_f32));
     if (spec.input_zero_point) argument(DNNL_ARG_ATTR_ZERO_POINTS | DNNL_ARG_SRC, b.vector(1, dnnl_s32));
-    if (division >= 0) {
-      divisor_arg_ = DNNL_ARG_ATTR_MULTIPLE_POST_OP(division) | DNNL_ARG_SRC_1;
-      argument(divisor_arg_, b.scalar());
+    const auto post_op_argument = [&](int index, int64_t count) {
+      const int arg = DNNL_ARG_ATTR_MULTIPLE_POST_OP(index) | DNNL_ARG_SRC_1;
+      argument(arg, b.numbers(count));
+      return arg;
+    };
+    if (with_operand.product >= 0) {
+      factor_arg_ = post_op_argument(with_operand.product, spec.n);
+      shift_arg_ = post_op_argument(with_operand.product + 1, spec.n);
+    }
+    if (with_operand.division >= 0) {
+      divisor_arg_ = post_op_argument(with_operand.division, 1);
       argument(DNNL_ARG_ATTR_ZERO_POINTS | DNNL_ARG_DST, b.vector(1, dnnl_s32));
     }
     argument(DNNL_ARG_DST, dst);
@@ -242,6 +262,10 @@ void ConvPrimitive::run(const ConvOperands& o) const {
       at = o.scale;
     else if (a.arg == (DNNL_ARG_ATTR_ZERO_POINTS | DNNL_ARG_SRC))
       at = o.input_zero_point;
+    else if (a.arg == factor_arg_)
+      at = o.affine_weight;
+    else if (a.arg == shift_arg_)
+      at = o.affine_bias;
     else if (a.arg == divisor_arg_)
       at = o.output_scale;
     else if (a.arg == (DNNL_ARG_ATTR_ZERO_POINTS | DNNL_ARG_DST))

@@ -1,9 +1,9 @@
 // oneDNN's convolution and deconvolution primitives, and a cache of them.
 //
 // The epilogue follows the rule of engines/linear.h to the bit: one f32 product of the
-// accumulator, one f32 sum with the bias, clamps, a true division (a post-op of the user's:
-// oneDNN's own output scale multiplies by a reciprocal), rounding before the output's zero
-// point is added.
+// accumulator, one f32 sum with the bias, clamps, a product and a sum for `affine`, a true division (a
+// post-op of the user's: oneDNN's own output scale multiplies by a reciprocal), rounding before the output's
+// zero point is added.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +31,7 @@ struct ConvSpec {
   DType output_dtype = DType::s32;  // s32: accumulators, without what follows
   bool input_zero_point = false;
   bool bias = false;
-  PostOps post_ops;  // relu and clamp
+  PostOps post_ops;  // relu, clamp and affine
   int threads = 1;
 
   bool deep = false;  // three spatial dimensions; else axis 0 has size 1
@@ -69,6 +69,8 @@ struct ConvOperands {
   const float* bias = nullptr;
   const float* scale = nullptr;  // [n]: s_x * s_w
   const int32_t* input_zero_point = nullptr;
+  const float* affine_weight = nullptr;  // [n], with the post-op affine, as the next
+  const float* affine_bias = nullptr;
   const float* output_scale = nullptr;
   const int32_t* output_zero_point = nullptr;
   void* output = nullptr;
@@ -104,7 +106,7 @@ class ConvPrimitive {
   WeightLayoutPtr layout_;
   size_t scratchpad_bytes_ = 0;
   std::string implementation_, error_;
-  int divisor_arg_ = -1;
+  int divisor_arg_ = -1, factor_arg_ = -1, shift_arg_ = -1;
   bool out_of_memory_ = false;
 };
 using ConvPrimitivePtr = std::shared_ptr<const ConvPrimitive>;

@@ -54,6 +54,8 @@ ConvOperands Conv::operands(const Call& call) const {
   o.weight = weight_.get();
   o.bias = bias_.data();
   o.scale = scale_.data();
+  o.affine_weight = output_.affine_weight();
+  o.affine_bias = output_.affine_bias();
   o.input_zero_point = &call.zero_point;
   o.output_scale = &output_scale_;
   o.output_zero_point = &output_zero_point_;

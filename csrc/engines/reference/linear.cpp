@@ -43,12 +43,18 @@ class ReferenceLinear final : public LinearImpl {
       weight_zero_point_.assign(p.weight_zero_point, p.weight_zero_point + p.weight_scale_size);
     if (p.bias != nullptr) bias_.assign(p.bias, p.bias + p.n);
     if (p.slope != nullptr) slope_.assign(p.slope, p.slope + p.n);
+    if (p.affine_weight != nullptr) {
+      affine_weight_.assign(p.affine_weight, p.affine_weight + p.n);
+      affine_bias_.assign(p.affine_bias, p.affine_bias + p.n);
+    }
     // The problem's arrays are dead after make.
     p_.weight = nullptr;
     p_.weight_scale = nullptr;
     p_.weight_zero_point = nullptr;
     p_.bias = nullptr;
     p_.slope = nullptr;
+    p_.affine_weight = nullptr;
+    p_.affine_bias = nullptr;
   }
 
   void run(const LinearArgs& args) const override {
@@ -59,8 +65,8 @@ class ReferenceLinear final : public LinearImpl {
   const char* engine() const override { return "reference"; }
   std::string description() const override { return "plain loops, int64 accumulators"; }
   size_t packed_bytes() const override {
-    return weight_.size() + sizeof(float) * (weight_scale_.size() + bias_.size() + slope_.size()) +
-           sizeof(int32_t) * weight_zero_point_.size();
+    const size_t floats = weight_scale_.size() + bias_.size() + slope_.size() + 2 * affine_weight_.size();
+    return weight_.size() + sizeof(float) * floats + sizeof(int32_t) * weight_zero_point_.size();
   }
 
  private:
@@ -124,12 +130,16 @@ class ReferenceLinear final : public LinearImpl {
 
   float post_processed(const LinearArgs& args, int64_t i, float r) const {
     for (const PostOp& op : p_.post_ops) {
-      float operand = 0.f;
+      float operand = 0.f, shift = 0.f;
       if (op.kind == PostOp::Kind::add)
         operand = real_value(args.other, args.other_dtype, i, args.other_scale, args.other_zero_point);
       else if (op.kind == PostOp::Kind::prelu)
         operand = slope_[i % p_.n];
-      r = kernels::apply_post_op(op, r, operand);
+      if (op.kind == PostOp::Kind::affine) {
+        operand = affine_weight_[i % p_.n];
+        shift = affine_bias_[i % p_.n];
+      }
+      r = kernels::apply_post_op(op, r, operand, shift);
     }
     return r;
   }
@@ -144,6 +154,7 @@ class ReferenceLinear final : public LinearImpl {
   std::vector<int32_t> weight_zero_point_;
   std::vector<float> bias_;
   std::vector<float> slope_;
+  std::vector<float> affine_weight_, affine_bias_;
 };
 
 }  // namespace

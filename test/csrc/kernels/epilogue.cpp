@@ -51,10 +51,14 @@ float real_model(const EpilogueParams& p, const EpilogueTile& t, int64_t r, int6
   float x = static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(acc))) * (row.scale * weight_scale);
   if (p.bias != nullptr) x = x + p.bias[n];
   for (int i = 0; i < p.num_post_ops; ++i) {
-    float operand = 0.f;
+    float operand = 0.f, shift = 0.f;
     if (p.post_ops[i].kind == PostOp::Kind::add) operand = other_model(p, t, r * t.other_stride + c);
     if (p.post_ops[i].kind == PostOp::Kind::prelu) operand = p.slope[n];
-    x = apply_post_op(p.post_ops[i], x, operand);
+    if (p.post_ops[i].kind == PostOp::Kind::affine) {
+      operand = p.affine_weight[n];
+      shift = p.affine_bias[n];
+    }
+    x = apply_post_op(p.post_ops[i], x, operand, shift);
   }
   return x;
 }
@@ -97,6 +101,8 @@ struct Case {
         weight_scale(cols, edge),
         bias(cols, edge),
         slope(cols, edge),
+        affine_weight(cols, edge),
+        affine_bias(cols, edge),
         row(rows, edge),
         output(rows * cols * 4, edge),
         other(rows * cols * 4, edge),
@@ -109,7 +115,8 @@ struct Case {
     for (int32_t& v : weight_zero_point) v = random_int(rng, -128, 127);
     for (float& v : weight_scale) v = std::ldexp(random_float(rng, 1.f, 2.f), random_int(rng, -14, -6));
     for (float& v : bias) v = random_float(rng, -2.f, 2.f);
-    for (float& v : slope) v = random_float(rng, -2.f, 2.f);
+    for (Guarded<float>* values : {&slope, &affine_weight, &affine_bias})
+      for (float& v : *values) v = random_float(rng, -2.f, 2.f);
     for (RowParams& v : row)
       v = {std::ldexp(random_float(rng, 1.f, 2.f), random_int(rng, -12, -4)), random_int(rng, 0, 255),
            random_int(rng, 0, 255 * 512)};
@@ -125,6 +132,8 @@ struct Case {
     params.weight_scale = weight_scale.data();
     params.column_sum = column_sum.data();
     params.slope = slope.data();
+    params.affine_weight = affine_weight.data();
+    params.affine_bias = affine_bias.data();
     tile.raw = raw.data();
     tile.raw_stride = tile.output_stride = tile.other_stride = cols;
     tile.rows = rows;
@@ -141,7 +150,7 @@ struct Case {
   }
 
   Guarded<int32_t> raw, column_sum, weight_zero_point;
-  Guarded<float> weight_scale, bias, slope;
+  Guarded<float> weight_scale, bias, slope, affine_weight, affine_bias;
   Guarded<RowParams> row;
   Guarded<uint8_t> output, other, output_bf16, output_q, other_bf16, other_q;
   EpilogueParams params;
@@ -155,7 +164,8 @@ constexpr PostOp kEach[] = {
     {Kind::relu, 0.f, 0.f},      {Kind::clamp, -0.5f, 0.75f},   {Kind::leaky_relu, 0.01f, 0.f},
     {Kind::silu, 0.f, 0.f},      {Kind::gelu_erf, 0.f, 0.f},    {Kind::gelu_tanh, 0.f, 0.f},
     {Kind::hardswish, 0.f, 0.f}, {Kind::hardsigmoid, 0.f, 0.f}, {Kind::sigmoid, 0.f, 0.f},
-    {Kind::tanh, 0.f, 0.f},      {Kind::add, 0.f, 0.f},         {Kind::prelu, 0.f, 0.f}};
+    {Kind::tanh, 0.f, 0.f},      {Kind::add, 0.f, 0.f},         {Kind::prelu, 0.f, 0.f},
+    {Kind::affine, 0.f, 0.f}};
 
 }  // namespace
 
@@ -439,7 +449,7 @@ TEST_CASE("post-ops have their limits and keep NaN", "[epilogue]") {
       p.weight_scale_stride = 0;
       p.column_sum = zero;
       p.bias = special;
-      p.slope = special;
+      p.slope = p.affine_weight = p.affine_bias = special;
       p.post_ops = &op;
       p.num_post_ops = 1;
       EpilogueTile t;

@@ -25,6 +25,11 @@ def _along(values: Value, rank: int) -> Value:
     return values if rank == 0 or values is None else aten.reshape.default(values, [-1] + [1] * rank)
 
 
+def _each(tensors: tuple[Value, ...], rank: int) -> list[Value]:
+    """The tensors of post-ops against [N, C, *S]."""
+    return [_along(values, rank) for values in tensors]
+
+
 def _weight(weight: Value, zero_point: Value) -> Value:
     """Integers of a weight whose first dimension is the output channel."""
     if zero_point is None:
@@ -62,11 +67,11 @@ def linear(
     input: Value, input_scale: float, input_zero_point: int, weight: Value, weight_scale: Value,
     weight_zero_point: Value, bias: Value, output_scale: float, output_zero_point: int,
     output_dtype: torch.dtype | None, names: str, numbers: Sequence[float], other: Value,
-    other_scale: float, other_zero_point: int, slope: Value = None,
+    other_scale: float, other_zero_point: int, *tensors: Value,
 ) -> Value:  # fmt: skip
     sums = aten.linear.default(integers(input, input_zero_point), _weight(weight, weight_zero_point))
     r = _product(sums, aten.mul.Tensor(weight_scale, input_scale), bias, 0)
-    r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point), slope)
+    r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point), *tensors)
     return finish_product(r, output_scale, output_zero_point, output_dtype or known(input).dtype)
 
 
@@ -80,7 +85,7 @@ def _steps(symmetric: bool, reduce_range: bool) -> tuple[int, int]:
 def linear_dynamic(
     input: Value, weight: Value, weight_scale: Value, weight_zero_point: Value, bias: Value, per_row: bool,
     symmetric: bool, reduce_range: bool, output_dtype: torch.dtype | None, names: str,
-    numbers: Sequence[float], other: Value, slope: Value = None,
+    numbers: Sequence[float], other: Value, *tensors: Value,
 ) -> Value:  # fmt: skip
     low, high = _steps(symmetric, reduce_range)
     x = to(input, torch.float32)
@@ -89,7 +94,7 @@ def linear_dynamic(
     q = quantize(x, scale, zero_point, low, high, torch.int64)
     sums = aten.linear.default(integers(q, zero_point), _weight(weight, weight_zero_point))
     r = _product(sums, aten.mul.Tensor(scale, weight_scale), bias, 0)
-    r = post_ops(r, names, numbers, _other(other, 1.0, 0), slope)
+    r = post_ops(r, names, numbers, _other(other, 1.0, 0), *tensors)
     return to(r, output_dtype or known(input).dtype)
 
 
@@ -101,12 +106,12 @@ def _conv(rank: int) -> Any:
         weight_zero_point: Value, bias: Value, output_scale: float, output_zero_point: int,
         output_dtype: torch.dtype | None, stride: list[int], padding: list[int], dilation: list[int],
         groups: int, names: str, numbers: Sequence[float], other: Value, other_scale: float,
-        other_zero_point: int, slope: Value = None,
+        other_zero_point: int, *tensors: Value,
     ) -> Value:  # fmt: skip
         x, w = integers(input, input_zero_point), _weight(weight, weight_zero_point)
         sums = operator(x, w, None, stride, padding, dilation, groups)
         r = _product(sums, _along(aten.mul.Tensor(weight_scale, input_scale), rank), bias, rank)
-        r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point), _along(slope, rank))
+        r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point), *_each(tensors, rank))
         return finish_product(r, output_scale, output_zero_point, output_dtype or known(input).dtype)
 
     return conv
@@ -121,13 +126,13 @@ def _conv_transpose(rank: int) -> Any:
         weight_zero_point: Value, bias: Value, output_scale: float, output_zero_point: int,
         output_dtype: torch.dtype | None, stride: list[int], padding: list[int], output_padding: list[int],
         groups: int, dilation: list[int], names: str, numbers: Sequence[float], other: Value,
-        other_scale: float, other_zero_point: int, slope: Value = None,
+        other_scale: float, other_zero_point: int, *tensors: Value,
     ) -> Value:  # fmt: skip
         x = integers(input, input_zero_point)
         w = _transposed_weight(weight, weight_zero_point, groups)
         sums = operator(x, w, None, stride, padding, output_padding, groups, dilation)
         r = _product(sums, _along(aten.mul.Tensor(weight_scale, input_scale), rank), bias, rank)
-        r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point), _along(slope, rank))
+        r = post_ops(r, names, numbers, _other(other, other_scale, other_zero_point), *_each(tensors, rank))
         return finish_product(r, output_scale, output_zero_point, output_dtype or known(input).dtype)
 
     return conv_transpose
@@ -155,12 +160,12 @@ def _conv_dynamic(rank: int) -> Any:
         input: Value, weight: Value, weight_scale: Value, weight_zero_point: Value, bias: Value,
         per_sample: bool, symmetric: bool, reduce_range: bool, output_dtype: torch.dtype | None,
         stride: list[int], padding: list[int], dilation: list[int], groups: int, names: str,
-        numbers: Sequence[float], other: Value, slope: Value = None,
+        numbers: Sequence[float], other: Value, *tensors: Value,
     ) -> Value:  # fmt: skip
         x, scale = _quantized_images(input, per_sample, symmetric, reduce_range, rank)
         sums = operator(x, _weight(weight, weight_zero_point), None, stride, padding, dilation, groups)
         r = _product(sums, aten.mul.Tensor(scale, _along(weight_scale, rank)), bias, rank)
-        r = post_ops(r, names, numbers, _other(other, 1.0, 0), _along(slope, rank))
+        r = post_ops(r, names, numbers, _other(other, 1.0, 0), *_each(tensors, rank))
         return to(r, output_dtype or known(input).dtype)
 
     return conv_dynamic
@@ -174,13 +179,13 @@ def _conv_transpose_dynamic(rank: int) -> Any:
         input: Value, weight: Value, weight_scale: Value, weight_zero_point: Value, bias: Value,
         per_sample: bool, symmetric: bool, reduce_range: bool, output_dtype: torch.dtype | None,
         stride: list[int], padding: list[int], output_padding: list[int], groups: int, dilation: list[int],
-        names: str, numbers: Sequence[float], other: Value, slope: Value = None,
+        names: str, numbers: Sequence[float], other: Value, *tensors: Value,
     ) -> Value:  # fmt: skip
         x, scale = _quantized_images(input, per_sample, symmetric, reduce_range, rank)
         w = _transposed_weight(weight, weight_zero_point, groups)
         sums = operator(x, w, None, stride, padding, output_padding, groups, dilation)
         r = _product(sums, aten.mul.Tensor(scale, _along(weight_scale, rank)), bias, rank)
-        r = post_ops(r, names, numbers, _other(other, 1.0, 0), _along(slope, rank))
+        r = post_ops(r, names, numbers, _other(other, 1.0, 0), *_each(tensors, rank))
         return to(r, output_dtype or known(input).dtype)
 
     return conv_transpose_dynamic

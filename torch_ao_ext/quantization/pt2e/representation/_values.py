@@ -81,9 +81,10 @@ _PLAIN = {
 
 
 def post_ops(
-    r: Value, names: str, numbers: Sequence[float], other: Value = None, slope: Value = None
-) -> Value:
-    """Applies post-ops in order; other is the real operand of "add", slope that of "prelu".
+    r: Value, names: str, numbers: Sequence[float], other: Value = None, slope: Value = None,
+    affine_weight: Value = None, affine_bias: Value = None,
+) -> Value:  # fmt: skip
+    """Applies post-ops in order; other is the real operand of "add", the rest those of "prelu" and "affine".
 
     Raises:
         NoFormula: a post-op without a form in ATen operators.
@@ -103,6 +104,8 @@ def post_ops(
             r = aten.add.Tensor(r, other)
         elif name == "prelu":
             r = aten.where.self(aten.lt.Scalar(r, 0.0), aten.mul.Tensor(r, slope), r)
+        elif name == "affine":
+            r = aten.add.Tensor(aten.mul.Tensor(r, affine_weight), affine_bias)
         else:
             raise NoFormula(f"post-op '{name}' has no form in ATen operators")
     return r
