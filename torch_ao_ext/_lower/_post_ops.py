@@ -1,4 +1,4 @@
-"""What stands behind a product and runs inside it: activations, one add, the quantize."""
+"""What stands behind a product and runs inside it: activations, one add, one batch norm, the quantize."""
 
 import math
 from collections.abc import Callable
@@ -11,11 +11,21 @@ from torch import fx
 from torch_ao_ext._graph_ops import FUSED, Fused
 from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
 from torch_ao_ext.quantization.pt2e._graph import inherit_meta
-from torch_ao_ext.quantization.quantizer._targets import argument, aten, only_user, plain_add
+from torch_ao_ext.quantization.quantizer._targets import (
+    BATCH_NORM,
+    LINEAR,
+    argument,
+    aten,
+    is_call,
+    only_user,
+    plain_add,
+)
 
 _MOST = 8  # post-ops of one operator, the clamp of a narrow output range among them
 
 Numbers = list[float] | None
+# Constant factor and offset of a batch norm, None when it has none.
+Affine = Callable[[fx.Node], tuple[fx.Node, fx.Node] | None]
 
 
 def _bounds(node: fx.Node) -> Numbers:
@@ -91,6 +101,7 @@ class Tail:
         other_float: the same operand as float node.
         other_qparams: qparams of other, None for a float.
         slope: slopes of prelu, a constant.
+        affine: factor and offset of a batch norm, constants.
         output: qparams of the result, None for a float result.
     """
 
@@ -101,6 +112,7 @@ class Tail:
     other_float: fx.Node | None = None
     other_qparams: QParams | None = None
     slope: fx.Node | None = None
+    affine: tuple[fx.Node, fx.Node] | None = None
     output: QParams | None = None
 
     @property
@@ -124,14 +136,29 @@ def _absorb_add(tail: Tail, add: fx.Node) -> bool:
     return True
 
 
+def _columns_are_channels(tail: Tail) -> bool:
+    """Whether dimension 1 is that of the product's columns."""
+    return not is_call(tail.nodes[0], LINEAR) or tail.nodes[0].meta["val"].dim() == 2
+
+
+def _absorb_norm(tail: Tail, norm: fx.Node, affine: Affine) -> bool:
+    """A batch norm in evaluation mode, behind an activation or an add."""
+    if tail.affine is not None or not is_call(norm, BATCH_NORM) or not _columns_are_channels(tail):
+        return False
+    tail.affine = affine(norm)
+    if tail.affine is None:
+        return False
+    tail.names.append("affine")
+    tail.nodes.append(norm)
+    return True
+
+
 def _absorb_prelu(tail: Tail, prelu: fx.Node) -> bool:
-    """Slopes are of dimension 1, which must be that of the product's columns."""
+    """Slopes are of dimension 1, as the channels of a batch norm."""
     if tail.slope is not None or prelu.target is not aten.prelu.default or prelu.args[0] is not tail.last:
         return False
-    slope, value = prelu.args[1], prelu.meta["val"]
-    product = tail.nodes[0].target
-    last = product is aten.linear.default and value.dim() != 2
-    if slope.op != "get_attr" or (last and slope.meta["val"].numel() != 1):
+    slope = prelu.args[1]
+    if slope.op != "get_attr" or not (_columns_are_channels(tail) or slope.meta["val"].numel() == 1):
         return False
     tail.slope = slope
     tail.names.append("prelu")
@@ -139,12 +166,13 @@ def _absorb_prelu(tail: Tail, prelu: fx.Node) -> bool:
     return True
 
 
-def read_tail(node: fx.Node, adds: bool = True) -> Tail:
+def read_tail(node: fx.Node, adds: bool = True, affine: Affine | None = None) -> Tail:
     """Follows the only readers of a node as far as they can be absorbed.
 
     Args:
         node: a product or an elementwise operator.
         adds: the operator takes a tensor that is added, and slopes of prelu.
+        affine: the operator takes the constants that this makes of a batch norm, too.
     """
     tail = Tail([node])
     while len(tail.names) < _MOST - 1:
@@ -156,7 +184,11 @@ def read_tail(node: fx.Node, adds: bool = True) -> Tail:
             tail.names.append(found[0])
             tail.numbers += found[1]
             tail.nodes.append(after)
-        elif not adds or not (_absorb_add(tail, after) or _absorb_prelu(tail, after)):
+        elif not adds or not (
+            _absorb_add(tail, after)
+            or _absorb_prelu(tail, after)
+            or (affine is not None and _absorb_norm(tail, after, affine))
+        ):
             break
     after = only_user(tail.last)
     output = quantize_qparams(after)

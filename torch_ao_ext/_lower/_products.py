@@ -85,9 +85,12 @@ def _other(tail: Tail) -> tuple[Any, float, int]:
     return tail.other, qparams.scale, qparams.zero_point
 
 
-def _slope(tail: Tail, constants: Constants) -> tuple[Any, ...]:
-    """The operator's last argument, when there is one."""
-    return () if tail.slope is None else (constants.slope(tail.slope),)
+def _tensors(tail: Tail, constants: Constants) -> tuple[Any, ...]:
+    """The operator's last arguments, as far as they are needed."""
+    slope = None if tail.slope is None else constants.slope(tail.slope)
+    if tail.affine is not None:
+        return (slope, *tail.affine)
+    return () if slope is None else (slope,)
 
 
 def _lower_static(model: fx.GraphModule, node: fx.Node, constants: Constants) -> None:
@@ -96,13 +99,13 @@ def _lower_static(model: fx.GraphModule, node: fx.Node, constants: Constants) ->
         raise NotLowered("its input is not quantized")
     source, qparams = found
     weight, bias, geometry = _constants(model, node, constants)
-    tail = read_tail(node)
+    tail = read_tail(node, affine=constants.affine)
     out = tail.output
     arguments = (
         source, qparams.scale, qparams.zero_point, weight.values, weight.scale, weight.zero_point, bias,
         1.0 if out is None else out.scale, 0 if out is None else out.zero_point,
         torch.float32 if out is None else out.dtype,
-        *geometry, ",".join(tail.names), tail.numbers, *_other(tail), *_slope(tail, constants),
+        *geometry, ",".join(tail.names), tail.numbers, *_other(tail), *_tensors(tail, constants),
     )  # fmt: skip
     replace_tail(model, tail, _operator(node), arguments)
 
@@ -119,7 +122,7 @@ def _lower_dynamic(model: fx.GraphModule, node: fx.Node, constants: Constants) -
     if found.per_row and not is_call(node, LINEAR):
         raise NotLowered("its input is quantized by rows; needs one scale for a sample")
     weight, bias, geometry = _constants(model, node, constants)
-    tail = read_tail(node)
+    tail = read_tail(node, affine=constants.affine)
     if tail.output is not None:  # the operator gives floats
         tail.nodes.pop()
         if not tail.output.full_range:
@@ -128,7 +131,7 @@ def _lower_dynamic(model: fx.GraphModule, node: fx.Node, constants: Constants) -
     arguments = (
         found.node, weight.values, weight.scale, weight.zero_point, bias, found.per_row, found.symmetric,
         found.high - found.low == 127, torch.float32, *geometry, ",".join(tail.names), tail.numbers,
-        tail.other_float, *_slope(tail, constants),
+        tail.other_float, *_tensors(tail, constants),
     )  # fmt: skip
     replace_tail(model, tail, _operator(node, "_dynamic"), arguments)
 

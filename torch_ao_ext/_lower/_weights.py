@@ -7,6 +7,7 @@ import torch
 from torch import fx
 
 from torch_ao_ext.quantization import _decomposed
+from torch_ao_ext.quantization.pt2e._batch_norm import constant_affine
 from torch_ao_ext.quantization.pt2e._graph import add_constant, set_value, tensor_of
 
 
@@ -165,6 +166,26 @@ class Constants:
             raise NotLowered("the slopes behind it are not a constant of float32 values")
         name = node.target if isinstance(node.target, str) else "_slope"
         return self.add(("slope", node.target), f"{name}_slope", value.detach().reshape(-1).clone())
+
+    def affine(self, norm: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+        """Factor and offset of a batch norm of float32 in evaluation mode, two vectors.
+
+        Returns:
+            None where its numbers are not constant and finite.
+        """
+        found = constant_affine(self.model, norm)
+        if found is None or norm.meta["val"].dtype != torch.float32:
+            return None
+        values = [value.float() for value in found]
+        if not all(bool(value.isfinite().all()) for value in values):
+            return None
+        path = norm.args[3].target.rpartition(".")[0] or "_norm"
+        key = tuple(a.target if isinstance(a, fx.Node) else a for a in norm.args[1:8])
+        factor, offset = (
+            self.add(("affine", name, key), f"{path}.affine_{name}", value)
+            for name, value in zip(("weight", "bias"), values, strict=True)
+        )
+        return factor, offset
 
     def _dequantized_bias(self, node: fx.Node) -> torch.Tensor | None:
         if not is_dequantize(node):
