@@ -21,6 +21,7 @@ from torch_ao_ext.quantization.fx.custom_config import (
     FuseCustomConfig,
     PrepareCustomConfig,
 )
+from torch_ao_ext.quantization.pt2e.export_utils import move_exported_model_to_eval
 from torch_ao_ext.quantization.quantize_fx import (
     convert_fx,
     convert_to_reference_fx,
@@ -398,6 +399,49 @@ def test_training_against_eager_mode():
     x = batches[0]
     assert (int8(x) - other(x)).abs().max() <= 2.01 * int8.module[4].scale
     assert len(int8_rows(other)) == sum(torch_ao_ext.report(int8).int8.values()) == 2
+
+
+def norms_behind_relus():
+    """Three that no product can fold into its weight; factors of both signs."""
+    torch.manual_seed(4)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU6(),
+        nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(72, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Linear(16, 4),
+    ).eval()  # fmt: skip
+    for norm in (model[2], model[6], model[10]):
+        nn.init.normal_(norm.weight)
+        norm.bias.data.normal_()
+        norm.running_mean.uniform_(0, 0.3)
+        norm.running_var.uniform_(0.1, 0.5)
+    return model
+
+
+def test_batch_norms_behind_relus_are_computed_before_the_rounding():
+    model, x = norms_behind_relus(), torch.randn(64, 3, 12, 12)
+    mapping = get_default_qconfig_mapping("onednn")
+    fused = quantized(model, mapping, (x,))
+    observed = [n for n in prepare_fx(model, mapping, (x,)).graph.nodes if n.op == "call_module"]
+    own = quantized(model, mapping.set_object_type(nn.BatchNorm2d, None), (x,))
+    with torch.no_grad():
+        assert sqnr(model(x), fused(x)) > 33 and sqnr(model(x), own(x)) > 33
+    assert not any("relu" in str(n.args[0].target) for n in observed)
+    assert "batch_norm" not in str(fused.graph) and str(own.graph).count("torch_ao.batch_norm") == 2
+
+
+def test_training_of_batch_norms_behind_relus():
+    """The converted model computes what the trained one did, within steps of the last tensors."""
+    model, x = norms_behind_relus(), torch.randn(64, 3, 12, 12)
+    mapping = tq.get_default_qat_qconfig_mapping("onednn")
+    trained = prepare_qat_fx(model.train(), mapping, (x,))
+    optimizer = torch.optim.SGD(trained.parameters(), 0.01)
+    for _ in range(3):
+        trained(x).square().mean().backward()
+        optimizer.step()
+    move_exported_model_to_eval(trained).apply(tq.disable_observer)
+    int8 = convert_fx(trained)
+    assert "batch_norm" not in str(int8.graph)
+    with torch.no_grad():
+        assert sqnr(trained(x), int8(x)) > 45
 
 
 def test_training_default_mapping_with_fixed_ranges():

@@ -21,7 +21,7 @@ from torch_ao_ext.quantization.observer import (
 from torch_ao_ext.quantization.observer._base import _PER_CHANNEL
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 from torch_ao_ext.quantization.quantizer import xnnpack_quantizer_utils
-from torch_ao_ext.quantization.quantizer._targets import aten, float_value, is_call
+from torch_ao_ext.quantization.quantizer._targets import aten, float_value, is_call, only_user
 from torch_ao_ext.quantization.quantizer.quantizer import (
     Q_ANNOTATION_KEY,
     FixedQParamsQuantizationSpec,
@@ -71,6 +71,8 @@ _OPERATORS = {
     aten.add.Tensor: (operator.add,), aten.add_.Tensor: (operator.add,), aten.mul.Tensor: (operator.mul,),
     aten.mul_.Tensor: (operator.mul,),
 }  # fmt: skip
+# A batch norm that the product in front of its relu computes: nothing is rounded between them.
+_WITH_NORM = ("linear_relu_bn", "conv_relu_bn")
 # Products and arithmetic, fusions before their parts.
 _STATIC = (
     "linear_relu", "linear", "conv_relu", "conv", "conv_transpose_relu", "conv_transpose", "add_relu", "add",
@@ -268,6 +270,8 @@ class QConfigMappingQuantizer(Quantizer):
             dynamic = config.input_activation.is_dynamic
             if config.weight is None:
                 continue
+            for op in () if dynamic or self.backend is not None else _WITH_NORM:
+                OP_TO_ANNOTATOR[op](model, config, lambda node, chosen=nodes: _norm_too(node, chosen))
             for op in ("linear",) if dynamic else _STATIC:
                 OP_TO_ANNOTATOR[op](model, config, lambda node, chosen=nodes: node in chosen)
         for node in model.graph.nodes:
@@ -313,6 +317,12 @@ class QConfigMappingQuantizer(Quantizer):
 
     def validate(self, model: fx.GraphModule) -> None:
         """Every annotated graph can run."""
+
+
+def _norm_too(node: fx.Node, chosen: set[fx.Node]) -> bool:
+    """Whether the batch norm behind the relu of a chosen product has its qconfig."""
+    relu = only_user(node)
+    return node in chosen and relu is not None and only_user(relu) in chosen
 
 
 def _readers_share(node: fx.Node) -> None:
