@@ -175,10 +175,15 @@ class LaneWriter {
     flip_ = set1_8(shift);
   }
   TAE_VEC void operator()(int64_t at, int64_t n, const VF (&x)[4]) const {
-    const VBytes packed = pack_lanes(to_int(x[0]), to_int(x[1]), to_int(x[2]), to_int(x[3]), zero_point_);
-    const VBytes bytes = kPlain ? packed : xor_bytes(max_u8(packed, low_), flip_);
+    store(at, n, finished(pack_lanes(to_int(x[0]), to_int(x[1]), to_int(x[2]), to_int(x[3]), zero_point_)));
+  }
+  // Of bytes in the u8 domain.
+  TAE_VEC VBytes finished(VBytes packed) const {
+    return kPlain ? packed : xor_bytes(max_u8(packed, low_), flip_);
+  }
+  TAE_VEC void store(int64_t at, int64_t n, VBytes bytes) const {
     uint8_t* dst = dst_ + at;
-    if (streams_ && n == kGroup && reinterpret_cast<uintptr_t>(dst) % kGroup == 0) {
+    if (streams_ && n == kGroup && reinterpret_cast<uintptr_t>(dst) % kGroup == 0) [[unlikely]] {
       stream_bytes(dst, bytes);
     } else {
       store_group_bytes(dst, bytes, n);

@@ -124,28 +124,64 @@ TAE_VEC float most_of(const Factors& f, int64_t count) {
   return largest(most);
 }
 
+// Bytes to bytes in steps of the output; `lanes` as f in lane order.
+template <Bytes kBytes>
+TAE_VEC void affine_steps(const Finish& finish, const Operand& row, const Factors& f, const Factors& lanes,
+                          int64_t count, void* dst) {
+  if (!fits_lanes(finish, most_of(f, count))) {
+    const VI zero = vi(row.zero_point);
+    affine_values(
+        finish, f, count,
+        [&](int64_t i, auto t) { return to_float(sub(load_value<kBytes>(row.data, i, row.dtype, t), zero)); },
+        dst);
+  } else if (f.each) {
+    affine_lanes<kBytes, true>(finish, row, lanes, count, dst);
+  } else {
+    affine_lanes<kBytes, false>(finish, row, lanes, count, dst);
+  }
+}
+
+// Words where a channel has some, else floats.
+template <Bytes kBytes>
+TAE_VEC void affine_channels(const Finish& finish, const Operand& row, const Factors& f, int64_t count,
+                             float* scratch, uint8_t* dst) {
+  const LaneRoom room(scratch, count);
+  arrange_lanes(f.a, count, room.first);
+  arrange_lanes(f.b, count, room.second);
+  const ChannelWords w = channel_room(room.words, room.values);
+  arrange_channel_words(finish, row, room.first, room.second, room.values, w);
+  const size_t n = static_cast<size_t>(count);
+  if (std::memchr(w.used, 0, n) == nullptr) {
+    affine_words<kBytes, false>(finish, row, w, f.rows, count, dst);
+    return;
+  }
+  const bool mixed = std::memchr(w.used, 255, n) != nullptr;
+  Finish floats = finish;
+  floats.streams = finish.streams && !mixed;
+  affine_steps<kBytes>(floats, row, f, {room.first, room.second, true, f.rows}, count, dst);
+  if (mixed) affine_words<kBytes, true>(floats, row, w, f.rows, count, dst);
+}
+
+[[gnu::noinline]] void steps_run(const Finish& finish, const Operand& row, const Factors& f, int64_t count,
+                                 float* scratch, uint8_t* dst) noexcept {
+  with_bytes(row.dtype, [&](auto kind) {
+    constexpr Bytes kBytes = decltype(kind)::value;
+    if (f.each) {
+      affine_channels<kBytes>(finish, row, f, count, scratch, dst);
+    } else if (!affine_all_words<kBytes>(finish, row, f.a[0], f.b[0], count, dst)) {
+      affine_steps<kBytes>(finish, row, f, f, count, dst);
+    }
+  });
+}
+
 [[gnu::noinline]] void affine_run(const Finish& finish, const Operand& row, const Factors& f, int64_t count,
                                   float* scratch, void* dst) noexcept {
-  const VI zero = vi(row.zero_point);
   if (is_quantized(row.dtype)) {
-    const bool arranged = !f.each || scratch != nullptr;
-    if (arranged && finish.inverse_scale == 1.f && fits_lanes(finish, most_of(f, count))) {
-      Factors lanes = f;
-      if (f.each) {
-        const LaneRoom room(scratch, count);
-        arrange_lanes(f.a, count, room.first);
-        arrange_lanes(f.b, count, room.second);
-        lanes.a = room.first;
-        lanes.b = room.second;
-      }
-      with_bytes(row.dtype, [&](auto kind) {
-        if (f.each)
-          affine_lanes<decltype(kind)::value, true>(finish, row, lanes, count, dst);
-        else
-          affine_lanes<decltype(kind)::value, false>(finish, row, f, count, dst);
-      });
+    if (takes_words(finish, row.dtype)) {
+      steps_run(finish, row, f, count, scratch, static_cast<uint8_t*>(dst));
       return;
     }
+    const VI zero = vi(row.zero_point);
     with_bytes(row.dtype, [&](auto kind) {
       affine_values(
           finish, f, count,

@@ -17,14 +17,14 @@ namespace {
       all.sum += sums[c].sum;
       all.squares += sums[c].squares;
     }
-    ByteStats stats[kStatRows];
-    byte_stats(pool, size * g.count, zero_point, input.scale, g.eps, true, stats);
-    const double factor = static_cast<double>(input.scale) * stats[0].k;
+    RowStats stats;
+    row_stats(pool, size * g.count, zero_point, input.scale, g.eps, true, &stats);
+    const double mean = stats.mean[0], factor = static_cast<double>(input.scale) * (1. / stats.root[0]);
     for (int64_t c = first; c < first + size; ++c) {
       const double f = g.weight == nullptr ? factor : factor * static_cast<double>(g.weight[c]);
       const double bias = g.bias == nullptr ? 0. : static_cast<double>(g.bias[c]);
       a[c] = static_cast<float>(f * g.factor);
-      b[c] = static_cast<float>((bias - stats[0].mean * f) * g.factor);
+      b[c] = static_cast<float>((bias - mean * f) * g.factor);
     }
   }
 }

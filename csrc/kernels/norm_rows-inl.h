@@ -1,7 +1,7 @@
 // Normalized rows of bytes for norm-inl.h.
 #pragma once
 
-#include "kernels/norm_sums-inl.h"
+#include "kernels/norm_words-inl.h"
 
 namespace tae::kernels {
 namespace {
@@ -10,25 +10,11 @@ TAE_VEC void* row_at(void* dst, DType dtype, int64_t row, int64_t count) {
   return static_cast<uint8_t*>(dst) + row * count * static_cast<int64_t>(size_of(dtype));
 }
 
-// Of two magnitudes, NaN wins: no comparison with it holds.
-TAE_VEC VF larger_or_nan(VF x, VF most) { return select(unordered(x, most), vf(NAN), max(x, most)); }
-
 TAE_VEC float largest(VF x) { return any(is_nan(x)) ? NAN : reduce_max(x); }
-
-// The two halves of a caller's lane_floats(count).
-struct LaneRoom {
-  LaneRoom(float* scratch, int64_t count) {
-    const uintptr_t at = reinterpret_cast<uintptr_t>(scratch);
-    first = scratch + (-at % 64) / sizeof(float);
-    values = lane_values(count);
-    second = first + values;
-  }
-  float *first, *second;
-  int64_t values;
-};
 
 struct Coefficients {
   float a, b;
+  RowWords words;
 };
 
 // n = fma(v, a, b), r = fma(n, weight, bias) in the order of memory; weight and bias times `factor`.
@@ -58,8 +44,7 @@ struct LaneParameters {
   float most_weight, most_bias;
 };
 
-[[gnu::noinline]] LaneParameters arrange(const RowNorm& norm, float factor, float* scratch) noexcept {
-  const LaneRoom room(scratch, norm.count);
+[[gnu::noinline]] LaneParameters arrange(const RowNorm& norm, float factor, const LaneRoom& room) noexcept {
   LaneParameters p{room.first, room.second, 0.f, 0.f};
   const VF f = vf(factor);
   VF most[2] = {vf(0.f), vf(0.f)};
@@ -78,11 +63,32 @@ struct LaneParameters {
   return p;
 }
 
-// Rows that one loop normalizes: they share its loads of weight and bias. AVX2 has registers for one.
-constexpr int kTogether = kLanes == 16 ? 2 : 1;
-
 // How far in front of the sums their rows are fetched: two rows at a time are no stream that the CPU sees.
 constexpr int64_t kFetchBytes = 3072;
+
+inline int64_t fetched_ahead(int64_t stride, int rows) {
+  return stride > 0 ? (kFetchBytes / stride + 1) * rows * stride : 0;
+}
+
+// Sums on the way of one row or two: no array, which GCC 12 writes to memory at each step.
+template <Bytes kBytes, int kRows>
+struct RowSums {
+  LaneSums first, second;
+
+  template <typename Count>
+  TAE_VEC void add(const uint8_t* from, int64_t stride, int64_t fetched, Count n) {
+    __builtin_prefetch(from + fetched);
+    add_group<kBytes>(from, n, &first);
+    if constexpr (kRows == 2) {
+      __builtin_prefetch(from + stride + fetched);
+      add_group<kBytes>(from + stride, n, &second);
+    }
+  }
+  TAE_VEC void add_to(ByteSums* sums) const {
+    add_lanes(first, sums);
+    if constexpr (kRows == 2) add_lanes(second, sums + 1);
+  }
+};
 
 // kRows rows, and with kSums the sums of as many rows from `ahead` on: these come from memory while those
 // keep the arithmetic busy.
@@ -94,9 +100,9 @@ TAE_VEC void lane_rows(const RowNorm& norm, const RealRows& input, const uint8_t
   // Not read again behind each store of bytes.
   const float *weight = p.weight, *bias = p.bias;
   const int64_t stride = input.stride, count = norm.count;
-  const int64_t fetched = stride > 0 ? (kFetchBytes / stride + 1) * kRows * stride : 0;
+  const int64_t fetched = fetched_ahead(stride, kRows);
   VF a[kRows], b[kRows];
-  LaneSums lanes[kRows];
+  RowSums<kBytes, kRows> lanes;
   for (int k = 0; k < kRows; ++k) a[k] = vf(c[k].a), b[k] = vf(c[k].b);
   with_lane_writer(finish, dst, [&](const auto& write) __attribute__((always_inline)) {
     for_elements(count, [&](int64_t at, auto n) __attribute__((always_inline)) {
@@ -109,30 +115,81 @@ TAE_VEC void lane_rows(const RowNorm& norm, const RealRows& input, const uint8_t
         for (int k = 0; k < kRows; ++k) x[k][j] = fma(fma(x[k][j], a[k], b[k]), w, shift);
       }
       for (int k = 0; k < kRows; ++k) write(k * count + at, n, x[k]);
-      if constexpr (kSums) {
-        for (int k = 0; k < kRows; ++k) {
-          const uint8_t* from = ahead + k * stride + at;
-          __builtin_prefetch(from + fetched);
-          add_group<kBytes>(from, n, &lanes[k]);
-        }
-      }
+      if constexpr (kSums) lanes.add(ahead + at, stride, fetched, n);
     });
   });
-  if constexpr (kSums)
-    for (int k = 0; k < kRows; ++k) add_lanes(lanes[k], sums + k);
+  if constexpr (kSums) lanes.add_to(sums);
 }
 
-void row_coefficients(const RowNorm& norm, const RealRows& input, const ByteSums (&sums)[kStatRows],
-                      Coefficients* c) {
-  const int32_t zero_point = input.zero_point + shift_of(input.dtype);
-  ByteStats stats[kStatRows];
-  byte_stats(sums, norm.count, zero_point, input.scale, norm.eps, norm.centred, stats);
-  for (int64_t r = 0; r < kStatRows; ++r) {
-    const double factor = static_cast<double>(input.scale) * stats[r].k;
-    c[r].a = static_cast<float>(factor);
-    c[r].b = norm.centred ? static_cast<float>(-stats[r].mean * factor) : 0.f;
-  }
+// The same for rows that have words.
+template <Bytes kBytes, int kRows, bool kSums>
+TAE_VEC void word_rows(const RowNorm& norm, const RealRows& input, const uint8_t* row, const Coefficients* c,
+                       const RowParameterWords& p, const Finish& finish, uint8_t* dst, const uint8_t* ahead,
+                       ByteSums* sums) {
+  const int16_t *weight = p.weight, *bias = p.bias;
+  const int64_t stride = input.stride, count = norm.count;
+  const int64_t fetched = fetched_ahead(stride, kRows);
+  const VI unit = set1_16(p.unit);
+  VI factor[kRows], offset[kRows];
+  RowSums<kBytes, kRows> lanes;
+  for (int k = 0; k < kRows; ++k)
+    factor[k] = set1_16(c[k].words.factor), offset[k] = set1_16(c[k].words.offset);
+  with_lane_writer(finish, dst, [&](const auto& write) __attribute__((always_inline)) {
+    for_elements(count, [&](int64_t at, auto n) __attribute__((always_inline)) {
+      VI w[2], shift[2];
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        w[j] = held(load_words(weight + at + j * kWordLanes));
+        shift[j] = held(load_words(bias + at + j * kWordLanes));
+      }
+#pragma GCC unroll 2
+      for (int k = 0; k < kRows; ++k) {
+        VI x[2];
+        read_words<kBytes>(row + k * stride + at, n, x[0], x[1]);
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j) {
+          const VI t = add_words(mul_words(x[j], factor[k]), offset[k]);
+          x[j] = mul_words(add_words(mul_words(t, w[j]), shift[j]), unit);
+        }
+        write.store(k * count + at, n, write.finished(pack_words(x[0], x[1])));
+      }
+      if constexpr (kSums) lanes.add(ahead + at, stride, fetched, n);
+    });
+  });
+  if constexpr (kSums) lanes.add_to(sums);
 }
+
+// From sums to coefficients in 3 steps, with rows between them: each is a chain of slow operations that
+// these hide.
+class RowCoefficients {
+ public:
+  RowCoefficients(const RowNorm& norm, const RealRows& input) : norm_(norm), input_(input) {}
+
+  [[gnu::noinline]] void roots(const ByteSums (&sums)[kStatRows]) {
+    row_stats(sums, norm_.count, u8_zero_point(), input_.scale, norm_.eps, norm_.centred, &stats_);
+  }
+  [[gnu::noinline]] void floats() {
+    double factor[kStatRows];
+    for (int64_t r = 0; r < kStatRows; ++r)
+      factor[r] = static_cast<double>(input_.scale) * (1. / stats_.root[r]);
+    for (int64_t r = 0; r < kStatRows; ++r) a_[r] = static_cast<float>(factor[r]);
+    for (int64_t r = 0; r < kStatRows; ++r)
+      b_[r] = norm_.centred ? static_cast<float>(-stats_.mean[r] * factor[r]) : 0.f;
+  }
+  [[gnu::noinline]] void words(Coefficients* c) const {
+    RowWords words[kStatRows];
+    row_words(a_, b_, norm_.count, u8_zero_point(), words);
+    for (int64_t r = 0; r < kStatRows; ++r) c[r] = {a_[r], b_[r], words[r]};
+  }
+
+ private:
+  int32_t u8_zero_point() const { return input_.zero_point + shift_of(input_.dtype); }
+
+  const RowNorm& norm_;
+  const RealRows& input_;
+  RowStats stats_;
+  float a_[kStatRows], b_[kStatRows];
+};
 
 // Rows in blocks of kStatRows. Sums run two blocks ahead, so that a block's coefficients are there when its
 // turn comes.
@@ -147,22 +204,29 @@ class ByteRows {
   }
 
   TAE_VEC void run(float* scratch) {
-    arranged_ = scratch != nullptr;
-    if (arranged_) lanes_ = arrange(norm_, factor_, scratch);
+    const LaneRoom room(scratch, norm_.count);
+    lanes_ = arrange(norm_, factor_, room);
+    if (takes_words(finish_, input_.dtype)) words_ = arrange_row_words(finish_, room, lanes_.most_weight);
+    RowCoefficients next(norm_, input_);
     for (int64_t first = 0; first < kAhead && first < rows_; first += kStatRows) {
       ByteSums sums[kStatRows];
       sum_rows(first, kStatRows, sums);
-      row_coefficients(norm_, input_, sums, coefficients(first));
+      next.roots(sums);
+      next.floats();
+      next.words(coefficients(first));
     }
     ByteSums sums[2][kStatRows];
     for (int64_t first = 0; first < rows_; first += kStatRows) {
       ByteSums(&ahead)[kStatRows] = sums[first / kStatRows % 2];
       for (ByteSums& s : ahead) s = {};
+      const bool follows = first > 0 && first + kStatRows < rows_;
       for (int64_t r = 0; r < kStatRows; r += kTogether) {
         normalize(first + r, coefficients(first) + r, ahead + r);
+        if (!follows) continue;
         // Not right behind the last row: a vector of sums waits until all of them are in the cache.
-        if (r == 0 && first > 0 && first + kStatRows < rows_)
-          row_coefficients(norm_, input_, sums[(first / kStatRows + 1) % 2], coefficients(first + kStatRows));
+        if (r == 0) next.roots(sums[(first / kStatRows + 1) % 2]);
+        if (r == 2) next.floats();
+        if (r == 4) next.words(coefficients(first + kStatRows));
       }
     }
   }
@@ -180,13 +244,25 @@ class ByteRows {
 
   bool fits(const Coefficients& c) const {
     const float most = (255.f * std::fabs(c.a) + std::fabs(c.b)) * lanes_.most_weight + lanes_.most_bias;
-    return arranged_ && fits_lanes(finish_, most);
+    return fits_lanes(finish_, most);
   }
+
+  bool has_words(const Coefficients& c) const { return words_.unit != 0 && c.words.factor != 0; }
 
   // kTogether rows from `first` on, those that are there, and the sums of as many kAhead rows further on.
   TAE_VEC void normalize(int64_t first, const Coefficients* c, ByteSums* sums) const {
-    const bool whole = first + kTogether <= rows_ && fits(c[0]) && fits(c[kTogether - 1]);
+    const bool all = first + kTogether <= rows_;
+    const bool in_words = all && has_words(c[0]) && has_words(c[kTogether - 1]);
+    const bool in_floats =
+        all && !has_words(c[0]) && !has_words(c[kTogether - 1]) && fits(c[0]) && fits(c[kTogether - 1]);
+    const bool whole = in_words || in_floats;
     const auto lanes = [&](auto rows, auto summed, int64_t r) {
+      if (has_words(c[r])) {
+        word_rows<kBytes, decltype(rows)::value, decltype(summed)::value>(
+            norm_, input_, row_of(input_, first + r), c + r, words_, finish_, dst_of(first + r),
+            row_of(input_, first + r + kAhead), sums + r);
+        return;
+      }
       lane_rows<kBytes, decltype(rows)::value, decltype(summed)::value>(
           norm_, input_, row_of(input_, first + r), c + r, lanes_, finish_, dst_of(first + r),
           row_of(input_, first + r + kAhead), sums + r);
@@ -201,7 +277,7 @@ class ByteRows {
       return;
     }
     for (int64_t r = 0; r < kTogether && first + r < rows_; ++r) {
-      if (fits(c[r])) {
+      if (has_words(c[r]) || fits(c[r])) {
         lanes(Constant<1>(), Constant<0>(), r);
       } else {
         normalize_bytes(norm_, finish_, input_, row_of(input_, first + r), c[r], factor_, dst_of(first + r));
@@ -219,8 +295,8 @@ class ByteRows {
   Finish finish_;
   void* const dst_;
   float factor_;
-  bool arranged_ = false;
   LaneParameters lanes_{};
+  RowParameterWords words_;
   Coefficients ring_[2][kStatRows];
 };
 

@@ -11,11 +11,6 @@ namespace {
 
 inline int32_t shift_of(DType d) { return d == DType::qs8 ? 128 : 0; }
 
-struct ByteStats {
-  double mean;  // of q - zero_point, in steps
-  double k;     // 1 / sqrt(var + eps)
-};
-
 // Rows up to here have count * squares and sum * sum inside int64.
 constexpr int64_t kShortRow = int64_t{1} << 22;
 
@@ -27,8 +22,13 @@ inline double byte_spread(const ByteSums& s, int64_t count) {
 
 // Of kStatRows rows of `count` values each, together: roots and divisions of several rows are one vector's.
 constexpr int64_t kStatRows = 8;
-inline void byte_stats(const ByteSums (&sums)[kStatRows], int64_t count, int32_t u8_zero_point, float scale,
-                       double eps, bool centred, ByteStats* stats) {
+struct RowStats {
+  double mean[kStatRows];  // of q - zero_point, in steps
+  double root[kStatRows];  // sqrt(var + eps)
+};
+
+inline void row_stats(const ByteSums (&sums)[kStatRows], int64_t count, int32_t u8_zero_point, float scale,
+                      double eps, bool centred, RowStats* stats) {
   const double n = static_cast<double>(count), step = static_cast<double>(scale);
   const int64_t z = u8_zero_point;
   double total[kStatRows], square[kStatRows];  // the mean square in steps, around the mean or around 0
@@ -39,9 +39,8 @@ inline void byte_stats(const ByteSums (&sums)[kStatRows], int64_t count, int32_t
         centred ? byte_spread(s, count) : static_cast<double>(s.squares - 2 * z * s.sum + count * z * z);
   }
   const double part = 1. / n, unit = step * step * (centred ? part * part : part);
-  for (int r = 0; r < kStatRows; ++r) square[r] = 1. / std::sqrt(square[r] * unit + eps);
-  for (int r = 0; r < kStatRows; ++r) total[r] *= part;
-  for (int r = 0; r < kStatRows; ++r) stats[r] = {total[r], square[r]};
+  for (int r = 0; r < kStatRows; ++r) stats->root[r] = std::sqrt(square[r] * unit + eps);
+  for (int r = 0; r < kStatRows; ++r) stats->mean[r] = total[r] * part;
 }
 
 }  // namespace

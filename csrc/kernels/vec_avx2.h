@@ -169,6 +169,18 @@ TAE_VEC void expand_lanes(VBytes u, VF (&x)[4]) {
   const __m256i zero = _mm256_setzero_si256();
   expand_words(_mm256_unpacklo_epi8(u, zero), _mm256_unpackhi_epi8(u, zero), x);
 }
+// 16-bit lanes: round(a * b / 2^15), ties up, but for -2^15 * -2^15; a sum that saturates.
+TAE_VEC VI mul_words(VI a, VI b) { return _mm256_mulhrs_epi16(a, b); }
+TAE_VEC VI add_words(VI a, VI b) { return _mm256_adds_epi16(a, b); }
+// Bytes as the high halves of 16-bit lanes; lanes to bytes in the same order, saturated to u8.
+TAE_VEC void spread_bytes(VBytes x, VI& low, VI& high) {
+  const __m256i zero = _mm256_setzero_si256();
+  low = _mm256_unpacklo_epi8(zero, x);
+  high = _mm256_unpackhi_epi8(zero, x);
+}
+// 4 vectors of integers in the order of pack_lanes as 2 of 16-bit lanes, saturated.
+TAE_VEC VI narrow(VI a, VI b) { return _mm256_packs_epi32(a, b); }
+TAE_VEC VBytes pack_words(VI low, VI high) { return _mm256_packus_epi16(low, high); }
 TAE_VEC VI set1_16(int32_t x) { return _mm256_set1_epi16(static_cast<int16_t>(x)); }
 TAE_VEC VBytes set1_8(int32_t x) { return _mm256_set1_epi8(static_cast<char>(x)); }
 TAE_VEC VBytes max_u8(VBytes a, VBytes b) { return _mm256_max_epu8(a, b); }

@@ -210,6 +210,22 @@ TAE_VEC void expand_lanes(VBytes u, VF (&x)[4]) {
   const __m128i zero = _mm_setzero_si128();
   expand_words(_mm_unpacklo_epi8(u, zero), _mm_unpackhi_epi8(u, zero), x);
 }
+// 16-bit lanes: round(a * b / 2^15), ties up, but for -2^15 * -2^15; a sum that saturates.
+TAE_VEC VI mul_words(VI a, VI b) {
+  const __m128i low = _mm_mullo_epi16(a, b), high = _mm_mulhi_epi16(a, b);
+  const __m128i down = _mm_or_si128(_mm_slli_epi16(high, 1), _mm_srli_epi16(low, 15));
+  return _mm_add_epi16(down, _mm_srli_epi16(_mm_slli_epi16(low, 1), 15));
+}
+TAE_VEC VI add_words(VI a, VI b) { return _mm_adds_epi16(a, b); }
+// Bytes as the high halves of 16-bit lanes; lanes to bytes in the same order, saturated to u8.
+TAE_VEC void spread_bytes(VBytes x, VI& low, VI& high) {
+  const __m128i zero = _mm_setzero_si128();
+  low = _mm_unpacklo_epi8(zero, x);
+  high = _mm_unpackhi_epi8(zero, x);
+}
+// 4 vectors of integers in the order of pack_lanes as 2 of 16-bit lanes, saturated.
+TAE_VEC VI narrow(VI a, VI b) { return _mm_packs_epi32(a, b); }
+TAE_VEC VBytes pack_words(VI low, VI high) { return _mm_packus_epi16(low, high); }
 TAE_VEC VI set1_16(int32_t x) { return _mm_set1_epi16(static_cast<int16_t>(x)); }
 TAE_VEC VBytes set1_8(int32_t x) { return _mm_set1_epi8(static_cast<char>(x)); }
 TAE_VEC VBytes max_u8(VBytes a, VBytes b) { return _mm_max_epu8(a, b); }

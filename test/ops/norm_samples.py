@@ -1,7 +1,7 @@
 """Valid calls of the normalizations, and their exact results (op_samples.py).
 
 The formulas follow csrc/kernels/norm.h: exact integer sums, float sums in 64 lanes, statistics in
-float64, every step behind them one float32 operation or a fused one.
+float64, every step behind them one float32 operation or a fused one, or one of 16-bit integers.
 """
 
 import numpy as np
@@ -158,11 +158,79 @@ def _fma(a, b, c):
     return (bits + np.where(off, step, 0)).view(np.float64).astype(F)
 
 
+def _in_steps(x, dtype, post):
+    """Whether the last operation gives steps of an 8-bit output: without a post-op but relu."""
+    return (dtype or x.dtype) in (U8, S8) and (not post or post[0] in ("", "relu"))
+
+
 def _unit(x, scale, dtype, post):
-    """(factor in the coefficients, scale behind them): without a post-op but relu the last fused
-    operation gives steps of an 8-bit output."""
-    folds = (dtype or x.dtype) in (U8, S8) and (not post or post[0] in ("", "relu"))
-    return (float(F(1.0 / scale)), 1.0) if folds else (1.0, scale)
+    """(factor in the coefficients, scale behind them)."""
+    return (float(F(1.0 / scale)), 1.0) if _in_steps(x, dtype, post) else (1.0, scale)
+
+
+# Words: 16-bit fixed point, as in csrc/kernels/norm.h.
+
+
+def _times(x, y):
+    return (x * y + 2**14) >> 15
+
+
+def _plus(x, y):
+    return np.clip(x + y, -(2**15), 2**15 - 1)
+
+
+def _word(x):
+    """The integer of x; 0 for a number that no word holds."""
+    return np.rint(np.where(np.abs(x) < 2**15, x, 0)).astype(np.int64)
+
+
+def _fraction(most):
+    """Bits behind the point, 4 to 7, with which `most` is below 32767; -1 for none."""
+    bits = np.full(np.shape(most), -1)
+    for f in range(4, 8):
+        bits = np.where(most < 32767 / 2**f, f, bits)
+    return bits
+
+
+def _to_bytes(y, shift, zero_point, post):
+    y = np.clip(y, 0, 255)
+    return torch.from_numpy(np.maximum(y, zero_point + shift if post and post[0] else 0) - shift)
+
+
+def _shift(dtype):
+    return 128 if dtype == S8 else 0
+
+
+def _channel_words(q, zero_point, a, b, out, post):
+    """(results in words, where they hold) of integers q, float32 a and b in steps of `out`."""
+    (z_in, in_shift), (z_out, out_shift) = zero_point, out
+    centre = (((a * F(128 - z_in - in_shift)).astype(F) + b).astype(F) + F(z_out + out_shift)).astype(F)
+    f = _fraction(np.maximum(np.abs(centre), np.abs(a) * F(128)))
+    up = 2.0**f
+    t = _plus(_times((q + in_shift - 128) * 256, _word(a * up * 128)), _word(centre * up))
+    return _to_bytes(_times(t, (2.0 ** (15 - f)).astype(np.int64)), out_shift, z_out, post), f > 0
+
+
+def _row_words(q, zero_point, a, b, weight, bias, out, post):
+    """The same of rows [rows, count]; weight and bias in steps."""
+    (z_in, in_shift), (z_out, out_shift) = zero_point, out
+    slope = a.astype(np.float64)
+    factor, centre = slope * 2**17, (slope * (128 - z_in - in_shift) + b) * 2**10
+    size = np.abs(centre)
+    own = (factor < 32767) & (size < 32767) & ((q.shape[1] <= 1022) | (factor + size < 32765))
+    own &= _word(factor) != 0
+    shift = (bias + F(z_out + out_shift)).astype(F)
+    f = _fraction(np.maximum(np.abs(weight).max() * F(32), np.abs(shift).max()))
+    up = 2.0**f
+    t = _plus(_times((q + in_shift - 128) * 256, _word(factor)[:, None]), _word(centre)[:, None])
+    t = _plus(_times(t, _word(weight * up * 32)), _word(shift * up))
+    y = _to_bytes(_times(t, (2.0 ** (15 - f)).astype(np.int64)), out_shift, z_out, post)
+    return y, np.broadcast_to((own & (f > 0))[:, None], q.shape)
+
+
+def _chosen(words, floats):
+    y, held = words
+    return torch.where(torch.from_numpy(np.array(held)), y.to(floats.dtype), floats)
 
 
 def _affine(n, weight, bias):
@@ -187,28 +255,45 @@ def _byte_factors(q, count, scale, zero_point, eps, centred):
     return mean, 1.0 / np.sqrt(np.array(square, float) * unit + eps)
 
 
-def _normalized(x, scale, zero_point, shape, eps, centred, weight, bias, unit=1.0):
-    """Float32 results of the rows of an 8-bit tensor, times unit, or of float32 values."""
+def _row_coefficients(q, count, scale, zero_point, eps, centred):
+    """Float32 a and b of each row with n = a * (q - zero_point) + b."""
+    mean, k = _byte_factors(q, count, scale, zero_point, eps, centred)
+    factor = float(F(scale)) * k
+    return factor.astype(F), (-mean * factor).astype(F) if centred else np.zeros(len(q), F)
+
+
+def _normalized_rows(rows, eps, centred, weight, bias):
+    """Float32 results of float32 rows."""
+    count = rows.shape[1]
+    m = (_lane_sum(rows) / count).astype(F) if centred else np.zeros(len(rows), F)
+    d = (rows - m[:, None]).astype(F)
+    rest = _lane_sum(d) / count if centred else np.zeros(len(rows))
+    k = 1.0 / np.sqrt(_lane_sum((d * d).astype(F)) / count - rest * rest + eps)
+    a, b = k.astype(F), (-rest * k).astype(F)
+    n = ((d * a[:, None]).astype(F) + b[:, None]).astype(F)
+    return _affine(n, weight, bias)
+
+
+def _norm(x, scale, zero_point, weight, bias, s_y, z_y, dtype, shape, eps, post, centred):
+    if x.numel() == 0:
+        return torch.empty(x.shape, dtype=dtype or x.dtype)
     count = int(np.prod(shape))
     parameters = [None if p is None else _floats(p).reshape(1, count) for p in (weight, bias)]
-    if isinstance(x, torch.Tensor):
-        q = x.numpy().astype(np.int64).reshape(-1, count)
-        mean, k = _byte_factors(q, count, scale, zero_point, eps, centred)
-        factor = float(F(scale)) * k
-        d, a = (q - zero_point).astype(F), factor.astype(F)
-        b = (-mean * factor).astype(F) if centred else np.zeros(len(q), F)
-        weight, bias = (F(i) if p is None else p for i, p in zip((1, 0), parameters, strict=True))
-        n = _fma(d, a[:, None], b[:, None])
-        return _fma(n, (weight * F(unit)).astype(F), (bias * F(unit)).astype(F)).reshape(x.shape)
-    else:
-        rows = x.reshape(-1, count)
-        m = (_lane_sum(rows) / count).astype(F) if centred else np.zeros(len(rows), F)
-        d = (rows - m[:, None]).astype(F)
-        rest = _lane_sum(d) / count if centred else np.zeros(len(rows))
-        k = 1.0 / np.sqrt(_lane_sum((d * d).astype(F)) / count - rest * rest + eps)
-        a, b = k.astype(F), (-rest * k).astype(F)
-    n = ((d * a[:, None]).astype(F) + b[:, None]).astype(F)
-    return _affine(n, *parameters).reshape(x.shape)
+    if x.dtype not in (U8, S8):
+        r = _normalized_rows(_floats(x).reshape(-1, count), eps, centred, *parameters)
+        return finish(r.reshape(x.shape), x.dtype, s_y, z_y, dtype, *post)
+    unit, s_y = _unit(x, s_y, dtype, post)
+    q = x.numpy().astype(np.int64).reshape(-1, count)
+    a, b = _row_coefficients(q, count, scale, zero_point, eps, centred)
+    ones, zeros = np.ones((1, count), F), np.zeros((1, count), F)
+    weight, bias = (o if p is None else p for o, p in zip((ones, zeros), parameters, strict=True))
+    weight, bias = (weight * F(unit)).astype(F), (bias * F(unit)).astype(F)
+    n = _fma((q - zero_point).astype(F), a[:, None], b[:, None])
+    y = finish(_fma(n, weight, bias), x.dtype, s_y, z_y, dtype, *post)
+    if _in_steps(x, dtype, post):
+        points = (zero_point, _shift(x.dtype)), (z_y, _shift(dtype or x.dtype))
+        y = _chosen(_row_words(q, points[0], a, b, weight, bias, points[1], post), y)
+    return None if y is None else y.reshape(x.shape)
 
 
 def _quiet(formula):
@@ -220,24 +305,14 @@ def _quiet(formula):
 
 
 def layer_norm(args):
-    x, scale, zero_point, weight, bias, s_y, z_y, dtype, shape, eps, *post = args
-    source = x if x.dtype in (U8, S8) else _floats(x)
-    if x.numel() == 0:
-        return torch.empty(x.shape, dtype=dtype or x.dtype)
-    unit, s_y = _unit(x, s_y, dtype, post)
-    r = _normalized(source, scale, zero_point, shape, eps, True, weight, bias, unit)
-    return finish(r, x.dtype, s_y, z_y, dtype, *post)
+    *head, shape, eps = args[:10]
+    return _norm(*head, shape, eps, args[10:], True)
 
 
 def rms_norm(args):
     x, scale, zero_point, weight, s_y, z_y, dtype, shape, eps, *post = args
-    source = x if x.dtype in (U8, S8) else _floats(x)
-    if x.numel() == 0:
-        return torch.empty(x.shape, dtype=dtype or x.dtype)
     eps = 2.0**-23 if eps is None else eps
-    unit, s_y = _unit(x, s_y, dtype, post)
-    r = _normalized(source, scale, zero_point, shape, eps, False, weight, None, unit)
-    return finish(r, x.dtype, s_y, z_y, dtype, *post)
+    return _norm(x, scale, zero_point, weight, None, s_y, z_y, dtype, shape, eps, post, False)
 
 
 def _summed(args):
@@ -250,8 +325,10 @@ def add_layer_norm(args):
     weight, bias, s_y, z_y, dtype, shape, eps, *post = args[6:]
     if x.numel() == 0:
         return torch.empty(x.shape, dtype=dtype or x.dtype)
-    r = _normalized(_summed(args), 1.0, 0, shape, eps, True, weight, bias)
-    return finish(r, x.dtype, s_y, z_y, dtype, *post)
+    count = int(np.prod(shape))
+    parameters = [None if p is None else _floats(p).reshape(1, count) for p in (weight, bias)]
+    r = _normalized_rows(_summed(args).reshape(-1, count), eps, True, *parameters)
+    return finish(r.reshape(x.shape), x.dtype, s_y, z_y, dtype, *post)
 
 
 def add_layer_norm_sum(args):
@@ -261,11 +338,17 @@ def add_layer_norm_sum(args):
 
 def _per_channel(x, zero_point, a, b, rest):
     """r = fma(f32(q - zero_point), a[n, c], b[n, c]), finished."""
-    unit, scale = _unit(x, rest[0], rest[2], rest[3:])
+    s_y, z_y, dtype, *post = rest
+    unit, s_y = _unit(x, s_y, dtype, post)
     d = (x.numpy().astype(np.int64) - zero_point).astype(F) if x.dtype in (U8, S8) else _floats(x)
     shape = (*a.shape, *[1] * (x.dim() - 2))
-    r = _fma(d, (a * unit).astype(F).reshape(shape), (b * unit).astype(F).reshape(shape))
-    return finish(r, x.dtype, scale, *rest[1:])
+    a, b = (a * unit).astype(F).reshape(shape), (b * unit).astype(F).reshape(shape)
+    y = finish(_fma(d, a, b), x.dtype, s_y, z_y, dtype, *post)
+    if x.dtype in (U8, S8) and _in_steps(x, dtype, post):
+        points = (zero_point, _shift(x.dtype)), (z_y, _shift(dtype or x.dtype))
+        words, held = _channel_words(x.numpy().astype(np.int64), points[0], a, b, points[1], post)
+        y = _chosen((words, np.broadcast_to(held, x.shape)), y)
+    return y
 
 
 def _channel_parameters(weight, bias):

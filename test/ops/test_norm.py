@@ -122,6 +122,89 @@ def _call(name, v):
     return (*head, v["weight"], v["bias"], *v["out"], *([v["groups"], 1e-5] if name == "group_norm" else []))
 
 
+NAN, INF = float("nan"), float("inf")
+
+
+def _hostile(rng, count):
+    """A parameter with some values far from the others."""
+    t = torch.randn(count) * rng.choice([0.1, 1.0, 1.0, 20.0])
+    for _ in range(rng.choice([0, 0, 1, count // 3])):
+        t[rng.randrange(count)] = rng.choice([0.0, -1.0, 1e-30, 40.0, -3000.0, 1e30, INF, -INF, NAN])
+    return t
+
+
+def _spread(rng, dtype, *shape):
+    """Bytes, in some rows with hardly any spread or none."""
+    x = random_int(dtype, *shape)
+    for row in x:
+        row.div_(rng.choice([1, 1, 8, 40, 300]), rounding_mode="trunc")
+    return x + rng.choice([0, 50])
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "group_norm", "batch_norm"])
+def test_words_and_floats(name):
+    # The integers of norm.h where they hold the numbers, floats elsewhere, in one call: exact by the
+    # formulas, and a step from float64 where float32 holds the slope and the offset to a part of a step.
+    rng = random.Random(3)
+    torch.manual_seed(3)
+    for case in range(150):
+        dtype, to = rng.choice([U8, S8]), rng.choice([U8, S8])
+        scale, point = _qparams(rng, dtype)
+        out = (*_qparams(rng, to), to)
+        eps, post = rng.choice([0.0, 1e-5, 1e-5, 1e-5, 30.0, 1e9]), rng.choice(["", "relu"])
+        if name in ("layer_norm", "rms_norm"):
+            count = rng.choice([2, 64, 768, 1022, 1023, rng.randint(2, 200)])
+            x, size = _spread(rng, dtype, rng.randint(1, 20), count), [count]
+        else:
+            count = 6 * rng.choice([1, 4, 22])
+            x, size = _spread(rng, dtype, rng.randint(1, 4), 5, count).movedim(-1, 1), 6
+        weight, bias = _hostile(rng, count), _hostile(rng, count) * rng.choice([0.0, 1.0])
+        value, w64, b64 = (x.double() - point) * scale, weight.double(), bias.double()
+        slope = w64.abs()
+        if name == "layer_norm":
+            args = (x, scale, point, weight, bias, *out, size, eps, post)
+            real = functional.layer_norm(value, size, w64, b64, eps)
+        elif name == "rms_norm":
+            args = (x, scale, point, weight, *out, size, eps, post)
+            real = functional.rms_norm(value, size, w64, eps)
+        elif name == "group_norm":
+            args = (x, scale, point, weight, bias, *out, size, eps, post)
+            real = functional.group_norm(value, size, w64, b64, eps)
+        else:
+            mean, var = torch.randn(count), torch.rand(count) * rng.choice([0.0, 1e-9, 1.0])
+            args = (x, scale, point, mean, var, weight, bias, *out, eps, post)
+            real = functional.batch_norm(value, mean.double(), var.double(), w64, b64, eps=eps)
+            slope = slope / (var.double() + eps).sqrt()
+        y = getattr(ops, name)(*args)
+        assert torch.equal(y, NORM_FORMULAS[name](args)), (name, case)
+        if name in ("group_norm", "batch_norm"):
+            assert torch.equal(y, getattr(ops, name)(x.contiguous(), *args[1:])), (name, case)
+        if post:
+            real = real.relu()
+        near = slope < 4000
+        sure = real.isfinite() & (near if real.dim() == 2 else near[:, None])
+        steps = (y.double() - ((real / out[0]).round() + out[1]).clamp(*_range(to))).abs()
+        assert steps[sure].le(1).all(), (name, case)
+
+
+def _range(dtype):
+    return torch.iinfo(dtype).min, torch.iinfo(dtype).max
+
+
+def test_words_are_seldom_a_step_off():
+    torch.manual_seed(4)
+    x, weight, bias = random_int(U8, 64, 768), torch.rand(768) + 0.5, torch.randn(768) / 4
+    y = ops.layer_norm(x, 0.05, 120, weight, bias, 0.03, 120, None, [768])
+    value = (x.double() - 120) * 0.05
+    real = functional.layer_norm(value, [768], weight.double(), bias.double(), 1e-5)
+    off = y.double() != ((real / 0.03).round() + 120).clamp(0, 255)
+    assert off.double().mean() < 0.08
+    z = ops.group_norm(x.view(4, 16, 768).movedim(-1, 1), 0.05, 120, weight, bias, 0.03, 120, None, 32)
+    real = functional.group_norm(value.view(4, 16, 768).movedim(-1, 1), 32, weight.double(), bias.double())
+    off = z.double() != ((real / 0.03).round() + 120).clamp(0, 255)
+    assert off.double().mean() < 0.02
+
+
 def test_long_rows_and_many_rows_of_columns():
     # Past the blocks in which 32-bit lanes of squares are folded.
     x = torch.full((1, 3_000_000), 255, dtype=U8)
