@@ -134,10 +134,10 @@ def test_sizes_beyond_any_memory(name):
 EMPTY = {
     "interpolate": lambda: ops.interpolate(one(U8, 0, 2**20, 1, 1), 0.1, 0, 0.1, 0, None, [2**22, 2**22]),
     "conv2d": lambda: ops.conv2d(
-        one(U8, 0, 1, 1, 1), 0.1, 0, one(S8, 4, 1, 1, 1), ONE, None, None, 1.0, 0, padding=[2**40, 2**40]
+        one(U8, 0, 1, 1, 1), 0.1, 0, one(S8, 4, 1, 1, 1), ONE, None, None, 1.0, 0, padding=[2**31 - 1] * 2
     ),
-    "scaled_dot_product_attention": lambda: attention(
-        "scaled_dot_product_attention", F32, 2**31, 2**31, 2, 0
+    "scaled_dot_product_attention": lambda: ops.scaled_dot_product_attention(
+        *[torch.empty(2**31, 2**31, 2, 0, 4)] * 3
     ),
 }
 
