@@ -12,16 +12,13 @@
 // writes, not for serving.
 #pragma once
 
-#include <array>
-#include <bit>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "core/torch_api.h"
+#include "core/state_key.h"
 
 namespace tae {
 
@@ -40,66 +37,7 @@ struct PackedState {
 };
 using PackedStatePtr = std::shared_ptr<const PackedState>;
 
-constexpr int kMaxStates = 4;        // a weight, per TensorImpl
-constexpr int kMaxStateTensors = 9;  // weight, scales, zero points, bias, ...
-constexpr int kMaxStateFacts = 24;
-constexpr int kMaxStateRank = 5;
-
-// Identity of a tensor's contents. Two tensors with equal identities hold the same
-// bytes, as far as torch can tell. Plain data: the stored key holds references beside
-// it which keep the addresses from being used again.
-struct TensorIdentity {
-  const void* storage = nullptr;  // StorageImpl; null for an absent tensor
-  const void* data = nullptr;
-  const void* version_counter = nullptr;  // `.data` gives an alias with its own counter
-  int64_t offset = 0;
-  uint32_t version = 0;  // 0 for inference tensors, which have none
-  int32_t rank = 0;
-  int64_t sizes[kMaxStateRank];
-  int64_t strides[kMaxStateRank];
-
-  friend bool operator==(const TensorIdentity& a, const TensorIdentity& b);
-};
-
-// Everything a packing depends on. Built on the stack at each call, without
-// allocation; tensors, post_ops and post_op_args are borrowed from the call.
-class StateQuery {
- public:
-  // `op` is a string literal: which kind of state, and so the type of its impl.
-  StateQuery(const char* op, const at::Tensor& weight);
-
-  void add(const at::Tensor& t);  // baked into the packing; rank <= kMaxStateRank
-  void add(const std::optional<at::Tensor>& t) {
-    if (t.has_value() && t->defined())
-      add(*t);
-    else
-      add_absent();
-  }
-  void add(int64_t fact);
-  void add(float fact) { add(static_cast<int64_t>(std::bit_cast<int32_t>(fact))); }
-  void set_post_ops(std::string_view names, at::ArrayRef<double> args) {
-    post_ops_ = names;
-    post_op_args_ = args;
-  }
-
-  const char* op() const { return op_; }
-
- private:
-  friend struct StateKey;
-  friend PackedStatePtr find_or_pack(const StateQuery&, c10::function_ref<PackedState()>);
-  void add_absent();
-
-  const char* op_;
-  uint64_t generation_;
-  uint64_t digest_ = 0;
-  int num_tensors_ = 0;
-  int num_facts_ = 0;
-  std::array<const at::Tensor*, kMaxStateTensors> tensors_;
-  std::array<TensorIdentity, kMaxStateTensors> identities_;
-  std::array<int64_t, kMaxStateFacts> facts_;
-  std::string_view post_ops_;
-  at::ArrayRef<double> post_op_args_;
-};
+constexpr int kMaxStates = 4;  // a weight, per TensorImpl
 
 // The state of this key, packed by `pack` when there is none. Concurrent first calls
 // pack once; when pack throws, one of the waiting callers tries again, and so does

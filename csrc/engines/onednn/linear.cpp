@@ -257,7 +257,6 @@ void OnednnLinear::multiply(const Call& call, const Scratch& s, const uint8_t* r
   const int64_t panel = chunk * call.chunk_panels, n0 = panel * kPanelColumns;
   gemm.run(rows, weight_.panel(panel), s.raw, s.scratchpad);
 
-  const int64_t element = m0 * weight_.n() + n0;
   EpilogueTile t;
   t.raw = s.raw;
   t.raw_stride = gemm.columns();
@@ -265,12 +264,7 @@ void OnednnLinear::multiply(const Call& call, const Scratch& s, const uint8_t* r
   t.cols = std::min(gemm.columns(), weight_.n() - n0);
   t.n0 = n0;
   t.row = params;
-  t.output = static_cast<uint8_t*>(args.output) + element * static_cast<int64_t>(size_of(output_.dtype()));
-  t.output_stride = weight_.n();
-  if (args.other != nullptr)
-    t.other =
-        static_cast<const uint8_t*>(args.other) + element * static_cast<int64_t>(size_of(args.other_dtype));
-  t.other_stride = weight_.n();
+  output_.place(args, m0 * weight_.n() + n0, weight_.n(), &t);
   epilogue_(call.epilogue, t);
 }
 

@@ -7,106 +7,19 @@
 #include <vector>
 
 #include "engines/linear.h"
-#include "kernels/choose_qparams.h"
+#include "engines/reference/rnn_rows.h"
 #include "kernels/post_ops.h"
 #include "kernels/vec_float_env.h"
 
 namespace tae {
 namespace {
 
+using reference::copy;
+using reference::Matrix;
+using reference::QuantizedState;
+
 float sigmoid(float x) { return kernels::apply_post_op({PostOp::Kind::sigmoid}, x, 0.f); }
 float tanh_of(float x) { return kernels::apply_post_op({PostOp::Kind::tanh}, x, 0.f); }
-
-// NaN when a value is not finite.
-float largest(const float* row, int64_t count) {
-  float m = 0.f;
-  for (int64_t i = 0; i < count; ++i) {
-    if (!std::isfinite(row[i])) return std::numeric_limits<float>::quiet_NaN();
-    m = std::fabs(row[i]) > m ? std::fabs(row[i]) : m;
-  }
-  return m;
-}
-
-// Integers of one row, without their zero point.
-struct QuantizedState {
-  float scale = 1.f;
-  std::vector<int32_t> q;
-};
-
-QuantizedState quantize(const float* row, int64_t count) {
-  const float m = largest(row, count);
-  QuantizedState s{m / 127.f, std::vector<int32_t>(count)};
-  if (std::isnan(m)) return s;
-  if (s.scale < std::numeric_limits<float>::min())
-    s.scale = m == 0.f ? 1.f : std::numeric_limits<float>::min();
-  const float inverse = 1.f / s.scale;
-  for (int64_t i = 0; i < count; ++i) {
-    const float v = row[i] * inverse;
-    const float bounded = v > -127.f ? (v < 127.f ? v : 127.f) : -127.f;
-    s.q[i] = static_cast<int32_t>(std::nearbyintf(bounded));
-  }
-  return s;
-}
-
-// Rows with one scale and zero point, by the tensor rule.
-std::vector<QuantizedState> quantize_together(const std::vector<std::vector<float>>& rows,
-                                              bool reduce_range) {
-  const kernels::QRange range = kernels::dynamic_range(/*symmetric=*/false, reduce_range);
-  float low = 0.f, high = 0.f;
-  bool finite = true;
-  for (const std::vector<float>& row : rows)
-    for (const float v : row) {
-      finite = finite && std::isfinite(v);
-      low = v < low ? v : low;
-      high = v > high ? v : high;
-    }
-  kernels::QParams p{std::numeric_limits<float>::quiet_NaN(), 0};
-  if (finite) p = kernels::tensor_qparams(low, high, /*symmetric=*/false, range);
-  std::vector<QuantizedState> states;
-  for (const std::vector<float>& row : rows) {
-    QuantizedState s{p.scale, std::vector<int32_t>(row.size())};
-    for (size_t i = 0; i < row.size() && finite; ++i) {
-      const double q = std::nearbyintf(row[i] * (1.f / p.scale)) + static_cast<double>(p.zero_point);
-      s.q[i] = static_cast<int32_t>(std::clamp<double>(q, range.lo, range.hi)) - p.zero_point;
-    }
-    states.push_back(std::move(s));
-  }
-  return states;
-}
-
-template <typename T>
-std::vector<T> copy(const T* data, int64_t count) {
-  return data == nullptr ? std::vector<T>() : std::vector<T>(data, data + count);
-}
-
-float dot(const QuantizedState& s, const int8_t* weight, float weight_scale) {
-  int64_t acc = 0;
-  for (size_t k = 0; k < s.q.size(); ++k) acc += int64_t{s.q[k]} * weight[k];
-  return static_cast<float>(static_cast<int32_t>(acc)) * (s.scale * weight_scale);
-}
-
-// A matrix with its own copies.
-struct Matrix {
-  Matrix() = default;
-  Matrix(const RnnWeight& w, int64_t rows, int64_t columns)
-      : k(columns),
-        high(copy(w.high, rows * columns)),
-        low(copy(w.low, rows * columns)),
-        scale(copy(w.scale, rows)),
-        low_scale(copy(w.low_scale, rows)) {}
-
-  float times(const QuantizedState& s, int64_t row) const {
-    return dot(s, high.data() + row * k, scale[row]);
-  }
-  float low_times(const QuantizedState& s, int64_t row) const {
-    return dot(s, low.data() + row * k, low_scale[row]);
-  }
-  size_t bytes() const { return high.size() + low.size() + 4 * (scale.size() + low_scale.size()); }
-
-  int64_t k = 0;
-  std::vector<int8_t> high, low;
-  std::vector<float> scale, low_scale;
-};
 
 // What second parts of the weights gave when they were last due for a row.
 struct LowParts {
@@ -223,10 +136,10 @@ std::vector<float> ReferenceRnn::step(const float* x, const LowParts& low, const
 }
 
 std::vector<QuantizedState> ReferenceRnn::quantize_rows(const std::vector<std::vector<float>>& rows) const {
-  if (!per_row_) return quantize_together(rows, reduce_range_);
+  if (!per_row_) return reference::quantize_together(rows, reduce_range_);
   std::vector<QuantizedState> states;
   for (const std::vector<float>& row : rows)
-    states.push_back(quantize(row.data(), static_cast<int64_t>(row.size())));
+    states.push_back(reference::quantize(row.data(), static_cast<int64_t>(row.size())));
   return states;
 }
 
