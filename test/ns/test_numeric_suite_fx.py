@@ -63,6 +63,23 @@ def test_weights(graphs):
         assert result["sqnr"][0] > 35 and result["values"][0].dtype == torch.int8
 
 
+def test_a_batch_norm_inside_a_product():
+    """The product's result is compared with that of the batch norm behind its relu."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).eval()
+    nn.init.normal_(model[2].weight)
+    nn.init.normal_(model[2].bias)
+    prepared = prepare_fx(model, tq.get_default_qconfig_mapping("onednn"), (batch(4),))
+    prepared(batch(4))
+    int8 = convert_fx(prepared)
+    assert "batch_norm" not in str(int8.graph)
+    first, second = ns.add_loggers("fp32", prepared, "int8", int8, ns.OutputLogger)
+    first(batch(4, seed=9)), second(batch(4, seed=9))
+    results = ns.extract_logger_info(first, second, ns.OutputLogger, "int8")
+    ns.extend_logger_results_with_comparison(results, "fp32", "int8", compute_sqnr, "sqnr")
+    layers = {r["fqn"]: r["sqnr"] for v in results.values() for r in v["node_output"]["int8"]}
+    assert set(layers) == {"0", "3"} and all(s > 30 for values in layers.values() for s in values)
+
+
 @pytest.mark.parametrize("inputs", [False, True])
 def test_loggers_in_both_graphs(graphs, inputs):
     model, prepared, int8 = graphs

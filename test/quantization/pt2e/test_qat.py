@@ -98,6 +98,28 @@ def test_parameters_are_those_of_the_model():
     assert {id(p) for p in graph.parameters()} == {id(p) for p in model.parameters()}
 
 
+@pytest.mark.parametrize("kind", ["x86", "channel"])
+def test_a_batch_norm_behind_a_relu_is_converted_as_it_was_trained(kind):
+    """The lowered product computes it, in float32 behind the relu, as the training graph does."""
+    model = nn.Sequential(
+        nn.Conv2d(4, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(96, 5), nn.ReLU(),
+        nn.BatchNorm1d(5), nn.Linear(5, 3),
+    ).train()  # fmt: skip
+    nn.init.normal_(model[2].weight)
+    x = torch.randn(9, 4, 6, 6)
+    graph = prepare_qat_pt2e(exported(model, x), quantizer(kind))
+    steps(graph, x)
+    switch(graph, "disable_observer")
+    move_exported_model_to_eval(graph)
+    converted = convert_pt2e(graph)
+    lowered = torch_ao_ext.lower(converted, islands=False)
+    assert "torch_ao.batch_norm" not in str(lowered.graph) and "aten.batch_norm" not in str(lowered.graph)
+    with torch.no_grad():
+        want = graph(x)
+        for result in (converted(x), lowered(x)):
+            torch.testing.assert_close(result, want, rtol=0, atol=0.01 * want.abs().max().item())
+
+
 def test_layers_that_stay_float_keep_their_batch_norm():
     model = nn.Sequential(
         nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 1), nn.BatchNorm2d(2)
