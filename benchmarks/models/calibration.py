@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.models import convnet_models, memory  # noqa: E402
 from benchmarks.peers import case, openvino_peer, own_peer  # noqa: E402
@@ -227,6 +227,18 @@ def calibration_table(rows):
     return report.table(["network, candidate", *columns(rows[0])], lines) if rows else []
 
 
+def add_rows(args, result, missing):
+    for name in CANDIDATES:
+        if not any(text in name for text in args.peers.split(",")):
+            missing.reasons[name] = "not run (--peers)"
+            continue
+        with missing.noting(name):
+            facts = run(name, args)
+            row = f"{args.network} x {args.images} images, {name}"
+            result.add(row, {}, goals_of(name, facts), **facts)
+            print(row + ": " + ", ".join(f"{k} {v}" for k, v in columns(facts).items()), flush=True)
+
+
 def main():
     parser = cli.parser(__doc__, budget_s=1.0)
     parser.add_argument("--network", choices=sorted(convnet_models.MAKERS), default="resnet50")
@@ -234,27 +246,10 @@ def main():
     parser.add_argument("--peers", default="", help="candidates whose name holds one of these texts")
     parser.add_argument("--child", choices=CANDIDATES, help="internal: measure one and print JSON")
     args = parser.parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
     if args.child:
         child(args)
         return 0
-    environment.set_threads(args.threads)
-    result = report.Report("calibration", layout=calibration_table)
-    print(environment.describe(result.environment))
-    missing = peers.Missing()
-    for name in CANDIDATES:
-        if any(text in name for text in args.peers.split(",")):
-            with missing.noting(name):
-                facts = run(name, args)
-                row = f"{args.network} x {args.images} images, {name}"
-                result.add(row, {}, goals_of(name, facts), **facts)
-                print(row + ": " + ", ".join(f"{k} {v}" for k, v in columns(facts).items()), flush=True)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    status = report.conclude(result, args.output, args.label)
-    return status or int(any(name.startswith(OURS) for name in result.missing))
+    return frame.run("calibration", args, add_rows, probe=False, layout=calibration_table, needed=OURS)
 
 
 if __name__ == "__main__":

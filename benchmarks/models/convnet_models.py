@@ -117,7 +117,11 @@ MAKERS = {
 def make(name):
     """The network in eval mode."""
     torch.manual_seed(0)
-    model = MAKERS[name]()
+    return with_lively_norms(MAKERS[name]())
+
+
+def with_lively_norms(model):
+    """The model in eval mode, its batch norms with random statistics and weights."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

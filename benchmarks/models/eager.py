@@ -16,10 +16,11 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.harness.rounds import speedup  # noqa: E402
+from benchmarks.models import convnet_models  # noqa: E402
 
 FP32, OURS, TRACED, LOWERED, PEER, PEER_TRACED = (
     "fp32", "torch_ao_ext", "torch_ao_ext traced", "torch_ao_ext pt2e traced", "torch.ao x86",
@@ -79,13 +80,7 @@ def groups(model):
 
 def make(stubs, functional):
     torch.manual_seed(0)
-    model = ResNet18(stubs, functional)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            module.running_var.uniform_(0.5, 1.5)
-            module.running_mean.normal_(0, 0.1)
-    return model.eval()
+    return convnet_models.with_lively_norms(ResNet18(stubs, functional))
 
 
 def images(batch, seed=0):
@@ -194,17 +189,15 @@ def run_training(ao, args, result):
     report.print_row(result.add("training step B4", timings, goals, (), foreign))
 
 
-def main():
-    args = cli.parser(__doc__, budget_s=8.0).parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    result = report.Report("eager", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
+def add_rows(args, result, missing):
+    del missing
     ao = peers.ours()
     for run in (run_calls, run_calibration, run_training):
         run(ao, args, result)
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    return frame.run("eager", cli.parser(__doc__, budget_s=8.0).parse_args(), add_rows)
 
 
 if __name__ == "__main__":

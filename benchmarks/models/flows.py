@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.harness.rounds import speedup  # noqa: E402
@@ -141,19 +141,17 @@ def run(name, made, graphs, ao, args, result):
     report.print_row(result.add(name, timings, goals, (), foreign, sqnr_db=sqnr, int8_layers=counts))
 
 
-def main():
-    args = cli.parser(__doc__, budget_s=8.0).parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    result = report.Report("flows", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
+def add_rows(args, result, missing):
+    del missing
     ao = peers.ours()
     with torch.no_grad():
         run("ResNet-18 B1", static(ao, resnet), eager.frozen, ao, args, result)
         run("digits B64", static(ao, digits), eager.frozen, ao, args, result)
         run("MiniLM 8x32", dynamic(ao), scripted, ao, args, result)
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    return frame.run("flows", cli.parser(__doc__, budget_s=8.0).parse_args(), add_rows)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ sys.path.append(str(ROOT))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 ROUNDS = 7
@@ -129,15 +129,10 @@ def goals_of(f):
     ]  # fmt: skip
 
 
-def main():
-    p = cli.parser(__doc__, budget_s=1.0)
-    args = p.parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
+def add_rows(args, result, missing):
+    del args, missing
     torch.set_grad_enabled(False)
     ext = peers.ours()
-    result = report.Report("load")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         for case, shapes in CASES.items():
@@ -145,9 +140,11 @@ def main():
             facts = memory_of(path)
             facts |= times_of(path, facts["int8_bytes"])
             facts["process_s"] = process_seconds(path)
-            result.add(case, {}, goals_of(facts), **facts)
-            report.print_row(result.rows[-1])
-    return report.conclude(result, args.output, args.label)
+            report.print_row(result.add(case, {}, goals_of(facts), **facts))
+
+
+def main():
+    return frame.run("load", cli.parser(__doc__, budget_s=1.0).parse_args(), add_rows, probe=False)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report  # noqa: E402
+from benchmarks.harness import cli, environment, frame, peers, report  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 RSS_LIMIT = 2.1  # times the int8 bytes, plus what stayed float
@@ -152,31 +152,28 @@ def goals_of(f):
     ]
 
 
+def add_rows(args, result, missing):
+    del missing
+    for case in CASES:
+        command = [sys.executable, __file__, "--case", case, "--threads", str(args.threads)]
+        run = subprocess.run(command, check=False, capture_output=True, text=True)
+        if run.returncode != 0:
+            row = result.add(case, {}, failures=[(run.stderr.strip().splitlines() or ["no output"])[-1]])
+        else:
+            facts = json.loads(run.stdout.splitlines()[-1])
+            row = result.add(case, {}, goals_of(facts), **facts)
+        report.print_row(row)
+
+
 def main():
     p = cli.parser(__doc__, budget_s=1.0)
     p.add_argument("--case", choices=sorted(CASES), help="internal: run one case and print JSON")
     args = p.parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
     if args.case:
+        environment.set_threads(args.threads)
         child(args.case)
         return 0
-    result = report.Report("memory")
-    for case in CASES:
-        run = subprocess.run(
-            [sys.executable, __file__, "--case", case, "--threads", str(args.threads)],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        if run.returncode != 0:
-            result.add(case, {}, failures=[(run.stderr.strip().splitlines() or ["no output"])[-1]])
-        else:
-            facts = json.loads(run.stdout.splitlines()[-1])
-            result.add(case, {}, goals_of(facts), **facts)
-        report.print_row(result.rows[-1])
-    return report.conclude(result, args.output, args.label)
+    return frame.run("memory", args, add_rows, probe=False)
 
 
 if __name__ == "__main__":

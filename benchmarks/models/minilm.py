@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, rounds  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.models import minilm_model, variants  # noqa: E402
@@ -161,24 +161,16 @@ def parse(argv=None):
     return p.parse_args(argv)
 
 
-def main():
-    args = parse()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    result = report.Report("minilm", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
-    missing = peers.Missing()
+def add_rows(args, result, missing):
     with torch.no_grad():
         calls, modules = build(args, missing)
         for size in minilm_model.SIZES:
             run_model(calls, size, args, missing, result)
             run_linears(modules, size, args, result)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    status = report.conclude(result, args.output, args.label)
-    return status or int(OURS in result.missing)
+
+
+def main():
+    return frame.run("minilm", parse(), add_rows, needed=OURS)
 
 
 if __name__ == "__main__":

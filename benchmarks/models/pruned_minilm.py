@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, rounds  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.models import minilm_model  # noqa: E402
@@ -88,18 +88,16 @@ def run_share(model, zeros, args, result):
         report.print_row(result.add(row, timings, goals, (), foreign, sqnr_db=sqnr))
 
 
-def main():
-    args = cli.parser(__doc__, budget_s=5.0).parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    result = report.Report("pruned_minilm", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
+def add_rows(args, result, missing):
+    del missing
     with torch.no_grad():
         model = minilm_model.load()
         for zeros in ZEROS:
             run_share(model, zeros, args, result)
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    return frame.run("pruned_minilm", cli.parser(__doc__, budget_s=5.0).parse_args(), add_rows)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, rounds  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.models import resemblyzer_model  # noqa: E402
@@ -114,22 +114,15 @@ def run_batch(model, batch, args, result, missing):
     report.print_row(result.add(f"Resemblyzer B{batch}", timings, goals, (), foreign, sqnr_db=sqnr))
 
 
-def main():
-    args = cli.parser(__doc__, budget_s=8.0).parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    result = report.Report("resemblyzer", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
-    missing = peers.Missing()
+def add_rows(args, result, missing):
     with torch.no_grad():
         model = resemblyzer_model.load()
         for batch in SQNR_GOALS:
             run_batch(model, batch, args, result, missing)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    return frame.run("resemblyzer", cli.parser(__doc__, budget_s=8.0).parse_args(), add_rows)
 
 
 if __name__ == "__main__":

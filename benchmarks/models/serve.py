@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.models import table  # noqa: E402
 from benchmarks.models.memory import rss_bytes  # noqa: E402
@@ -155,6 +155,14 @@ def serve_table(rows):
     return report.table(["workload, candidate", *columns(rows[0])], lines) if rows else []
 
 
+def add_rows(args, result, missing):
+    with torch.no_grad():
+        for workload in (w for name in TABLES if name != "frontends" for w in TABLES[name]):
+            if any(text in workload.name for text in args.workloads.split(",")):
+                with missing.noting(workload.name):
+                    run(workload, args, result, missing)
+
+
 def main():
     parser = cli.parser(__doc__, budget_s=1.0)
     cli.add_choice(parser, WORKLOADS)
@@ -162,27 +170,13 @@ def main():
     for name in ("loader", "file", "inputs"):
         parser.add_argument(f"--{name}", help="internal: the child's")
     args = parser.parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    peers.hush()
     if args.loader:
+        peers.hush()
         child(args)
         return 0
-    environment.set_threads(args.threads)
     args.compile = False
-    result = report.Report("serve", layout=serve_table)
-    print(environment.describe(result.environment))
-    missing = peers.Missing()
-    with torch.no_grad():
-        for workload in (w for name in TABLES if name != "frontends" for w in TABLES[name]):
-            if any(text in workload.name for text in args.workloads.split(",")):
-                with missing.noting(workload.name):
-                    run(workload, args, result, missing)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    status = report.conclude(result, args.output, args.label)
-    return status or int(any(registry.OURS in name and "served" in name for name in result.missing))
+    needed = f"{registry.OURS}.* served"
+    return frame.run("serve", args, add_rows, probe=False, layout=serve_table, needed=needed)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, rounds  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.models.workloads import TABLES  # noqa: E402
@@ -110,29 +110,22 @@ def run(workload, args, result, missing):
     report.print_row(row)
 
 
+def add_rows(args, result, missing):
+    with torch.no_grad():
+        for workload in TABLES[args.table]:
+            if any(text in workload.name for text in args.workloads.split(",")):
+                with missing.noting(workload.name):
+                    run(workload, args, result, missing)
+
+
 def main():
     parser = cli.parser(__doc__, budget_s=6.0)
     parser.add_argument("table", choices=sorted(TABLES))
     cli.add_choice(parser)
     parser.add_argument("--compile", action="store_true", help="candidates that need torch.compile, too")
     args = parser.parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    peers.hush()
     name = f"{args.table}-compile" if args.compile else args.table
-    result = report.Report(name, roof.probe((1, args.threads)), report.candidate_table)
-    print(environment.describe(result.environment))
-    missing = peers.Missing()
-    with torch.no_grad():
-        for workload in TABLES[args.table]:
-            if any(text in workload.name for text in args.workloads.split(",")):
-                with missing.noting(workload.name):
-                    run(workload, args, result, missing)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    return report.conclude(result, args.output, args.label)
+    return frame.run(name, args, add_rows, layout=report.candidate_table)
 
 
 if __name__ == "__main__":

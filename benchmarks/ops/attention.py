@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, rounds  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
@@ -172,25 +172,18 @@ def run_products(shape, args, result, missing):
         report.print_row(result.add(f"matmul {name} {shape}", timings, goals, (), foreign))
 
 
-def main():
-    p = cli.parser(__doc__, budget_s=2.0)
-    p.add_argument("--only", default="", help="rows whose name contains this text")
-    args = p.parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    result = report.Report("attention", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
-    missing = peers.Missing()
+def add_rows(args, result, missing):
     with torch.no_grad():
         for shape in SHAPES:
             if args.only in str(shape):
                 run_attention(shape, args, result)
                 run_products(shape, args, result, missing)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    p = cli.parser(__doc__, budget_s=2.0)
+    p.add_argument("--only", default="", help="rows whose name contains this text")
+    return frame.run("attention", p.parse_args(), add_rows)
 
 
 if __name__ == "__main__":

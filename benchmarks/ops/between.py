@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, rounds, shapes  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, rounds, shapes  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 OURS, THEIRS, ROOF = "torch_ao_ext", "torch.ao", "copy"
@@ -127,23 +127,16 @@ def parse(argv=None):
     return p.parse_args(argv)
 
 
-def main():
-    args = parse()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
+def add_rows(args, result, missing):
     peers.ours()
-    result = report.Report("between")
-    print(environment.describe(result.environment))
-    missing = peers.Missing()
     with torch.no_grad():
         for shape in shapes.read_between("between"):
             if not args.only or args.only in str(shape):
                 run_row(shape, args, missing, result)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    return frame.run("between", parse(), add_rows, probe=False)
 
 
 if __name__ == "__main__":

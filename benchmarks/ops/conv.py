@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds, shapes  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, roof, rounds, shapes  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.peers import conv_peers  # noqa: E402
 
@@ -233,18 +233,9 @@ def run_summed_row(shape, args, missing, result):
     report.print_row(result.add(name, timings, goals, failures, foreign, repeat=shape.repeat))
 
 
-def main():
-    parser = cli.parser(__doc__, budget_s=0.25)
-    parser.add_argument("--only", default="", help="rows whose layer holds one of these texts")
-    parser.add_argument("--skip", default="", help="rows whose layer holds none of these")
-    args = parser.parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
+def add_rows(args, result, missing):
     peers.ours()
-    result = report.Report("conv", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
-    missing, loop = {}, roof.best_loop()
+    reasons, loop = {}, roof.best_loop()
 
     def wanted(name):
         left_out = args.skip and any(text in name for text in args.skip.split(","))
@@ -252,15 +243,19 @@ def main():
 
     for shape in shapes.read_conv("conv"):
         if wanted(shape.layer):
-            run_row(shape, args, loop, missing, result)
+            run_row(shape, args, loop, reasons, result)
     with peers.quantized_engine("onednn"):  # conv2d_add_relu asks for it in each call
         for shape in shapes.read_conv("conv_add"):
             if wanted(f"residual {shape.layer}"):
-                run_summed_row(shape, args, missing, result)
-    result.missing = {name: f"{len(rows)} shapes, the first: {rows[0]}" for name, rows in missing.items()}
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    return report.conclude(result, args.output, args.label)
+                run_summed_row(shape, args, reasons, result)
+    missing.reasons |= {n: f"{len(rows)} shapes, the first: {rows[0]}" for n, rows in reasons.items()}
+
+
+def main():
+    parser = cli.parser(__doc__, budget_s=0.25)
+    parser.add_argument("--only", default="", help="rows whose layer holds one of these texts")
+    parser.add_argument("--skip", default="", help="rows whose layer holds none of these")
+    return frame.run("conv", parser.parse_args(), add_rows)
 
 
 if __name__ == "__main__":

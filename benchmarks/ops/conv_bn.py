@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds, shapes  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, rounds, shapes  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 FUSED, FOLDED, STEPS, FP32 = "conv2d_bn_relu", "folded", "steps", "fp32"
@@ -77,19 +77,17 @@ def run_row(shape, args, result):
     report.print_row(result.add(shape.layer, timings, goals, failures, foreign))
 
 
-def main():
-    args = cli.parser(__doc__, budget_s=1.0).parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    result = report.Report("conv_bn", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
+def add_rows(args, result, missing):
+    del missing
     peers.ours()
     with torch.no_grad():
         for shape in shapes.read_conv("conv"):
             if shape.layer in LAYERS:
                 run_row(shape, args, result)
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    return frame.run("conv_bn", cli.parser(__doc__, budget_s=1.0).parse_args(), add_rows)
 
 
 if __name__ == "__main__":

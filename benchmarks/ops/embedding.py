@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds, shapes  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, roof, rounds, shapes  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.peers import fbgemm_peer, torchao_op_peers  # noqa: E402
@@ -222,22 +222,14 @@ def parse(argv=None):
     return p.parse_args(argv)
 
 
-def main():
-    args = parse()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    result = report.Report("embedding")
-    print(environment.describe(result.environment))
-    missing = peers.Missing()
+def add_rows(args, result, missing):
     for shape in shapes.read_bags("embedding"):
         if not args.only or args.only in str(shape):
             run_row(shape, args, missing, result)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    status = report.conclude(result, args.output, args.label)
-    return status or int(any(name.startswith(OURS) for name in result.missing))
+
+
+def main():
+    return frame.run("embedding", parse(), add_rows, probe=False, needed=OURS)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, rounds  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 OPERATORS = 60
@@ -59,11 +59,8 @@ def changes_of_scale():
     return {LOWERED: python, ISLAND: lambda: torch.ops.torch_ao.island([q], [], program)[0]}
 
 
-def main():
-    args = cli.parser(__doc__, budget_s=5.0).parse_args()
-    environment.set_threads(args.threads)
-    result = report.Report("island", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
+def add_rows(args, result, missing):
+    del missing
     with torch.no_grad():
         for title, calls in (("linear 16x16", layers()), ("requantize 64", changes_of_scale())):
             expected = calls[LOWERED]()
@@ -76,7 +73,10 @@ def main():
             ]
             failures = tuple(f"{name} differs" for name in wrong)
             report.print_row(result.add(f"{OPERATORS} x {title}", timings, goals, failures, foreign))
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    return frame.run("island", cli.parser(__doc__, budget_s=5.0).parse_args(), add_rows)
 
 
 if __name__ == "__main__":

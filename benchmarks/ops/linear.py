@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from benchmarks.harness import cli, cold, environment, peers, report, roof, rounds, shapes  # noqa: E402
+from benchmarks.harness import cli, cold, frame, peers, report, roof, rounds, shapes  # noqa: E402
 from benchmarks.harness.accuracy import linear_from_integers, sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
@@ -240,29 +240,18 @@ def parse(argv=None):
     return p.parse_args(argv)
 
 
-def main():
-    args = parse()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    cap = environment.record()["environment"].get("TORCH_AO_EXT_MAX_ISA")
-    loop = roof.best_loop(cap)
-    result = report.Report("linear", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
-    if result.roof:
-        print(report.roof_line(result.roof))
-    missing = peers.Missing()
+def add_rows(args, result, missing):
+    loop = roof.best_loop(result.environment["environment"].get("TORCH_AO_EXT_MAX_ISA"))
     for mode in ("dynamic", "static"):
         for shape in shapes.read_linear(args.shapes):
             if not args.only or args.only in f"{mode} {shape}":
                 run_row(shape, mode, args, missing, result, loop)
                 if mode == "dynamic" and (shape.m, shape.k, shape.n) in ROW_GOALS:
                     run_cold_row(shape, args, missing, result)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    status = report.conclude(result, args.output, args.label)
-    return status or int(OURS in result.missing)
+
+
+def main():
+    return frame.run("linear", parse(), add_rows, needed=OURS)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, rounds  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 OURS, AO = "torch_ao_ext", "torch.ao"
@@ -34,13 +34,8 @@ def calibrate(factory, data):
     return call
 
 
-def main():
-    args = cli.parser(__doc__, budget_s=4.0).parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    result = report.Report("observer", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
+def add_rows(args, result, missing):
+    del missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torch.ao.quantization as ao
@@ -59,7 +54,10 @@ def main():
             goals = [Goal("vs torch.ao", rounds.speedup(timings, OURS, AO), None, floor)]
             failures = () if same else ("qparams differ",)
             report.print_row(result.add(f"{name} {title}", timings, goals, failures, foreign))
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    return frame.run("observer", cli.parser(__doc__, budget_s=4.0).parse_args(), add_rows)
 
 
 if __name__ == "__main__":

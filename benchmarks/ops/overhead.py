@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, dispatch, environment, peers, report, rounds  # noqa: E402
+from benchmarks.harness import cli, dispatch, frame, peers, report, rounds  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 OURS, FP32, AO = "torch_ao_ext", "fp32", "torch.ao x86"
@@ -126,24 +126,19 @@ def run_row(make, count, args, missing, result):
     report.print_row(result.add(title, timings, goals, (), foreign))
 
 
-def main():
-    args = cli.parser(__doc__, budget_s=1.0).parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
+def add_rows(args, result, missing):
     warnings.simplefilter("ignore")  # torch warns of the end of its quantized tensors
     torch.manual_seed(0)
     torch.backends.quantized.engine = "x86"
-    missing = peers.Missing()
-    result = report.Report("overhead", {})
-    print(environment.describe(result.environment))
     peers.ours()
     with torch.no_grad():
         for count in (None, COUNT):
             for make in (linear, linear_dynamic, conv2d, add, relu):
                 run_row(make, count, args, missing, result)
-    result.missing = missing.as_dict()
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    return frame.run("overhead", cli.parser(__doc__, budget_s=1.0).parse_args(), add_rows, probe=False)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 SHAPES = ((16, 768, 3072), (128, 768, 3072), (512, 768, 3072), (128, 3072, 768))  # M, K, N
@@ -62,19 +62,17 @@ def run_row(m, k, n, args, result):
     report.print_row(result.add(f"M={m} K={k} N={n}", timings, goals, failures, foreign))
 
 
-def main():
-    args = cli.parser(__doc__, budget_s=1.0).parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
+def add_rows(args, result, missing):
+    del missing
     warnings.simplefilter("ignore")  # torch warns of the end of its quantized tensors
-    result = report.Report("quantize", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
     peers.ours()
     with torch.no_grad():
         for shape in SHAPES:
             run_row(*shape, args, result)
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    return frame.run("quantize", cli.parser(__doc__, budget_s=1.0).parse_args(), add_rows)
 
 
 if __name__ == "__main__":

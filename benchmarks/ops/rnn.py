@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from benchmarks.harness import cli, environment, peers, report, roof, rounds, shapes  # noqa: E402
+from benchmarks.harness import cli, frame, peers, report, rounds, shapes  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
@@ -79,24 +79,17 @@ def run_row(shape, args, result, missing):
     report.print_row(result.add(str(shape), timings, goals, failures, foreign, **facts))
 
 
-def main():
-    p = cli.parser(__doc__, budget_s=3.0)
-    p.add_argument("--only", default="", help="rows whose name contains this text")
-    args = p.parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    result = report.Report("rnn", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
-    missing = peers.Missing()
+def add_rows(args, result, missing):
     with torch.no_grad():
         for shape in shapes.read_rnn("rnn"):
             if args.only in str(shape):
                 run_row(shape, args, result, missing)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    p = cli.parser(__doc__, budget_s=3.0)
+    p.add_argument("--only", default="", help="rows whose name contains this text")
+    return frame.run("rnn", p.parse_args(), add_rows)
 
 
 if __name__ == "__main__":

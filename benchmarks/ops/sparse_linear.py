@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, dispatch, environment, peers, report, roof, rounds, shapes  # noqa: E402
+from benchmarks.harness import cli, dispatch, frame, peers, report, rounds, shapes  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
 SPARSE, DENSE, TORCH = "sparse", "dense", "torch sparse::qlinear"
@@ -91,23 +91,16 @@ def run_row(shape, args, missing, result):
     report.print_row(result.add(str(shape), timings, goals, failures, foreign, shape=vars(shape)))
 
 
-def main():
-    p = cli.parser(__doc__, budget_s=1.0)
-    p.add_argument("--only", default="", help="rows whose name contains this text")
-    args = p.parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
-    result = report.Report("sparse_linear", roof.probe((1, args.threads)))
-    print(environment.describe(result.environment))
-    missing = peers.Missing()
+def add_rows(args, result, missing):
     for shape in shapes.read_sparse("sparse_linear"):
         if args.only in str(shape):
             run_row(shape, args, missing, result)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    p = cli.parser(__doc__, budget_s=1.0)
+    p.add_argument("--only", default="", help="rows whose name contains this text")
+    return frame.run("sparse_linear", p.parse_args(), add_rows)
 
 
 if __name__ == "__main__":

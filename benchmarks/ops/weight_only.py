@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 
-from benchmarks.harness import cli, cold, environment, peers, report, roof, rounds, shapes  # noqa: E402
+from benchmarks.harness import cli, cold, frame, peers, report, roof, rounds, shapes  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 from benchmarks.peers import torchao_op_peers, weight_only_peers  # noqa: E402
@@ -248,25 +248,17 @@ def warm_row(shape, args, missing, result):
     )
 
 
-def main():
-    p = cli.parser(__doc__, budget_s=2.0)
-    p.add_argument("--only", default="", help="rows whose name contains this text")
-    args = p.parse_args()
-    if args.max_isa:
-        return environment.rerun_capped(args.max_isa)
-    environment.set_threads(args.threads)
+def add_rows(args, result, missing):
     peers.ours()
-    peers.hush()
-    result = report.Report("weight_only")
-    print(environment.describe(result.environment))
-    missing = peers.Missing()
     for shape in shapes.read_weights("weight_only"):
         if args.only in str(shape):
             (cold_row if shape.cold else warm_row)(shape, args, missing, result)
-    result.missing = missing.as_dict()
-    for name, reason in result.missing.items():
-        print(f"missing: {name}: {reason}")
-    return report.conclude(result, args.output, args.label)
+
+
+def main():
+    p = cli.parser(__doc__, budget_s=2.0)
+    p.add_argument("--only", default="", help="rows whose name contains this text")
+    return frame.run("weight_only", p.parse_args(), add_rows, probe=False)
 
 
 if __name__ == "__main__":
