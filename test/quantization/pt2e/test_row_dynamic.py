@@ -98,12 +98,23 @@ def test_fx_mode():
         assert torch.equal(graph(x), quantize_dynamic(model)(x))
 
 
+def test_fx_mode_with_one_scale_for_the_value():
+    model, x = Tokens().eval(), tokens()
+    activation = RowPlaceholderObserver.with_args(per_row=False)
+    qconfig = QConfig(activation, default_channel_weight_observer)
+    graph = convert_fx(prepare_fx(model, QConfigMapping().set_global(qconfig), (x,)))
+    with torch.no_grad():
+        y, eager = graph(x), quantize_dynamic(model, {nn.Linear: qconfig})(x)
+        assert torch.equal(y, eager)
+        assert worst_row(y, model(x)) < 5 < 35 < worst_row(quantize_dynamic(model)(x), model(x))
+
+
 def test_refusals():
     model, x = Tokens().eval(), tokens()
-    for arguments in ({"per_row": False}, {"symmetric": True}, {"reduce_range": True}):
+    for arguments in ({"symmetric": True}, {"reduce_range": True}, {"per_row": False, "reduce_range": True}):
         qconfig = QConfig(RowPlaceholderObserver.with_args(**arguments), default_channel_weight_observer)
         graph = prepare_fx(model, QConfigMapping().set_global(qconfig), (x,))
-        with pytest.raises(ValueError, match="a RowPlaceholderObserver must have its default arguments, got"):
+        with pytest.raises(ValueError, match="must have symmetric=False and reduce_range=False, got Dyn"):
             convert_fx(graph)
 
 

@@ -193,8 +193,13 @@ class _Converter:
                 f"{where(node.args[0])}"
             )
         rule = getattr(_core(observer), "dynamic_quant", None)
-        if rule is not None:
-            return self._rows(node, rule)
+        if rule not in (None, DynamicQuant(), DynamicQuant(per_row=False)):
+            raise ValueError(
+                "convert_pt2e: a RowPlaceholderObserver must have symmetric=False and reduce_range=False, "
+                f"got {rule} at {where(node.args[0])}"
+            )
+        if rule is not None and rule.per_row:
+            return self._rows(node)
         eps = getattr(_core(observer), "eps", None)
         eps = float(eps) if eps is not None else torch.finfo(torch.float32).eps
         choose = self.ops.choose_qparams.tensor
@@ -211,13 +216,8 @@ class _Converter:
             node, self.ops.quantize_per_tensor.tensor, self.ops.dequantize_per_tensor.tensor, rest
         )
 
-    def _rows(self, node: fx.Node, rule: DynamicQuant) -> fx.Node:
+    def _rows(self, node: fx.Node) -> fx.Node:
         """A scale and zero point for each row, the last dimension of the value."""
-        if rule != DynamicQuant():
-            raise ValueError(
-                "convert_pt2e: a RowPlaceholderObserver must have its default arguments, got "
-                f"{rule} at {where(node.args[0])}"
-            )
         choose = self.ops.choose_qparams_per_token_asymmetric.default
         found = self._call(node, choose, (node.args[0], torch.int8))
         qparams = tuple(self._call(node, operator.getitem, (found, i)) for i in range(2))
