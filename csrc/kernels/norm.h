@@ -72,7 +72,8 @@ struct NormKernels {
   //   else:    a the same with the sum of (u - z)^2 * (scale^2 * p), b = 0;
   //   r = fma(fma(f32(u - z), a, b), weight[c], bias[c]).
   // An 8-bit result without post-ops but relu has weight[c] * inverse_scale and bias[c] *
-  // inverse_scale instead: words, or rounded as it comes. `scratch` holds lane_floats(count).
+  // inverse_scale instead: words, or rounded as it comes. `scratch` holds lane_floats(count);
+  // null, which is slower and pays for a single row, changes no result.
   void (*byte_rows)(const RowNorm& norm, const RealRows& input, int64_t rows, float* scratch,
                     const NormOutput& out);
   // Rows x = input, or input + other. With m = f32(sum(x) / count) (0 when not centred),
@@ -89,8 +90,8 @@ struct NormKernels {
   void (*column_sums)(const void* src, DType dtype, int64_t rows, int64_t stride, int64_t channels,
                       ByteSums* sums);
   // r = fma(v, a[c], b[c]) over `rows` rows of `count` values v = f32(q - zero_point) of 8 bits, or
-  // of floats; or one row with one a and b for all. Words for finish.inverse_scale 1. `scratch` as
-  // in byte_rows.
+  // of floats; or one row with one a and b for all. Words for finish.inverse_scale 1. `scratch` holds
+  // lane_floats(count).
   void (*affine)(const Finish& finish, const Operand& row, const float* a, const float* b, int64_t rows,
                  int64_t count, float* scratch, void* dst);
   void (*affine_all)(const Finish& finish, const Operand& row, float a, float b, int64_t count, void* dst);

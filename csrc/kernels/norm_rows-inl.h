@@ -10,8 +10,6 @@ TAE_VEC void* row_at(void* dst, DType dtype, int64_t row, int64_t count) {
   return static_cast<uint8_t*>(dst) + row * count * static_cast<int64_t>(size_of(dtype));
 }
 
-TAE_VEC float largest(VF x) { return any(is_nan(x)) ? NAN : reduce_max(x); }
-
 struct Coefficients {
   float a, b;
   RowWords words;
@@ -129,11 +127,10 @@ TAE_VEC void word_rows(const RowNorm& norm, const RealRows& input, const uint8_t
   const int16_t *weight = p.weight, *bias = p.bias;
   const int64_t stride = input.stride, count = norm.count;
   const int64_t fetched = fetched_ahead(stride, kRows);
-  const VI unit = set1_16(p.unit);
-  VI factor[kRows], offset[kRows];
+  WordRow word[kRows];
   RowSums<kBytes, kRows> lanes;
   for (int k = 0; k < kRows; ++k)
-    factor[k] = set1_16(c[k].words.factor), offset[k] = set1_16(c[k].words.offset);
+    word[k] = {set1_16(c[k].words.factor), set1_16(c[k].words.offset), set1_16(p.unit)};
   with_lane_writer(finish, dst, [&](const auto& write) __attribute__((always_inline)) {
     for_elements(count, [&](int64_t at, auto n) __attribute__((always_inline)) {
       VI w[2], shift[2];
@@ -147,16 +144,48 @@ TAE_VEC void word_rows(const RowNorm& norm, const RealRows& input, const uint8_t
         VI x[2];
         read_words<kBytes>(row + k * stride + at, n, x[0], x[1]);
 #pragma GCC unroll 2
-        for (int j = 0; j < 2; ++j) {
-          const VI t = add_words(mul_words(x[j], factor[k]), offset[k]);
-          x[j] = mul_words(add_words(mul_words(t, w[j]), shift[j]), unit);
-        }
+        for (int j = 0; j < 2; ++j) x[j] = word[k](x[j], w[j], shift[j]);
         write.store(k * count + at, n, write.finished(pack_words(x[0], x[1])));
       }
       if constexpr (kSums) lanes.add(ahead + at, stride, fetched, n);
     });
   });
   if constexpr (kSums) lanes.add_to(sums);
+}
+
+// Of weight and bias in the order of memory, times `factor`.
+RowUnits units_of(const RowNorm& norm, const Finish& finish, float factor) {
+  const VF f = vf(factor), zero_point = vf(u8_zero_point(finish.dtype, finish.zero_point));
+  VF weight = norm.weight == nullptr ? f : vf(0.f), bias = zero_point;
+  for_vectors(norm.count, [&](int64_t i, auto t) {
+    if (norm.weight != nullptr) weight = larger_or_nan(abs(mul(load(norm.weight + i, t), f)), weight);
+    if (norm.bias != nullptr)
+      bias = larger_or_nan(abs(add(mul(load(norm.bias + i, t), f), zero_point)), bias);
+  });
+  return row_units(finish, largest(weight), largest(bias));
+}
+
+// A row whose parameters become words where they lie, in the order of memory: the bytes are what is moved.
+template <Bytes kBytes>
+TAE_VEC void single_word_row(const RowNorm& norm, const Finish& finish, const uint8_t* row,
+                             const RowWords& words, const RowUnits& units, float factor, uint8_t* dst) {
+  const WordRow word{set1_16(words.factor), set1_16(words.offset), set1_16(units.unit)};
+  const VF f = vf(factor);
+  with_lane_writer(finish, dst, [&](const auto& write) {
+    for_elements(norm.count, [&](int64_t at, auto n) {
+      VF weight[4] = {f, f, f, f}, bias[4] = {vf(0.f), vf(0.f), vf(0.f), vf(0.f)};
+      for_group(n, [&](int j, auto t) {
+        const int64_t i = at + j * kLanes;
+        if (norm.weight != nullptr) weight[j] = mul(load(norm.weight + i, t), f);
+        if (norm.bias != nullptr) bias[j] = mul(load(norm.bias + i, t), f);
+      });
+      VI w[2], shift[2], x[2];
+      parameter_words(weight, bias, units, w, shift);
+      spread_bytes(to_lanes(centred_bytes<kBytes>(row + at, n)), x[0], x[1]);
+      const VBytes y = pack_words(word(x[0], w[0], shift[0]), word(x[1], w[1], shift[1]));
+      write.store(at, n, write.finished(from_lanes(y)));
+    });
+  });
 }
 
 // From sums to coefficients in 3 steps, with rows between them: each is a chain of slow operations that
@@ -201,6 +230,27 @@ class ByteRows {
     const bool folded = is_quantized(finish_.dtype) && folds(finish_);
     factor_ = folded ? finish_.inverse_scale : 1.f;
     if (folded) finish_.inverse_scale = 1.f;
+  }
+
+  // Row by row, with nothing kept for the next.
+  TAE_VEC void run_single() {
+    const bool takes = takes_words(finish_, input_.dtype);
+    const RowUnits units = takes ? units_of(norm_, finish_, factor_) : RowUnits();
+    RowCoefficients next(norm_, input_);
+    for (int64_t row = 0; row < rows_; ++row) {
+      ByteSums sums[kStatRows];
+      sum_rows(row, 1, sums);
+      next.roots(sums);
+      next.floats();
+      Coefficients* c = coefficients(0);
+      next.words(c);
+      const uint8_t* from = row_of(input_, row);
+      if (units.unit != 0 && c->words.factor != 0) {
+        single_word_row<kBytes>(norm_, finish_, from, c->words, units, factor_, dst_of(row));
+      } else {
+        normalize_bytes(norm_, finish_, input_, from, *c, factor_, dst_of(row));
+      }
+    }
   }
 
   TAE_VEC void run(float* scratch) {
@@ -302,8 +352,14 @@ class ByteRows {
 
 [[gnu::noinline]] void byte_rows_run(const RowNorm& norm, const RealRows& input, int64_t rows, float* scratch,
                                      const NormOutput& out) noexcept {
-  with_bytes(input.dtype,
-             [&](auto kind) { ByteRows<decltype(kind)::value>(norm, input, rows, out).run(scratch); });
+  with_bytes(input.dtype, [&](auto kind) {
+    ByteRows<decltype(kind)::value> work(norm, input, rows, out);
+    if (scratch == nullptr) {
+      work.run_single();
+    } else {
+      work.run(scratch);
+    }
+  });
 }
 
 }  // namespace

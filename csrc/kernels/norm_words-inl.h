@@ -15,6 +15,8 @@ constexpr int kWordLanes = 2 * kLanes;
 // Of two magnitudes, NaN wins: no comparison with it holds.
 TAE_VEC VF larger_or_nan(VF x, VF most) { return select(unordered(x, most), vf(NAN), max(x, most)); }
 
+TAE_VEC float largest(VF x) { return any(is_nan(x)) ? NAN : reduce_max(x); }
+
 // Parts of a caller's scratch memory, each of whole groups.
 struct LaneRoom {
   LaneRoom(float* scratch, int64_t count) {
@@ -36,12 +38,17 @@ TAE_VEC void store_words(const VI (&x)[4], int16_t* to) {
   store_bytes(to + kWordLanes, narrow(x[2], x[3]));
 }
 
-// (u - 128) * 2^8 of bytes u of the u8 domain.
+// u - 128 of bytes u of the u8 domain.
+template <Bytes kBytes>
+TAE_VEC VBytes centred_bytes(const uint8_t* src, int64_t n) {
+  const VBytes v = load_group_bytes(src, n);
+  return kBytes == Bytes::u8 ? xor_bytes(v, set1_8(128)) : v;
+}
+
+// (u - 128) * 2^8 of them.
 template <Bytes kBytes>
 TAE_VEC void read_words(const uint8_t* src, int64_t n, VI& low, VI& high) {
-  VBytes v = load_group_bytes(src, n);
-  if constexpr (kBytes == Bytes::u8) v = xor_bytes(v, set1_8(128));
-  spread_bytes(v, low, high);
+  spread_bytes(centred_bytes<kBytes>(src, n), low, high);
 }
 
 // Whether results are bytes in steps of the output, of bytes.
@@ -175,6 +182,44 @@ TAE_VEC bool affine_all_words(const Finish& finish, const Operand& row, float a,
 
 constexpr int kNormFraction = 10, kLeastRowFraction = 4;
 
+// What makes words of weight and bias in steps; `unit` is 0 where they have none.
+struct RowUnits {
+  float zero_point = 0.f, weight = 0.f, bias = 0.f;
+  int16_t unit = 0;
+};
+
+// From the largest magnitudes of weight and of bias + zero point.
+inline RowUnits row_units(const Finish& finish, float most_weight, float most_bias) {
+  constexpr float kWeightUnit = 1 << (15 - kNormFraction);
+  RowUnits u;
+  u.zero_point = u8_zero_point(finish.dtype, finish.zero_point);
+  for (int bits = kMostFraction; bits >= kLeastRowFraction; --bits) {
+    const float one = static_cast<float>(1 << bits), most = 32767.f / one;
+    if (!(most_weight * kWeightUnit < most) || !(most_bias < most)) continue;
+    u.weight = one * kWeightUnit;
+    u.bias = one;
+    u.unit = static_cast<int16_t>(1 << (15 - bits));
+    break;
+  }
+  return u;
+}
+
+// A group of weight and bias in steps as words, in the order of `narrow`.
+TAE_VEC void parameter_words(const VF (&weight)[4], const VF (&bias)[4], const RowUnits& u, VI (&w)[2],
+                             VI (&shift)[2]) {
+  VI x[4], y[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    x[j] = to_int(mul(weight[j], vf(u.weight)));
+    y[j] = to_int(mul(add(bias[j], vf(u.zero_point)), vf(u.bias)));
+  }
+#pragma GCC unroll 2
+  for (int j = 0; j < 2; ++j) {
+    w[j] = narrow(x[2 * j], x[2 * j + 1]);
+    shift[j] = narrow(y[2 * j], y[2 * j + 1]);
+  }
+}
+
 // weight and bias in lane order; without words, `unit` is 0.
 struct RowParameterWords {
   const int16_t *weight = nullptr, *bias = nullptr;
@@ -184,36 +229,45 @@ struct RowParameterWords {
 // Of weight and bias in lane order and in steps, at most most_weight.
 [[gnu::noinline]] RowParameterWords arrange_row_words(const Finish& finish, const LaneRoom& room,
                                                       float most_weight) noexcept {
-  RowParameterWords p;
   const VF zero_point = vf(u8_zero_point(finish.dtype, finish.zero_point));
-  VF most = vf(most_weight * static_cast<float>(1 << (15 - kNormFraction)));
+  VF most = vf(0.f);
   for (int64_t at = 0; at < room.values; at += kLanes)
     most = larger_or_nan(abs(add(load(room.second + at, Full{}), zero_point)), most);
-  const float largest = any(is_nan(most)) ? NAN : reduce_max(most);
-  int bits = kMostFraction;
-  while (bits >= kLeastRowFraction && !(largest < 32767.f / static_cast<float>(1 << bits))) --bits;
-  if (bits < kLeastRowFraction) return p;
-  p.unit = static_cast<int16_t>(1 << (15 - bits));
-  const float one = static_cast<float>(1 << bits);
-  const VF weight_unit = vf(one * static_cast<float>(1 << (15 - kNormFraction))), bias_unit = vf(one);
-  for (int64_t at = 0; at < room.values; at += kGroup) {
-    VI weight[4], bias[4];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      weight[j] = to_int(mul(load(room.first + at + j * kLanes, Full{}), weight_unit));
-      bias[j] = to_int(mul(add(load(room.second + at + j * kLanes, Full{}), zero_point), bias_unit));
-    }
-    store_words(weight, room.words + at);
-    store_words(bias, room.words + room.values + at);
-  }
+  const RowUnits u = row_units(finish, most_weight, largest(most));
+  RowParameterWords p;
+  if (u.unit == 0) return p;
   p.weight = room.words;
   p.bias = room.words + room.values;
+  p.unit = u.unit;
+  for (int64_t at = 0; at < room.values; at += kGroup) {
+    VF weight[4], bias[4];
+    VI w[2], shift[2];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      weight[j] = load(room.first + at + j * kLanes, Full{});
+      bias[j] = load(room.second + at + j * kLanes, Full{});
+    }
+    parameter_words(weight, bias, u, w, shift);
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      store_bytes(room.words + at + j * kWordLanes, w[j]);
+      store_bytes(room.words + room.values + at + j * kWordLanes, shift[j]);
+    }
+  }
   return p;
 }
 
 // Words of one row; factor 0 where it has none.
 struct RowWords {
   int16_t factor = 0, offset = 0;
+};
+
+struct WordRow {
+  VI factor, offset, unit;
+  TAE_VEC VI operator()(VI x, VI weight, VI bias) const {
+    const VI t = add_words(mul_words(x, factor), offset);
+    return mul_words(add_words(mul_words(t, weight), bias), unit);
+  }
 };
 
 // Values of a row up to which |n| <= sqrt(count) keeps it below 32.

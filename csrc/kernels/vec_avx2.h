@@ -146,9 +146,15 @@ TAE_VEC VBytes pack_lanes(VI a, VI b, VI c, VI d, VI zero_point) {
   const __m256i cd = _mm256_adds_epi16(_mm256_packs_epi32(c, d), zero_point);
   return _mm256_packus_epi16(ab, cd);
 }
+// Bytes from that order to the order of memory, and back.
+TAE_VEC VBytes from_lanes(VBytes x) {
+  return _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+TAE_VEC VBytes to_lanes(VBytes x) {
+  return _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+}
 TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
-  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  return _mm256_permutevar8x32_epi32(pack_lanes(a, b, c, d, zero_point), order);
+  return from_lanes(pack_lanes(a, b, c, d, zero_point));
 }
 // 16-bit lanes in two vectors, as unpacked bytes lie, plus a + b of each byte.
 TAE_VEC void add_to_words(VBytes a, VBytes b, VI& low, VI& high) {

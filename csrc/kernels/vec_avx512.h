@@ -113,9 +113,14 @@ TAE_VEC VBytes pack_lanes(VI a, VI b, VI c, VI d, VI zero_point) {
   const __m512i cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zero_point);
   return _mm512_packus_epi16(ab, cd);
 }
-TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
+// Bytes from that order to the order of memory, and back: a transposition of 4 x 4 pieces is both.
+TAE_VEC VBytes from_lanes(VBytes x) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return _mm512_permutexvar_epi32(order, pack_lanes(a, b, c, d, zero_point));
+  return _mm512_permutexvar_epi32(order, x);
+}
+TAE_VEC VBytes to_lanes(VBytes x) { return from_lanes(x); }
+TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
+  return from_lanes(pack_lanes(a, b, c, d, zero_point));
 }
 // 16-bit lanes in two vectors, as unpacked bytes lie, plus a + b of each byte.
 TAE_VEC void add_to_words(VBytes a, VBytes b, VI& low, VI& high) {

@@ -189,6 +189,8 @@ TAE_VEC VBytes pack_u8(VI a, VI b, VI c, VI d, VI zero_point) {
   return _mm_packus_epi16(ab, cd);
 }
 TAE_VEC VBytes pack_lanes(VI a, VI b, VI c, VI d, VI zero_point) { return pack_u8(a, b, c, d, zero_point); }
+TAE_VEC VBytes from_lanes(VBytes x) { return x; }
+TAE_VEC VBytes to_lanes(VBytes x) { return x; }
 // 16-bit lanes in two vectors, as unpacked bytes lie, plus a + b of each byte.
 TAE_VEC void add_to_words(VBytes a, VBytes b, VI& low, VI& high) {
   const __m128i zero = _mm_setzero_si128();

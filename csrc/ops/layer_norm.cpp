@@ -89,8 +89,9 @@ Tensor normalize(const Call& call, const Tensor& input, RealRows x, const Tensor
     kernels::NormOutput to{out.finish, bytes_at(output, begin, norm.count)};
     to.finish.streams = streams(output);
     if (plain) {
-      std::vector<float> scratch = make_vector<float>(arg, kernels::lane_floats(norm.count));
-      k.byte_rows(norm, from_row(x, begin), end - begin, scratch.data(), to);
+      std::vector<float> scratch;
+      if (end - begin > 1) scratch = make_vector<float>(arg, kernels::lane_floats(norm.count));
+      k.byte_rows(norm, from_row(x, begin), end - begin, scratch.empty() ? nullptr : scratch.data(), to);
       return;
     }
     if (real.defined()) {
