@@ -136,10 +136,14 @@ TAE_VEC void expand_words(VI low, VI high, VF (&x)[4]) {
   x[2] = as_float(_mm512_unpacklo_epi16(high, exponent));
   x[3] = as_float(_mm512_unpackhi_epi16(high, exponent));
 }
-// The inverse of pack_lanes: byte u as the float 2^23 + u.
+// The inverse of pack_lanes: byte u as the float 2^23 + u, by the bits of its mantissa.
 TAE_VEC void expand_lanes(VBytes u, VF (&x)[4]) {
-  const __m512i zero = _mm512_setzero_si512();
-  expand_words(_mm512_unpacklo_epi8(u, zero), _mm512_unpackhi_epi8(u, zero), x);
+  const __m512i exponent = _mm512_set1_epi32(0x4b000000);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const __m128i bytes = _mm_setr_epi32(4 * j, 4 * j + 1, 4 * j + 2, 4 * j + 3);
+    x[j] = as_float(_mm512_mask_shuffle_epi8(exponent, 0x1111111111111111, u, _mm512_broadcast_i32x4(bytes)));
+  }
 }
 // 16-bit lanes: round(a * b / 2^15), ties up, but for -2^15 * -2^15; a sum that saturates.
 TAE_VEC VI mul_words(VI a, VI b) { return _mm512_mulhrs_epi16(a, b); }
