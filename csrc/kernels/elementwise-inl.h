@@ -4,6 +4,7 @@
 
 #include "kernels/element_run-inl.h"
 #include "kernels/elementwise.h"
+#include "kernels/fetch_ahead.h"
 #include "kernels/pool-inl.h"
 
 namespace tae::kernels {
@@ -119,11 +120,18 @@ void clamp_bytes(const void* source, DType dtype, int32_t lo, int32_t hi, int64_
   uint8_t* dst = static_cast<uint8_t*>(out);
   const int32_t shift = dtype == DType::qs8 ? 128 : 0;
   const VBytes flip = set1_8(shift), low = set1_8(lo + shift), high = set1_8(hi + shift);
-  for_elements(count, [&](int64_t at, auto n) {
+  const auto clamp = [&](int64_t at, auto n) {
     const VBytes x = load_group_bytes(src + at, n);
     const VBytes y = xor_bytes(clamp_u8(xor_bytes(x, flip), low, high), flip);
     store_group_bytes(dst + at, y, n);
+  };
+  const int64_t fetching = kGroup == 64 ? lines_before_last(count) : 0;
+  for_elements(fetching, [&](int64_t at, auto) {
+    fetch_ahead(src + at);
+    fetch_ahead_to_write(dst + at);
+    clamp(at, Whole());
   });
+  for_elements(count - fetching, [&](int64_t at, auto n) { clamp(fetching + at, n); });
 }
 
 [[gnu::noinline]] void blend_run(const Finish& finish, const Operand& row, const void* const* rows,

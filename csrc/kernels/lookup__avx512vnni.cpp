@@ -1,4 +1,5 @@
 // Lookups with AVX512-VBMI: lookup.cpp asks the CPU before it calls this.
+#include "kernels/fetch_ahead.h"
 #include "kernels/vbmi_table-inl.h"
 
 namespace tae::kernels {
@@ -7,6 +8,11 @@ namespace {
 [[gnu::target("avx512vbmi"), gnu::always_inline]] inline void look_up(const ByteTable& t, const uint8_t* src,
                                                                       int64_t count, uint8_t* dst) {
   int64_t i = 0;
+  for (const int64_t end = lines_before_last(count); i < end; i += 64) {
+    fetch_ahead(src + i);
+    fetch_ahead_to_write(dst + i);
+    _mm512_storeu_si512(dst + i, look_up(t, _mm512_loadu_si512(src + i)));
+  }
   for (; i + 256 <= count; i += 256) {
     const __m512i a = _mm512_loadu_si512(src + i), b = _mm512_loadu_si512(src + i + 64),
                   c = _mm512_loadu_si512(src + i + 128), d = _mm512_loadu_si512(src + i + 192);

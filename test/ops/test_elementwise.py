@@ -140,6 +140,17 @@ def test_images_of_twice_the_size(dtype):
                 assert torch.equal(y, INT8_FORMULAS["interpolate"](call)), call[1:]
 
 
+@pytest.mark.parametrize("dtype", [U8, S8])
+@pytest.mark.parametrize("count", [4096, 4097, 5119, 5121, 70001, 131135])
+def test_long_runs_of_bytes(dtype, count):
+    least = 0 if dtype == U8 else -128
+    x = random_int(dtype, count + 3)[3:]  # not at the start of a line
+    relu = ops.requantize(x, 0.05, least + 120, 0.05, least + 120, None, "relu")
+    assert torch.equal(relu, x.clamp(min=least + 120))
+    table = random_int(dtype, 256)
+    assert torch.equal(ops.lookup(x, table), table[x.long() - least])
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["max_pool", "avg_pool", "adaptive_avg_pool"])
 def test_random_windows(kind, rank):
