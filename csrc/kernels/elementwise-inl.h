@@ -191,8 +191,8 @@ void average_entry(const Finish& finish, const Operand& row, const void* const* 
 }
 
 constexpr ElementwiseKernels kElementwiseKernels = {
-    requantize_entry, binary_entry<false>, binary_entry<true>, clamp_bytes,
-    max_rows,         max_windows,         average_entry,      blend_entry};
+    requantize_entry, binary_entry<false>, binary_entry<true>, clamp_bytes, max_rows,
+    max_windows,      max_areas,           average_entry,      blend_entry};
 
 }  // namespace
 }  // namespace tae::kernels

@@ -56,6 +56,9 @@ struct ElementwiseKernels {
   // `origin`; a window of nothing gives the lowest integer.
   void (*max_windows)(const void* line, int64_t origin, const PoolWindow* windows, int64_t step,
                       int64_t outputs, int64_t channels, DType dtype, void* dst);
+  // Both at once for small windows: the largest values over `count` >= 1 lines that begin at position 0.
+  void (*max_areas)(const void* const* lines, int64_t count, const PoolWindow* windows, int64_t step,
+                    int64_t outputs, int64_t channels, DType dtype, void* dst);
   // r = f32(sum over the rows of (q - zero_point)) * scale / divisor; at most 2^23 rows. For each of
   // `outputs` rows of dst `count` pointers, one after the other.
   void (*average_rows)(const Finish& finish, const Operand& row, const void* const* rows, int64_t count,

@@ -89,6 +89,43 @@ void max_windows(const void* line, int64_t origin, const PoolWindow* windows, in
   });
 }
 
+// Windows of one size, up to the first of another; dst comes behind what was written.
+template <Bytes kBytes, int kRows, int kAlong>
+TAE_VEC const PoolWindow* max_areas_run(const void* const* lines, int64_t count, const PoolWindow* window,
+                                        const PoolWindow* end, int64_t step, int64_t channels,
+                                        uint8_t*& dst) {
+  const Maximum<kBytes> maximum;
+  const int64_t along = window->count, next = step * channels;
+  const uint8_t* first[kRows > 0 ? kRows : 1];
+  for (int r = 0; r < kRows; ++r) first[r] = static_cast<const uint8_t*>(lines[r]);
+  for (; window < end && window->count == along; ++window, dst += channels)
+    for_elements(channels, [&](int64_t at, auto n) {
+      VBytes most = set1_8(0);
+      for (int64_t r = 0; r < known<kRows>(count); ++r) {
+        const uint8_t* line = kRows > 0 ? first[r] : static_cast<const uint8_t*>(lines[r]);
+        for (int64_t k = 0; k < known<kAlong>(along); ++k)
+          most = max_u8(most, maximum.load(line + window->first * channels + k * next + at, n));
+      }
+      maximum.store(dst + at, most, n);
+    });
+  return window;
+}
+
+void max_areas(const void* const* lines, int64_t count, const PoolWindow* windows, int64_t step,
+               int64_t outputs, int64_t channels, DType dtype, void* out) {
+  uint8_t* dst = static_cast<uint8_t*>(out);
+  const PoolWindow *window = windows, *end = windows + outputs;
+  with_bytes(dtype, [&](auto kind) {
+    with_count<3, 2>(count, [&](auto rows) {
+      while (window < end)
+        with_count<3, 2>(window->count, [&](auto along) {
+          window = max_areas_run<decltype(kind)::value, decltype(rows)::value, decltype(along)::value>(
+              lines, count, window, end, step, channels, dst);
+        });
+    });
+  });
+}
+
 // A division by 2^k is a product with 2^-k, to the bit.
 inline bool is_power_of_two(float x) {
   uint32_t bits;

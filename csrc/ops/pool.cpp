@@ -34,8 +34,8 @@ Columns columns_of(const PoolWindow* windows, int64_t count, int64_t step) {
   return c;
 }
 
-// A line of the output at a time: first down the columns, over whole lines of the input, then
-// along the line.
+// A line of the output at a time: small windows that hardly overlap one by one, others first down the
+// columns, over whole lines of the input, then along the line.
 Tensor max_pool(const char* op, const Tensor& input, const PoolNumbers& numbers) {
   const Arg arg{op, "input"};
   const PoolPlan plan = plan_windows(op, input, numbers);
@@ -50,13 +50,16 @@ Tensor max_pool(const char* op, const Tensor& input, const PoolNumbers& numbers)
   const auto &d = plan.axes[0], &h = plan.axes[1], &w = plan.axes[2];
   const std::vector<PoolWindow> xs = windows_of(arg, w), ys = windows_of(arg, h), zs = windows_of(arg, d);
   const int64_t channels = input.size(1), taps = d.most() * h.most();
+  const bool one_by_one = taps > 1 && taps <= 3 && w.most() <= 3 && w.stride > 1;
+  const Columns all = columns_of(xs.data(), w.size, w.step);
   const uint8_t* src = static_cast<const uint8_t*>(source.const_data_ptr());
   uint8_t* dst = static_cast<uint8_t*>(output.mutable_data_ptr());
   const auto run_line = [&](int64_t l, int64_t from, int64_t to, const void** rows, uint8_t* scratch) {
     const PoolWindow &y = ys[l % h.size], &z = zs[l / h.size % d.size];
     const int64_t n = l / (h.size * d.size), count = z.count * y.count;
     uint8_t* line = dst + (l * w.size + from) * channels;
-    const Columns c = columns_of(xs.data() + from, to - from, w.step);
+    const bool whole = from == 0 && to == w.size;
+    const Columns c = whole ? all : columns_of(xs.data() + from, to - from, w.step);
     if (count == 0 || c.end == 0) {  // a dilated window of a small input may see padding only
       std::memset(line, dtype == DType::qs8 ? -128 : 0, static_cast<size_t>((to - from) * channels));
       return;
@@ -64,8 +67,12 @@ Tensor max_pool(const char* op, const Tensor& input, const PoolNumbers& numbers)
     for (int64_t i = 0; i < z.count; ++i)
       for (int64_t j = 0; j < y.count; ++j) {
         const int64_t row = (n * d.input + z.first + i * d.step) * h.input + y.first + j * h.step;
-        rows[i * y.count + j] = src + (row * w.input + c.first) * channels;
+        rows[i * y.count + j] = src + (row * w.input + (one_by_one ? 0 : c.first)) * channels;
       }
+    if (one_by_one) {
+      k.max_areas(rows, count, xs.data() + from, w.step, to - from, channels, dtype, line);
+      return;
+    }
     const uint8_t* most = static_cast<const uint8_t*>(rows[0]);
     if (count > 1) {
       k.max_rows(rows, count, (c.end - c.first) * channels, dtype, scratch);

@@ -120,16 +120,18 @@ at::Tensor run_pool(const char* op, const at::Tensor& input, const PoolPlan& pla
   const auto run_windows = [&](int64_t l, int64_t from, int64_t to, const void** rows) {
     const PoolWindow &y = ys[l % h.size], &z = zs[l / h.size % d.size];
     const int64_t n = l / (h.size * d.size);
-    int64_t at = 0;
-    for (int64_t o = from; o < to; ++o)
-      for (int64_t i = 0; i < z.count; ++i)
-        for (int64_t j = 0; j < y.count; ++j) {
-          const int64_t line =
-              ((n * d.input + z.first + i * d.step) * h.input + y.first + j * h.step) * w.input;
-          const uint8_t* row = src + (line + xs[o].first) * channels;
-          for (int64_t k = 0; k < xs[o].count; ++k, row += w.step * channels) rows[at++] = row;
+    const int64_t count = z.count * y.count * xs[from].count;
+    const void** tap = rows;
+    for (int64_t i = 0; i < z.count; ++i)
+      for (int64_t j = 0; j < y.count; ++j) {
+        const int64_t line =
+            ((n * d.input + z.first + i * d.step) * h.input + y.first + j * h.step) * w.input;
+        for (int64_t k = 0; k < xs[from].count; ++k, ++tap) {
+          const uint8_t* first = src + (line + k * w.step) * channels;
+          for (int64_t o = from; o < to; ++o) tap[(o - from) * count] = first + xs[o].first * channels;
         }
-    body(context, rows, z.count * y.count * xs[from].count, to - from, z.padded * y.padded * xs[from].padded,
+      }
+    body(context, rows, count, to - from, z.padded * y.padded * xs[from].padded,
          dst + (l * w.size + from) * step);
   };
   parallel_for(numel / channels, grain, [&](int64_t begin, int64_t end) {
