@@ -13,7 +13,7 @@
 
 namespace tae {
 
-constexpr int kMaxStateTensors = 9;  // weight, scales, zero points, bias, ...
+constexpr int kMaxStateTensors = 8;  // weight, scales, zero points, bias, ...
 constexpr int kMaxStateFacts = 24;
 constexpr int kMaxStateRank = 5;
 

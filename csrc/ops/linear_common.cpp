@@ -212,6 +212,8 @@ void check_post_op_tensors(const LinearBaked& b, int64_t n, const char* what) {
                     c10::str("'", b.post_ops, "'"));
     return;
   }
+  const bool any = present(t->slope) || present(t->affine_weight) || present(t->affine_bias);
+  if (!prelu && !affine && !any) return;
   const Arg slope{b.op, "slope"};
   if (check_post_op_tensor(slope, t->slope, prelu, "prelu")) check_per_channel(slope, *t->slope, n);
   const auto check_vector = [&](const Arg& arg, const std::optional<at::Tensor>& v) {
@@ -248,13 +250,13 @@ void add_columns(StateQuery* query, const LinearBaked& b) {
   query->add(b.weight_scale);
   query->add(b.weight_zero_point);
   query->add(b.bias);
-  if (b.bn == nullptr) {  // the places are kept without them: fused names share the base's state
-    static const std::optional<at::Tensor> none;  // the query borrows
-    static const PostOpTensors no_tensors{none, none, none};
-    const PostOpTensors& t = b.post_op_tensors != nullptr ? *b.post_op_tensors : no_tensors;
-    query->add(t.slope);
-    query->add(t.affine_weight);
-    query->add(t.affine_bias);
+  if (b.bn == nullptr) {
+    // Which of them there are is in the post-ops, which are in the key.
+    if (names_prelu(b.post_ops)) query->add(b.post_op_tensors->slope);
+    if (names_affine(b.post_ops)) {
+      query->add(b.post_op_tensors->affine_weight);
+      query->add(b.post_op_tensors->affine_bias);
+    }
     return;
   }
   query->add(b.bn->running_mean);
