@@ -36,7 +36,10 @@ def _replace(graph: Any, node: Any, weight: torch.Tensor, qconfig: Any) -> None:
     none, no_post_ops = graph.insertConstant(None), graph.insertConstant("")
     numbers = graph.insertNode(graph.create("prim::ListConstruct", [], 1)).output()
     numbers.setType(torch._C.ListType(torch._C.FloatType.get()))
-    arguments = [x, *constants, zero_point, bias, *flags, none, no_post_ops, numbers, none, none]
+    arguments = [x, *constants, zero_point, bias, *flags, none, no_post_ops, numbers]
+    # A program has every argument: those behind are tensors of post-ops.
+    schema = torch.ops.torch_ao.linear_dynamic.default._schema
+    arguments += [none] * (len(schema.arguments) - len(arguments))
     made = graph.create("torch_ao::linear_dynamic", arguments, 1)
     made.insertBefore(node)
     made.output().setType(node.output().type())
