@@ -10,94 +10,30 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
+
 #include "kernels/gemm_block.h"
+#include "kernels/gemm_products_avx512-inl.h"
 #include "kernels/gemm_sums_avx512-inl.h"
+#include "kernels/gemm_waiting_avx512-inl.h"
 
 namespace tae::kernels {
 namespace {
-
-inline __attribute__((always_inline)) __m512i broadcast(const uint8_t* a) {
-  int32_t word;
-  __builtin_memcpy(&word, a, 4);
-  return _mm512_set1_epi32(word);
-}
-
-inline __attribute__((always_inline)) void dot(__m512i& acc, __m512i x, __m512i w) {
-  acc = _mm512_dpbusd_epi32(acc, x, w);
-}
-
-inline __attribute__((always_inline)) void multiply(Row& row, const uint8_t* a, const Row& w) {
-  const __m512i x = broadcast(a);
-  dot(row.c0, x, w.c0);
-  dot(row.c1, x, w.c1);
-  dot(row.c2, x, w.c2);
-  dot(row.c3, x, w.c3);
-}
-
-// Cache lines to draw into L2, one in a step.
-struct Lines {
-  const int8_t* data;
-  int64_t count;
-};
-
-// `steps` steps of 4 k; each also fetches a line at `next` if kFetch.
-template <int kRows, bool kFetch>
-inline __attribute__((always_inline)) void multiply_steps(Tile& t, const uint8_t*& a, int64_t a_stride,
-                                                          const int8_t*& b, int64_t steps,
-                                                          const int8_t* next) {
-  for (int64_t q = 0; q < steps; ++q) {
-    Row w = load(b);
-    // Otherwise GCC 12 loads the weights again for every row of a low tile.
-    if constexpr (kRows > 1) asm("" : "+v"(w.c0), "+v"(w.c1), "+v"(w.c2), "+v"(w.c3));
-    if constexpr (kFetch) {
-      fetch_to_l2(next);
-      next += 64;
-    }
-    multiply(t.r0, a, w);
-    if constexpr (kRows > 1) multiply(t.r1, a + a_stride, w);
-    if constexpr (kRows > 2) multiply(t.r2, a + 2 * a_stride, w);
-    if constexpr (kRows > 3) multiply(t.r3, a + 3 * a_stride, w);
-    if constexpr (kRows > 4) multiply(t.r4, a + 4 * a_stride, w);
-    if constexpr (kRows > 5) multiply(t.r5, a + 5 * a_stride, w);
-    a += 4;
-    b += kQuadBytes;
-  }
-}
 
 // Rows r .. r + kRows of the block.
 template <int kRows>
 void tile(const GemmBlock& g, int64_t r, Lines weights, Lines input) {
   const Row first = first_sums<1>(g);
   Tile t = {first, first, first, first, first, first};
-  const uint8_t* a = g.a + r * g.a_stride;
-  const int8_t* b = g.b;
-  multiply_steps<kRows, true>(t, a, g.a_stride, b, weights.count, weights.data);
-  multiply_steps<kRows, true>(t, a, g.a_stride, b, input.count, input.data);
-  multiply_steps<kRows, false>(t, a, g.a_stride, b, g.quads - weights.count - input.count, nullptr);
+  Operands<false> o = operands<1, false>(g, r);
+  multiply_steps<kRows, 1, true>(t, o, g.a_stride, weights.count, weights.data);
+  multiply_steps<kRows, 1, true>(t, o, g.a_stride, input.count, input.data);
+  multiply_steps<kRows, 1, false>(t, o, g.a_stride, g.quads - weights.count - input.count, nullptr);
   for (int64_t line = 1; line < g.lines; ++line) {
-    a += g.line_stride - 4 * g.quads;
-    multiply_steps<kRows, false>(t, a, g.a_stride, b, g.quads, nullptr);
+    next_line(g, o);
+    multiply_steps<kRows, 1, false>(t, o, g.a_stride, g.quads, nullptr);
   }
   leave<kRows, 1>(g, t, r);
-}
-
-// 4 k of the rows of one Row, the first at `a`.
-template <int kDeep>
-inline __attribute__((always_inline)) void multiply_deep(Row& row, const uint8_t* a, int64_t a_stride,
-                                                         __m512i w0, __m512i w1) {
-  const __m512i x0 = broadcast(a), x1 = broadcast(a + a_stride);
-  if constexpr (kDeep == 2) {
-    dot(row.c0, x0, w0);
-    dot(row.c1, x0, w1);
-    dot(row.c2, x1, w0);
-    dot(row.c3, x1, w1);
-  } else {
-    dot(row.c0, x0, w0);
-    dot(row.c1, x1, w0);
-    a += 2 * a_stride;
-    dot(row.c2, broadcast(a), w0);
-    dot(row.c3, broadcast(a + a_stride), w0);
-  }
 }
 
 // Rows r .. r + kRows * kDeep of a block of few columns.
@@ -105,27 +41,10 @@ template <int kRows, int kDeep>
 void narrow_tile(const GemmBlock& g, int64_t r) {
   const Row first = first_sums<kDeep>(g);
   Tile t = {first, first, first, first, first, first};
-  const int64_t stride = g.a_stride, next = kDeep * stride;
-  const uint8_t* a = g.a + r * stride;
-  // A pointer for each two Rows: GCC would keep the distances of all rows.
-  const uint8_t* a2 = a + 2 * next;
-  __asm__("" : "+r"(a2));
-  const int8_t* b = g.b;
+  Operands<true> o = operands<kDeep, true>(g, r);
   for (int64_t line = 0; line < g.lines; ++line) {
-    for (int64_t q = 0; q < g.quads; ++q) {
-      const __m512i w0 = _mm512_loadu_si512(b);
-      const __m512i w1 = kDeep == 2 ? _mm512_loadu_si512(b + 64) : w0;
-      multiply_deep<kDeep>(t.r0, a, stride, w0, w1);
-      if constexpr (kRows > 1) multiply_deep<kDeep>(t.r1, a + next, stride, w0, w1);
-      if constexpr (kRows > 2) multiply_deep<kDeep>(t.r2, a2, stride, w0, w1);
-      if constexpr (kRows > 3) multiply_deep<kDeep>(t.r3, a2 + next, stride, w0, w1);
-      a += 4;
-      a2 += 4;
-      b += kQuadBytes;
-    }
-    const int64_t step = g.line_stride - 4 * g.quads;
-    a += step;
-    a2 += step;
+    multiply_steps<kRows, kDeep, false>(t, o, g.a_stride, g.quads, nullptr);
+    next_line(g, o);
   }
   leave<kRows, kDeep>(g, t, r);
 }
@@ -142,26 +61,35 @@ template <int kDeep>
 constexpr NarrowTileFn kNarrowTiles[kNarrowRows + 1] = {nullptr, narrow_tile<1, kDeep>, narrow_tile<2, kDeep>,
                                                         narrow_tile<3, kDeep>, narrow_tile<4, kDeep>};
 
-// Memory that the rows of a tile will need when their sums are done. Rows that follow one
-// another in memory are a stream, which the CPU fetches by itself: a fetch costs 2 cycles.
-inline __attribute__((always_inline)) void fetch_rows(const GemmBlock& g, int64_t begin, int64_t end) {
-  if (g.out_stride <= 64) return;
-  for (int64_t j = begin; j < end; ++j)
-    for (int64_t byte = 0; byte < g.out_bytes; byte += 64) fetch_for_write(g.out + j * g.out_stride + byte);
-  if (g.finish_bytes == nullptr || g.finish_bytes->addend.data == nullptr) return;
-  const ByteAddend& addend = g.finish_bytes->addend;
-  for (int64_t j = begin; j < end; ++j) __builtin_prefetch(addend.data + j * addend.stride);
+// Does those rows of a block that gemm_waiting_avx512-inl.h is for and returns how many: with an addend that
+// lies as the output does, as far as they fill its tiles.
+template <int kDeep>
+int64_t waiting_rows(const GemmBlock& g) {
+  const ByteFinish* const f = g.finish_bytes;
+  if (f == nullptr || f->addend.data == nullptr || g.accumulate || g.quads > kFewQuads) return 0;
+  constexpr int64_t kRows = kWaitingRows * kDeep;
+  constexpr bool kFlat = kDeep > 1;
+  const bool fits =
+      kFlat ? f->out_stride == f->cols && kRows * f->cols % kPanelColumns == 0 : f->cols == kPanelColumns;
+  const int64_t tiles = g.rows / kRows;
+  if (!fits || f->addend.stride != f->out_stride || tiles < 2) return 0;
+  if (f->addend.is_signed)
+    waiting_tiles<kDeep, kFlat, Addend::s8>(g, tiles);
+  else
+    waiting_tiles<kDeep, kFlat, Addend::u8>(g, tiles);
+  return tiles * kRows;
 }
 
 template <int kDeep>
 void narrow_block(const GemmBlock& g) {
-  const int64_t rows = g.rows / kDeep, tiles = (rows + kNarrowRows - 1) / kNarrowRows;
+  const int64_t done = waiting_rows<kDeep>(g) / kDeep;
+  const int64_t rows = g.rows / kDeep - done, tiles = (rows + kNarrowRows - 1) / kNarrowRows;
   for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t r = rows * i / tiles, end = rows * (i + 1) / tiles;
+    const int64_t r = done + rows * i / tiles, end = done + rows * (i + 1) / tiles;
     fetch_rows(g, kDeep * r, kDeep * end);
     kNarrowTiles<kDeep>[end - r](g, kDeep * r);
   }
-  if (g.rows % kDeep != 0) kTiles[g.rows % kDeep](g, kDeep * rows, {}, {});
+  if (g.rows % kDeep != 0) kTiles[g.rows % kDeep](g, kDeep * (done + rows), {}, {});
 }
 
 // Tiles of equal height, one row more or less: 32 rows as 6 6 5 5 5 5, because a
@@ -169,15 +97,15 @@ void narrow_block(const GemmBlock& g) {
 void block(const GemmBlock& g) {
   if (g.columns <= 16) return narrow_block<4>(g);
   if (g.columns <= 32) return narrow_block<2>(g);
+  const int64_t done = waiting_rows<1>(g), rows = g.rows - done;
+  if (rows == 0) return;
   const int64_t height = g.finish_bytes != nullptr && g.quads <= kFewQuads ? kByteTileRows : kTileRows;
-  const int64_t tiles = (g.rows + height - 1) / height;
-  int64_t lines = (g.next_bytes / 64 + tiles - 1) / tiles;
-  if (lines > g.quads) lines = g.quads;
-  int64_t input_lines = (g.input_bytes / 64 + tiles - 1) / tiles;
-  if (input_lines > g.quads - lines) input_lines = g.quads - lines;
+  const int64_t tiles = (rows + height - 1) / height;
+  const int64_t lines = done > 0 ? 0 : lines_of(g.next_bytes, tiles, g.quads);
+  const int64_t input_lines = done > 0 ? 0 : lines_of(g.input_bytes, tiles, g.quads - lines);
   for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t r = g.rows * i / tiles;
-    const int64_t end = g.rows * (i + 1) / tiles;
+    const int64_t r = done + rows * i / tiles;
+    const int64_t end = done + rows * (i + 1) / tiles;
     fetch_rows(g, r, end);
     kTiles[end - r](g, r, {g.next + i * lines * 64, lines}, {g.input + i * input_lines * 64, input_lines});
   }

@@ -218,10 +218,12 @@ TEST_CASE("gemm: bytes from the sums in registers", "[gemm]") {
   for (Isa isa : levels()) {
     const GemmKernels& gemm = gemm_kernels(isa);
     if (!gemm.finishes) continue;
-    for (int64_t m = 1; m <= 20; ++m)
-      for (int64_t columns : {1, 16, 17, 24, 32, 33, 63, 64})
+    for (int64_t i = 0; i < 56; ++i)
+      for (int64_t columns : {1, 8, 16, 17, 24, 32, 33, 63, 64})
         for (const Addend addend : {Addend::none, Addend::u8, Addend::s8}) {
-          const int64_t k = 4 * (m + columns % 5);
+          // Few and many steps of 4 k, of rows that fill tiles and of those that are left.
+          const int64_t m = i < 20 ? i + 1 : 2 * i - 5;
+          const int64_t k = 4 * (i < 20 ? m + columns % 5 : 1 + (i + columns) % 21);
           const Case c(rng, m, columns, k, k, Fill::random);
           const PackedWeight packed(c.w.data(), c.n, c.k);
           std::vector<int32_t> start(kPanelColumns);
@@ -244,7 +246,7 @@ TEST_CASE("gemm: bytes from the sums in registers", "[gemm]") {
           f.out_stride = stride;
           f.cols = columns;
           // Exactly as long as it must be.
-          const int64_t other_stride = columns + 5;
+          const int64_t other_stride = columns + (i % 4 == 0 ? 5 : 0);
           std::vector<uint8_t> other(static_cast<size_t>((m - 1) * other_stride + columns));
           for (uint8_t& v : other) v = static_cast<uint8_t>(rng());
           const int32_t zero_point = static_cast<int32_t>(rng() % 256) - (addend == Addend::s8 ? 128 : 0);
