@@ -90,8 +90,17 @@ def pt2e_xnnpack_traced(case):
 
 
 def pt2e_dynamic(case):
-    """The graph lowered with linear layers quantized at run time, eager."""
+    """The graph lowered with inputs of linear layers quantized at run time, one scale for a tensor, eager."""
     lowered = _lowered(case, x86_quantizer(is_dynamic=True))
+    return Built(lowered, _ran(lowered))
+
+
+def pt2e_rows(case):
+    """The same with a scale for each row of an input."""
+    from torch_ao_ext.quantization.quantizer import x86_inductor_quantizer as x86
+
+    config = x86.get_x86_inductor_row_dynamic_config()
+    lowered = _lowered(case, x86.X86InductorQuantizer().set_global(config))
     return Built(lowered, _ran(lowered))
 
 

@@ -67,6 +67,7 @@ CANDIDATES = (
     Candidate("torch_ao_ext dynamic traced", OURS, (*DYNAMIC, BAGS), "own_peer", "dynamic_traced"),
     Candidate("torch_ao_ext dynamic + compile", OURS, DYNAMIC, "own_peer", "dynamic_compiled", compiles=True),
     Candidate("torch_ao_ext pt2e dynamic", OURS, (TRANSFORMER,), "own_peer", "pt2e_dynamic", served=False),
+    Candidate("torch_ao_ext pt2e rows", OURS, (TRANSFORMER,), "own_peer", "pt2e_rows", served=False),
     Candidate("torch_ao_ext pt2e", OURS, (*STATIC, FRONTENDS), "own_peer", "pt2e", served=False),
     Candidate("torch_ao_ext pt2e traced", OURS, (*STATIC, FRONTENDS), "own_peer", "pt2e_traced"),
     Candidate("torch_ao_ext pt2e xnnpack traced", OURS, (CNN,), "own_peer", "pt2e_xnnpack_traced"),
