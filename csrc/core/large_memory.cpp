@@ -11,17 +11,19 @@
 namespace tae {
 namespace {
 
-// glibc's largest M_MMAP_THRESHOLD.
-constexpr size_t kLarge = size_t{32} << 20;
+constexpr size_t kLeastKept = size_t{1} << 20;  // bytes of a block
 
-// Blocks that are kept: of a chain of operators one result dies while the next one is made.
+// glibc's largest M_MMAP_THRESHOLD.
+constexpr size_t kMapped = size_t{32} << 20;
+
+// Blocks that are kept of each kind: of a chain of operators one result dies while the next one is made.
 constexpr size_t kBlocks = 2;
 constexpr size_t kMostKept = size_t{1} << 30;  // bytes of one
 
 class LargeMemory final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    if (bytes < kLarge) return get(bytes);
+    if (bytes < kLeastKept) return get(bytes);
     auto block = std::make_unique<Block>();
     block->owner = this;
     if (!take(bytes, block.get())) make(bytes, block.get());
@@ -41,10 +43,17 @@ class LargeMemory final : public c10::Allocator {
 
   static c10::Allocator* torchs() { return c10::GetAllocator(c10::DeviceType::CPU); }
 
+  // Newest first, which may still be in a cache.
+  struct Kept {
+    Block blocks[kBlocks];
+  };
+
+  Kept& kept(size_t bytes) { return bytes < kMapped ? small_ : large_; }
+
   // A kept block of that many bytes, or up to a quarter more.
   bool take(size_t bytes, Block* to) {
     const std::lock_guard lock(fork_safe_mutex(this));
-    for (Block& b : kept_) {
+    for (Block& b : kept(bytes).blocks) {
       if (!b.memory || b.bytes < bytes || b.bytes - bytes > bytes / 4) continue;
       to->memory = std::exchange(b.memory, {});
       to->bytes = b.bytes;
@@ -66,6 +75,7 @@ class LargeMemory final : public c10::Allocator {
   void make(size_t bytes, Block* to) {
     to->memory = get(bytes);
     to->bytes = bytes;
+    if (bytes < kMapped) return;
     // A kernel without them says no, which is fine.
     with_huge_pages(to->memory.get(), bytes,
                     [](void* first, size_t length) { madvise(first, length, MADV_HUGEPAGE); });
@@ -73,33 +83,35 @@ class LargeMemory final : public c10::Allocator {
 
   // Frees what is kept; whether that was anything.
   bool give_up() {
-    c10::DataPtr blocks[kBlocks];  // freed behind the lock
+    Kept freed[2];  // behind the lock
     const std::lock_guard lock(fork_safe_mutex(this));
+    std::swap(freed[0], small_);
+    std::swap(freed[1], large_);
     bool any = false;
-    for (size_t i = 0; i < kBlocks; ++i) {
-      blocks[i] = std::exchange(kept_[i].memory, {});
-      any |= static_cast<bool>(blocks[i]);
-    }
+    for (const Kept& kept : freed)
+      for (const Block& b : kept.blocks) any |= static_cast<bool>(b.memory);
     return any;
   }
 
   static void release(void* context) {
     const std::unique_ptr<Block> block(static_cast<Block*>(context));
     if (block->bytes > kMostKept) return;
-    with_huge_pages(block->memory.get(), block->bytes,
-                    [](void* first, size_t length) { madvise(first, length, MADV_FREE); });
+    if (block->bytes >= kMapped)
+      with_huge_pages(block->memory.get(), block->bytes,
+                      [](void* first, size_t length) { madvise(first, length, MADV_FREE); });
     block->owner->keep(block.get());
   }
 
   // In place of the one that was kept first.
   void keep(Block* block) {
     const std::lock_guard lock(fork_safe_mutex(this));
-    std::swap(kept_[0].memory, block->memory);
-    std::swap(kept_[0].bytes, block->bytes);
-    std::rotate(kept_, kept_ + 1, kept_ + kBlocks);
+    Block* blocks = kept(block->bytes).blocks;
+    std::rotate(blocks, blocks + kBlocks - 1, blocks + kBlocks);
+    std::swap(blocks[0].memory, block->memory);
+    std::swap(blocks[0].bytes, block->bytes);
   }
 
-  Block kept_[kBlocks];  // the newest last
+  Kept small_, large_;
 };
 
 // Made at load: a fork while another thread made it at first use would leave the child waiting for that.

@@ -1,4 +1,4 @@
-"""Results of 32 MB and more lie in huge pages, in memory that is kept for the next ones."""
+"""Results of 32 MB and more lie in huge pages; memory of 1 MB and more is kept for the next ones."""
 
 import subprocess
 import sys
@@ -48,6 +48,18 @@ def test_memory_of_large_results_is_kept():
     assert torch.equal(view, x[5:]) and torch.equal(third, x[: 36 << 20]) and torch.equal(fourth, x)
     fourth.resize_(60 << 20)  # grows in memory of torch's
     assert torch.equal(fourth[: 40 << 20], x)
+
+
+@pytest.mark.parametrize("megabytes", [1, 12, 40])
+def test_the_last_memory_is_handed_out_first(megabytes):
+    x = torch.randint(0, 256, (megabytes << 20,), dtype=torch.uint8)
+    first, second = _copy_of(x), _copy_of(x)
+    places = [first.data_ptr(), second.data_ptr()]
+    del first, second
+    third = _copy_of(x)
+    fourth = _copy_of(x)
+    assert [fourth.data_ptr(), third.data_ptr()] == places
+    assert torch.equal(third, x) and torch.equal(fourth, x)
 
 
 # argv: the size of a result, and what there is for it beside the kept block, in MB.
