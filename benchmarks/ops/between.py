@@ -3,7 +3,8 @@
     python benchmarks/ops/between.py [--max-isa avx2] [--quick] [--only norm]
 
 Both sides take the same uint8 integers and give uint8. The roof is a copy of as many bytes as the
-operator reads and writes, measured in the same rounds; it counts for rows that are larger than L2. Each
+operator reads and writes, measured in the same rounds; it counts for rows that are larger than L2. Rows
+"beyond every cache" are: two CPUs may have an L3 each, where a copy of 64 MB still finds much of it. Each
 sample comes after untimed calls of its own: the three do not share buffers, and what the one before left in
 L3 is no property of an operator. Answers are compared in the same run: a step apart at most. Exit status 1
 when a floor is missed or an answer is wrong.

@@ -185,7 +185,7 @@ def test_random_cases(level):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 40
-    # oneDNN refuses below VNNI: linear static, dynamic, with a batch norm (2), convolutions and their post-ops.
-    # Nothing else may be left out.
+    # oneDNN refuses below VNNI: linear static, dynamic, with a batch norm (2), convolutions and their
+    # post-ops. Nothing else may be left out.
     for count, reason in re.findall(r"SKIPPED \[(\d+)\] .*\n(.*)", done.stdout):
         assert int(count) <= 14 and "onednn: ISA level" in reason

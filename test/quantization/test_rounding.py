@@ -61,6 +61,13 @@ def test_values_far_outside_and_nan():
     assert grad.tolist() == [0, 0, 0, 0, 0, 1]
 
 
+def test_backward_of_nothing():
+    """Its strides reach further than a memory of no elements."""
+    x = torch.empty(2, 6, 0, 5)
+    grad = ops._fake_quantize_backward(x, x, torch.tensor([0.5]), torch.tensor([10]), 0, 255)
+    assert grad.shape == x.shape
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 15), (8, 16), (5, 4, 3, 3), (4, 20_001)])
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("sign", [1, -1])
