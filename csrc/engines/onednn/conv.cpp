@@ -72,6 +72,9 @@ std::string Conv::prepare(const ConvProblem& p) {
 
 }  // namespace onednn
 
+// oneDNN 3.7.2 divides by zero at a stride of 2^31 - 1.
+constexpr int64_t kMostStep = 1 << 16;
+
 Result<ConvImplPtr> make_conv_onednn(const ConvProblem& problem) {
   std::vector<int8_t> flipped;
   const ConvProblem p = forward_form(problem, &flipped);
@@ -88,6 +91,9 @@ Result<ConvImplPtr> make_conv_onednn(const ConvProblem& problem) {
   const int64_t multiplier = rows.n / p.geometry.groups;
   if (p.geometry.groups > 1 && p.geometry.group_channels() == 1 && multiplier > 1)
     return refuse("depthwise multiplier ", multiplier, "; oneDNN would multiply one channel at a time");
+  for (int axis = 0; axis < 3; ++axis)
+    if (const int64_t step = std::max(p.geometry.stride[axis], p.geometry.dilation[axis]); step > kMostStep)
+      return refuse("stride or dilation ", step, "; oneDNN's integers may overflow above ", kMostStep);
   auto impl = std::make_shared<onednn::Conv>(p);
   if (std::string error = impl->prepare(p); !error.empty()) return refuse(error);
   return ConvImplPtr(std::move(impl));
