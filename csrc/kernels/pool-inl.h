@@ -89,6 +89,8 @@ void max_windows(const void* line, int64_t origin, const PoolWindow* windows, in
   });
 }
 
+constexpr int64_t kAreasAhead = 4096;  // bytes that are fetched ahead
+
 // Windows of one size, up to the first of another; dst comes behind what was written.
 template <Bytes kBytes, int kRows, int kAlong>
 TAE_VEC const PoolWindow* max_areas_run(const void* const* lines, int64_t count, const PoolWindow* window,
@@ -98,7 +100,12 @@ TAE_VEC const PoolWindow* max_areas_run(const void* const* lines, int64_t count,
   const int64_t along = window->count, next = step * channels;
   const uint8_t* first[kRows > 0 ? kRows : 1];
   for (int r = 0; r < kRows; ++r) first[r] = static_cast<const uint8_t*>(lines[r]);
-  for (; window < end && window->count == along; ++window, dst += channels)
+  for (; window < end && window->count == along; ++window, dst += channels) {
+    // The CPU fetches ahead by itself within a page only.
+    const int64_t ahead = window + 1 < end ? (window[1].first - window->first) * channels : 0;
+    for (int r = 0; r < kRows; ++r)
+      for (int64_t byte = 0; byte < ahead; byte += 64)
+        __builtin_prefetch(first[r] + window->first * channels + kAreasAhead + byte);
     for_elements(channels, [&](int64_t at, auto n) {
       VBytes most = set1_8(0);
       for (int64_t r = 0; r < known<kRows>(count); ++r) {
@@ -108,6 +115,7 @@ TAE_VEC const PoolWindow* max_areas_run(const void* const* lines, int64_t count,
       }
       maximum.store(dst + at, most, n);
     });
+  }
   return window;
 }
 
