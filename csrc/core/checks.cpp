@@ -163,7 +163,7 @@ at::ScalarType scalar_type_of(DType dtype) {
 }
 
 void check_storage(const Arg& arg, const at::Tensor& t) {
-  if (t.numel() == 0) return;
+  if (t.numel() == 0) return;  // needs no memory
   int64_t extent = 1;
   for (int64_t d = 0; d < t.dim(); ++d) extent += (t.size(d) - 1) * t.stride(d);
   const int64_t held = static_cast<int64_t>(t.storage().nbytes() / t.element_size());

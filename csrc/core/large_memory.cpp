@@ -1,6 +1,7 @@
 #include "core/large_memory.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -44,16 +45,14 @@ class LargeMemory final : public c10::Allocator {
   static c10::Allocator* torchs() { return c10::GetAllocator(c10::DeviceType::CPU); }
 
   // Newest first, which may still be in a cache.
-  struct Kept {
-    Block blocks[kBlocks];
-  };
+  using Kept = std::array<Block, kBlocks>;
 
   Kept& kept(size_t bytes) { return bytes < kMapped ? small_ : large_; }
 
   // A kept block of that many bytes, or up to a quarter more.
   bool take(size_t bytes, Block* to) {
     const std::lock_guard lock(fork_safe_mutex(this));
-    for (Block& b : kept(bytes).blocks) {
+    for (Block& b : kept(bytes)) {
       if (!b.memory || b.bytes < bytes || b.bytes - bytes > bytes / 4) continue;
       to->memory = std::exchange(b.memory, {});
       to->bytes = b.bytes;
@@ -89,7 +88,7 @@ class LargeMemory final : public c10::Allocator {
     std::swap(freed[1], large_);
     bool any = false;
     for (const Kept& kept : freed)
-      for (const Block& b : kept.blocks) any |= static_cast<bool>(b.memory);
+      for (const Block& b : kept) any |= static_cast<bool>(b.memory);
     return any;
   }
 
@@ -105,8 +104,8 @@ class LargeMemory final : public c10::Allocator {
   // In place of the one that was kept first.
   void keep(Block* block) {
     const std::lock_guard lock(fork_safe_mutex(this));
-    Block* blocks = kept(block->bytes).blocks;
-    std::rotate(blocks, blocks + kBlocks - 1, blocks + kBlocks);
+    Kept& blocks = kept(block->bytes);
+    std::rotate(blocks.begin(), blocks.end() - 1, blocks.end());
     std::swap(blocks[0].memory, block->memory);
     std::swap(blocks[0].bytes, block->bytes);
   }

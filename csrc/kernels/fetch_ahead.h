@@ -16,7 +16,9 @@ constexpr int64_t kFetchAhead = 1024;
   return count > kFetchAhead ? (count - kFetchAhead) / 64 * 64 : 0;
 }
 
-[[gnu::always_inline]] inline void fetch_ahead(const uint8_t* p) { __builtin_prefetch(p + kFetchAhead); }
+[[gnu::always_inline]] inline void fetch_ahead(const uint8_t* p, int64_t bytes = kFetchAhead) {
+  __builtin_prefetch(p + bytes);
+}
 
 // An instruction because the intrinsic needs a compiler flag; a no-op before Broadwell.
 [[gnu::always_inline]] inline void fetch_ahead_to_write(uint8_t* p) {

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "kernels/element_run-inl.h"
+#include "kernels/fetch_ahead.h"
 
 namespace tae::kernels {
 namespace {
@@ -89,7 +90,7 @@ void max_windows(const void* line, int64_t origin, const PoolWindow* windows, in
   });
 }
 
-constexpr int64_t kAreasAhead = 4096;  // bytes that are fetched ahead
+constexpr int64_t kAreasAhead = 4096;  // bytes: images beyond the caches gain more than those inside lose
 
 // Windows of one size, up to the first of another; dst comes behind what was written.
 template <Bytes kBytes, int kRows, int kAlong>
@@ -105,7 +106,7 @@ TAE_VEC const PoolWindow* max_areas_run(const void* const* lines, int64_t count,
     const int64_t ahead = window + 1 < end ? (window[1].first - window->first) * channels : 0;
     for (int r = 0; r < kRows; ++r)
       for (int64_t byte = 0; byte < ahead; byte += 64)
-        __builtin_prefetch(first[r] + window->first * channels + kAreasAhead + byte);
+        fetch_ahead(first[r] + window->first * channels + byte, kAreasAhead);
     for_elements(channels, [&](int64_t at, auto n) {
       VBytes most = set1_8(0);
       for (int64_t r = 0; r < known<kRows>(count); ++r) {

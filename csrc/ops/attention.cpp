@@ -141,7 +141,7 @@ Tensor attention(const Tensor& query, double query_scale, int64_t query_zero_poi
   const Tensor output = empty_output(query_arg, sizes, out.dtype);
   if (numel == 0) return output;
   const auto matrices = [&](const Arg& arg, const kernels::Operand& checked, const Tensor& t) {
-    if (t.numel() > 0) check_storage(arg, t);
+    check_storage(arg, t);
     return matrix_operand(arg, checked, t, false, leading_sizes(t), p.batch);
   };
   const MatrixOperand from_q = matrices(query_arg, q, query), from_k = matrices(key_arg, k, key),

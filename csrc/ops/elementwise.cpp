@@ -74,7 +74,7 @@ Tensor requantize(const Tensor& input, double input_scale, int64_t input_zero_po
 
 // `t` with these sizes and strides of memory: itself, or a copy.
 Tensor arranged(const Arg& arg, const Tensor& t, at::IntArrayRef sizes, at::IntArrayRef strides) {
-  if (t.numel() > 0) check_storage(arg, t);
+  check_storage(arg, t);
   bool fits = t.sizes() == sizes;
   for (int64_t d = 0; fits && d < t.dim(); ++d) fits = t.size(d) <= 1 || t.stride(d) == strides[d];
   if (fits) return t;

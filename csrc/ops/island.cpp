@@ -74,7 +74,7 @@ void check_tensors(const char* name, TensorList list) {
                    t.defined() ? c10::str("layout ", t.layout(), " on ", t.device()) : std::string("None"));
     TAE_CHECK_TYPE(!t.is_quantized(), (Arg{"island", name}), "hold tensors of no quantized dtype",
                    dtype_name(t.scalar_type()));
-    if (t.numel() > 0) check_storage({"island", name}, t);  // operators of ATen do not look
+    check_storage({"island", name}, t);  // operators of ATen do not look
   }
 }
 

@@ -98,7 +98,7 @@ Tensor lookup(const Tensor& input, const Tensor& table, int64_t axis) {
     check_size(table_arg, table, 0, input.size(axis), "input.size(axis)");
   }
   const Tensor tables = dense(table_arg, table);
-  if (tables.numel() > 0) check_storage(table_arg, tables);
+  check_storage(table_arg, tables);
   const Elementwise e = elementwise(arg, input, table.scalar_type());
   if (e.numel == 0) return e.output;
   if (each) v = channel_view(e.input, axis);

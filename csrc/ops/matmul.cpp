@@ -49,8 +49,8 @@ Tensor matmul(const Tensor& input, double input_scale, int64_t input_zero_point,
   check_output(op, input.scalar_type(), output_scale, output_zero_point, output_dtype, post_ops, post_op_args,
                &out);
   const Sizes sizes = output_sizes(op, input, other);
-  if (input.numel() > 0) check_storage(a_arg, input);
-  if (other.numel() > 0) check_storage(b_arg, other);
+  check_storage(a_arg, input);
+  check_storage(b_arg, other);
   const int64_t numel = check_numel(a_arg, sizes, c10::elementSize(out.dtype));
   const Tensor output = empty_output(a_arg, sizes, out.dtype);
   if (numel == 0) return output;

@@ -34,7 +34,7 @@ Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType 
                         [&] { return new_tensor(input.sizes(), input.strides(), output_dtype); });
   } else {
     // Holes or overlaps: torch's rule for the order of the output's dimensions.
-    if (input.numel() > 0) check_storage(arg, input);
+    check_storage(arg, input);
     SerialAfterFork serial;
     e.output = allocate(arg, input.sizes(),
                         [&] { return at::empty_like(input, input.options().dtype(output_dtype)); });

@@ -30,7 +30,7 @@ Sizes check_sizes(const char* op, const Tensor& query, const Tensor& key, const 
   for (const auto& [arg, t] : {std::pair{q, &query}, {k, &key}, {v, &value}}) {
     check_tensor(arg, *t, {at::kFloat, at::kBFloat16});
     check_min_rank(arg, *t, 2);
-    if (t->numel() > 0) check_storage(arg, *t);
+    check_storage(arg, *t);
   }
   const int64_t rank = query.dim();
   for (const auto& [arg, t] : {std::pair{k, &key}, {v, &value}}) {
@@ -105,7 +105,7 @@ Tensor check_mask(const char* op, const OptTensor& mask, bool is_causal, const S
   TAE_CHECK_VALUE(expands(mask->sizes(), wanted), arg,
                   c10::str("have sizes that expand to ", at::IntArrayRef(wanted)),
                   c10::str("sizes ", mask->sizes()));
-  if (mask->numel() > 0) check_storage(arg, *mask);
+  check_storage(arg, *mask);
   Tensor t = *mask;
   if (t.scalar_type() == at::kBFloat16 || !is_aligned(t)) {
     SerialAfterFork serial;

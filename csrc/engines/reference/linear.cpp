@@ -131,11 +131,11 @@ class ReferenceLinear final : public LinearImpl {
   float post_processed(const LinearArgs& args, int64_t i, float r) const {
     for (const PostOp& op : p_.post_ops) {
       float operand = 0.f, shift = 0.f;
-      if (op.kind == PostOp::Kind::add)
+      if (op.kind == PostOp::Kind::add) {
         operand = real_value(args.other, args.other_dtype, i, args.other_scale, args.other_zero_point);
-      else if (op.kind == PostOp::Kind::prelu)
+      } else if (op.kind == PostOp::Kind::prelu) {
         operand = slope_[i % p_.n];
-      if (op.kind == PostOp::Kind::affine) {
+      } else if (op.kind == PostOp::Kind::affine) {
         operand = affine_weight_[i % p_.n];
         shift = affine_bias_[i % p_.n];
       }
