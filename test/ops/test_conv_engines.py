@@ -306,12 +306,16 @@ def test_reads_end_with_the_input(engine, forced):
 @pytest.mark.parametrize("engine", ["", "native", "xnnpack"])
 @pytest.mark.parametrize("step", [1 << 16, (1 << 31) - 1])
 def test_a_stride_beyond_the_input(engine, step, forced):
-    """One output pixel; oneDNN ends the process with the largest."""
+    """One output pixel."""
     x, w = random_int(torch.uint8, 2, 4, 6, 4), random_int(torch.int8, 4, 4, 3, 3)
     forced("reference")
     want = run("conv2d", x, w, stride=[step, step], padding=[1, 1])
     forced(engine)
     assert torch.equal(run("conv2d", x, w.clone(), stride=[step, step], padding=[1, 1]), want)
+
+
+def test_onednn_refuses_a_stride_beyond_its_numbers(forced):
+    x, w = random_int(torch.uint8, 2, 4, 6, 4), random_int(torch.int8, 4, 4, 3, 3)
     forced("onednn")
-    with pytest.raises(NotImplementedError, match="onednn: (stride or dilation 2147483647|ISA level|CPU)"):
-        run("conv2d", x, w.clone(), stride=[(1 << 31) - 1] * 2)
+    with pytest.raises(NotImplementedError, match="onednn: stride or dilation 2147483647"):
+        run("conv2d", x, w, stride=[(1 << 31) - 1] * 2)
