@@ -106,6 +106,7 @@ class ConvShape:
     repeat: int
     target: float | None
     floor: float | None
+    post_ops: str = ""  # of conv_add: with a sum
 
     @property
     def rank(self):
@@ -138,6 +139,7 @@ def _conv_shape(row):
     return ConvShape(
         row["layer"], row["kind"] == "transposed", int(row["batch"]), int(row["in"]), size, int(row["out"]),
         kernel, stride, padding, dilation, int(row["groups"]), int(row["repeat"]), *goals,
+        row.get("post_ops", ""),
     )  # fmt: skip
 
 

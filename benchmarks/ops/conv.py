@@ -7,8 +7,9 @@ per tensor, as torch.ao has nothing else. The answers are compared
 with float64 in this run. Exit status 1 when a floor is missed.
 Rows of CREPE: onnxruntime's QLinearConv too, in its own layout and in channels last, without
 relu. 3x3 of ResNet-50: the share of the register loop of int8 products, timed in the same rounds.
-Rows "residual" (benchmarks/shapes/conv_add.csv): ours with the sum of a uint8 tensor and relu
-against ours without both, against torch.ao's convolution with relu alone, and its conv2d_add_relu.
+Rows "residual" (benchmarks/shapes/conv_add.csv): ours with the sum of a uint8 tensor, and relu
+where the network has one, against ours without both, against torch.ao's convolution with its relu
+alone, and its conv2d_add_relu or conv2d_add.
 """
 
 import functools
@@ -30,8 +31,7 @@ AO = tuple(f"torch.ao {engine}" for engine in peers.TORCH_AO_ENGINES)
 ORT = ("onnxruntime", "onnxruntime channels last")
 SLOWEST = 1 / 1.1  # against fp32, on every shape
 ROOF_SHARE = 70  # percent, of the register loop
-ALONE, SUMMED = "conv", "conv,add,relu"
-AO_ALONE, AO_SUMMED = "torch.ao conv,relu", "torch.ao conv,add,relu"  # of its engine onednn
+ALONE = "conv"
 MOST_WITH_SUM = 1.1  # times the convolution alone
 S_X, Z_X, S_Y, Z_Y, S_OTHER, Z_OTHER = 0.05, 128, 0.2, 3, 0.1, 100
 
@@ -104,19 +104,22 @@ class Problem:
         """The call with a sum and relu, and its expected integers."""
         y = self._real_values()
         self.other = last(torch.randint(0, 256, y.shape, generator=self.generator, dtype=torch.uint8))
-        call = self.ours("add,relu", other=self.other, other_scale=S_OTHER, other_zero_point=Z_OTHER)
-        return call, _rounded((y + (self.other.double() - Z_OTHER) * S_OTHER).relu())
+        post_ops = self.shape.post_ops
+        call = self.ours(post_ops, other=self.other, other_scale=S_OTHER, other_zero_point=Z_OTHER)
+        y = y + (self.other.double() - Z_OTHER) * S_OTHER
+        return call, _rounded(y.relu() if "relu" in post_ops else y)
 
     def torch_ao_summed(self):
         """torch.ao's convolution with the sum, of its engine onednn; it writes over the other tensor."""
-        alone = self.torch_ao("onednn")
+        relu = "relu" in self.shape.post_ops
+        alone = self.torch_ao("onednn", relu)
         x, packed = alone.args[:2]
         other = torch._make_per_tensor_quantized_tensor(self.other.clone(), S_OTHER, Z_OTHER)
-        run = torch.ops.quantized.conv2d_add_relu
+        run = torch.ops.quantized.conv2d_add_relu if relu else torch.ops.quantized.conv2d_add
         return alone, functools.partial(run, x, other, packed, S_Y, Z_Y)
 
-    def torch_ao(self, engine):
-        """torch.ao's operator; raises for what it does not have."""
+    def torch_ao(self, engine, relu=True):
+        """torch.ao's operator; raises for what it does not have. A transposed one has relu always."""
         s = self.shape
         if s.rank == 1:
             raise NotImplementedError("its conv1d is a conv2d of one line")
@@ -140,7 +143,8 @@ class Problem:
             else:
                 prepack = getattr(ops, f"{self._name()}_prepack")
                 packed = prepack(w, self.bias, s.stride, s.padding, s.dilation, s.groups)
-                call = functools.partial(getattr(ops, f"{self._name()}_relu"), x, packed, S_Y, Z_Y)
+                name = f"{self._name()}{'_relu' if relu else ''}"
+                call = functools.partial(getattr(ops, name), x, packed, S_Y, Z_Y)
             call()
         return call
 
@@ -211,24 +215,27 @@ def run_row(shape, args, loop, missing, result):
 
 def run_summed_row(shape, args, missing, result):
     problem = Problem(shape)
+    relu = ",relu" if "relu" in shape.post_ops else ""
+    with_sum = f"{ALONE},add{relu}"
+    ao_alone, ao_with_sum = f"torch.ao {ALONE}{relu}", f"torch.ao {with_sum}"  # of its engine onednn
     summed, expected = problem.summed()
-    calls = {ALONE: problem.ours(""), SUMMED: summed}
+    calls = {ALONE: problem.ours(""), with_sum: summed}
     try:
-        calls[AO_ALONE], calls[AO_SUMMED] = problem.torch_ao_summed()
+        calls[ao_alone], calls[ao_with_sum] = problem.torch_ao_summed()
     except Exception as error:
-        missing.setdefault(AO_SUMMED, []).append(f"{shape.layer}: {str(error).splitlines()[0]}"[:100])
+        missing.setdefault(ao_with_sum, []).append(f"{shape.layer}: {str(error).splitlines()[0]}"[:100])
     failures = []
-    for name in (SUMMED, AO_SUMMED):
+    for name in (with_sum, ao_with_sum):
         if name in calls and (off := (_integers(calls[name]()) - expected).abs().max().item()) > 1:
             failures.append(f"{name} is {off:.0f} steps off")
     timings, foreign = cli.measure(calls, args)
-    ratio = rounds.speedup(timings, ALONE, SUMMED)
+    ratio = rounds.speedup(timings, ALONE, with_sum)
     goals = [Goal(f"time vs {ALONE}", ratio, MOST_WITH_SUM, larger_is_better=False)]
-    if AO_SUMMED in timings:
+    if ao_with_sum in timings:
         goals.append(
-            Goal(f"time vs {AO_ALONE}", rounds.speedup(timings, AO_ALONE, SUMMED), larger_is_better=False)
+            Goal(f"time vs {ao_alone}", rounds.speedup(timings, ao_alone, with_sum), larger_is_better=False)
         )
-        goals.append(Goal(f"vs {AO_SUMMED}", rounds.speedup(timings, SUMMED, AO_SUMMED)))
+        goals.append(Goal(f"vs {ao_with_sum}", rounds.speedup(timings, with_sum, ao_with_sum)))
     name = f"residual {shape.layer}: {shape}"
     report.print_row(result.add(name, timings, goals, failures, foreign, repeat=shape.repeat))
 
