@@ -3,12 +3,14 @@
     python benchmarks/ops/sparse_linear.py [--quick] [--only M=32]
 
 Shapes: benchmarks/shapes/sparse_linear.csv.
-Every row: all candidates interleaved in this process, called from C++ (harness/dispatch.cpp),
-answers compared bit by bit with the dense op. Exit status 1 when a floor is missed.
+Every row: all candidates interleaved in this process, called from C++ (harness/dispatch.cpp), OpenVINO's
+sparse weights from Python, answers compared bit by bit with the dense op. Exit status 1 when a floor is
+missed.
 """
 
 import functools
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -17,9 +19,10 @@ import torch  # noqa: E402
 
 from benchmarks.harness import cli, dispatch, frame, peers, report, rounds, shapes  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
+from benchmarks.peers import sparse_peers  # noqa: E402
 
 SPARSE, DENSE, TORCH = "sparse", "dense", "torch sparse::qlinear"
-TORCH_DENSE = "torch quantized::linear"
+TORCH_DENSE, OPENVINO = "torch quantized::linear", "openvino sparse"
 CALLS = 50  # of C++ for one from Python
 
 
@@ -31,7 +34,7 @@ def weight(n, k, block, zeros):
     return torch.where(keep, torch.randint(-128, 128, (n, k), generator=generator), 0).to(torch.int8)
 
 
-def calls(shape, missing):
+def calls(shape, threads, missing):
     """name -> call; all with the same operands."""
     dense = weight(shape.n, shape.k, shape.block, shape.zeros)
     blocks = peers.ours().ops.to_block_sparse(dense, shape.block)
@@ -54,14 +57,28 @@ def calls(shape, missing):
         packed = torch.ops.quantized.linear_prepack(q, bias)
         table[TORCH_DENSE] = functools.partial(torch.ops.quantized.linear.default, qx, packed, 2.0, 9)
         table[TORCH_DENSE]()
+    with missing.noting(OPENVINO), tempfile.TemporaryDirectory() as folder:
+        table[OPENVINO] = sparse_peers.openvino_call(
+            x, (0.1, 3), dense, scale, bias, (2.0, 9), threads, Path(folder)
+        )
     return table
+
+
+def repeated(call):
+    """CALLS calls, from C++ where it is an operator."""
+    if isinstance(call, functools.partial):
+        return dispatch.from_cpp(call, CALLS)
+
+    def run():
+        for _ in range(CALLS):
+            call()
+
+    return run
 
 
 def measure(table, args):
     """(timings of one call, foreign CPUs)"""
-    timings, foreign = cli.measure(
-        {name: dispatch.from_cpp(call, CALLS) for name, call in table.items()}, args
-    )
+    timings, foreign = cli.measure({name: repeated(call) for name, call in table.items()}, args)
     for timing in timings.values():
         timing.seconds = [seconds / CALLS for seconds in timing.seconds]
         timing.calls_per_round *= CALLS
@@ -69,18 +86,20 @@ def measure(table, args):
 
 
 def answer_failures(table):
-    """What differs from the dense operator: ours in no bit, torch's by a step at most."""
+    """What differs from the dense operator: ours in no bit, a peer by a step at most."""
     answers = {name: call() for name, call in table.items()}
     found = [] if torch.equal(answers[SPARSE], answers[DENSE]) else [f"{SPARSE} differs from {DENSE}"]
-    for name in (TORCH, TORCH_DENSE):
+    for name in (TORCH, TORCH_DENSE, OPENVINO):
         if name in answers:
-            off = (answers[name].int_repr().int() - answers[DENSE].int()).abs().max().item()
+            y = answers[name]
+            y = y.int_repr() if y.is_quantized else y
+            off = (y.int() - answers[DENSE].int()).abs().max().item()
             found += [f"{name} is {off} steps off"] if off > 1 else []
     return found
 
 
 def run_row(shape, args, missing, result):
-    table = calls(shape, missing)
+    table = calls(shape, args.threads, missing)
     failures = answer_failures(table)
     timings, foreign = measure(table, args)
     goals = [Goal("vs dense", rounds.speedup(timings, SPARSE, DENSE), *shape.dense_goal)]
@@ -88,6 +107,8 @@ def run_row(shape, args, missing, result):
         goals.append(Goal("vs torch", rounds.speedup(timings, SPARSE, TORCH), *shape.peer_goal))
     if TORCH_DENSE in timings:
         goals.append(Goal(f"vs {TORCH_DENSE}", rounds.speedup(timings, SPARSE, TORCH_DENSE)))
+    if OPENVINO in timings:
+        goals.append(Goal(f"vs {OPENVINO}", rounds.speedup(timings, SPARSE, OPENVINO)))
     report.print_row(result.add(str(shape), timings, goals, failures, foreign, shape=vars(shape)))
 
 

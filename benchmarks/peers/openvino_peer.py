@@ -21,14 +21,15 @@ PRODUCTS = (
 )
 
 
-def compiled_model(model, threads, precision):
-    """A model or file compiled for the CPU with a pool of its own."""
+def compiled_model(model, threads, precision, properties=None):
+    """A model or file compiled for the CPU with a pool of its own; properties: more of the plugin's."""
     import openvino
 
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,
+        **(properties or {}),
     }
     return openvino.Core().compile_model(model, "CPU", options)
 

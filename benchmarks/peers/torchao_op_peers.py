@@ -1,10 +1,11 @@
 """torchao's CPU operators alone: bags of int8 rows with one scale, and linear layers on 4-bit weights.
 
 What ran: the kernel is torchao's own. Its wheel on the package index (0.18.0, x86-64) holds schemas without
-kernels for CPU, so that both are listed as missing there.
+kernels for CPU, so that these are listed as missing there.
 """
 
 import torch
+from torch import nn
 
 SUM = 0  # of embedding_bag's modes
 
@@ -32,8 +33,29 @@ def embedding_bag_call(table, ends):
         table: of int8_table.
         ends: `[bags + 1]`, where bags start, and the number of indices.
     """
-    kernel, (rows, scale) = _kernel("_scaled_embedding_bag"), table
-    return lambda indices: kernel(rows, indices, ends, scale, 1.0, SUM, True, torch.float32)
+    (rows, scale), run = table, torch.ops.torchao._scaled_embedding_bag.default
+    return lambda indices: run(rows, indices, ends, scale, 1.0, SUM, True, torch.float32)
+
+
+class Bags(nn.Module):
+    """Embedding bags (sums) on tables of int8_table.
+
+    (indices `[tables, count]`, offsets `[bags]`) -> sums `[bags, tables, width]`.
+    """
+
+    def __init__(self, weights):
+        super().__init__()
+        for i, weight in enumerate(weights):
+            for name, tensor in zip(("rows", "scale"), int8_table(weight), strict=True):
+                self.register_buffer(f"{name}{i}", tensor)
+
+    def forward(self, indices, offsets):
+        ends = torch.cat([offsets, offsets.new_tensor([indices.shape[1]])])
+        sums = []
+        for i, of_table in enumerate(indices.unbind(0)):
+            table = getattr(self, f"rows{i}"), getattr(self, f"scale{i}")
+            sums.append(embedding_bag_call(table, ends)(of_table))
+        return torch.stack(sums, 1)
 
 
 def linear_4bit_call(w, group):

@@ -1,7 +1,8 @@
 """torchao: dynamic int8 and pt2e under torch.compile, and pt2e's lowering without a compiler.
 
 What ran: Inductor's counts of fused integer layers and the integer products of one profiled call, or
-the operators of the lowered graph.
+the operators of the lowered graph. Neither quantizes the tables of embedding bags: they stay in float32,
+but for torchao's own operator on int8 rows with one scale (torchao_op_peers.py).
 """
 
 import copy
@@ -10,7 +11,9 @@ import warnings
 from collections import Counter
 
 import torch
+from torch import nn
 
+from benchmarks.peers import torchao_op_peers
 from benchmarks.peers.case import Built, counted, on_integers
 from benchmarks.peers.torch_peers import compiled_now
 
@@ -30,7 +33,20 @@ def integer_products(fast, inputs):
     return Counter(event.name.split("::")[1] for event in profiler.events() if event.name == "aten::_int_mm")
 
 
-def _compiled(case, module):
+def _ran(case, integer, detail, tables="float32"):
+    """on_integers of the layers, and what the tables of bags are of."""
+    bags = sum(isinstance(module, nn.EmbeddingBag) for module in case.model.modules())
+    text = on_integers(integer, max(0, case.layers - integer), detail)
+    return text + (f"; {bags} tables in {tables}" if bags else "")
+
+
+def _copy(model):
+    """A copy that shares the tables of bags, gigabytes that nothing here writes to."""
+    tables = [module.weight for module in model.modules() if isinstance(module, nn.EmbeddingBag)]
+    return copy.deepcopy(model, {id(table): table for table in tables})
+
+
+def _compiled(case, module, tables="float32"):
     """Built of `module` under torch.compile; its integer layers counted."""
     before = _fusions()
     fast = compiled_now(module, case.inputs)
@@ -38,19 +54,36 @@ def _compiled(case, module):
     products = integer_products(fast, case.inputs)
     integer = fused.total() + products.total()
     detail = f"Inductor fused {counted(fused)}; products {counted(products)}"
-    return Built(fast, on_integers(integer, max(0, case.layers - integer), detail))
+    return Built(fast, _ran(case, integer, detail, tables))
 
 
-def dynamic(case):
-    """Int8DynamicActivationInt8Weight under torch.compile with freezing."""
+def _quantized(model):
+    """The model with Int8DynamicActivationInt8Weight in its linear layers."""
     logging.getLogger("torchao").setLevel(logging.CRITICAL)  # CUDA libraries that it cannot load
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
-        model = copy.deepcopy(case.model)
         quantize_(model, Int8DynamicActivationInt8WeightConfig())
+    return model
+
+
+def dynamic(case):
+    """Int8DynamicActivationInt8Weight under torch.compile with freezing."""
+    model = _quantized(_copy(case.model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return _compiled(case, model)
+
+
+def int8_bags(case):
+    """The same with the workload's `bags` on int8 rows, one scale a table."""
+    own = torchao_op_peers.Bags([table.weight for table in case.model.bags.tables])
+    model = _quantized(_copy(case.model))
+    model.bags = own
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _compiled(case, model, "int8, one scale")
 
 
 def _converted(case):
@@ -79,5 +112,4 @@ def pt2e_lowered(case):
     integer = Counter(
         {k: v for k, v in found.items() if k.startswith(("qconv", "qlinear")) and "prepack" not in k}
     )
-    rest = max(0, case.layers - integer.total())
-    return Built(lowered, on_integers(integer.total(), rest, counted(integer)))
+    return Built(lowered, _ran(case, integer.total(), counted(integer)))
