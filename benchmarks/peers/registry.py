@@ -42,6 +42,7 @@ FRONTENDS = "frontends"  # our own ways to one int8 model, held against each oth
 ALL = (CNN, TRANSFORMER, RNN, BAGS)
 DYNAMIC = (TRANSFORMER, RNN)
 STATIC = (CNN, TRANSFORMER)
+LINEAR, PT2E = (TRANSFORMER, BAGS), (*STATIC, BAGS)  # of torchao
 
 CANDIDATES = (
     Candidate("fp32", FLOAT, (*ALL, FRONTENDS), "torch_peers", "float32"),
@@ -53,10 +54,10 @@ CANDIDATES = (
     Candidate("torch.ao dynamic onednn", TORCH, DYNAMIC, "torch_ao_peer", "dynamic", "onednn"),
     Candidate("torch.ao FX x86", TORCH, STATIC, "torch_ao_peer", "fx", "x86"),
     Candidate("torch.ao FX onednn", TORCH, STATIC, "torch_ao_peer", "fx", "onednn"),
-    Candidate("torchao dynamic + compile", TORCH, (TRANSFORMER, BAGS), "torchao_peer", "dynamic", compiles=True),
+    Candidate("torchao dynamic + compile", TORCH, LINEAR, "torchao_peer", "dynamic", compiles=True),
     Candidate("torchao int8 bags + compile", TORCH, (BAGS,), "torchao_peer", "int8_bags", compiles=True),
-    Candidate("torchao pt2e + compile", TORCH, (*STATIC, BAGS), "torchao_peer", "pt2e_compiled", compiles=True),
-    Candidate("torchao pt2e lowered", TORCH, (*STATIC, BAGS), "torchao_peer", "pt2e_lowered", served=False),
+    Candidate("torchao pt2e + compile", TORCH, PT2E, "torchao_peer", "pt2e_compiled", compiles=True),
+    Candidate("torchao pt2e lowered", TORCH, PT2E, "torchao_peer", "pt2e_lowered", served=False),
     Candidate("onnxruntime dynamic", OTHER, DYNAMIC, "onnxruntime_peer", "dynamic"),
     Candidate("onnxruntime QDQ", OTHER, STATIC, "onnxruntime_peer", "static"),
     Candidate("openvino QDQ", OTHER, STATIC, "openvino_peer", "static"),

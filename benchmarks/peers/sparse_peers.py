@@ -5,7 +5,6 @@ the primitive's name.
 """
 
 import numpy
-import torch
 
 from benchmarks.peers import openvino_peer
 from benchmarks.peers.case import counted

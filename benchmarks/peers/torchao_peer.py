@@ -57,7 +57,7 @@ def _compiled(case, module, tables="float32"):
     return Built(fast, _ran(case, integer, detail, tables))
 
 
-def _quantized(model):
+def quantized(model):
     """The model with Int8DynamicActivationInt8Weight in its linear layers."""
     logging.getLogger("torchao").setLevel(logging.CRITICAL)  # CUDA libraries that it cannot load
     with warnings.catch_warnings():
@@ -70,7 +70,7 @@ def _quantized(model):
 
 def dynamic(case):
     """Int8DynamicActivationInt8Weight under torch.compile with freezing."""
-    model = _quantized(_copy(case.model))
+    model = quantized(_copy(case.model))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _compiled(case, model)
@@ -79,7 +79,7 @@ def dynamic(case):
 def int8_bags(case):
     """The same with the workload's `bags` on int8 rows, one scale a table."""
     own = torchao_op_peers.Bags([table.weight for table in case.model.bags.tables])
-    model = _quantized(_copy(case.model))
+    model = quantized(_copy(case.model))
     model.bags = own
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""torchao on recommender models: what ran is said of layers and tables, and what its wheel lacks is a reason."""
+"""torchao on recommender models: what ran is said of layers and tables, what its wheel lacks is a reason."""
 
 from types import SimpleNamespace
 
@@ -34,8 +34,8 @@ def indices(seed=0):
 
 def small_case(folder):
     workload = SimpleNamespace(
-        make=Small, samples=lambda seed: (indices(seed), OFFSETS), families=(registry.BAGS,), transformer=False,
-        onnx_by_dynamo=False,
+        make=Small, samples=lambda seed: (indices(seed), OFFSETS), families=(registry.BAGS,),
+        transformer=False, onnx_by_dynamo=False,
     )  # fmt: skip
     return case.Case(workload, 1, folder)
 

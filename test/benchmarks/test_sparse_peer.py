@@ -1,4 +1,4 @@
-"""OpenVINO's sparse weights: a dense product is no sparse peer, and the model computes the operator's rule."""
+"""OpenVINO's sparse weights: a dense product is no sparse peer, the model computes the operator's rule."""
 
 from collections import Counter
 
