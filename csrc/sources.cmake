@@ -82,7 +82,7 @@ tae_sources(TAE_TORCH_SOURCES ops
   matrix_offsets
   norm_common
   pool pool_common
-  post_ops
+  post_op_tensors post_ops
   quantize_common quantize_per_channel quantize_per_tensor quantize_per_token
   rnn rnn_cells rnn_common rnn_pack
   scaled_dot_product_attention

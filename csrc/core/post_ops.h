@@ -32,6 +32,11 @@ struct PostOp {
   }
 };
 
+// Whether it reads more than x and its own numbers: `other`, or tensors with a number for each column.
+constexpr bool reads_operand(PostOp::Kind kind) {
+  return kind == PostOp::Kind::add || kind == PostOp::Kind::prelu || kind == PostOp::Kind::affine;
+}
+
 // At most this many in one op; at most one of them is `add`, one `affine`.
 constexpr int kMaxPostOps = 8;
 using PostOps = std::vector<PostOp>;

@@ -24,10 +24,7 @@ void check_output(const char* op, at::ScalarType input_dtype, double scale, int6
   f.zero_point = check_output_qparams(op, f.dtype, scale, zero_point).zero_point;
   if (is_quantized(f.dtype)) f.inverse_scale = inverse_of(scale);
   result->post_ops = parse_post_ops(op, post_ops, args);
-  for (const PostOp& p : result->post_ops)
-    TAE_CHECK_VALUE(
-        p.kind != PostOp::Kind::add && p.kind != PostOp::Kind::prelu && p.kind != PostOp::Kind::affine,
-        (Arg{op, "post_ops"}), "not contain 'add', 'prelu' or 'affine'", c10::str("'", post_ops, "'"));
+  check_no_operands(op, post_ops, result->post_ops);
   f.post_ops = result->post_ops.data();
   f.num_post_ops = static_cast<int>(result->post_ops.size());
 }

@@ -67,21 +67,7 @@ LinearProblem make_problem(const LinearBaked& b, int64_t n, int64_t k, ProblemSt
     }
   }
   if (present(b.bias) || b.bn != nullptr) p.bias = storage->bias.data();
-  if (names_prelu(b.post_ops)) {
-    storage->slope = finite_values({b.op, "slope"}, *b.post_op_tensors->slope);
-    if (storage->slope.size() == 1) {  // the same for all columns
-      for (PostOp& op : p.post_ops)
-        if (op.kind == PostOp::Kind::prelu) op = {PostOp::Kind::leaky_relu, storage->slope[0]};
-    } else {
-      p.slope = storage->slope.data();
-    }
-  }
-  if (names_affine(b.post_ops)) {
-    storage->affine_weight = finite_values({b.op, "affine_weight"}, *b.post_op_tensors->affine_weight);
-    storage->affine_bias = finite_values({b.op, "affine_bias"}, *b.post_op_tensors->affine_bias);
-    p.affine_weight = storage->affine_weight.data();
-    p.affine_bias = storage->affine_bias.data();
-  }
+  set_post_op_tensors(b.op, b.post_ops, b.post_op_tensors, &storage->post_op_values, &p);
   return p;
 }
 
@@ -115,38 +101,6 @@ PackedState pack(const LinearBaked& b) {
   if (settings().log_dispatch.load(std::memory_order_relaxed)) log_packing(b, state);
   return state;
 }
-
-}  // namespace
-
-at::Tensor check_other(const char* op, bool wanted, const LinearOther& other, at::IntArrayRef output_sizes,
-                       bool dynamic, LinearArgs* args) {
-  const Arg arg{op, "other"};
-  if (!wanted) {
-    TAE_CHECK_VALUE(!present(other.tensor), arg, "be None without post-op 'add'", "a tensor");
-    return {};
-  }
-  TAE_CHECK_VALUE(present(other.tensor), arg, "be given with post-op 'add'", "None");
-  const at::Tensor& t = *other.tensor;
-  if (dynamic)
-    check_tensor(arg, t, {at::kFloat, at::kBFloat16});
-  else
-    check_tensor(arg, t, {at::kFloat, at::kBFloat16, at::kByte, at::kChar});
-  check_same_sizes(arg, t, output_sizes, "the output");
-  args->other_dtype = dtype_of(t.scalar_type());
-  const Arg scale{op, "other_scale"};
-  const Arg zero_point{op, "other_zero_point"};
-  if (is_quantized(args->other_dtype)) {
-    args->other_scale = check_scale(scale, other.scale);
-    args->other_zero_point = check_zero_point(zero_point, other.zero_point, quant_min(args->other_dtype),
-                                              quant_max(args->other_dtype));
-  } else {
-    TAE_CHECK_VALUE(other.scale == 1.0, scale, "be 1.0 for a float tensor", other.scale);
-    TAE_CHECK_VALUE(other.zero_point == 0, zero_point, "be 0 for a float tensor", other.zero_point);
-  }
-  return t;
-}
-
-namespace {
 
 void run_engine(const LinearBaked& b, const PackedState& state, const LinearArgs& args) {
   SerialAfterFork serial;
@@ -192,41 +146,6 @@ void check_linear_weights(const LinearBaked& b) {
   check_columns(b, rows_of_weight(b), rows_name(b));
 }
 
-namespace {
-
-// A tensor that this post-op reads, and no other; returns whether it is there.
-bool check_post_op_tensor(const Arg& arg, const std::optional<at::Tensor>& t, bool wanted, const char* name) {
-  TAE_CHECK_VALUE(wanted || !present(t), arg, c10::str("be None without post-op '", name, "'"), "a tensor");
-  if (!wanted) return false;
-  TAE_CHECK_VALUE(present(t), arg, c10::str("be given with post-op '", name, "'"), "None");
-  check_tensor(arg, *t, {at::kFloat});
-  return true;
-}
-
-void check_post_op_tensors(const LinearBaked& b, int64_t n, const char* what) {
-  const bool prelu = names_prelu(b.post_ops), affine = names_affine(b.post_ops);
-  const PostOpTensors* const t = b.post_op_tensors;
-  if (t == nullptr) {
-    TAE_CHECK_VALUE(!prelu && !affine, (Arg{b.op, "post_ops"}),
-                    c10::str("not contain '", prelu ? "prelu" : "affine", "'"),
-                    c10::str("'", b.post_ops, "'"));
-    return;
-  }
-  const bool any = present(t->slope) || present(t->affine_weight) || present(t->affine_bias);
-  if (!prelu && !affine && !any) return;
-  const Arg slope{b.op, "slope"};
-  if (check_post_op_tensor(slope, t->slope, prelu, "prelu")) check_per_channel(slope, *t->slope, n);
-  const auto check_vector = [&](const Arg& arg, const std::optional<at::Tensor>& v) {
-    if (!check_post_op_tensor(arg, v, affine, "affine")) return;
-    check_rank(arg, *v, 1);
-    check_size(arg, *v, 0, n, what);
-  };
-  check_vector({b.op, "affine_weight"}, t->affine_weight);
-  check_vector({b.op, "affine_bias"}, t->affine_bias);
-}
-
-}  // namespace
-
 void check_columns(const LinearBaked& b, int64_t n, const char* what) {
   const Arg scale{b.op, "weight_scale"};
   check_tensor(scale, b.weight_scale, {at::kFloat});
@@ -243,7 +162,7 @@ void check_columns(const LinearBaked& b, int64_t n, const char* what) {
     check_size(bias, *b.bias, 0, n, what);
   }
   if (b.bn != nullptr) check_batch_norm(b.op, *b.bn, n, what);
-  check_post_op_tensors(b, n, what);
+  check_post_op_tensors(b.op, b.post_ops, b.post_op_tensors, n, what);
 }
 
 void add_columns(StateQuery* query, const LinearBaked& b) {
@@ -251,12 +170,7 @@ void add_columns(StateQuery* query, const LinearBaked& b) {
   query->add(b.weight_zero_point);
   query->add(b.bias);
   if (b.bn == nullptr) {
-    // Which of them there are is in the post-ops, which are in the key.
-    if (names_prelu(b.post_ops)) query->add(b.post_op_tensors->slope);
-    if (names_affine(b.post_ops)) {
-      query->add(b.post_op_tensors->affine_weight);
-      query->add(b.post_op_tensors->affine_bias);
-    }
+    add_post_op_tensors(query, b.post_ops, b.post_op_tensors);
     return;
   }
   query->add(b.bn->running_mean);

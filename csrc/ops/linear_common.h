@@ -8,16 +8,10 @@
 #include "core/weight_state.h"
 #include "engines/linear.h"
 #include "ops/batch_norm.h"
+#include "ops/post_op_tensors.h"
 #include "ops/sparse_weight.h"
 
 namespace tae {
-
-// The tensors of post-ops with a number for each output column.
-struct PostOpTensors {
-  const std::optional<at::Tensor>& slope;          // of prelu, [1] or [N] float32
-  const std::optional<at::Tensor>& affine_weight;  // of affine, [N] float32, as the next
-  const std::optional<at::Tensor>& affine_bias;
-};
 
 // The arguments that are baked into a packing. References live as long as the call.
 struct LinearBaked {
@@ -58,13 +52,6 @@ struct StaticArgs {
 LinearBaked bake_arguments(const char* op, const StaticArgs& args, std::string_view post_ops = {},
                            at::ArrayRef<double> post_op_args = {});
 
-// `other`, the operand of the post-op 'add'.
-struct LinearOther {
-  const std::optional<at::Tensor>& tensor;  // sizes of the output
-  double scale = 1.0;
-  int64_t zero_point = 0;
-};
-
 // Sets input_scale .. output_zero_point of a static problem after checking them.
 void bake_static_qparams(LinearBaked* baked, double input_scale, int64_t input_zero_point,
                          double output_scale, int64_t output_zero_point);
@@ -85,16 +72,12 @@ struct ProblemStorage {
   std::vector<float> scale;
   std::vector<int32_t> zero_point;
   std::vector<float> bias;
-  std::vector<float> slope, affine_weight, affine_bias;
+  PostOpValues post_op_values;
 };
 
 // Checks every value that a packing bakes in; the shapes are checked by the caller.
 // The weight, of n * k elements, is that of `baked` made contiguous.
 LinearProblem make_problem(const LinearBaked& baked, int64_t n, int64_t k, ProblemStorage* storage);
-
-// Sizes and quantization of `other`, which is returned; undefined when not wanted.
-at::Tensor check_other(const char* op, bool wanted, const LinearOther& other, at::IntArrayRef output_sizes,
-                       bool dynamic, LinearArgs* args);
 
 // One line of the dispatch log.
 void log_packing(const LinearBaked& baked, const PackedState& state);

@@ -36,6 +36,17 @@ std::string name_list() {
   return list;
 }
 
+// "'add', 'prelu' or 'affine'"
+std::string operand_list() {
+  std::string list, last;
+  for (const Name& n : kNames) {
+    if (!reads_operand(n.kind)) continue;
+    if (!last.empty()) list += (list.empty() ? "" : ", ") + last;
+    last = c10::str("'", n.name, "'");
+  }
+  return list + " or " + last;
+}
+
 const Name* find(std::string_view name) {
   for (const Name& n : kNames)
     if (name == n.name) return &n;
@@ -83,6 +94,12 @@ PostOps parse_post_ops(const char* op, std::string_view names, at::ArrayRef<doub
     post_ops.push_back(p);
   }
   return post_ops;
+}
+
+void check_no_operands(const char* op, std::string_view names, const PostOps& post_ops) {
+  for (const PostOp& p : post_ops)
+    TAE_CHECK_VALUE(!reads_operand(p.kind), (Arg{op, "post_ops"}), "not contain " + operand_list(),
+                    c10::str("'", names, "'"));
 }
 
 }  // namespace tae

@@ -12,6 +12,9 @@ namespace tae {
 // wrong count of numbers, more than kMaxPostOps, a second 'add' or 'affine', NaN.
 PostOps parse_post_ops(const char* op, std::string_view names, at::ArrayRef<double> args);
 
+// ValueError when one of them reads an operand: for an op that has no such arguments. `names` as parsed.
+void check_no_operands(const char* op, std::string_view names, const PostOps& post_ops);
+
 // Whether the op has a `slope`, `affine_weight` and `affine_bias`, or an `other` operand. Cheap, and exact
 // for names that parse.
 inline bool names_prelu(std::string_view names) { return names.find("prelu") != std::string_view::npos; }
