@@ -12,17 +12,14 @@
 #include "engines/linear.h"
 
 #include <algorithm>
-#include <array>
 #include <memory>
-#include <mutex>
-#include <stdexcept>
+#include <string>
 #include <utility>
-#include <vector>
 
-#include "core/fork.h"
 #include "core/parallel.h"
 #include "core/round_up.h"
 #include "engines/input_rows.h"
+#include "engines/onednn/chunk_gemms.h"
 #include "engines/onednn/onednn.h"
 #include "engines/output_rule.h"
 #include "kernels/epilogue.h"
@@ -35,6 +32,7 @@ using kernels::EpilogueParams;
 using kernels::EpilogueTile;
 using kernels::kPanelColumns;
 using kernels::RowParams;
+using onednn::ChunkGemms;
 using onednn::Gemm;
 
 // Multiply-adds below which sharing costs more than it saves (a fork and join
@@ -52,30 +50,24 @@ class OnednnLinear final : public LinearImpl {
  public:
   explicit OnednnLinear(const LinearProblem& p);
   // The reason why the primitives cannot be used, or empty.
-  std::string prepare();
+  std::string prepare() { return gemms_.prepare(row_block_, chunk_panels_); }
 
   void run(const LinearArgs& args) const override;
   const char* engine() const override { return "onednn"; }
-  std::string description() const override { return "onednn " + implementation_; }
+  std::string description() const override { return "onednn " + gemms_.implementation(); }
   size_t packed_bytes() const override { return weight_.bytes() + output_.bytes(); }
 
  private:
-  // Primitives for one height of a block of rows: full chunks and the last chunk.
-  struct Gemms {
-    std::shared_ptr<const Gemm> full, last;
-  };
   // What the shares of one call have in common.
   struct Call {
     InputRows::Call input;
     EpilogueParams epilogue;
     int64_t chunk_panels = 0, chunks = 0;
     int64_t block_rows = 0;
-    Gemms block, tail;  // for block_rows rows, and for the rows that remain
+    ChunkGemms block, tail;  // for block_rows rows, and for the rows that remain
   };
   struct Scratch;
 
-  Gemms gemms(int64_t rows, int64_t chunk_panels) const;
-  std::shared_ptr<const Gemm> usable_gemm(int64_t rows, int64_t columns) const;
   int64_t choose_chunk(int64_t m, int threads) const;
   int64_t choose_block(int64_t m, int64_t items, int threads) const;
   void share_rows(const Call& call, int threads) const;
@@ -91,12 +83,7 @@ class OnednnLinear final : public LinearImpl {
   int64_t stride_;            // of u8 rows
   int64_t chunk_panels_ = 1;  // of a chunk for many rows
   int64_t row_block_;         // the most rows of a primitive
-  std::string implementation_;
-
-  // Primitives this weight has used, by bucket, so that the common lookup needs
-  // neither the global lock nor its map.
-  std::mutex& mutex_ = fork_safe_mutex(this);
-  mutable std::array<Gemms, onednn::kNumRowBuckets> used_;
+  onednn::ChunkGemmCache gemms_;
 };
 
 OnednnLinear::OnednnLinear(const LinearProblem& p)
@@ -106,7 +93,8 @@ OnednnLinear::OnednnLinear(const LinearProblem& p)
       epilogue_(kernels::epilogue(best_isa())),
       stride_(Gemm::src_stride(weight_.k_pad())),
       // AMX needs tall blocks to hide the loading of its tiles.
-      row_block_(usable(Isa::amx) ? 128 : 64) {
+      row_block_(usable(Isa::amx) ? 128 : 64),
+      gemms_(weight_.k_pad(), weight_.panels()) {
   // A chunk and the rows it meets share the second-level cache. AMX computes so fast
   // that it pays to load rows for more columns.
   const int64_t panels = weight_.panels();
@@ -117,51 +105,6 @@ OnednnLinear::OnednnLinear(const LinearProblem& p)
   const int64_t threads = p.k * p.n < kSerialWork ? 1 : num_threads();
   if (chunks < 4 * threads) chunks = std::min(panels, round_up(chunks, threads));
   chunk_panels_ = ceil_div(panels, chunks);
-}
-
-// Columns of the last chunk when the weight is cut into chunks of chunk_panels.
-int64_t last_columns(int64_t panels, int64_t chunk_panels) {
-  return ((panels - 1) % chunk_panels + 1) * kPanelColumns;
-}
-
-std::string OnednnLinear::prepare() {
-  for (const int64_t columns :
-       {chunk_panels_ * kPanelColumns, last_columns(weight_.panels(), chunk_panels_)}) {
-    const auto gemm = onednn::cached_gemm(row_block_, weight_.k_pad(), columns);
-    if (!gemm->error().empty()) return gemm->error();
-    implementation_ = gemm->implementation();
-  }
-  gemms(row_block_, chunk_panels_);
-  return {};
-}
-
-// A primitive for at least `rows` rows. prepare() has seen that row_block_ works;
-// should a smaller bucket not have a JIT implementation, the next one does its work.
-std::shared_ptr<const Gemm> OnednnLinear::usable_gemm(int64_t rows, int64_t columns) const {
-  for (int i = onednn::row_bucket(rows); i < onednn::kNumRowBuckets; ++i) {
-    auto gemm = onednn::cached_gemm(onednn::kRowBuckets[i], weight_.k_pad(), columns);
-    if (gemm->error().empty()) return gemm;
-  }
-  throw std::runtime_error("torch_ao_ext: oneDNN: no JIT implementation for " + std::to_string(rows) +
-                           " rows");
-}
-
-OnednnLinear::Gemms OnednnLinear::gemms(int64_t rows, int64_t chunk_panels) const {
-  if (rows == 0) return {};
-  const int bucket = onednn::row_bucket(rows);
-  const int64_t full = chunk_panels * kPanelColumns;
-  const int64_t last = last_columns(weight_.panels(), chunk_panels);
-  {
-    // The cut depends on the number of rows and of threads: the last one is kept.
-    std::lock_guard<std::mutex> lock(mutex_);
-    const Gemms& known = used_[bucket];
-    if (known.full != nullptr && known.full->columns() == full && known.last->columns() == last) return known;
-  }
-  const Gemms made{usable_gemm(rows, full), usable_gemm(rows, last)};
-  Gemms replaced = made;  // destroyed after the lock
-  std::lock_guard<std::mutex> lock(mutex_);
-  std::swap(used_[bucket], replaced);
-  return made;
 }
 
 // One thread's accumulators of a block and oneDNN's scratchpad, and u8 rows with
@@ -180,14 +123,14 @@ struct OnednnLinear::Scratch {
   // Rows of the tallest primitive of the call: what one execution may read and write.
   static int64_t tallest(const Call& call) {
     int64_t rows = 0;
-    for (const Gemms* g : {&call.block, &call.tail})
+    for (const ChunkGemms* g : {&call.block, &call.tail})
       if (g->full != nullptr) rows = std::max({rows, g->full->rows(), g->last->rows()});
     return rows;
   }
   static int64_t raw_bytes(const Call& call) { return tallest(call) * call.chunk_panels * kPanelColumns * 4; }
   static int64_t scratchpad_bytes(const Call& call) {
     size_t bytes = 0;
-    for (const Gemms* g : {&call.block, &call.tail})
+    for (const ChunkGemms* g : {&call.block, &call.tail})
       for (const auto& gemm : {g->full, g->last})
         if (gemm != nullptr) bytes = std::max(bytes, gemm->scratchpad_bytes());
     return round_up(static_cast<int64_t>(bytes), 64);
@@ -218,8 +161,8 @@ void OnednnLinear::run(const LinearArgs& args) const {
   call.chunk_panels = choose_chunk(args.m, threads);
   call.chunks = ceil_div(weight_.panels(), call.chunk_panels);
   call.block_rows = choose_block(args.m, by_rows ? 1 : call.chunks, threads);
-  if (args.m >= call.block_rows) call.block = gemms(call.block_rows, call.chunk_panels);
-  call.tail = gemms(args.m % call.block_rows, call.chunk_panels);
+  if (args.m >= call.block_rows) call.block = gemms_.get(call.block_rows, call.chunk_panels);
+  call.tail = gemms_.get(args.m % call.block_rows, call.chunk_panels);
   if (by_rows)
     share_rows(call, threads);
   else
@@ -252,7 +195,7 @@ int64_t OnednnLinear::choose_block(int64_t m, int64_t items, int threads) const 
 void OnednnLinear::multiply(const Call& call, const Scratch& s, const uint8_t* rows, const RowParams* params,
                             int64_t m0, int64_t count, int64_t chunk) const {
   const LinearArgs& args = *call.input.args;
-  const Gemms& g = count == call.block_rows ? call.block : call.tail;
+  const ChunkGemms& g = count == call.block_rows ? call.block : call.tail;
   const Gemm& gemm = chunk == call.chunks - 1 ? *g.last : *g.full;
   const int64_t panel = chunk * call.chunk_panels, n0 = panel * kPanelColumns;
   gemm.run(rows, weight_.panel(panel), s.raw, s.scratchpad);
