@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -18,6 +17,7 @@
 #include "core/round_up.h"
 #include "engines/input_rows.h"
 #include "engines/output_rule.h"
+#include "engines/xnnpack/operator_pool.h"
 #include "engines/xnnpack/pthreadpool_shim.h"
 #include "engines/xnnpack/static_rule.h"
 #include "engines/xnnpack/xnnpack.h"
@@ -26,6 +26,9 @@
 namespace tae {
 namespace {
 
+using xnnpack::flip_sign_bits;
+using xnnpack::OperatorLease;
+using xnnpack::OperatorPool;
 using xnnpack::PoolHint;
 using xnnpack::RealBounds;
 using xnnpack::ScopedPoolHint;
@@ -35,16 +38,9 @@ constexpr int64_t kBytesPerShare = 32 << 10;  // to copy or to flip
 constexpr size_t kMaxIdleOperators = 4;       // each has packed the weights for itself
 constexpr size_t kWeightOverRead = 64;        // XNNPACK's packing reads that far (XNN_OOB_READS)
 
-void flip_sign_bits(const uint8_t* src, uint8_t* dst, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) dst[i] = src[i] ^ 0x80;
-}
-
 class XnnConv final : public ConvImpl {
  public:
   XnnConv(const ConvProblem& p, const RealBounds& bounds);
-  ~XnnConv() override {
-    for (xnn_operator_t op : idle_) xnn_delete_operator(op);
-  }
   // Empty, or why XNNPACK cannot do it. Throws std::bad_alloc.
   std::string pack(const ConvProblem& p);
 
@@ -57,9 +53,8 @@ class XnnConv final : public ConvImpl {
   size_t packed_bytes() const override { return 2 * weight_.size() + 4 * (scale_.size() + bias_.size()); }
 
  private:
-  class Lease;
-
   xnn_status create(xnn_operator_t* op) const;
+  xnn_operator_t create_again() const;
   xnn_status reshape(xnn_operator_t op, const ConvArgs& args, int64_t batch, size_t* workspace) const;
 
   ConvGeometry geometry_;
@@ -72,9 +67,7 @@ class XnnConv final : public ConvImpl {
   std::vector<float> scale_;    // [n]
   std::vector<int32_t> bias_;   // [n]
 
-  // An operator holds the state of one call. Idle ones wait here.
-  std::mutex& mutex_ = fork_safe_mutex(this);
-  mutable std::vector<xnn_operator_t> idle_;
+  mutable OperatorPool pool_{kMaxIdleOperators};
 };
 
 XnnConv::XnnConv(const ConvProblem& p, const RealBounds& bounds)
@@ -93,7 +86,6 @@ XnnConv::XnnConv(const ConvProblem& p, const RealBounds& bounds)
   std::copy_n(p.rows.weight, n_ * k_, weight_.data());
   for (int64_t n = 0; n < n_; ++n)
     scale_[static_cast<size_t>(n)] = p.rows.weight_scale[p.rows.weight_scale_size == 1 ? 0 : n];
-  idle_.reserve(kMaxIdleOperators);  // a lease is given back without an allocation
 }
 
 xnn_status XnnConv::create(xnn_operator_t* op) const {
@@ -126,52 +118,16 @@ std::string XnnConv::pack(const ConvProblem& p) {
   if (status == xnn_status_out_of_memory) throw std::bad_alloc();
   if (status != xnn_status_success)
     return std::string("creating the operator failed: ") + xnnpack::status_name(status);
-  idle_.push_back(op);
+  pool_.give(op);
   return {};
 }
 
-// An operator for the time of a call.
-class XnnConv::Lease {
- public:
-  explicit Lease(const XnnConv& owner) : owner_(owner) {
-    {
-      const std::lock_guard<std::mutex> lock(owner.mutex_);
-      if (!owner.idle_.empty()) {
-        op_ = owner.idle_.back();
-        owner.idle_.pop_back();
-        return;
-      }
-    }
-    const kernels::DefaultFloatEnv env;  // multipliers as at packing
-    const xnn_status status = owner.create(&op_);
-    if (status == xnn_status_out_of_memory) throw std::bad_alloc();
-    if (status != xnn_status_success)
-      throw std::runtime_error(std::string("torch_ao_ext: XNNPACK operator: ") +
-                               xnnpack::status_name(status));
-  }
-  ~Lease() {
-    if (!broken_) {
-      const std::lock_guard<std::mutex> lock(owner_.mutex_);
-      if (owner_.idle_.size() < kMaxIdleOperators) {
-        owner_.idle_.push_back(op_);
-        return;
-      }
-    }
-    xnn_delete_operator(op_);
-  }
-  Lease(const Lease&) = delete;
-  Lease& operator=(const Lease&) = delete;
-
-  xnn_operator_t op() const { return op_; }
-  // Not to be used again: a reshape that failed has noted the new size all the same, and the
-  // next one would take its buffers for those of that size.
-  void discard() { broken_ = true; }
-
- private:
-  const XnnConv& owner_;
-  xnn_operator_t op_ = nullptr;
-  bool broken_ = false;
-};
+xnn_operator_t XnnConv::create_again() const {
+  const kernels::DefaultFloatEnv env;  // multipliers as at packing
+  xnn_operator_t op;
+  xnnpack::check_created(create(&op));
+  return op;
+}
 
 xnn_status XnnConv::reshape(xnn_operator_t op, const ConvArgs& args, int64_t batch, size_t* workspace) const {
   const auto size = [](int64_t v) { return static_cast<size_t>(v); };
@@ -203,7 +159,7 @@ void XnnConv::run(const ConvArgs& args) const {
   hint.serial = serial;
   hint.default_float_env = true;
   const ScopedPoolHint scope(hint);
-  Lease lease(*this);
+  OperatorLease lease(pool_, [this] { return create_again(); });
   size_t workspace_bytes = 0;
   xnn_status status;
   {

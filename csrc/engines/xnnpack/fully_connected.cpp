@@ -7,12 +7,11 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/fork.h"
 #include "kernels/vec_float_env.h"
 
 namespace tae::xnnpack {
 namespace {
-
-constexpr size_t kMaxIdleOperators = 16;
 
 // XNNPACK's packing reads up to this far past the weights (XNN_OOB_READS). The
 // values do not matter; an unmapped page would.
@@ -36,11 +35,6 @@ FullyConnected::FullyConnected(const LinearProblem& p, const RealBounds& bounds,
       bounds_(bounds),
       weight_scale_(static_cast<size_t>(p.n)) {
   for (int64_t n = 0; n < n_; ++n) weight_scale_[n] = p.weight_scale[p.weight_scale_size == 1 ? 0 : n];
-  idle_.reserve(kMaxIdleOperators);  // a lease is given back without an allocation
-}
-
-FullyConnected::~FullyConnected() {
-  for (xnn_operator_t op : idle_) xnn_delete_operator(op);
 }
 
 xnn_status FullyConnected::create(const int8_t* kernel, const float* bias_f32, const int32_t* bias_s32,
@@ -81,7 +75,7 @@ std::string FullyConnected::pack(const LinearProblem& p) {
   if (status == xnn_status_out_of_memory) throw std::bad_alloc();
   if (status != xnn_status_success)
     return std::string("creating the operator failed: ") + status_name(status);
-  idle_.push_back(op);
+  pool_.give(op);
   return {};
 }
 
@@ -90,46 +84,9 @@ xnn_operator_t FullyConnected::create_again(const RealBounds& bounds) const {
   static const int8_t key = 0;
   const kernels::DefaultFloatEnv env;  // bounds and multipliers as at packing
   xnn_operator_t op;
-  const xnn_status status = create(&key, nullptr, nullptr, bounds, &op);
-  if (status == xnn_status_out_of_memory) throw std::bad_alloc();
-  if (status != xnn_status_success)
-    throw std::runtime_error(std::string("torch_ao_ext: XNNPACK operator: ") + status_name(status));
+  check_created(create(&key, nullptr, nullptr, bounds, &op));
   return op;
 }
-
-// An operator of the pool for the time of a call.
-class FullyConnected::Lease {
- public:
-  explicit Lease(const FullyConnected& owner) : owner_(owner) {
-    {
-      std::lock_guard<std::mutex> lock(owner.mutex_);
-      if (!owner.idle_.empty()) {
-        op_ = owner.idle_.back();
-        owner.idle_.pop_back();
-        return;
-      }
-    }
-    op_ = owner.create_again(owner.bounds_);
-  }
-  ~Lease() {
-    {
-      std::lock_guard<std::mutex> lock(owner_.mutex_);
-      if (owner_.idle_.size() < kMaxIdleOperators) {
-        owner_.idle_.push_back(op_);
-        return;
-      }
-    }
-    xnn_delete_operator(op_);
-  }
-  Lease(const Lease&) = delete;
-  Lease& operator=(const Lease&) = delete;
-
-  xnn_operator_t op() const { return op_; }
-
- private:
-  const FullyConnected& owner_;
-  xnn_operator_t op_ = nullptr;
-};
 
 void FullyConnected::call(xnn_operator_t op, int64_t rows, const int8_t* input, void* output,
                           xnn_quantization_params* params) const {
@@ -154,7 +111,7 @@ void FullyConnected::call(xnn_operator_t op, int64_t rows, const int8_t* input, 
 
 void FullyConnected::run(int64_t rows, const int8_t* input, void* output,
                          xnn_quantization_params* params) const {
-  const Lease lease(*this);
+  const OperatorLease lease(pool_, [this] { return create_again(bounds_); });
   call(lease.op(), rows, input, output, params);
 }
 

@@ -3,11 +3,10 @@
 // qd8-f32-qc8w. Inputs are int8 rows with room behind them for XNNPACK's over-reads.
 #pragma once
 
-#include <mutex>
 #include <vector>
 
-#include "core/fork.h"
 #include "engines/linear.h"
+#include "engines/xnnpack/operator_pool.h"
 #include "engines/xnnpack/static_rule.h"
 #include "engines/xnnpack/xnnpack.h"
 
@@ -17,9 +16,6 @@ class FullyConnected {
  public:
   // input_stride: bytes between int8 rows of input.
   FullyConnected(const LinearProblem& p, const RealBounds& bounds, int64_t input_stride);
-  ~FullyConnected();
-  FullyConnected(const FullyConnected&) = delete;
-  FullyConnected& operator=(const FullyConnected&) = delete;
 
   // Empty, or why XNNPACK cannot do it. Throws std::bad_alloc.
   std::string pack(const LinearProblem& p);
@@ -33,8 +29,6 @@ class FullyConnected {
   size_t bytes() const { return weights_.bytes() + weight_scale_.size() * sizeof(float); }
 
  private:
-  class Lease;
-
   [[gnu::noinline]] xnn_status create(const int8_t* kernel, const float* bias_f32, const int32_t* bias_s32,
                                       const RealBounds& bounds, xnn_operator_t* op) const;
   // A further operator on the weights that are packed already.
@@ -50,10 +44,7 @@ class FullyConnected {
   std::vector<float> weight_scale_;  // [n]
   mutable PackedWeights weights_;
 
-  // An operator holds the state of one call. Idle ones wait here; all share the
-  // packed weights.
-  std::mutex& mutex_ = fork_safe_mutex(this);
-  mutable std::vector<xnn_operator_t> idle_;
+  mutable OperatorPool pool_{/*most=*/16};  // all share the packed weights
 };
 
 }  // namespace tae::xnnpack

@@ -28,6 +28,7 @@
 namespace tae {
 namespace {
 
+using xnnpack::flip_sign_bits;
 using xnnpack::PoolHint;
 using xnnpack::RealBounds;
 using xnnpack::ScopedPoolHint;
@@ -42,10 +43,6 @@ constexpr int64_t kMaxSlabRows = 512;
 // Above it f32(acc) * s_x may overflow although the result is finite: 2^31 * 2^96.
 constexpr float kLargeRowScale = 0x1p96f;
 constexpr float kLargeRowFactor = 0x1p32f;
-
-void flip_sign_bits(const uint8_t* src, uint8_t* dst, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) dst[i] = src[i] ^ 0x80;
-}
 
 uint16_t to_bf16(float value) {
   uint32_t bits;

@@ -25,6 +25,10 @@ inline int32_t s8_zero_point(DType dtype, int32_t zero_point) {
   return zero_point - (dtype == DType::qu8 ? 128 : 0);
 }
 
+inline void flip_sign_bits(const uint8_t* src, uint8_t* dst, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) dst[i] = src[i] ^ 0x80;
+}
+
 // The quantized image of a real bound. Quantization is monotone, so clamping y to
 // the images equals quantizing the clamped real value, exactly.
 int8_t quantized_bound(float real, float scale, int32_t zero_point);
