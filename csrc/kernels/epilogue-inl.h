@@ -5,53 +5,15 @@
 // loaded once for 4 rows while the rows of a block still stream through few pages.
 #pragma once
 
-#include <cmath>
-#include <cstring>
-
 #include "kernels/epilogue.h"
+#include "kernels/epilogue_plain-inl.h"
 #include "kernels/post_ops-inl.h"
-#include "kernels/two_products.h"
+#include "kernels/requantization-inl.h"
 #include "kernels/vec.h"
 #include "kernels/vec_float_env.h"
 
 namespace tae::kernels {
 namespace {
-
-constexpr int kRowBlock = 4;
-
-// Constants of round_half_even(x / scale) + zero_point, clamped to the type.
-struct Requantization {
-  VF scale;
-  VF inverse, rest;  // two_products.h
-  VF low, high;      // bounds of the dividend (fast) or of the quotient
-  VI zero_point;
-};
-
-// Two products instead of a division.
-TAE_VEC bool fast_division(float scale) { return kHasFma && two_products_divide(scale); }
-
-TAE_VEC Requantization make_requantization(const EpilogueParams& p) {
-  const float low = static_cast<float>(quant_min(p.output_dtype) - p.output_zero_point);
-  const float high = static_cast<float>(quant_max(p.output_dtype) - p.output_zero_point);
-  const float s = p.output_scale;
-  const float unit = fast_division(s) ? s : 1.f;
-  const ScaleInverse inverse = scale_inverse(s);
-  return {vf(s), vf(inverse.high), vf(inverse.low), vf(low * unit), vf(high * unit), vi(p.output_zero_point)};
-}
-
-// Fast: vdivps takes up to 16 cycles for 16 lanes. The dividend is clamped to the bounds
-// times the scale: that keeps infinities out and saturates at the same integers.
-template <bool kFast>
-TAE_VEC VI requantize(VF x, const Requantization& q) {
-#if defined(__FMA__)
-  if constexpr (kFast) {
-    const VF v = min(max(x, q.low), q.high);  // NaN becomes low
-    return add(to_int(fma(v, q.inverse, mul(v, q.rest))), q.zero_point);
-  }
-#endif
-  const VF y = min(max(div(x, q.scale), q.low), q.high);
-  return add(to_int(y), q.zero_point);
-}
 
 // f32(acc) * (s_x * s_w) + bias for one row block.
 template <int kRows>
@@ -185,100 +147,6 @@ template <DType kOut, bool kFast, bool kUniform>
   for (; r + kRowBlock <= t.rows; r += kRowBlock)
     row_block<kOut, kFast, kUniform, kRowBlock>(p, t, requantization, r);
   for (; r < t.rows; ++r) row_block<kOut, kFast, kUniform, 1>(p, t, requantization, r);
-}
-
-// What most networks have: 8-bit output of static qparams after nothing, relu or clamp, and
-// after the sum with an 8-bit tensor. Nothing else is kept in registers, so that all of it
-// stays there.
-enum class Plain { no, bounds, add_u8, add_s8 };
-
-TAE_VEC bool is_bound(const PostOp& op) {
-  return op.kind == PostOp::Kind::relu || op.kind == PostOp::Kind::clamp;
-}
-
-TAE_VEC Plain plain_form(const EpilogueParams& p, const EpilogueTile& t) {
-  if (t.row_step != 0 || p.weight_zero_point != nullptr) return Plain::no;
-  const bool adds = p.num_post_ops > 0 && p.post_ops[0].kind == PostOp::Kind::add;
-  const int rest = p.num_post_ops - (adds ? 1 : 0);
-  if (rest > 1 || (rest == 1 && !is_bound(p.post_ops[p.num_post_ops - 1]))) return Plain::no;
-  if (!adds) return Plain::bounds;
-  if (p.other_dtype == DType::qu8) return Plain::add_u8;
-  return p.other_dtype == DType::qs8 ? Plain::add_s8 : Plain::no;
-}
-
-struct Bounds {
-  VF low, high;
-};
-
-TAE_VEC Bounds make_bounds(const EpilogueParams& p) {
-  const PostOp* const last = p.num_post_ops > 0 ? &p.post_ops[p.num_post_ops - 1] : nullptr;
-  const bool clamps = last != nullptr && last->kind == PostOp::Kind::clamp;
-  if (clamps) return {vf(last->alpha), vf(last->beta)};
-  const bool relu = last != nullptr && last->kind == PostOp::Kind::relu;
-  return {vf(relu ? 0.f : -INFINITY), vf(INFINITY)};
-}
-
-template <Plain kForm, int kRows>
-TAE_VEC void plain_row_block(const EpilogueParams& p, const EpilogueTile& t, const Requantization& q,
-                             const Bounds& bounds, int64_t r0) {
-  const VF row_scale = vf(t.row->scale), other_scale = vf(p.other_scale);
-  const VI zero_point = vi(t.row->zero_point), other_zero_point = vi(p.other_zero_point);
-  const int32_t* const raw = t.raw + r0 * t.raw_stride;
-  uint8_t* const output = static_cast<uint8_t*>(t.output) + r0 * t.output_stride;
-  const uint8_t* const other = static_cast<const uint8_t*>(t.other) + r0 * t.other_stride;
-  const auto columns = [&](int64_t c, auto tail) {
-    const int64_t n = t.n0 + c;
-    const VF weight_scale =
-        p.weight_scale_stride == 0 ? vf(p.weight_scale[0]) : load(p.weight_scale + n, tail);
-    const VF scale = mul(row_scale, weight_scale);
-    const VI offset = mul(zero_point, load(p.column_sum + n, tail));
-    const VF bias = p.bias == nullptr ? vf(-0.f) : load(p.bias + n, tail);
-#pragma GCC unroll 4
-    for (int i = 0; i < kRows; ++i) {
-      VF x = mul(to_float(sub(load(raw + i * t.raw_stride + c, tail), offset)), scale);
-      x = add(x, bias);
-      if constexpr (kForm != Plain::bounds) {
-        const uint8_t* const at = other + i * t.other_stride + c;
-        VI o;
-        if constexpr (kForm == Plain::add_u8) o = load_u8(at, tail);
-        if constexpr (kForm == Plain::add_s8) o = load_s8(reinterpret_cast<const int8_t*>(at), tail);
-        x = add(x, mul(to_float(sub(o, other_zero_point)), other_scale));
-      }
-      x = min(bounds.high, max(bounds.low, x));
-      store_low8(output + i * t.output_stride + c, requantize<true>(x, q), tail);
-    }
-  };
-  int64_t c = 0;
-  for (; c + kLanes <= t.cols; c += kLanes) columns(c, Full{});
-  if (c < t.cols) columns(c, Part(t.cols - c));
-}
-
-template <Plain kForm>
-[[gnu::noinline]] void plain_rows(const EpilogueParams& params, const EpilogueTile& tile) noexcept {
-  const EpilogueParams p = params;
-  const EpilogueTile t = tile;
-  const Requantization requantization = make_requantization(p);
-  const Bounds bounds = make_bounds(p);
-  int64_t r = 0;
-  for (; r + kRowBlock <= t.rows; r += kRowBlock)
-    plain_row_block<kForm, kRowBlock>(p, t, requantization, bounds, r);
-  for (; r < t.rows; ++r) plain_row_block<kForm, 1>(p, t, requantization, bounds, r);
-}
-
-TAE_VEC bool run_plain(const EpilogueParams& p, const EpilogueTile& t) {
-  switch (plain_form(p, t)) {
-    case Plain::bounds:
-      plain_rows<Plain::bounds>(p, t);
-      return true;
-    case Plain::add_u8:
-      plain_rows<Plain::add_u8>(p, t);
-      return true;
-    case Plain::add_s8:
-      plain_rows<Plain::add_s8>(p, t);
-      return true;
-    default:
-      return false;
-  }
 }
 
 template <DType kOut, bool kFast>

@@ -2,8 +2,10 @@
 // each matmul__<isa>.cpp; see matmul.h.
 #pragma once
 
-#include "kernels/epilogue-inl.h"
+#include "kernels/epilogue.h"
 #include "kernels/matmul.h"
+#include "kernels/post_ops-inl.h"
+#include "kernels/requantization-inl.h"
 #include "kernels/rows_run-inl.h"
 
 namespace tae::kernels {
