@@ -261,6 +261,18 @@ def test_errors(call, message):
         call(random_int(U8, 3, 6), torch.randn(3, 6))
 
 
+@pytest.mark.parametrize("name", ["add", "prelu", "affine"])
+def test_post_ops_that_read_operands(name):
+    x, f = random_int(U8, 3, 6), torch.randn(6)
+    message = f"'post_ops' must not contain 'add', 'prelu' or 'affine', got '{name}'"
+    for device in ("cpu", "meta"):  # the fake kernel says the same
+        i, mean = x.to(device), f.to(device)
+        with pytest.raises(ValueError, match=message):
+            ops.layer_norm(i, 0.1, 0, None, None, 0.1, 0, None, [6], 1e-5, name)
+        with pytest.raises(ValueError, match=message):
+            ops.batch_norm(i, 0.1, 0, mean, mean, None, None, 0.1, 0, None, 1e-5, name)
+
+
 def test_threads_keep_their_groups_apart():
     x, weight, bias = random_int(U8, 1, 4096, 5, 5), torch.randn(4096), torch.randn(4096)
     args = (x, 0.1, 7, weight, bias, 0.05, 128, None, 2048)

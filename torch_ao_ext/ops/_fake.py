@@ -17,26 +17,6 @@ OUTPUT = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
 SCALES = (torch.float32, torch.float64)
 ZERO_POINTS = (torch.int32, torch.int64)
 
-# At most this many post-ops in one op (csrc/core/post_ops.h).
-MAX_POST_OPS = 8
-
-# name -> number of values it takes from post_op_args
-POST_OPS = {
-    "relu": 0,
-    "clamp": 2,
-    "leaky_relu": 1,
-    "silu": 0,
-    "gelu": 0,
-    "gelu_tanh": 0,
-    "hardswish": 0,
-    "hardsigmoid": 0,
-    "sigmoid": 0,
-    "tanh": 0,
-    "add": 0,
-    "prelu": 0,
-    "affine": 0,
-}
-
 
 def dtype_name(dtype: torch.dtype) -> str:
     """'float32' of torch.float32."""
@@ -52,7 +32,8 @@ def _message(op: str, name: str, rule: str, got: object) -> str:
     return f"torch_ao::{op}: argument '{name}' must {rule}, got {got}"
 
 
-def _raise(op: str, name: str, rule: str, got: object) -> NoReturn:
+def refuse(op: str, name: str, rule: str, got: object) -> NoReturn:
+    """ValueError: the argument must follow the rule."""
     raise ValueError(_message(op, name, rule, got))
 
 
@@ -83,6 +64,12 @@ def check_dtype(op: str, name: str, dtype: torch.dtype, dtypes: Sequence[torch.d
         raise TypeError(_message(op, name, f"be {_join(dtypes)}", dtype_name(dtype)))
 
 
+def check_output_dtype(op: str, dtype: torch.dtype | None, dtypes: Sequence[torch.dtype] = OUTPUT) -> None:
+    """TypeError unless an operator's argument output_dtype is None or one of the dtypes."""
+    if dtype is not None:
+        check_dtype(op, "output_dtype", dtype, dtypes)
+
+
 def _maybe(condition: object) -> bool:
     """False only when the condition is known to be false; adds no guard."""
     if isinstance(condition, bool):
@@ -97,6 +84,15 @@ def check_value(ok: object, op: str, name: str, rule: str, got: object) -> None:
     """ValueError when the condition is known to be false."""
     if not _maybe(ok):
         raise ValueError(_message(op, name, rule, got))
+
+
+def check_numbers(op: str, name: str, values: int | Sequence[int], rank: int, least: int) -> list[int]:
+    """One for each of these spatial dimensions; ValueError for another count, or one below `least`."""
+    values = [values] * rank if isinstance(values, int) else list(values)
+    check_value(len(values) == rank, op, name, f"have {rank} values", values)
+    for value in values:
+        check_value(least <= value < 2**31, op, name, f"hold values in [{least}, 2^31)", value)
+    return values
 
 
 def listed(shape: Sequence[object]) -> str:
@@ -232,76 +228,6 @@ def check_batch_norm(
             check_tensor(op, name, t, (torch.float32,))
             check_rank(op, name, t, 1)
             check_size(op, name, t, 0, rows, what)
-
-
-def check_post_ops(op: str, post_ops: str, args: Sequence[float]) -> None:
-    """Names and argument counts of the post-ops (csrc/ops/post_ops.cpp)."""
-    names = post_ops.split(",") if post_ops else []
-    for name in names:
-        if name not in POST_OPS:
-            _raise(op, "post_ops", f"be one of {', '.join(POST_OPS)}", f"'{name}'")
-    if len(names) > MAX_POST_OPS:
-        _raise(op, "post_ops", f"have at most {MAX_POST_OPS} names", len(names))
-    needed = sum(POST_OPS[name] for name in names)
-    if len(args) != needed:
-        _raise(op, "post_op_args", f"have {needed} values", len(args))
-    for name in ("add", "affine"):
-        if names.count(name) > 1:
-            _raise(op, "post_ops", f"have '{name}' at most once", f"'{post_ops}'")
-
-
-def _check_post_op_tensor(op: str, name: str, t: Tensor | None, post_ops: str, reader: str) -> bool:
-    """Whether the tensor that one post-op reads is there."""
-    if reader not in post_ops:
-        if t is not None:
-            _raise(op, name, f"be None without post-op '{reader}'", "a tensor")
-        return False
-    if t is None:
-        _raise(op, name, f"be given with post-op '{reader}'", "None")
-    check_tensor(op, name, t, (torch.float32,))
-    return True
-
-
-def check_post_op_tensors(
-    op: str, post_ops: str, rows: object, what: str, slope: Tensor | None, *affine: Tensor | None
-) -> None:
-    """What post-ops read for each of this many columns, a number that comes from `what`."""
-    if _check_post_op_tensor(op, "slope", slope, post_ops, "prelu"):
-        check_per_channel(op, "slope", slope, rows)
-    for name, t in zip(("affine_weight", "affine_bias"), affine, strict=True):
-        if _check_post_op_tensor(op, name, t, post_ops, "affine"):
-            check_rank(op, name, t, 1)
-            check_size(op, name, t, 0, rows, what)
-
-
-def refuse_post_op_tensors(op: str, post_ops: str) -> None:
-    """For an op without them."""
-    for name in ("prelu", "affine"):
-        if name in post_ops:
-            _raise(op, "post_ops", f"not contain '{name}'", f"'{post_ops}'")
-
-
-def check_output(op: str, output_dtype: torch.dtype | None, post_ops: str, post_op_args) -> None:
-    """Dtype and post-ops of an operator between activations: `add` is an operator there."""
-    if output_dtype is not None:
-        check_dtype(op, "output_dtype", output_dtype, OUTPUT)
-    check_post_ops(op, post_ops, post_op_args)
-    if any(name in post_ops for name in ("add", "prelu", "affine")):
-        _raise(op, "post_ops", "not contain 'add', 'prelu' or 'affine'", f"'{post_ops}'")
-
-
-def check_other(
-    op: str, post_ops: str, other: Tensor | None, output: Tensor, dtypes: Sequence[torch.dtype]
-) -> None:
-    """The operand of the post-op `add`."""
-    if "add" not in post_ops:
-        if other is not None:
-            _raise(op, "other", "be None without post-op 'add'", "a tensor")
-        return
-    if other is None:
-        _raise(op, "other", "be given with post-op 'add'", "None")
-    check_tensor(op, "other", other, dtypes)
-    check_same_sizes(op, "other", other, output.shape, "the output")
 
 
 def check_one_element(op: str, name: str, t: Tensor, dtypes: Sequence[torch.dtype]) -> None:

@@ -3,28 +3,20 @@
 import torch
 
 from torch_ao_ext.ops import _fake
+from torch_ao_ext.ops._post_ops import check_other, check_post_op_tensors, check_post_ops
 
 Tensor = torch.Tensor
 
 _MOST_POSITIONS = 1 << 60  # of one axis, as in csrc/ops/conv_common.cpp
-_OUTPUT = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
-
-
-def _check_numbers(op: str, name: str, values, rank: int, least: int) -> list:
-    values = [values] * rank if isinstance(values, int) else list(values)
-    _fake.check_value(len(values) == rank, op, name, f"have {rank} values", values)
-    for value in values:
-        _fake.check_value(least <= value < 2**31, op, name, f"hold values in [{least}, 2^31)", value)
-    return values
 
 
 def _sizes(op, rank, transposed, input, weight, stride, padding, output_padding, dilation, groups):
     """Channels and sizes of the output."""
-    stride = _check_numbers(op, "stride", stride, rank, 1)
-    padding = _check_numbers(op, "padding", padding, rank, 0)
-    dilation = _check_numbers(op, "dilation", dilation, rank, 1)
+    stride = _fake.check_numbers(op, "stride", stride, rank, 1)
+    padding = _fake.check_numbers(op, "padding", padding, rank, 0)
+    dilation = _fake.check_numbers(op, "dilation", dilation, rank, 1)
     if transposed:
-        output_padding = _check_numbers(op, "output_padding", output_padding, rank, 0)
+        output_padding = _fake.check_numbers(op, "output_padding", output_padding, rank, 0)
         ok = all(o < max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True))
         rule = "be smaller than stride or dilation"
         _fake.check_value(ok, op, "output_padding", rule, output_padding)
@@ -80,8 +72,7 @@ def _output(
 ):  # fmt: skip
     """The checks that need no values, then an empty output."""
     _fake.check_tensor(op, "input", input, input_dtypes)
-    if output_dtype is not None:
-        _fake.check_dtype(op, "output_dtype", output_dtype, output_dtypes)
+    _fake.check_output_dtype(op, output_dtype, output_dtypes)
     _fake.check_tensor(op, "weight", weight, (torch.int8,))
     _fake.check_rank(op, "weight", weight, rank + 2)
     stride, padding, output_padding, dilation, groups = numbers
@@ -89,13 +80,13 @@ def _output(
     n = weight.shape[1] * groups if transposed else weight.shape[0]
     what = "weight.size(1) * groups" if transposed else "weight.size(0)"
     _fake.check_columns(op, n, what, weight_scale, weight_zero_point, bias)
-    _fake.check_post_op_tensors(op, post[0], n, what, *tensors)
+    check_post_op_tensors(op, post[0], n, what, *tensors)
     if bn is not None:
         _fake.check_batch_norm(op, n, what, *bn)
     output = empty_channels_last(input, [input.shape[0], n, *spatial], output_dtype)
     post_ops, post_op_args, other = post
-    _fake.check_other(op, post_ops, other, output, other_dtypes)
-    _fake.check_post_ops(op, post_ops, post_op_args)
+    check_other(op, post_ops, other, output, other_dtypes)
+    check_post_ops(op, post_ops, post_op_args)
     return output
 
 
@@ -139,7 +130,7 @@ def _register(op: str, rank: int, transposed: bool) -> None:
         numbers, rest = _numbers(transposed, rest)
         return _output(
             op, rank, transposed, input, _fake.QUANTIZED, weight, weight_scale, weight_zero_point, bias,
-            output_dtype, _OUTPUT, numbers, _post(rest), _fake.FLOAT + _fake.QUANTIZED,
+            output_dtype, _fake.OUTPUT, numbers, _post(rest), _fake.FLOAT + _fake.QUANTIZED,
             _tensors(rest[5:]),
         )  # fmt: skip
 
@@ -193,7 +184,7 @@ def _register_bn(op: str, rank: int, transposed: bool) -> None:
     ):
         return _output(
             op, rank, transposed, input, _fake.QUANTIZED, weight, weight_scale, weight_zero_point, bias,
-            output_dtype, _OUTPUT, _numbers(transposed, rest)[0],
+            output_dtype, _fake.OUTPUT, _numbers(transposed, rest)[0],
             bn=(running_mean, running_var, bn_weight, bn_bias),
         )  # fmt: skip
 
@@ -219,7 +210,7 @@ def _register_fused(op: str, rank: int, post_ops: str) -> None:
         other, rest = (rest[0], rest[3:]) if "add" in post_ops else (None, rest)
         return _output(
             op, rank, False, input, _fake.QUANTIZED, weight, weight_scale, weight_zero_point, bias,
-            output_dtype, _OUTPUT, _numbers(False, rest)[0], (post_ops, (), other),
+            output_dtype, _fake.OUTPUT, _numbers(False, rest)[0], (post_ops, (), other),
             _fake.FLOAT + _fake.QUANTIZED,
         )  # fmt: skip
 

@@ -4,20 +4,10 @@ import torch
 
 from torch_ao_ext.ops import _fake
 from torch_ao_ext.ops._fake_conv import empty_channels_last
+from torch_ao_ext.ops._post_ops import check_output
 
 Tensor = torch.Tensor
 Dtype = torch.dtype | None
-
-_OUTPUT = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
-_INPUT = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
-
-
-def _check_output(op: str, output_dtype: Dtype, post_ops: str, post_op_args) -> None:
-    if output_dtype is not None:
-        _fake.check_dtype(op, "output_dtype", output_dtype, _OUTPUT)
-    _fake.check_post_ops(op, post_ops, post_op_args)
-    if "add" in post_ops:
-        _fake.check_value(False, op, "post_ops", "not contain 'add'", f"'{post_ops}'")
 
 
 def _check_parameters(op: str, shape, what: str, **parameters) -> None:
@@ -43,8 +33,8 @@ def _(
     normalized_shape, eps=1e-5, post_ops="", post_op_args=(),
 ):  # fmt: skip
     op = "layer_norm"
-    _fake.check_tensor(op, "input", input, _INPUT)
-    _check_output(op, output_dtype, post_ops, post_op_args)
+    _fake.check_tensor(op, "input", input, _fake.OUTPUT)
+    check_output(op, output_dtype, post_ops, post_op_args)
     _check_rows(op, input, normalized_shape, weight=weight, bias=bias)
     return input.new_empty(input.shape, dtype=output_dtype or input.dtype)
 
@@ -55,17 +45,17 @@ def _(
     normalized_shape, eps=None, post_ops="", post_op_args=(),
 ):  # fmt: skip
     op = "rms_norm"
-    _fake.check_tensor(op, "input", input, _INPUT)
-    _check_output(op, output_dtype, post_ops, post_op_args)
+    _fake.check_tensor(op, "input", input, _fake.OUTPUT)
+    check_output(op, output_dtype, post_ops, post_op_args)
     _check_rows(op, input, normalized_shape, weight=weight)
     return input.new_empty(input.shape, dtype=output_dtype or input.dtype)
 
 
 def _sum(op, input, other, weight, bias, output_dtype, normalized_shape, post_ops, post_op_args):
-    _fake.check_tensor(op, "input", input, _INPUT)
-    _fake.check_tensor(op, "other", other, _INPUT)
+    _fake.check_tensor(op, "input", input, _fake.OUTPUT)
+    _fake.check_tensor(op, "other", other, _fake.OUTPUT)
     _fake.check_same_sizes(op, "other", other, input.shape, "input")
-    _check_output(op, output_dtype, post_ops, post_op_args)
+    check_output(op, output_dtype, post_ops, post_op_args)
     _check_rows(op, input, normalized_shape, weight=weight, bias=bias)
     return input.new_empty(input.shape, dtype=output_dtype or input.dtype)
 
@@ -95,12 +85,12 @@ def _(
 
 def _channels(op, input, least_rank, output_dtype, post_ops, post_op_args, **parameters):
     """Checks, and the output in input's memory order."""
-    _fake.check_tensor(op, "input", input, _INPUT if op == "batch_norm" else _fake.QUANTIZED)
+    _fake.check_tensor(op, "input", input, _fake.OUTPUT if op == "batch_norm" else _fake.QUANTIZED)
     _fake.check_min_rank(op, "input", input, least_rank)
     rule = "have no dimension of size 0 but the batch"
     for size in input.shape[1:]:
         _fake.check_value(size >= 1, op, "input", rule, _fake.sizes(input))
-    _check_output(op, output_dtype, post_ops, post_op_args)
+    check_output(op, output_dtype, post_ops, post_op_args)
     _check_parameters(op, [input.shape[1]], "input.size(1)", **parameters)
     dtype = output_dtype or input.dtype
     if not input.is_contiguous() and input.movedim(1, -1).is_contiguous():

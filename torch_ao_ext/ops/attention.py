@@ -3,6 +3,7 @@
 import torch
 
 from torch_ao_ext.ops import _fake
+from torch_ao_ext.ops._post_ops import check_output
 from torch_ao_ext.ops.matmul import MOST_K
 
 __all__ = ["attention"]
@@ -119,7 +120,7 @@ def _(
     _fake.check_tensor(op, "query", query, _fake.QUANTIZED)
     _fake.check_tensor(op, "key", key, _fake.QUANTIZED)
     _fake.check_tensor(op, "value", value, _fake.QUANTIZED)
-    _fake.check_output(op, output_dtype, "", ())
+    check_output(op, output_dtype, "", ())
     _fake.check_min_rank(op, "query", query, 2)
     _check_leading(op, "key", key, query)
     _check_leading(op, "value", value, query)

@@ -9,8 +9,6 @@ __all__ = ["cat"]
 
 Tensor = torch.Tensor
 
-_OUTPUT = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
-
 
 def cat(
     tensors: list[Tensor],
@@ -74,8 +72,7 @@ def _(tensors, scales, zero_points, dim=0, output_scale=1.0, output_zero_point=0
         for d, (have, want) in enumerate(zip(t.shape, first.shape, strict=True)):
             if d != dim:
                 _fake.check_value(have == want, op, "tensors", rule, _fake.sizes(t))
-    if output_dtype is not None:
-        _fake.check_dtype(op, "output_dtype", output_dtype, _OUTPUT)
+    _fake.check_output_dtype(op, output_dtype)
     sizes = list(first.shape)
     sizes[dim] = sum(t.shape[dim] for t in tensors)
     dtype = output_dtype or first.dtype

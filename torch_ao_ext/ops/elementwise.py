@@ -3,6 +3,7 @@
 import torch
 
 from torch_ao_ext.ops import _fake
+from torch_ao_ext.ops._post_ops import check_output
 
 __all__ = ["add", "mul", "requantize"]
 
@@ -170,7 +171,7 @@ def _(
 ):
     op = "requantize"
     _fake.check_tensor(op, "input", input, _fake.OUTPUT)
-    _fake.check_output(op, output_dtype, post_ops, post_op_args)
+    check_output(op, output_dtype, post_ops, post_op_args)
     return _fake.empty_like(input, output_dtype or input.dtype)
 
 
@@ -190,7 +191,7 @@ def _register_binary(op: str) -> None:
     ):
         _fake.check_tensor(op, "input", input, _fake.QUANTIZED)
         _fake.check_tensor(op, "other", other, _fake.QUANTIZED)
-        _fake.check_output(op, output_dtype, post_ops, post_op_args)
+        check_output(op, output_dtype, post_ops, post_op_args)
         rule = f"have sizes that broadcast with input's {_fake.listed(input.shape)}"
         sizes = _fake.broadcast(op, other, input.shape, other.shape, rule)
         dtype = output_dtype or input.dtype

@@ -9,7 +9,6 @@ __all__ = ["interpolate"]
 
 Tensor = torch.Tensor
 
-_OUTPUT = (torch.uint8, torch.int8, torch.float32, torch.bfloat16)
 _MOST = 1 << 24  # as in csrc/ops/interpolate.cpp
 
 
@@ -70,8 +69,7 @@ def _(
 ):  # fmt: skip
     op = "interpolate"
     _fake.check_tensor(op, "input", input, _fake.QUANTIZED)
-    if output_dtype is not None:
-        _fake.check_dtype(op, "output_dtype", output_dtype, _OUTPUT)
+    _fake.check_output_dtype(op, output_dtype)
     _fake.check_value(mode in ("nearest", "bilinear"), op, "mode", "be 'nearest' or 'bilinear'", f"'{mode}'")
     _fake.check_value(3 <= input.dim() <= 5, op, "input", "have 3 to 5 dimensions", _fake.sizes(input))
     rank = input.dim() - 2

@@ -75,8 +75,7 @@ def _register(op: str) -> None:
         output_dtype=None,
     ):
         _fake.check_tensor(op, "input", input, _fake.QUANTIZED)
-        if output_dtype is not None:
-            _fake.check_dtype(op, "output_dtype", output_dtype, _fake.QUANTIZED + _fake.FLOAT)
+        _fake.check_output_dtype(op, output_dtype)
         _fake.check_weight(op, weight, weight_scale, weight_zero_point, bias)
         bn = (running_mean, running_var, bn_weight, bn_bias)
         _fake.check_batch_norm(op, weight.shape[0], "weight.size(0)", *bn)

@@ -3,6 +3,7 @@
 import torch
 
 from torch_ao_ext.ops import _fake
+from torch_ao_ext.ops._post_ops import check_other, check_post_op_tensors, check_post_ops
 
 __all__ = ["linear_dynamic", "linear_relu_dynamic"]
 
@@ -130,8 +131,7 @@ def _shape(
 ) -> Tensor:
     """The checks that need no values, then an empty output."""
     _fake.check_tensor(op, "input", input, _fake.FLOAT)
-    if output_dtype is not None:
-        _fake.check_dtype(op, "output_dtype", output_dtype, _fake.FLOAT)
+    _fake.check_output_dtype(op, output_dtype, _fake.FLOAT)
     _fake.check_weight(op, weight, weight_scale, weight_zero_point, bias)
     _fake.check_min_rank(op, "input", input, 1)
     _fake.check_size(op, "input", input, -1, weight.shape[1], "weight.size(1)")
@@ -159,11 +159,11 @@ def _(
     output = _shape(
         "linear_dynamic", input, weight, weight_scale, weight_zero_point, bias, output_dtype
     )
-    _fake.check_post_op_tensors(
+    check_post_op_tensors(
         "linear_dynamic", post_ops, weight.shape[0], "weight.size(0)", slope, affine_weight, affine_bias
     )
-    _fake.check_other("linear_dynamic", post_ops, other, output, _fake.FLOAT)
-    _fake.check_post_ops("linear_dynamic", post_ops, post_op_args)
+    check_other("linear_dynamic", post_ops, other, output, _fake.FLOAT)
+    check_post_ops("linear_dynamic", post_ops, post_op_args)
     return output
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from torch_ao_ext.ops import _fake
+from torch_ao_ext.ops._post_ops import check_output
 
 __all__ = ["matmul"]
 
@@ -93,7 +94,7 @@ def _(
     op = "matmul"
     _fake.check_tensor(op, "input", input, _fake.QUANTIZED)
     _fake.check_tensor(op, "other", other, _fake.QUANTIZED)
-    _fake.check_output(op, output_dtype, post_ops, post_op_args)
+    check_output(op, output_dtype, post_ops, post_op_args)
     _fake.check_min_rank(op, "input", input, 2)
     _fake.check_min_rank(op, "other", other, 2)
     _fake.check_size(op, "other", other, other.dim() - 2, input.size(-1), "input.size(-1)")

@@ -76,8 +76,7 @@ def _(
 ):
     op = "softmax"
     _fake.check_tensor(op, "input", input, _INPUT)
-    if output_dtype is not None:
-        _fake.check_dtype(op, "output_dtype", output_dtype, _fake.OUTPUT)
+    _fake.check_output_dtype(op, output_dtype)
     _fake.check_min_rank(op, "input", input, 1)
     _fake.check_axis(op, "dim", dim, input.dim())
     if attn_mask is not None:

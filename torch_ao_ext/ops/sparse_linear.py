@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from torch_ao_ext.ops import _fake
+from torch_ao_ext.ops._post_ops import check_other, check_post_ops, refuse_post_op_tensors
 
 __all__ = [
     "BlockSparse",
@@ -201,7 +202,7 @@ def sparse_linear_dynamic(
 def _shape(op, input, weight, row_offsets, column_indices, weight_size, weight_scale, bias, dtype):
     """The checks that need no values, then an empty output."""
     if len(weight_size) != 2:
-        _fake._raise(op, "weight_size", "be [out_features, in_features]", list(weight_size))
+        _fake.refuse(op, "weight_size", "be [out_features, in_features]", list(weight_size))
     n, k = weight_size
     _fake.check_tensor(op, "weight", weight, (torch.int8,))
     _fake.check_value(
@@ -214,19 +215,14 @@ def _shape(op, input, weight, row_offsets, column_indices, weight_size, weight_s
     _fake.check_rank(op, "weight", weight, 3)
     height, width = weight.shape[1:]
     if (height, width) not in BLOCKS:
-        _fake._raise(op, "weight", "have blocks of sizes [1, 4] or [8, 1]", f"[{height}, {width}]")
+        _fake.refuse(op, "weight", "have blocks of sizes [1, 4] or [8, 1]", f"[{height}, {width}]")
     _fake.check_tensor(op, "row_offsets", row_offsets, (torch.int32,))
     _fake.check_rank(op, "row_offsets", row_offsets, 1)
     _fake.check_size(op, "row_offsets", row_offsets, 0, -(-n // height) + 1, "rows of blocks + 1")
     _fake.check_tensor(op, "column_indices", column_indices, (torch.int16, torch.int32))
     _fake.check_rank(op, "column_indices", column_indices, 1)
     _fake.check_size(op, "column_indices", column_indices, 0, weight.shape[0], "weight.size(0)")
-    _fake.check_tensor(op, "weight_scale", weight_scale, (torch.float32,))
-    _fake.check_per_channel(op, "weight_scale", weight_scale, n)
-    if bias is not None:
-        _fake.check_tensor(op, "bias", bias, (torch.float32,))
-        _fake.check_rank(op, "bias", bias, 1)
-        _fake.check_size(op, "bias", bias, 0, n, "weight_size[0]")
+    _fake.check_columns(op, n, "weight_size[0]", weight_scale, None, bias)
     _fake.check_min_rank(op, "input", input, 1)
     _fake.check_size(op, "input", input, -1, k, "weight_size[1]")
     return input.new_empty([*input.shape[:-1], n], dtype=dtype)
@@ -254,22 +250,13 @@ def _(
 ):
     op = "sparse_linear"
     _fake.check_tensor(op, "input", input, _fake.QUANTIZED)
-    if output_dtype is not None:
-        _fake.check_dtype(op, "output_dtype", output_dtype, (torch.uint8, torch.int8, *_fake.FLOAT))
+    _fake.check_output_dtype(op, output_dtype)
     output = _shape(
-        op,
-        input,
-        weight,
-        row_offsets,
-        column_indices,
-        weight_size,
-        weight_scale,
-        bias,
-        output_dtype,
+        op, input, weight, row_offsets, column_indices, weight_size, weight_scale, bias, output_dtype
     )
-    _fake.check_other(op, post_ops, other, output, (*_fake.FLOAT, *_fake.QUANTIZED))
-    _fake.refuse_post_op_tensors(op, post_ops)
-    _fake.check_post_ops(op, post_ops, post_op_args)
+    check_other(op, post_ops, other, output, (*_fake.FLOAT, *_fake.QUANTIZED))
+    refuse_post_op_tensors(op, post_ops)
+    check_post_ops(op, post_ops, post_op_args)
     return output
 
 
@@ -292,20 +279,11 @@ def _(
 ):
     op = "sparse_linear_dynamic"
     _fake.check_tensor(op, "input", input, _fake.FLOAT)
-    if output_dtype is not None:
-        _fake.check_dtype(op, "output_dtype", output_dtype, _fake.FLOAT)
+    _fake.check_output_dtype(op, output_dtype, _fake.FLOAT)
     output = _shape(
-        op,
-        input,
-        weight,
-        row_offsets,
-        column_indices,
-        weight_size,
-        weight_scale,
-        bias,
-        output_dtype,
+        op, input, weight, row_offsets, column_indices, weight_size, weight_scale, bias, output_dtype
     )
-    _fake.check_other(op, post_ops, other, output, _fake.FLOAT)
-    _fake.refuse_post_op_tensors(op, post_ops)
-    _fake.check_post_ops(op, post_ops, post_op_args)
+    check_other(op, post_ops, other, output, _fake.FLOAT)
+    refuse_post_op_tensors(op, post_ops)
+    check_post_ops(op, post_ops, post_op_args)
     return output
