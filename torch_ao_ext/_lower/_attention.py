@@ -7,8 +7,8 @@ import torch
 from torch import fx
 
 from torch_ao_ext._graph_ops import FUSED, Fused, arguments_of
-from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail
-from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
+from torch_ao_ext._lower._post_ops import plain_tail, read_tail, replace_tail
+from torch_ao_ext._lower._qdq import QParams, dequantized
 from torch_ao_ext.quantization.pt2e._graph import replace_node
 from torch_ao_ext.quantization.quantizer._targets import (
     MUL,
@@ -91,12 +91,7 @@ def lower_softmax(model: fx.GraphModule, node: fx.Node) -> bool:
         torch.float32,
     ):
         return False
-    tail = Tail([node])
-    after = only_user(node)
-    output = quantize_qparams(after)
-    if output is not None and output.full_range:
-        tail.nodes.append(after)
-        tail.output = output
+    tail = plain_tail(node)
     before: list[fx.Node] = []
     scores, mask = _absorb_mask(node.args[0], before)
     scale = 1.0

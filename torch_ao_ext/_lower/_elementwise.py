@@ -14,7 +14,7 @@ from torch_ao_ext._lower._attention import (
     lower_softmax,
     output_arguments,
 )
-from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail, unary
+from torch_ao_ext._lower._post_ops import plain_tail, read_tail, replace_tail, unary
 from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
 from torch_ao_ext.quantization.pt2e._graph import inherit_meta, replace_node, retype
 from torch_ao_ext.quantization.quantizer._targets import (
@@ -139,12 +139,7 @@ def _average(model: fx.GraphModule, node: fx.Node, rank: int, target: Any, rest:
     found = dequantized(node.args[0])
     if found is None or not _batched(node, rank):
         return False
-    tail = Tail([node])
-    after = only_user(node)
-    output = quantize_qparams(after)
-    if output is not None and output.full_range:
-        tail.nodes.append(after)
-        tail.output = output
+    tail = plain_tail(node)
     source, qparams = found
     arguments = (source, qparams.scale, qparams.zero_point, *output_arguments(tail.output), *rest)
     return replace_tail(model, tail, target, arguments)

@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from torch_ao_ext._graph_ops import FUSED, Fused
-from torch_ao_ext._lower._post_ops import Tail, read_tail, replace_tail, unary
+from torch_ao_ext._lower._post_ops import plain_tail, read_tail, replace_tail, unary
 from torch_ao_ext._lower._qdq import dequantized, quantize_qparams
 from torch_ao_ext.quantization.pt2e._graph import (
     add_constant,
@@ -120,13 +120,10 @@ def _resize(model: fx.GraphModule, node: fx.Node) -> bool:
     found, value = dequantized(node.args[0]), node.meta.get("val")
     if found is None or not isinstance(value, torch.Tensor) or not all(type(n) is int for n in value.shape):
         return False
-    tail = Tail([node])
-    after = only_user(node)
-    output = quantize_qparams(after)
-    if output is None or not output.full_range:
+    tail = plain_tail(node)
+    output = tail.output
+    if output is None:
         return False
-    tail.nodes.append(after)
-    tail.output = output
     source, qparams = found
     arguments = (
         source, qparams.scale, qparams.zero_point, output.scale, output.zero_point, output.dtype,

@@ -10,6 +10,7 @@ from torch import fx
 
 from torch_ao_ext._graph_ops import FUSED, Fused
 from torch_ao_ext._lower._qdq import QParams, dequantized, quantize_qparams
+from torch_ao_ext.ops._post_ops import MAX_POST_OPS
 from torch_ao_ext.quantization.pt2e._graph import inherit_meta
 from torch_ao_ext.quantization.quantizer._targets import (
     BATCH_NORM,
@@ -20,8 +21,6 @@ from torch_ao_ext.quantization.quantizer._targets import (
     only_user,
     plain_add,
 )
-
-_MOST = 8  # post-ops of one operator, the clamp of a narrow output range among them
 
 Numbers = list[float] | None
 # Constant factor and offset of a batch norm, None when it has none.
@@ -175,7 +174,7 @@ def read_tail(node: fx.Node, adds: bool = True, affine: Affine | None = None) ->
         affine: the operator takes the constants that this makes of a batch norm, too.
     """
     tail = Tail([node])
-    while len(tail.names) < _MOST - 1:
+    while len(tail.names) < MAX_POST_OPS - 1:  # leaves room for the clamp of a narrow output range
         after = only_user(tail.last)
         if after is None:
             return tail
@@ -200,6 +199,17 @@ def read_tail(node: fx.Node, adds: bool = True, affine: Affine | None = None) ->
             ]
         tail.output = output
         tail.nodes.append(after)
+    return tail
+
+
+def plain_tail(node: fx.Node) -> Tail:
+    """A node of an operator without post-ops; with the quantize behind it, if to the dtype's whole range."""
+    tail = Tail([node])
+    after = only_user(node)
+    output = quantize_qparams(after)
+    if after is not None and output is not None and output.full_range:
+        tail.nodes.append(after)
+        tail.output = output
     return tail
 
 
