@@ -11,8 +11,8 @@ from torch_ao_ext._island import Island
 from torch_ao_ext.ops.island import ProgramStep, read_program
 
 __all__ = [
-    "FUSED", "REASON", "FloatOp", "Fused", "GraphOp", "arguments_of", "float_ops", "graph_ops",
-    "module_types", "owner", "product_macs",
+    "ATTENTION_REASON", "FUSED", "REASON", "SECOND_FACTORS", "Fused", "GraphOp", "arguments_of",
+    "attribute_of", "graph_ops", "module_types", "owner", "product_macs", "sizes_of",
 ]  # fmt: skip
 
 # Key in a node's meta: why `lower` left the operator float.
@@ -62,56 +62,18 @@ class GraphOp:
     weight_names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class FloatOp:
-    """One call of a float operator that has, or could have, an int8 form.
-
-    Args:
-        fqn: module that it belongs to; the node's name when that is unknown.
-        op: ATen operator, e.g. "conv2d".
-        reason: why it is float.
-        macs: multiply-accumulates per input row or output position; 0 for a lookup.
-        tensors: its constant weights and biases.
-    """
-
-    fqn: str
-    op: str
-    reason: str
-    macs: int
-    tensors: tuple[torch.Tensor, ...]
-
-
 aten = torch.ops.aten
-# Operator -> index of the argument that holds the weights (or the second factor).
-_FLOAT_OPS = {
-    getattr(getattr(aten, name), overload): index
-    for name, overload, index in (
-        ("conv1d", "default", 1), ("conv1d", "padding", 1), ("conv2d", "default", 1),
-        ("conv2d", "padding", 1), ("conv3d", "default", 1), ("conv3d", "padding", 1),
-        ("conv_transpose1d", "default", 1), ("conv_transpose2d", "input", 1),
-        ("conv_transpose3d", "input", 1), ("linear", "default", 1), ("addmm", "default", 2),
-        ("mm", "default", 1), ("matmul", "default", 1), ("bmm", "default", 1),
-        ("scaled_dot_product_attention", "default", 1), ("embedding", "default", 0),
-        ("embedding_bag", "padding_idx", 0), ("lstm", "input", 2), ("gru", "input", 2),
-        ("rnn_tanh", "input", 2), ("rnn_relu", "input", 2), ("lstm_cell", "default", 2),
-        ("gru_cell", "default", 2), ("rnn_tanh_cell", "default", 2), ("rnn_relu_cell", "default", 2),
-    )
-}  # fmt: skip
 # Operators that multiply values, and the name of the second factor of each product.
-_SECOND_FACTORS = {
+SECOND_FACTORS = {
     torch.ops.torch_ao.matmul.default: ("other",),
     torch.ops.torch_ao.attention.default: ("key", "value"),
     torch.ops.torch_ao.scaled_dot_product_attention.default: ("key", "value"),
     aten.scaled_dot_product_attention.default: ("key", "value"),
 }
-_KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-_CELLS = {getattr(aten, f"{name}_cell").default for name in _KINDS}
-_RECURRENT = {*_CELLS, *(getattr(aten, name).input for name in _KINDS)}
 _CELL_WEIGHTS = ["weight_ih", "weight_hh"]
-_LOOKUPS = {aten.embedding.default, aten.embedding_bag.padding_idx}
 
 
-def _attribute(module: nn.Module, node: Any) -> torch.Tensor | None:
+def attribute_of(module: nn.Module, node: Any) -> torch.Tensor | None:
     """The tensor that a get_attr node reads; None for anything else."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
@@ -149,7 +111,7 @@ def _matrix(value: Any) -> int:
 
 def product_macs(node: fx.Node) -> int:
     """Multiply-accumulates of products of two values: one matrix of each second factor; else 0."""
-    names = _SECOND_FACTORS.get(node.target, ())
+    names = SECOND_FACTORS.get(node.target, ())
     factors = (arguments_of(node)[name] for name in names)
     return sum(_matrix(getattr(factor, "meta", {}).get("val")) for factor in factors)
 
@@ -191,9 +153,9 @@ def _describe_recurrent(module: fx.GraphModule, node: fx.Node, prefix: str) -> G
     a = arguments_of(node)
     sources = a["weights"] if "weights" in a else [a["weight_ih"], a["weight_hh"]]
     biases = a["biases"] if "weights" in a else [a.get("bias_ih"), a.get("bias_hh")]
-    weights, floats = ([_attribute(module, source) for source in of] for of in (sources, biases))
+    weights, floats = ([attribute_of(module, source) for source in of] for of in (sources, biases))
     op = node.target._schema.name.split("::")[1]
-    macs = sum(size.numel() for size in _sizes(module, sources))
+    macs = sum(size.numel() for size in sizes_of(module, sources))
     names = _CELL_WEIGHTS
     if "weights" in a:
         names = _weight_names(len(sources), a.get("num_layers", 1), a.get("bidirectional", False))
@@ -205,7 +167,7 @@ def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
     if "weights" in arguments or "weight_ih" in arguments:
         return _describe_recurrent(module, node, prefix)
     source = arguments.get("weight")
-    weight = _attribute(module, source)
+    weight = attribute_of(module, source)
     # Weights of lowered graphs lie at the root: there the node knows its module.
     fqn = source.target.rpartition(".")[0] if weight is not None else ""
     # A weight that is an input of the graph is known by its shape only.
@@ -213,7 +175,7 @@ def _describe(module: fx.GraphModule, node: fx.Node, prefix: str) -> GraphOp:
     op = node.target._schema.name.split("::")[1]
     macs = _macs(op, known, bool(arguments.get("group_size")))
     macs = product_macs(node) or macs
-    bias = _attribute(module, arguments.get("bias"))
+    bias = attribute_of(module, arguments.get("bias"))
     return _row(prefix + (fqn or owner(node)), op, weight, bias, macs)
 
 
@@ -243,7 +205,7 @@ def _island(module: fx.GraphModule, node: fx.Node) -> tuple[str, list[torch.Tens
     if node.target is not torch.ops.torch_ao.island.default:
         return None
     given = arguments_of(node)
-    return given["program"], [_attribute(module, source) for source in given["constants"]]
+    return given["program"], [attribute_of(module, source) for source in given["constants"]]
 
 
 def graph_ops(module: nn.Module, name: str) -> Iterator[GraphOp]:
@@ -267,55 +229,12 @@ def graph_ops(module: nn.Module, name: str) -> Iterator[GraphOp]:
                 yield _describe(module, node, prefix)
 
 
-def _sizes(module: nn.Module, source: Any) -> list[torch.Size]:
+def sizes_of(module: nn.Module, source: Any) -> list[torch.Size]:
+    """Of the tensors that a node, or each of a list of nodes, stands for; those that are known."""
     sources = source if isinstance(source, (list, tuple)) else [source]
-    values = [_attribute(module, s) for s in sources]
+    values = [attribute_of(module, s) for s in sources]
     values = [
         s.meta.get("val") if v is None and isinstance(s, fx.Node) else v
         for s, v in zip(sources, values, strict=True)
     ]
     return [v.shape for v in values if isinstance(v, torch.Tensor)]
-
-
-def _reason(node: fx.Node) -> str:
-    if REASON in node.meta:
-        return node.meta[REASON]
-    if node.target in _RECURRENT:
-        return "quantize_dynamic, a dynamic QConfig or lower(recurrent_dtype=...) make it one int8 operator"
-    targets = [str(n.target) for n in node.all_input_nodes if n.op == "call_function"]
-    if any("quantized_decomposed.dequantize" in target for target in targets):
-        return "not lowered; call torch_ao_ext.lower"
-    if any("torch_ao.dequantize" in target for target in targets):
-        return f"no int8 operator for aten.{node.target._schema.name.split('::')[1]}"
-    if node.target is aten.scaled_dot_product_attention.default:
-        return ATTENTION_REASON
-    what = "weight is" if node.target in _LOOKUPS else "inputs are"
-    return f"its {what} not quantized"
-
-
-def float_ops(module: nn.Module, name: str) -> Iterator[FloatOp]:
-    """Calls of float products, lookups and recurrent layers in a graph module, in order.
-
-    Args:
-        module: any module; its children are not looked at.
-        name: its name in the model, "" for the root.
-    """
-    if not isinstance(module, fx.GraphModule):
-        return
-    prefix = f"{name}." if name else ""
-    for node in module.graph.nodes:
-        if node.op != "call_function" or node.target not in _FLOAT_OPS:
-            continue
-        index = _FLOAT_OPS[node.target]
-        macs = product_macs(node)
-        if node.target not in {*_LOOKUPS, *_SECOND_FACTORS} and len(node.args) > index:
-            weights = node.args[index : index + 2] if node.target in _CELLS else node.args[index]
-            for size in _sizes(module, weights):
-                # A second factor that is no weight: one matrix, without its batch.
-                matrix = size[-2:] if node.target in (aten.matmul.default, aten.bmm.default) else size
-                if all(isinstance(s, int) for s in matrix):
-                    macs += torch.Size(matrix).numel()
-        op = node.target._schema.name.split("::")[1]
-        constants = (_attribute(module, source) for source in node.all_input_nodes)
-        tensors = tuple(t for t in constants if t is not None)
-        yield FloatOp(prefix + owner(node), op, _reason(node), macs, tensors)

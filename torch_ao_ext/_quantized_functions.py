@@ -6,21 +6,18 @@ the qparams of their known range. Anything else raises: its result needs qparams
 module has.
 """
 
-import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 from torch.utils._pytree import tree_map
 
-from torch_ao_ext._describe import MODULE_PATH
 from torch_ao_ext._dimensions import each_dimension
 from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext._refusal import Refusal, float_fallback, refuse
 
-__all__ = ["RANGE", "dispatch", "float_fallback", "quantize_per_tensor"]
+__all__ = ["RANGE", "dispatch", "quantize_per_tensor"]
 
 ao = torch.ops.torch_ao
 
@@ -34,26 +31,6 @@ _MOVES = (
     "__getitem__",
 )  # fmt: skip
 _MOVING_FUNCTIONS = (functional.pixel_shuffle, functional.pixel_unshuffle, functional.channel_shuffle)
-
-# Arithmetic whose result needs qparams: the module method that has them.
-_FUNCTIONAL = {
-    "add": "add", "__add__": "add", "__radd__": "add", "__iadd__": "add", "add_": "add",
-    "mul": "mul", "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul", "mul_": "mul",
-    "matmul": "matmul", "__matmul__": "matmul", "bmm": "matmul", "cat": "cat", "concat": "cat",
-}  # fmt: skip
-
-
-class _FloatFallback(threading.local):
-    """depth > 0: a model that was prepared with auto_edges is running in this thread."""
-
-    depth = 0
-
-
-float_fallback = _FloatFallback()
-
-
-class _Refusal(TypeError):
-    """A function has no int8 form for its arguments."""
 
 
 def quantize_per_tensor(
@@ -253,13 +230,13 @@ def _cat(tensors: Any, dim: int = 0) -> QuantizedTensor:
         (t.q_scale(), t.q_zero_point(), t.dtype) if isinstance(t, QuantizedTensor) else None for t in tensors
     }
     if len(qparams) != 1 or None in qparams:
-        _refuse(torch.cat, "QuantizedTensors of different qparams, or with a float among them")
+        refuse(torch.cat, "QuantizedTensors of different qparams, or with a float among them")
     return _like(torch.cat([t.int_repr() for t in tensors], dim), tensors[0])
 
 
 def _equal(x: Any, y: Any) -> bool:
     if not isinstance(x, QuantizedTensor) or not isinstance(y, QuantizedTensor):
-        _refuse(torch.equal, "a QuantizedTensor and a float")
+        refuse(torch.equal, "a QuantizedTensor and a float")
     same = x.q_scale() == y.q_scale() and x.q_zero_point() == y.q_zero_point()
     return same and torch.equal(x.int_repr(), y.int_repr())
 
@@ -311,29 +288,6 @@ def _table() -> dict[Any, Callable[..., Any]]:
 _TABLE = _table()
 
 
-def _module_path() -> str:
-    """Innermost module that is running, by the name that convert noted."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        module = frame.f_locals.get("self")
-        if isinstance(module, nn.Module):
-            name = module.__dict__.get(MODULE_PATH)
-            return f" in {type(module).__name__}" + (f" '{name}'" if name else "")
-        frame = frame.f_back
-    return ""
-
-
-def _refuse(function: Any, got: str) -> Any:
-    name = getattr(function, "__name__", str(function))
-    method = _FUNCTIONAL.get(name)
-    if method is not None:
-        remedy = f"use nn.quantized.FloatFunctional().{method} in the float model, it observes the result"
-    else:
-        remedy = "put a DeQuantStub before it and a QuantStub behind it"
-    where = _module_path() if float_fallback.depth == 0 else ""
-    raise _Refusal(f"{name}{where}: arguments must be float tensors, got {got}; {remedy}")
-
-
 def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Runs a torch function on a QuantizedTensor.
 
@@ -342,13 +296,13 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     """
     run = _TABLE.get(function)
     if run is None and float_fallback.depth == 0:
-        _refuse(function, "a QuantizedTensor")
+        refuse(function, "a QuantizedTensor")
     if run is not None:
         named = {("x" if key == "input" else key): value for key, value in kwargs.items()}
         named.pop("_stacklevel", None)
         try:
             return run(*args, **named)
-        except _Refusal:
+        except Refusal:
             if float_fallback.depth == 0:
                 raise
     args, kwargs = tree_map(_float_of, (args, kwargs))

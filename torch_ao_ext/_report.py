@@ -9,7 +9,8 @@ from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from torch_ao_ext._describe import FLOAT_REASON, has_matrix, type_name
-from torch_ao_ext._graph_ops import GraphOp, float_ops, graph_ops
+from torch_ao_ext._float_ops import float_ops
+from torch_ao_ext._graph_ops import GraphOp, graph_ops
 from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
 from torch_ao_ext.nn.quantized._between import ThroughFloat
 from torch_ao_ext.nn.quantized._weighted import WeightedModule

@@ -1,6 +1,6 @@
 """Numeric suite of eager mode: weights, results and shadows of a float and a quantized model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn import quantized
+from torch_ao_ext.ns._shadow import Logger, OutputLogger, Shadow, ShadowLogger
 
 __all__ = [
     "Logger",
@@ -25,14 +26,6 @@ __all__ = [
 
 _FUNCTIONS = ("add", "add_relu", "add_scalar", "mul", "mul_scalar", "cat", "matmul")
 _STATS = ".stats"
-
-
-def _as_float(value: Any) -> Any:
-    if isinstance(value, QuantizedTensor):
-        return value.dequantize()
-    if isinstance(value, (tuple, list)):
-        return type(value)(_as_float(part) for part in value)
-    return value.detach() if isinstance(value, torch.Tensor) else value
 
 
 def _named(state: dict[str, Any], *names: str) -> str | None:
@@ -84,96 +77,6 @@ def compare_weights(
         name: {"float": float_dict[name], "quantized": weight}
         for name, weight in (pair for pair in pairs if pair is not None)
     }
-
-
-class Logger(nn.Module):
-    """Base of what records values; `stats` is the record."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stats: dict[str, list[Any]] = {}
-
-    def forward(self, x: Any) -> Any:
-        """Passes x."""
-        return x
-
-
-class ShadowLogger(Logger):
-    """Records under "float" what the float layer gave, under "quantized" what the quantized one gave."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stats = {"float": [], "quantized": []}
-
-    def forward(self, x: Any, y: Any) -> None:
-        """Records x, of the quantized layer, and y, of the float one."""
-        if isinstance(x, (tuple, list)):  # recurrent layers: the result without the states
-            x, y = x[0], y[0]
-        self.stats["quantized"].append(_as_float(x))
-        self.stats["float"].append(_as_float(y))
-
-
-class OutputLogger(Logger):
-    """Records under "tensor_val" each value that passes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stats = {"tensor_val": []}
-
-    def forward(self, x: Any) -> Any:
-        """Records x, passes it."""
-        self.stats["tensor_val"].append(_as_float(x))
-        return x
-
-
-class Shadow(nn.Module):
-    """A quantized module with the float one beside it, both on the input of the quantized one.
-
-    Args:
-        q_module: its results count.
-        float_module: gets the dequantized input.
-        logger_cls: made once; gets both results.
-    """
-
-    def __init__(self, q_module: nn.Module, float_module: nn.Module, logger_cls: Callable[[], Any]) -> None:
-        super().__init__()
-        self.orig_module = q_module
-        self.shadow_module = float_module
-        self.logger = logger_cls()
-
-    def _both(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        result = getattr(self.orig_module, name)(*args, **kwargs)
-        shadow = getattr(self.shadow_module, name)(*map(_as_float, args), **kwargs)
-        self.logger(result, shadow)
-        return result
-
-    def forward(self, *x: Any, **kwargs: Any) -> Any:
-        """The quantized module's result."""
-        return self._both("forward", *x, **kwargs)
-
-    def add(self, x: Any, y: Any) -> Any:
-        """As QFunctional.add."""
-        return self._both("add", x, y)
-
-    def add_scalar(self, x: Any, y: float) -> Any:
-        """As QFunctional.add_scalar."""
-        return self._both("add_scalar", x, y)
-
-    def mul(self, x: Any, y: Any) -> Any:
-        """As QFunctional.mul."""
-        return self._both("mul", x, y)
-
-    def mul_scalar(self, x: Any, y: float) -> Any:
-        """As QFunctional.mul_scalar."""
-        return self._both("mul_scalar", x, y)
-
-    def cat(self, x: list[Any], dim: int = 0) -> Any:
-        """As QFunctional.cat."""
-        return self._both("cat", x, dim)
-
-    def add_relu(self, x: Any, y: Any) -> Any:
-        """As QFunctional.add_relu."""
-        return self._both("add_relu", x, y)
 
 
 def get_logger_dict(mod: nn.Module, prefix: str = "") -> dict[str, dict[str, list[Any]]]:

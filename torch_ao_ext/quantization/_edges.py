@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from torch_ao_ext._describe import FLOAT_REASON
-from torch_ao_ext._quantized_functions import float_fallback
 from torch_ao_ext._quantized_tensor import QuantizedTensor
+from torch_ao_ext._refusal import float_fallback
 from torch_ao_ext.nn.quantized._static import QuantizedOutput, output_qparams, saw_data
 
 __all__ = ["EDGE", "carry_edge", "edge_hooks", "has_edges", "join_edges", "observe_input", "set_edges"]

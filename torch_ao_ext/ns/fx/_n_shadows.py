@@ -17,7 +17,8 @@ from torch_ao_ext.ns.fx.n_shadows_utils import (
 from torch_ao_ext.ns.fx.ns_types import NSResultsType, NSSingleResultValuesType
 from torch_ao_ext.ns.fx.qconfig_multi_mapping import QConfigMultiMapping
 from torch_ao_ext.quantization.fx._capture import export_whole
-from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer, config_of
+from torch_ao_ext.quantization.fx._qconfig_quantizer import QConfigMappingQuantizer
+from torch_ao_ext.quantization.fx._qconfig_specs import config_of
 from torch_ao_ext.quantization.pt2e._batch_norm import fold_batch_norms
 from torch_ao_ext.quantization.pt2e._graph import check_graph_module, copy_graph_module, remove_unused
 from torch_ao_ext.quantization.pt2e._in_place import drop_in_place

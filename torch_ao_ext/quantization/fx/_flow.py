@@ -16,9 +16,10 @@ from torch_ao_ext.quantization.fx._backend import backend_of
 from torch_ao_ext.quantization.fx._borders import check_borders, integer_inputs, integer_outputs
 from torch_ao_ext.quantization.fx._capture import export_whole, kept_calls
 from torch_ao_ext.quantization.fx._equalized import equalized
-from torch_ao_ext.quantization.fx._fates import Custom, convert_kept, fates_of, prepare_kept
+from torch_ao_ext.quantization.fx._fates import Custom
 from torch_ao_ext.quantization.fx._following import follow
 from torch_ao_ext.quantization.fx._given import config_of
+from torch_ao_ext.quantization.fx._kept_modules import convert_kept, fates_of, prepare_kept
 from torch_ao_ext.quantization.fx._left_float import join, leave_float, set_apart
 from torch_ao_ext.quantization.fx._notes import NOTES, classes_of, note, note_standalone
 from torch_ao_ext.quantization.fx._originals import original_weights

@@ -2,7 +2,6 @@
 
 import operator
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +11,8 @@ from torch import fx
 
 from torch_ao_ext._graph_ops import module_types
 from torch_ao_ext.nn.quantized._static import STORAGE
-from torch_ao_ext.nn.quantized.dynamic.modules.linear import dynamic_quant_of
-from torch_ao_ext.quantization.observer import (
-    FixedQParamsObserver,
-    PlaceholderObserver,
-    ReuseInputObserver,
-)
-from torch_ao_ext.quantization.observer._base import _PER_CHANNEL
+from torch_ao_ext.quantization.fx._qconfig_specs import config_of, core_of, spec_of, weight_factory
+from torch_ao_ext.quantization.observer import FixedQParamsObserver
 from torch_ao_ext.quantization.qconfig_mapping import QConfigMapping
 from torch_ao_ext.quantization.quantizer import xnnpack_quantizer_utils
 from torch_ao_ext.quantization.quantizer._targets import aten, float_value, is_call, only_user
@@ -99,79 +93,6 @@ def _is_layer(kind: str) -> bool:
 @dataclass
 class _Rule:
     qconfig: Any
-
-
-def _core(observer: Any) -> Any:
-    """The observer in a fake-quantize module, or itself."""
-    return getattr(observer, "activation_post_process", observer)
-
-
-def _exact(factory: Callable[[], Any]) -> Callable[[], Any]:
-    """The observer as the qconfig makes it, whatever the spec repeats."""
-    return lambda: factory()
-
-
-def _run_time(qconfig: Any) -> Callable[[], Any]:
-    """The observer of inputs that are quantized at run time, with the range that eager mode gives them."""
-
-    def make() -> Any:
-        observer = qconfig.activation()
-        plain = type(observer) is PlaceholderObserver and STORAGE.get(observer.dtype) == torch.uint8
-        affine = getattr(observer, "qscheme", None) == torch.per_tensor_affine
-        if plain and affine and dynamic_quant_of(qconfig).reduce_range:
-            observer.quant_min, observer.quant_max = 0, 127
-        return observer
-
-    return make
-
-
-def _weight_factory(factory: Callable[[], Any]) -> Callable[..., Any]:
-    def make(ch_axis: int | None = None) -> Any:
-        observer = factory()
-        for part in (observer, _core(observer)):
-            if ch_axis is not None and hasattr(part, "ch_axis"):
-                part.ch_axis = ch_axis
-        return observer
-
-    return make
-
-
-def _spec(observer: Any, dtype: torch.dtype, factory: Any, is_weight: bool) -> QuantizationSpec:
-    return QuantizationSpec(
-        dtype=dtype,
-        observer_or_fake_quant_ctr=factory,
-        quant_min=observer.quant_min,
-        quant_max=observer.quant_max,
-        qscheme=observer.qscheme,
-        ch_axis=getattr(observer, "ch_axis", None)
-        if is_weight and observer.qscheme in _PER_CHANNEL
-        else None,
-        is_dynamic=getattr(observer, "is_dynamic", False),
-    )
-
-
-def config_of(qconfig: Any) -> QuantizationConfig | None:
-    """The specs of a qconfig; None when its activations are not 8 bit.
-
-    Raises:
-        ValueError: an observer instead of a factory, a weight that is not 8 bit.
-    """
-    if qconfig.activation is None or qconfig.weight is None:
-        return None
-    activation, weight = qconfig.activation(), qconfig.weight()
-    stored = STORAGE.get(getattr(activation, "dtype", None))
-    if stored is None or isinstance(_core(activation), (ReuseInputObserver, FixedQParamsObserver)):
-        return None
-    weight_dtype = STORAGE.get(getattr(weight, "dtype", None))
-    weights = None
-    if weight_dtype == torch.int8:
-        weights = _spec(weight, torch.int8, _weight_factory(qconfig.weight), True)
-    if getattr(activation, "is_dynamic", False):
-        activation, factory = _run_time(qconfig)(), _run_time(qconfig)
-    else:
-        factory = _exact(qconfig.activation)
-    spec = _spec(activation, stored, factory, False)
-    return QuantizationConfig(spec, None if spec.is_dynamic else spec, weights, None)
 
 
 class QConfigMappingQuantizer(Quantizer):
@@ -292,7 +213,7 @@ class QConfigMappingQuantizer(Quantizer):
         qconfig = self.qconfig_of(node)
         if qconfig is None or qconfig.activation is None:
             return
-        observer = _core(qconfig.activation())
+        observer = core_of(qconfig.activation())
         output: Any = None
         if isinstance(observer, FixedQParamsObserver):
             output = FixedQParamsQuantizationSpec(
@@ -307,12 +228,12 @@ class QConfigMappingQuantizer(Quantizer):
 
     def _annotate_rows(self, node: fx.Node) -> None:
         qconfig = self.qconfig_of(node) if is_call(node, {aten.embedding.default}) else None
-        observer = _core(qconfig.weight()) if qconfig is not None and qconfig.weight is not None else None
+        observer = core_of(qconfig.weight()) if qconfig is not None and qconfig.weight is not None else None
         if getattr(observer, "qscheme", None) != torch.per_channel_affine_float_qparams:
             return
         if STORAGE.get(observer.dtype) != torch.uint8:
             return  # 4-bit rows are for quantize_dynamic
-        spec = _spec(observer, torch.uint8, _weight_factory(qconfig.weight), True)
+        spec = spec_of(observer, torch.uint8, weight_factory(qconfig.weight), True)
         node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation({node.args[0]: spec}, None, _annotated=True)
 
     def validate(self, model: fx.GraphModule) -> None:
