@@ -1,9 +1,10 @@
-"""Single layers of the shape files as models, so that whole engines can be peers of an operator."""
+"""Single layers of the shape files and a block with a residual as models: whole engines are peers of them."""
 
 import torch
 from torch import nn
 
 from benchmarks.harness import shapes
+from benchmarks.models import convnet_models
 
 # Which layers of shapes/conv.csv and (M, K, N) of shapes/linear.csv, with the speed-up that is wanted.
 CONVOLUTIONS = {
@@ -18,6 +19,8 @@ LINEARS = {
     (128, 768, 768): 1.05, (128, 768, 3072): 1.05, (128, 3072, 768): 1.05,
     (512, 768, 768): 1.05, (512, 768, 3072): 1.05, (512, 3072, 768): 1.05,
 }  # fmt: skip
+BOTTLENECKS = ((64, 56), (128, 28), (256, 14))  # planes, pixels: ResNet-50's blocks that keep their shape
+BOTTLENECK_TARGET = 1.1
 LSTM = "LSTM 512->1024 T50"  # of shapes/rnn.csv
 
 
@@ -39,6 +42,18 @@ def convolution(shape):
         shape.channels, shape.out, shape.kernel, shape.stride, shape.padding, shape.dilation, shape.groups
     )
     return nn.Sequential(conv, nn.ReLU())
+
+
+def bottleneck(planes):
+    """1x1, 3x3 and 1x1 with batch norms, the sum with the input and ReLU."""
+    torch.manual_seed(0)
+    return convnet_models.with_lively_norms(convnet_models.Block(4 * planes, planes, 1, bottleneck=True))
+
+
+def block_pixels(planes, size, seed):
+    """Input of a bottleneck: what a block before it gives, no value below zero."""
+    g = torch.Generator().manual_seed(seed)
+    return (torch.randn(1, 4 * planes, size, size, generator=g).relu(),)
 
 
 def linear(shape):

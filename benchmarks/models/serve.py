@@ -30,6 +30,7 @@ from benchmarks.peers import registry  # noqa: E402
 
 WORKLOADS = "resnet18,mobilenetv2,MiniLM sdpa 1x32,BERT-base,Resemblyzer"
 WORKERS, STEADY_CALLS = 2, 10
+MOST_FIRST_CALL = 2.0  # of a later one, wanted
 MB = 1 << 20
 
 
@@ -129,11 +130,16 @@ def size_of(path):
 
 
 def goals_of(facts, result, workload, name):
-    """Ours adds no more memory than float32."""
-    fp32 = next((row for row in result.rows if row["id"] == f"{workload.name}, {table.FP32}"), None)
-    if fp32 is None or not name.startswith(registry.OURS):
+    """Ours adds no more memory than float32; its first call is not far from the next ones."""
+    if not name.startswith(registry.OURS):
         return []
-    return [Goal("RSS", facts["rss_bytes"] / MB, None, fp32["rss_bytes"] / MB, "MB", larger_is_better=False)]
+    ratio = facts["first_call_s"] / facts["steady_s"]
+    goals = [Goal("first call / later ones", ratio, MOST_FIRST_CALL, larger_is_better=False)]
+    fp32 = next((row for row in result.rows if row["id"] == f"{workload.name}, {table.FP32}"), None)
+    if fp32 is not None:
+        most = fp32["rss_bytes"] / MB
+        goals.append(Goal("RSS", facts["rss_bytes"] / MB, None, most, "MB", larger_is_better=False))
+    return goals
 
 
 def columns(facts):

@@ -97,6 +97,13 @@ def _convolution(shape, target):
     return Workload(shape.layer, (CNN,), make, samples, target, target)
 
 
+def _bottleneck(planes, size):
+    make = functools.partial(layer_models.bottleneck, planes)
+    samples = functools.partial(layer_models.block_pixels, planes, size)
+    target = layer_models.BOTTLENECK_TARGET
+    return Workload(f"resnet50 bottleneck at {size}", (CNN,), make, samples, target, target)
+
+
 def _linear(shape, target):
     make, samples = (functools.partial(f, shape) for f in (layer_models.linear, layer_models.rows))
     return Workload(f"linear {shape}", (TRANSFORMER,), make, samples, target, target)
@@ -105,6 +112,7 @@ def _linear(shape, target):
 TABLES = {
     "layers": (
         *(_convolution(*row) for row in layer_models.convolutions()),
+        *(_bottleneck(*row) for row in layer_models.BOTTLENECKS),
         *(_linear(*row) for row in layer_models.linears()),
     ),
     "convnets": (

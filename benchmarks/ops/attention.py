@@ -5,7 +5,7 @@
 Rows of attention: q, k, v are float32 and are quantized inside the timed call (uint8 per tensor);
 the result is uint8. torch_ao_ext is the op attention, "three ops" are matmul, softmax and matmul,
 whose weights have one scale. fp32 is F.scaled_dot_product_attention; "float" is our operator of this
-name on the same float32 values.
+name on the same float32 values. "torchao" is its int8 attention on the same uint8 values.
 Rows of products start from integers on both sides. SQNR is against attention in float64, with
 normal inputs. Exit status 1 when a floor is missed.
 """
@@ -24,9 +24,10 @@ import torch.nn.functional as F  # noqa: E402
 from benchmarks.harness import cli, frame, peers, report, rounds  # noqa: E402
 from benchmarks.harness.accuracy import sqnr_db  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
+from benchmarks.peers import torchao_op_peers  # noqa: E402
 
 FP32, AO, OURS, FLOAT = "fp32", "torch.ao", "torch_ao_ext", "torch_ao_ext float"
-THREE = "three ops"
+THREE, TORCHAO = "three ops", "torchao"
 TARGET, FLOOR, LEAST_DB = 1.5, 1.0, 30.0
 U8 = torch.uint8
 
@@ -98,6 +99,12 @@ class Attention:
         weights = self.ops.softmax(scores, -1, output_scale=self.weight_scale, output_dtype=U8)
         return self.ops.matmul(weights, self.weight_scale, 0, v, *self.given[2], *self.output)
 
+    def torchao(self):
+        """torchao's operator, its kernel looked up once."""
+        return torchao_op_peers.attention_call(
+            self.quantized, self.factor, self.given, self.weight_scale, self.output
+        )
+
     def float(self):
         return F.scaled_dot_product_attention(*self.heads)
 
@@ -108,7 +115,7 @@ class Attention:
         return (y.double() - self.output[1]) * self.output[0]
 
 
-def run_attention(shape, args, result):
+def run_attention(shape, args, result, missing):
     torch.manual_seed(0)
     attention = Attention(shape)
     sqnr = {
@@ -122,11 +129,17 @@ def run_attention(shape, args, result):
         THREE: attention.three_ops,
         FLOAT: attention.own_float,
     }
+    with missing.noting(TORCHAO):
+        call = attention.torchao()
+        sqnr[TORCHAO] = sqnr_db(attention.exact, attention.real(call()))
+        calls[TORCHAO] = call
     timings, foreign = cli.measure(calls, args)
     goals = [
         Goal(f"vs {FP32}", rounds.speedup(timings, OURS, FP32), TARGET, FLOOR),
         Goal(f"float vs {FP32}", rounds.speedup(timings, FLOAT, FP32), TARGET, FLOOR),
     ]
+    if TORCHAO in timings:
+        goals.append(Goal(f"vs {TORCHAO}", rounds.speedup(timings, OURS, TORCHAO)))
     # Normal inputs of long rows average to nothing: the bound is for BERT's length.
     low = shape.length <= 128 and sqnr[OURS] < LEAST_DB
     failures = (f"SQNR {sqnr[OURS]:.1f} dB",) if low else ()
@@ -176,7 +189,7 @@ def add_rows(args, result, missing):
     with torch.no_grad():
         for shape in SHAPES:
             if args.only in str(shape):
-                run_attention(shape, args, result)
+                run_attention(shape, args, result, missing)
                 run_products(shape, args, result, missing)
 
 

@@ -1,4 +1,4 @@
-"""Calibration: our observers against torch.ao's, one observer fed two tensors, then its qparams.
+"""Calibration: our observers against torch.ao's and torchao's, one fed two tensors, then its qparams.
 
     python benchmarks/ops/observer.py [--threads 1]
 
@@ -16,7 +16,11 @@ import torch  # noqa: E402
 from benchmarks.harness import cli, frame, peers, report, rounds  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
 
-OURS, AO = "torch_ao_ext", "torch.ao"
+OURS, AO, TORCHAO = "torch_ao_ext", "torch.ao", "torchao pt2e"
+OBSERVERS = (
+    "HistogramObserver", "MinMaxObserver", "MovingAverageMinMaxObserver", "PerChannelMinMaxObserver",
+    "MovingAveragePerChannelMinMaxObserver",
+)  # fmt: skip
 HISTOGRAM_FLOOR = 10.0
 SMALL_HISTOGRAM_FLOOR = 5.0  # of few values: making the observer and its qparams takes as long
 SHAPES = {"2 x 1M": (1000, 1000), "2 x 10x1x320x320": (10, 1, 320, 320), "2 x 64x768": (64, 768)}
@@ -34,25 +38,47 @@ def calibrate(factory, data):
     return call
 
 
-def add_rows(args, result, missing):
-    del missing
+def libraries(missing):
+    """name -> module with the observers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torch.ao.quantization as ao
-    ours = peers.ours().quantization
-    for name in ("HistogramObserver", "MinMaxObserver", "MovingAverageMinMaxObserver"):
+
+        found = {AO: ao}
+        with missing.noting(TORCHAO):
+            import torchao.quantization.pt2e as torchao
+
+            found[TORCHAO] = torchao
+    return found | {OURS: peers.ours().quantization}
+
+
+def far(calls):
+    """Whose qparams are not ours."""
+    answers = {label: call() for label, call in calls.items()}
+
+    def same(theirs):
+        return all(
+            torch.allclose(a.double(), b.double()) for a, b in zip(answers[OURS], theirs, strict=True)
+        )
+
+    return [f"qparams of {label} differ" for label, theirs in answers.items() if not same(theirs)]
+
+
+def add_rows(args, result, missing):
+    modules = libraries(missing)
+    for name in OBSERVERS:
         for title, shape in SHAPES.items():
             torch.manual_seed(0)
             data = [torch.randn(shape), torch.randn(shape) * 1.1]
-            calls = {label: calibrate(getattr(m, name), data) for label, m in ((AO, ao), (OURS, ours))}
-            pairs = zip(calls[OURS](), calls[AO](), strict=True)
-            same = all(torch.allclose(a.double(), b.double()) for a, b in pairs)
+            calls = {label: calibrate(getattr(m, name), data) for label, m in modules.items()}
+            failures = far(calls)
             timings, foreign = cli.measure(calls, args)
             floor = 0.9
             if name == "HistogramObserver":
                 floor = HISTOGRAM_FLOOR if data[0].numel() > 1 << 19 else SMALL_HISTOGRAM_FLOOR
             goals = [Goal("vs torch.ao", rounds.speedup(timings, OURS, AO), None, floor)]
-            failures = () if same else ("qparams differ",)
+            if TORCHAO in timings:
+                goals.append(Goal(f"vs {TORCHAO}", rounds.speedup(timings, OURS, TORCHAO)))
             report.print_row(result.add(f"{name} {title}", timings, goals, failures, foreign))
 
 

@@ -1,4 +1,4 @@
-"""torchao's CPU operators alone: bags of int8 rows with one scale, and linear layers on 4-bit weights.
+"""torchao's CPU operators alone: bags of int8 rows with one scale, attention, linear layers on 4-bit weights.
 
 What ran: the kernel is torchao's own. Its wheel on the package index (0.18.0, x86-64) holds schemas without
 kernels for CPU, so that these are listed as missing there.
@@ -56,6 +56,20 @@ class Bags(nn.Module):
             table = getattr(self, f"rows{i}"), getattr(self, f"scale{i}")
             sums.append(embedding_bag_call(table, ends)(of_table))
         return torch.stack(sums, 1)
+
+
+def attention_call(quantized, factor, given, weight_scale, output):
+    """A call without arguments: softmax(q @ k^T * factor) @ v on uint8 values.
+
+    Args:
+        quantized: gives q, k and v, each `[B, heads, L, E]`, in the call.
+        given: (scale, zero point) of each.
+        weight_scale: of the softmax in uint8.
+        output: (scale, zero point).
+    """
+    run = _kernel("qscaled_dot_product")
+    qparams = [number for pair in (*given, (weight_scale, 0), output) for number in pair]
+    return lambda: run(*quantized(), None, 0.0, False, factor, *qparams)
 
 
 def linear_4bit_call(w, group):

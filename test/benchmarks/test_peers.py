@@ -105,6 +105,16 @@ def test_layer_targets_name_shapes_that_exist():
     assert {(s.m, s.k, s.n) for s, _ in layer_models.linears()} == set(layer_models.LINEARS)
 
 
+def test_bottlenecks_are_blocks_of_resnet50():
+    blocks = [m for m in convnet_models.make("resnet50").modules() if isinstance(m, convnet_models.Block)]
+    kept = [block for block in blocks if isinstance(block.shortcut, nn.Identity)]
+    sizes = {tuple(p.shape for p in block.parameters()) for block in kept}
+    for planes, size in layer_models.BOTTLENECKS:
+        block, (x,) = layer_models.bottleneck(planes), layer_models.block_pixels(planes, size, 0)
+        assert tuple(p.shape for p in block.parameters()) in sizes
+        assert block(x).shape == x.shape and planes * size == 64 * 56 and x.min() == 0
+
+
 def test_goals_hold_sqnr_only_against_slower_peers():
     from benchmarks.harness.rounds import Timing
 
