@@ -42,6 +42,7 @@ tae_sources(TAE_ENGINE_SOURCES kernels
   scaled_dot_product_attention scaled_dot_product_attention__avx2 scaled_dot_product_attention__avx512
   softmax softmax__avx2 softmax__avx512
   sparse sparse__avx2 sparse__avx512 sparse__avx512vnni
+  transpose
   upsample upsample__avx512
   weight_only weight_only__avx2 weight_only__avx512 weight_only__avx512vnni)
 tae_sources(TAE_ENGINE_SOURCES engines conv_forms input_rows order output_rule rnn_parts)
@@ -66,6 +67,7 @@ tae_sources(TAE_TORCH_SOURCES ops
   attention
   batch_norm
   cat channel_norm channels_last choose_qparams
+  contiguous
   conv conv_bn conv_common conv_dynamic conv_fused conv_input
   crc32
   elementwise elementwise_common
@@ -80,6 +82,7 @@ tae_sources(TAE_TORCH_SOURCES ops
   lookup
   matmul matmul_common
   matrix_offsets
+  memory_format
   norm_common
   pool pool_common
   post_op_tensors post_ops

@@ -7,6 +7,7 @@ from fake_layers import (
     bag_cases,
     binary_cases,
     channel_norm_cases,
+    contiguous_cases,
     embedding_cases,
     interpolate_cases,
     lookup_cases,
@@ -39,6 +40,7 @@ CASES = {
     "scaled_dot_product_attention": scaled_dot_product_attention_cases,
     "softmax": softmax_cases,
     "attention": attention_cases,
+    "contiguous": contiguous_cases,
     "lookup": lookup_cases,
     "interpolate": interpolate_cases,
     **{

@@ -79,6 +79,12 @@ def channel_norm_cases(name):
         yield (floats(2, 4, 3), 1.0, 0, *statistics, None, None, 0.2, 4, torch.int8), {"post_ops": "relu"}
 
 
+def contiguous_cases():
+    for x in (u8(2, 4, 5), s8(4, 6).t(), u8(0, 4, 2, 2), s8(), floats(2, 3).bfloat16()):
+        yield (x,), {}
+    yield (floats(2, 4, 5, 6).to(memory_format=torch.channels_last),), {}
+
+
 def lookup_cases():
     for x in (u8(2, 4, 5), s8(4, 6).t(), u8(0, 4), s8()):
         yield (x, u8(256)), {}

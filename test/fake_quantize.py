@@ -4,6 +4,21 @@ import torch
 from fake_values import LAYOUTS, floats, s8, u8
 
 
+def formats(values):
+    """(tensor, memory_format)."""
+    last = torch.channels_last
+    image = values(2, 3, 4, 5)
+    others = (values(1, 3, 1, 5), values(0, 3, 4, 5))
+    for x in (image, image.to(memory_format=last), image.transpose(0, 3), *others):
+        for format in (torch.contiguous_format, torch.preserve_format, last):
+            yield x, {"memory_format": format}
+    for x in (values(2, 3, 4), values(2, 5, 4).transpose(1, 2), values(2, 3, 4, 5, 6)):
+        yield x, {"memory_format": last}
+        yield x, {"memory_format": torch.contiguous_format}
+    yield values(2, 3, 4, 5, 6), {"memory_format": torch.channels_last_3d}
+    yield values(4), {"memory_format": torch.contiguous_format}
+
+
 def quantize_tensor_cases():
     for shape in LAYOUTS:
         yield (floats(*shape), 0.1, 3, 0, 255, torch.uint8), {}
@@ -11,6 +26,8 @@ def quantize_tensor_cases():
         yield (x.t() if len(shape) == 2 else x, 0.1, 0, -127, 127, torch.int8), {}
     yield (floats(2, 3, 4, 5).to(memory_format=torch.channels_last), 0.1, 3, 0, 255, torch.uint8), {}
     yield (floats(6, 8)[::2, 1:], 0.1, 3, 0, 255, torch.uint8), {}
+    for x, named in formats(floats):
+        yield (x, 0.1, 3, 0, 255, torch.uint8), named
 
 
 def qparam_tensors(cases):
@@ -24,6 +41,8 @@ def dequantize_tensor_cases():
         yield (s8(*shape), 0.1, 3, torch.bfloat16), {}
     yield (s8(0, 8).t(), 0.1, 3), {}
     yield (s8(2, 3, 4, 5).to(memory_format=torch.channels_last), 0.1, 3), {}
+    for x, named in formats(s8):
+        yield (x, 0.1, 3), named
 
 
 def channel_cases(dequantize=False):

@@ -4,6 +4,7 @@ import torch
 from fake_values import floats, s8, u8, weights
 
 W, S8, _, BIAS = weights(5, 8)
+LAST = {"memory_format": torch.channels_last}
 X, XQ = floats(4, 8), u8(4, 8)
 STATIC = (XQ, 0.1, 3, W, S8, None, BIAS, 0.2, 4)
 Z4 = torch.zeros(4, 1, dtype=torch.int32)
@@ -127,6 +128,8 @@ BAD = {
     "quantize dtype": ("quantize_per_tensor", (X, 0.1, 0, 0, 255, torch.int32), {}),
     "quantize tensor scale": ("quantize_per_tensor.tensor", (X, S8, Z4[:1], 0, 255, torch.uint8), {}),
     "dequantize input": ("dequantize_per_tensor", (X, 0.1, 0), {}),
+    "quantize format": ("quantize_per_tensor", (X, 0.1, 0, 0, 255, torch.uint8), LAST),
+    "dequantize format": ("dequantize_per_tensor", (XQ, 0.1, 0), {"memory_format": torch.channels_last_3d}),
     "dequantize dtype": ("dequantize_per_tensor", (XQ, 0.1, 0, torch.float64), {}),
     "dequantize tensor point": ("dequantize_per_tensor.tensor", (XQ, S8[:1], Z4), {}),
     "channel axis": ("quantize_per_channel", (X, S8, Z4, 2, 0, 255, torch.uint8), {}),

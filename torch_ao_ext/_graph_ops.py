@@ -208,6 +208,12 @@ def _island(module: fx.GraphModule, node: fx.Node) -> tuple[str, list[torch.Tens
     return given["program"], [attribute_of(module, source) for source in given["constants"]]
 
 
+def _counts(schema: Any) -> bool:
+    """Operators of ours that compute: neither internal ones nor a copy."""
+    space, _, op = schema.name.partition("::")
+    return space == "torch_ao" and not op.startswith("_") and op != "contiguous"
+
+
 def graph_ops(module: nn.Module, name: str) -> Iterator[GraphOp]:
     """Calls of torch_ao operators in a graph module, in order; nothing for other modules.
 
@@ -221,11 +227,10 @@ def graph_ops(module: nn.Module, name: str) -> Iterator[GraphOp]:
     for node in module.graph.nodes:
         island = _island(module, node)
         if island is not None:
-            steps = [s for s in read_program(island[0])[0] if s.target.namespace == "torch_ao"]
+            steps = [s for s in read_program(island[0])[0] if _counts(s.target._schema)]
             yield from (_describe_step(step, island[1], prefix) for step in steps)
         elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            space, _, op = node.target._schema.name.partition("::")
-            if space == "torch_ao" and not op.startswith("_"):
+            if _counts(node.target._schema):
                 yield _describe(module, node, prefix)
 
 

@@ -10,6 +10,9 @@ using Sizes = c10::SmallVector<int64_t, 6>;
 // Strides of [N, C, *S] in that memory order.
 Sizes channels_last_strides(at::IntArrayRef sizes);
 
+// Whether the elements lie as these strides say; that of a dimension of size 1 says nothing.
+bool lies_as(const at::Tensor& t, at::IntArrayRef strides);
+
 at::Tensor empty_strided(const Arg& arg, at::IntArrayRef sizes, at::IntArrayRef strides,
                          at::ScalarType dtype);
 

@@ -7,14 +7,6 @@
 namespace tae {
 namespace {
 
-void fill_pointers(const Arg& arg, Elementwise* e) {
-  e->numel = e->input.numel();
-  if (e->numel == 0) return;
-  check_storage(arg, e->input);
-  e->src = static_cast<const uint8_t*>(e->input.const_data_ptr());
-  e->dst = static_cast<uint8_t*>(e->output.mutable_data_ptr());
-}
-
 // Opaque to the compiler, which would move pure arithmetic across DefaultFloatEnv.
 [[gnu::noipa]] float rounded_inverse(double scale) { return static_cast<float>(1.0 / scale); }
 
@@ -25,35 +17,36 @@ float inverse_of(double scale) {
   return rounded_inverse(scale);
 }
 
-Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType output_dtype) {
-  Elementwise e;
-  check_numel(arg, input.sizes(), c10::elementSize(output_dtype));
-  if (input.is_non_overlapping_and_dense()) {
-    e.input = input;
-    e.output = allocate(arg, input.sizes(),
-                        [&] { return new_tensor(input.sizes(), input.strides(), output_dtype); });
-  } else {
-    // Holes or overlaps: torch's rule for the order of the output's dimensions.
-    check_storage(arg, input);
-    SerialAfterFork serial;
-    e.output = allocate(arg, input.sizes(),
-                        [&] { return at::empty_like(input, input.options().dtype(output_dtype)); });
-    e.input = allocate(arg, input.sizes(), [&] {
-      at::Tensor copy = new_tensor(e.output.sizes(), e.output.strides(), input.scalar_type());
-      return copy.copy_(input);
-    });
-  }
-  fill_pointers(arg, &e);
+Elementwise as_they_lie(const Arg& arg, const at::Tensor& input, const at::Tensor& output) {
+  Elementwise e{input, output, input.numel()};
+  if (e.numel == 0) return e;
+  check_storage(arg, input);
+  e.src = static_cast<const uint8_t*>(input.const_data_ptr());
+  e.dst = static_cast<uint8_t*>(output.mutable_data_ptr());
   return e;
 }
 
-Elementwise contiguous_elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType output_dtype) {
-  Elementwise e;
+Elementwise elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType output_dtype) {
   check_numel(arg, input.sizes(), c10::elementSize(output_dtype));
-  e.input = dense(arg, input);
-  e.output = empty_output(arg, input.sizes(), output_dtype);
-  fill_pointers(arg, &e);
-  return e;
+  if (input.is_non_overlapping_and_dense()) {
+    const at::Tensor output = allocate(
+        arg, input.sizes(), [&] { return new_tensor(input.sizes(), input.strides(), output_dtype); });
+    return as_they_lie(arg, input, output);
+  }
+  // Holes or overlaps: torch's rule for the order of the output's dimensions.
+  check_storage(arg, input);
+  SerialAfterFork serial;
+  const at::Tensor output = allocate(
+      arg, input.sizes(), [&] { return at::empty_like(input, input.options().dtype(output_dtype)); });
+  const at::Tensor copy = allocate(arg, input.sizes(), [&] {
+    return new_tensor(output.sizes(), output.strides(), input.scalar_type()).copy_(input);
+  });
+  return as_they_lie(arg, copy, output);
+}
+
+Elementwise contiguous_elementwise(const Arg& arg, const at::Tensor& input, at::ScalarType output_dtype) {
+  check_numel(arg, input.sizes(), c10::elementSize(output_dtype));
+  return as_they_lie(arg, dense(arg, input), empty_output(arg, input.sizes(), output_dtype));
 }
 
 ChannelView channel_view(const at::Tensor& t, int64_t axis) {

@@ -1,20 +1,21 @@
 // quantize:   q = clamp(round_half_even(x * (1 / scale)) + zero_point, quant_min, quant_max)
 // dequantize: x = (q - zero_point) * scale
 //
-// One scale for the tensor, any shape; the output has the input's memory order. NaN
-// gives quant_min. Numerics of torch.ops.quantized_decomposed (torch/ao/quantization/
-// fx/_decomposed.py), which has these ops under the same names.
+// One scale for the tensor, any shape; the output has the input's memory order or the one
+// that memory_format names. NaN gives quant_min. Numerics of torch.ops.quantized_decomposed
+// (torch/ao/quantization/ fx/_decomposed.py), which has these ops under the same names.
 #include "core/autograd.h"
-#include "ops/quantize_common.h"
+#include "ops/memory_format.h"
 
 namespace tae {
 namespace {
 
 using at::Tensor;
 using OptDtype = std::optional<at::ScalarType>;
+using OptFormat = std::optional<at::MemoryFormat>;
 
 Tensor quantize_per_tensor(const Tensor& input, double scale, int64_t zero_point, int64_t quant_min,
-                           int64_t quant_max, at::ScalarType dtype) {
+                           int64_t quant_max, at::ScalarType dtype, OptFormat memory_format) {
   const char* op = "quantize_per_tensor";
   const Arg arg{op, "input"};
   check_tensor(arg, input, kFloatDtypes);
@@ -24,27 +25,26 @@ Tensor quantize_per_tensor(const Tensor& input, double scale, int64_t zero_point
   check_scale({op, "scale"}, scale);
   const int32_t zp = check_zero_point({op, "zero_point"}, zero_point, tae::quant_min(to), tae::quant_max(to));
 
-  const Elementwise e = elementwise(arg, input, dtype);
-  if (e.numel == 0) return e.output;
+  const Formatted f(op, input, dtype, memory_format);
   const kernels::QuantizeKernels& k = kernels::quantize_kernels(best_isa());
   const DType from = dtype_of(input.scalar_type());
-  const int64_t step = size_of_element(input);
   const kernels::QuantRange range{to, bounds.lo, bounds.hi};
   const float inverse = inverse_of(scale);
-  parallel_for(e.numel, kElementGrain, [&](int64_t begin, int64_t end) {
-    quantize_run(k, from, e.src + begin * step, end - begin, inverse, zp, range, e.dst + begin);
-  });
-  return e.output;
+  f.for_runs([&](const Run& r) { quantize_run(k, from, r.src, r.count, inverse, zp, range, r.dst); });
+  return f.output();
 }
 
 Tensor quantize_per_tensor_tensor(const Tensor& input, const Tensor& scale, const Tensor& zero_point,
-                                  int64_t quant_min, int64_t quant_max, at::ScalarType dtype) {
+                                  int64_t quant_min, int64_t quant_max, at::ScalarType dtype,
+                                  OptFormat memory_format) {
   const char* op = "quantize_per_tensor";
   return quantize_per_tensor(input, scale_value({op, "scale"}, scale),
-                             zero_point_value({op, "zero_point"}, zero_point), quant_min, quant_max, dtype);
+                             zero_point_value({op, "zero_point"}, zero_point), quant_min, quant_max, dtype,
+                             memory_format);
 }
 
-Tensor dequantize_per_tensor(const Tensor& input, double scale, int64_t zero_point, OptDtype output_dtype) {
+Tensor dequantize_per_tensor(const Tensor& input, double scale, int64_t zero_point, OptDtype output_dtype,
+                             OptFormat memory_format) {
   const char* op = "dequantize_per_tensor";
   const Arg arg{op, "input"};
   check_tensor(arg, input, kInt8Dtypes);
@@ -55,21 +55,17 @@ Tensor dequantize_per_tensor(const Tensor& input, double scale, int64_t zero_poi
   const float s = check_scale({op, "scale"}, scale);
   const int32_t zp = check_zero_point({op, "zero_point"}, zero_point, quant_min(from), quant_max(from));
 
-  const Elementwise e = elementwise(arg, input, dtype);
-  if (e.numel == 0) return e.output;
+  const Formatted f(op, input, dtype, memory_format);
   const kernels::QuantizeKernels& k = kernels::quantize_kernels(best_isa());
-  const int64_t step = size_of_element(e.output);
-  parallel_for(e.numel, kElementGrain, [&](int64_t begin, int64_t end) {
-    dequantize_run(k, e.src + begin, from, end - begin, s, zp, to, e.dst + begin * step);
-  });
-  return e.output;
+  f.for_runs([&](const Run& r) { dequantize_run(k, r.src, from, r.count, s, zp, to, r.dst); });
+  return f.output();
 }
 
 Tensor dequantize_per_tensor_tensor(const Tensor& input, const Tensor& scale, const Tensor& zero_point,
-                                    OptDtype output_dtype) {
+                                    OptDtype output_dtype, OptFormat memory_format) {
   const char* op = "dequantize_per_tensor";
   return dequantize_per_tensor(input, scale_value({op, "scale"}, scale),
-                               zero_point_value({op, "zero_point"}, zero_point), output_dtype);
+                               zero_point_value({op, "zero_point"}, zero_point), output_dtype, memory_format);
 }
 
 }  // namespace
@@ -77,16 +73,16 @@ Tensor dequantize_per_tensor_tensor(const Tensor& input, const Tensor& scale, co
 TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
   m.def(
       "quantize_per_tensor(Tensor input, float scale, int zero_point, int quant_min, "
-      "int quant_max, ScalarType dtype) -> Tensor");
+      "int quant_max, ScalarType dtype, *, MemoryFormat? memory_format=None) -> Tensor");
   m.def(
       "quantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, int quant_min, "
-      "int quant_max, ScalarType dtype) -> Tensor");
+      "int quant_max, ScalarType dtype, *, MemoryFormat? memory_format=None) -> Tensor");
   m.def(
       "dequantize_per_tensor(Tensor input, float scale, int zero_point, "
-      "ScalarType? output_dtype=None) -> Tensor");
+      "ScalarType? output_dtype=None, *, MemoryFormat? memory_format=None) -> Tensor");
   m.def(
       "dequantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, "
-      "ScalarType? output_dtype=None) -> Tensor");
+      "ScalarType? output_dtype=None, *, MemoryFormat? memory_format=None) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {

@@ -112,6 +112,12 @@ def lookup_calls():
     ]
 
 
+def contiguous_calls():
+    memory = [random_int(S8, *sizes) for sizes in ((2, 70, 3), (1, 5, 5, 21), (2, 2, 3, 4, 70))]
+    last = [x.movedim(-1, 1) for x in (*memory, *(m.float() for m in memory), memory[0].to(BF16))]
+    return [(x,) for x in (*_inputs(U8), *_inputs(S8), *last, random_int(U8))]
+
+
 def cat_calls(n=5, k=3):
     a, b, c = random_int(U8, 2, n, k), random_int(S8, 2, 4, k), random_int(U8, 2, 1, k)
     images = [random_int(U8, 2, 3, 4, n).movedim(-1, 1) for n in (n, 66)]
@@ -148,6 +154,7 @@ def int8_samples():
         "requantize": requantize_calls(),
         "add": binary_calls(),
         "mul": binary_calls(),
+        "contiguous": contiguous_calls(),
         "lookup": lookup_calls(),
         "interpolate": interpolate_calls(),
     }
@@ -333,6 +340,7 @@ INT8_FORMULAS = {
     "requantize": requantize,
     "add": add,
     "mul": mul,
+    "contiguous": lambda args: args[0].clone(memory_format=torch.contiguous_format),
     "lookup": lookup,
     "interpolate": interpolate,
 }

@@ -121,7 +121,7 @@ def test_lazily_computed_values_are_seen():
 
 ANY_SHAPE = {
     ("embedding", "indices"), ("_histogram", "input"), ("_fake_quantize", "input"), ("_min_max", "input"),
-    ("requantize", "input"),
+    ("requantize", "input"), ("contiguous", "input"),
 }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """quantize_* and dequantize_* against numpy and against torch.ops.quantized_decomposed's formula."""
 
+import re
+
 import op_reference as reference
 import pytest
 import torch
@@ -64,6 +66,39 @@ def test_dequantize_all_values(dtype):
                 args = (q, scale, zp, out)
                 expected = reference.dequantized("dequantize_per_tensor", args)
                 assert torch.equal(ops.dequantize_per_tensor(*args), expected)
+
+
+IMAGES = [(2, 3, 7, 40), (1, 21, 5, 5), (3, 70, 9), (1, 144, 56, 56), (2, 19, 2, 3, 50)]
+
+
+@pytest.mark.parametrize("shape", IMAGES)
+@pytest.mark.parametrize("from_last", [False, True])
+@pytest.mark.parametrize("to_last", [False, True])
+def test_memory_formats(shape, from_last, to_last):
+    """The values of the same call without a format, in the order that it names; other inputs are copied."""
+    x = torch.randn(shape)
+    named = {"memory_format": torch.channels_last if to_last else torch.contiguous_format}
+    lies = [torch.randn(shape[0], *shape[2:], shape[1]).movedim(-1, 1).copy_(x)] if from_last else [x]
+    lies.append(torch.randn(*shape, 2)[..., 0].copy_(x))
+    for given in (*lies, lies[0].to(torch.bfloat16)):
+        q = ops.quantize_per_tensor(given, 0.02, 130, 5, 250, U8, **named)
+        assert torch.equal(q, ops.quantize_per_tensor(given, 0.02, 130, 5, 250, U8))
+        memory = q.movedim(1, -1) if to_last else q
+        assert memory.is_contiguous()
+    for q in (ops.quantize_per_tensor(x, 0.02, -3, -128, 127, S8) for x in lies):
+        for dtype in (torch.float32, torch.bfloat16):
+            y = ops.dequantize_per_tensor(q, 0.02, -3, dtype, **named)
+            assert torch.equal(y, ops.dequantize_per_tensor(q, 0.02, -3, dtype))
+            assert (y.movedim(1, -1) if to_last else y).is_contiguous()
+
+
+def test_memory_format_of_other_ranks():
+    x, q = torch.randn(3, 4), torch.zeros(3, 4, dtype=U8)
+    rule = "must have 3 to 5 dimensions with memory_format=torch.channels_last, got sizes [3, 4]"
+    with pytest.raises(ValueError, match=re.escape(f"quantize_per_tensor: argument 'input' {rule}")):
+        ops.quantize_per_tensor(x, 0.1, 0, 0, 255, U8, memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match="5 dimensions with memory_format=torch.channels_last_3d"):
+        ops.dequantize_per_tensor(q.view(1, 3, 2, 2), 0.1, 0, memory_format=torch.channels_last_3d)
 
 
 def test_round_trip_is_within_half_a_step():

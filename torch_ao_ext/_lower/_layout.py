@@ -6,6 +6,8 @@ from torch import fx
 from torch_ao_ext._graph_ops import FUSED
 from torch_ao_ext.quantization.quantizer._targets import aten, is_call
 
+ao = torch.ops.torch_ao
+
 _VIEWS = {aten.view.default, aten._unsafe_view.default}
 
 
@@ -26,6 +28,17 @@ def _channels_last(node: fx.Node) -> bool:
     )
 
 
+def quantize_to_channels_last(model: fx.GraphModule) -> None:
+    """What convolutions and pooling alone read is made channels last at once."""
+    for node in model.graph.nodes:
+        if node.target is not ao.quantize_per_tensor.default or not node.users:
+            continue
+        value = node.args[0].meta.get("val")
+        images = isinstance(value, torch.Tensor) and 3 <= value.dim() <= 5
+        if images and all(_channels_last(user) and user.args[0] is node for user in node.users):
+            node.update_kwarg("memory_format", torch.channels_last)
+
+
 def contiguous_outputs(model: fx.GraphModule) -> None:
     """Results of the graph have the contiguous layout that the exported graph gave them."""
     output = next(node for node in reversed(model.graph.nodes) if node.op == "output")
@@ -38,7 +51,10 @@ def contiguous_outputs(model: fx.GraphModule) -> None:
         images = isinstance(value, torch.Tensor) and value.dim() >= 3
         if node not in marked or not images or node.op != "call_function" or not value.is_contiguous():
             continue
+        if node.target is ao.dequantize_per_tensor.default and len(node.users) == 1:
+            node.update_kwarg("memory_format", torch.contiguous_format)
+            continue
         with model.graph.inserting_after(node):
-            copy = model.graph.call_function(aten.contiguous.default, (node,))
+            copy = model.graph.call_function(ao.contiguous.default, (node,))
         copy.meta = {key: known for key, known in node.meta.items() if key != FUSED}
         output.replace_input_with(node, copy)

@@ -30,6 +30,8 @@ _UNMERGED = "_torch_ao_ext_unmerged"
 _DTYPES = {
     torch.uint8, torch.int8, torch.int32, torch.int64, torch.float32, torch.float64, torch.bfloat16,
 }  # fmt: skip
+# By their numbers.
+_FORMATS = (torch.contiguous_format, torch.preserve_format, torch.channels_last, torch.channels_last_3d)
 
 
 @functools.cache
@@ -78,6 +80,8 @@ def _token(declared: Any, value: Any) -> str:
         if value not in _DTYPES:
             raise _NotWritten
         return "d" + str(value).removeprefix("torch.")
+    if isinstance(value, torch.memory_format):
+        return f"i{_FORMATS.index(value)}"
     if isinstance(value, bool):
         return f"b{int(value)}"
     if isinstance(value, (list, tuple)):

@@ -16,7 +16,7 @@ from torch_ao_ext._lower._elementwise import lower_between, quantize_before_max_
 from torch_ao_ext._lower._float_dtype import floats_to_bfloat16
 from torch_ao_ext._lower._functions import lower_function, nearest_of_integers
 from torch_ao_ext._lower._inputs import check_inputs
-from torch_ao_ext._lower._layout import contiguous_outputs, views_become_reshapes
+from torch_ao_ext._lower._layout import contiguous_outputs, quantize_to_channels_last, views_become_reshapes
 from torch_ao_ext._lower._merge import merge_islands
 from torch_ao_ext._lower._moves import (
     cancel,
@@ -142,6 +142,7 @@ def integer_graph(model: fx.GraphModule, float_inside: bool = False) -> fx.Graph
     lower_attention(model)
     if not float_inside:
         nearest_of_integers(model)
+    quantize_to_channels_last(model)
     contiguous_outputs(model)
     return model
 

@@ -4,6 +4,7 @@ from torch_ao_ext.ops import _fake_quantize, _histogram  # noqa: F401  (fake ker
 from torch_ao_ext.ops.attention import attention
 from torch_ao_ext.ops.cat import cat
 from torch_ao_ext.ops.choose_qparams import choose_qparams, choose_qparams_per_token
+from torch_ao_ext.ops.contiguous import contiguous
 from torch_ao_ext.ops.conv import (
     conv1d,
     conv2d,
@@ -110,6 +111,7 @@ __all__ = [
     "cat",
     "choose_qparams",
     "choose_qparams_per_token",
+    "contiguous",
     "conv1d",
     "conv1d_bn",
     "conv1d_bn_relu",

@@ -3,6 +3,7 @@
 import torch
 
 from torch_ao_ext.ops import _fake
+from torch_ao_ext.ops._fake_conv import empty_channels_last
 
 __all__ = ["dequantize_per_tensor", "quantize_per_tensor"]
 
@@ -16,6 +17,8 @@ def quantize_per_tensor(
     quant_min: int,
     quant_max: int,
     dtype: torch.dtype,
+    *,
+    memory_format: torch.memory_format | None = None,
 ) -> Tensor:
     """Computes q = clamp(round_half_even(x * (1 / scale)) + zero_point, quant_min, quant_max).
 
@@ -28,13 +31,16 @@ def quantize_per_tensor(
         quant_min: smallest result.
         quant_max: largest result, in the range of dtype.
         dtype: torch.uint8 or torch.int8.
+        memory_format: None or torch.preserve_format for the strides of input, torch.contiguous_format, or
+            torch.channels_last, which of `[N, C, *S]` (3 to 5 dimensions) makes memory `[N, *S, C]`, as
+            convolutions and pools read it (torch.channels_last_3d, too, of 5 dimensions).
 
     Returns:
-        Shape and strides of input.
+        Shape of input; strides of input or those of memory_format.
 
     Raises:
         TypeError: wrong dtype.
-        ValueError: a bad scale, zero point or range.
+        ValueError: a bad scale, zero point or range, or dimensions that memory_format has no meaning for.
 
     Source: torch.ops.quantized_decomposed.quantize_per_tensor.
 
@@ -45,7 +51,7 @@ def quantize_per_tensor(
         tensor([-2,  0, 10], dtype=torch.int8)
     """
     return torch.ops.torch_ao.quantize_per_tensor(
-        input, scale, zero_point, quant_min, quant_max, dtype
+        input, scale, zero_point, quant_min, quant_max, dtype, memory_format=memory_format
     )
 
 
@@ -54,6 +60,8 @@ def dequantize_per_tensor(
     scale: float | Tensor,
     zero_point: int | Tensor,
     output_dtype: torch.dtype | None = None,
+    *,
+    memory_format: torch.memory_format | None = None,
 ) -> Tensor:
     """Computes x = (q - zero_point) * scale.
 
@@ -62,13 +70,14 @@ def dequantize_per_tensor(
         scale: as in `quantize_per_tensor`.
         zero_point: as in `quantize_per_tensor`.
         output_dtype: float32 (default) or bfloat16, rounded to nearest even.
+        memory_format: as in `quantize_per_tensor`.
 
     Returns:
-        Shape and strides of input.
+        Shape of input; strides of input or those of memory_format.
 
     Raises:
         TypeError: wrong dtype.
-        ValueError: a bad scale or zero point.
+        ValueError: a bad scale or zero point, or dimensions that memory_format has no meaning for.
 
     Source: torch.ops.quantized_decomposed.dequantize_per_tensor.
 
@@ -78,7 +87,9 @@ def dequantize_per_tensor(
         >>> torch_ao_ext.ops.dequantize_per_tensor(q, 0.5, 4)
         tensor([-2.,  3.])
     """
-    return torch.ops.torch_ao.dequantize_per_tensor(input, scale, zero_point, output_dtype)
+    return torch.ops.torch_ao.dequantize_per_tensor(
+        input, scale, zero_point, output_dtype, memory_format=memory_format
+    )
 
 
 def _check_tensor_qparams(op: str, scale: Tensor, zero_point: Tensor) -> None:
@@ -86,29 +97,53 @@ def _check_tensor_qparams(op: str, scale: Tensor, zero_point: Tensor) -> None:
     _fake.check_one_element(op, "zero_point", zero_point, _fake.ZERO_POINTS)
 
 
-@torch.library.register_fake("torch_ao::quantize_per_tensor")
-def _(input, scale, zero_point, quant_min, quant_max, dtype):
+def _formatted(
+    op: str, input: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None
+) -> Tensor:
+    """An empty tensor with the memory order of input or that of the format."""
+    if memory_format in (None, torch.preserve_format):
+        return _fake.empty_like(input, dtype)
+    if memory_format == torch.contiguous_format:
+        return input.new_empty(input.shape, dtype=dtype)
+    if memory_format == torch.channels_last_3d:
+        fits, rule = input.dim() == 5, "have 5 dimensions with memory_format=torch.channels_last_3d"
+    else:
+        fits, rule = 3 <= input.dim() <= 5, "have 3 to 5 dimensions with memory_format=torch.channels_last"
+    _fake.check_value(fits, op, "input", rule, _fake.sizes(input))
+    return empty_channels_last(input, list(input.shape), dtype)
+
+
+def _quantized(input: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None) -> Tensor:
     op = "quantize_per_tensor"
     _fake.check_tensor(op, "input", input, _fake.FLOAT)
     _fake.check_dtype(op, "dtype", dtype, _fake.QUANTIZED)
-    return _fake.empty_like(input, dtype)
+    return _formatted(op, input, dtype, memory_format)
+
+
+def _dequantized(
+    input: Tensor, output_dtype: torch.dtype | None, memory_format: torch.memory_format | None
+) -> Tensor:
+    op = "dequantize_per_tensor"
+    return _formatted(op, input, _fake.dequantized(op, input, output_dtype).dtype, memory_format)
+
+
+@torch.library.register_fake("torch_ao::quantize_per_tensor")
+def _(input, scale, zero_point, quant_min, quant_max, dtype, *, memory_format=None):
+    return _quantized(input, dtype, memory_format)
 
 
 @torch.library.register_fake("torch_ao::quantize_per_tensor.tensor")
-def _(input, scale, zero_point, quant_min, quant_max, dtype):
-    op = "quantize_per_tensor"
-    _check_tensor_qparams(op, scale, zero_point)
-    _fake.check_tensor(op, "input", input, _fake.FLOAT)
-    _fake.check_dtype(op, "dtype", dtype, _fake.QUANTIZED)
-    return _fake.empty_like(input, dtype)
+def _(input, scale, zero_point, quant_min, quant_max, dtype, *, memory_format=None):
+    _check_tensor_qparams("quantize_per_tensor", scale, zero_point)
+    return _quantized(input, dtype, memory_format)
 
 
 @torch.library.register_fake("torch_ao::dequantize_per_tensor")
-def _(input, scale, zero_point, output_dtype=None):
-    return _fake.dequantized("dequantize_per_tensor", input, output_dtype)
+def _(input, scale, zero_point, output_dtype=None, *, memory_format=None):
+    return _dequantized(input, output_dtype, memory_format)
 
 
 @torch.library.register_fake("torch_ao::dequantize_per_tensor.tensor")
-def _(input, scale, zero_point, output_dtype=None):
+def _(input, scale, zero_point, output_dtype=None, *, memory_format=None):
     _check_tensor_qparams("dequantize_per_tensor", scale, zero_point)
-    return _fake.dequantized("dequantize_per_tensor", input, output_dtype)
+    return _dequantized(input, output_dtype, memory_format)

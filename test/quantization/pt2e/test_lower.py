@@ -98,7 +98,7 @@ def test_activations(name):
 
     quantized, lowered = flow(Fused(), (IMAGE,), quantizer("x86"))
     assert targets(lowered) == [
-        "torch_ao.quantize_per_tensor.default", "torch_ao.conv2d.default", "contiguous.default"
+        "torch_ao.quantize_per_tensor.default", "torch_ao.conv2d.default", "torch_ao.contiguous.default"
     ]  # fmt: skip
     with torch.no_grad():
         assert torch.allclose(quantized(IMAGE), lowered(IMAGE), atol=1e-5)
@@ -149,7 +149,7 @@ def test_operators_between(name):
     example = (IMAGE, torch.randn(2, 6, 8, 9) * 0.3)
     quantized, lowered = flow(Function(function), example)
     assert count(lowered, target) == 1
-    made = [t for t in targets(lowered) if t != "contiguous.default"]
+    made = [t for t in targets(lowered) if "contiguous" not in t]
     assert len(made) <= nodes, made
     assert count(lowered, "quantized_decomposed") == 0
     # A change of scale between two operators rounds once more.
@@ -211,7 +211,7 @@ def test_convolutions_of_inputs_quantized_at_run_time(rank, transposed):
     quantized, lowered = flow(model, example, DynamicConvs())
     call = next(n for n in lowered.graph.nodes if f"torch_ao.{name}_dynamic" in str(n.target))
     assert call.args[5] is False and call.args[-3] == "add,relu"
-    assert {*targets(lowered)} <= {f"torch_ao.{name}_dynamic.default", "contiguous.default"}
+    assert {*targets(lowered)} <= {f"torch_ao.{name}_dynamic.default", "torch_ao.contiguous.default"}
     assert torch_ao_ext.report(lowered).int8 == {f"{name}_dynamic": 1}
     with torch.no_grad():
         for factor in (1.0, 30.0):  # the range comes from the data
@@ -265,6 +265,21 @@ def test_layouts_of_the_float_graph_hold(how):
         for expected, actual in zip(quantized(IMAGE), lowered(IMAGE), strict=True):
             assert actual.is_contiguous()
             assert torch.allclose(expected, actual, atol=0.05)
+
+
+def test_the_order_of_memory_changes_where_floats_end():
+    quantized, lowered = flow(Function(lambda x: torch.relu(functional.max_pool2d(x, 2))), (IMAGE,))
+    formats = {str(n.target): n.kwargs.get("memory_format") for n in lowered.graph.nodes}
+    assert formats["torch_ao.dequantize_per_tensor.default"] == torch.contiguous_format
+    conv = Function(lambda x: conv.layer(x))
+    conv.layer = nn.Conv2d(6, 4, 1)
+    quantized, lowered = flow(conv, (IMAGE,), quantizer("x86"))
+    formats = {str(n.target): n.kwargs.get("memory_format") for n in lowered.graph.nodes}
+    assert formats["torch_ao.quantize_per_tensor.default"] == torch.channels_last
+    assert "torch_ao.contiguous.default" in formats  # of floats
+    for x in (IMAGE, IMAGE.to(memory_format=torch.channels_last), IMAGE[:1].expand(2, -1, -1, -1)):
+        assert torch.equal(lowered(x), torch_ao_ext.lower(quantized)(x))
+        assert torch.allclose(quantized(x), lowered(x), atol=1e-5)
 
 
 def test_narrow_output_range():

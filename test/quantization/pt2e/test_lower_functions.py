@@ -22,7 +22,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_one_value(name):
     quantized, lowered = flow(Function(FUNCTIONS[name]), (IMAGE,), Activations())
-    made = [t for t in targets(lowered) if t != "contiguous.default"]
+    made = [t for t in targets(lowered) if "contiguous" not in t]
     assert made == [
         "torch_ao.quantize_per_tensor.default", "torch_ao.lookup.default",
         "torch_ao.dequantize_per_tensor.default",
@@ -72,7 +72,7 @@ def test_activations_of_floats(act):
 def test_cat_is_one_operator():
     example = (IMAGE, torch.randn(2, 6, 8, 9) * 0.3)
     quantized, lowered = flow(Function(lambda x, y: torch.cat([x, y], 1)), example)
-    made = [t for t in targets(lowered) if t != "contiguous.default"]
+    made = [t for t in targets(lowered) if "contiguous" not in t]
     assert made.count("torch_ao.cat.default") == 1 and "torch_ao.requantize.default" not in made
     assert steps_apart(quantized, lowered, example) <= 1.001
 
@@ -103,6 +103,6 @@ def test_nearest(size):
 def test_padding_moves_integers(mode):
     padded = Function(lambda x: torch.relu(functional.pad(x, (1, 2, 0, 3), mode=mode)))
     quantized, lowered = flow(padded, (IMAGE,))
-    made = [t for t in targets(lowered) if t != "contiguous.default"]
+    made = [t for t in targets(lowered) if "contiguous" not in t]
     assert made.index("pad.default") < made.index("torch_ao.dequantize_per_tensor.default")
     assert steps_apart(quantized, lowered, (IMAGE,)) <= 1.001

@@ -130,16 +130,28 @@ def _adaptive_avg_pool(rank: int) -> Any:
     return adaptive_avg_pool
 
 
-def dequantize_per_tensor(q: Value, scale: float, zero_point: int, dtype: torch.dtype | None) -> Value:
-    return to(real(q, scale, zero_point), dtype or torch.float32)
+def quantize_per_tensor(
+    x: Value, scale: float, zero_point: int, quant_min: int, quant_max: int, dtype: torch.dtype,
+    memory_format: torch.memory_format | None = None,
+) -> Value:  # fmt: skip
+    return quantize(x, scale, zero_point, quant_min, quant_max, dtype)  # ATen's operators take any order
+
+
+def dequantize_per_tensor(
+    q: Value, scale: float, zero_point: int, dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format | None = None,
+) -> Value:  # fmt: skip
+    x = to(real(q, scale, zero_point), dtype or torch.float32)
+    return aten.contiguous.default(x) if memory_format == torch.contiguous_format else x
 
 
 BETWEEN: dict[str, Any] = {
     "requantize": requantize,
     "cat": cat,
+    "contiguous": aten.contiguous.default,
     "add": _binary(aten.add.Tensor),
     "mul": _binary(aten.mul.Tensor),
-    "quantize_per_tensor": quantize,
+    "quantize_per_tensor": quantize_per_tensor,
     "dequantize_per_tensor": dequantize_per_tensor,
     **{f"max_pool{rank}d": _max_pool(rank) for rank in (1, 2, 3)},
     **{f"avg_pool{rank}d": _avg_pool(rank) for rank in (1, 2, 3)},
