@@ -1,10 +1,11 @@
 """Convolution, batch norm and ReLU: one operator, folded by hand, and step by step.
 
-    python benchmarks/ops/conv_bn.py [--quick]
+    python benchmarks/ops/conv_bn.py [--quick] [--compile]
 
 `conv2d_bn_relu` takes the statistics as arguments; "folded" is `conv2d_relu` on a weight that they were
 multiplied into; "steps" is `conv2d` to float32, then torch's batch norm, ReLU and `quantize_per_tensor`.
-Exit status 1 when a floor is missed or an answer is wrong.
+--compile adds torch.compile's float32 with frozen weights. Exit status 1 when a floor is missed or an
+answer is wrong.
 """
 
 import functools
@@ -14,17 +15,31 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
+from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from benchmarks.harness import cli, frame, peers, report, rounds, shapes  # noqa: E402
 from benchmarks.harness.goals import Goal  # noqa: E402
+from benchmarks.peers import torch_peers  # noqa: E402
 
 FUSED, FOLDED, STEPS, FP32 = "conv2d_bn_relu", "folded", "steps", "fp32"
+COMPILED = "fp32 + compile"
 LAYERS = ("resnet50 3x3 at 56", "resnet50 1x1 at 28", "resnet stem", "mobilenetv2 depthwise 56")
 SCALE, ZERO_POINT, EPS = 0.03, 128, 1e-5
 
 
-def calls(shape):
+def compiled(shape, x, conv_weight, **norm):
+    """A call of the layer as modules under torch.compile; norm: parameters and buffers of BatchNorm2d."""
+    sizes = (shape.channels, shape.out, shape.kernel, shape.stride, shape.padding, shape.dilation)
+    conv = nn.Conv2d(*sizes, shape.groups, bias=False)
+    layer = nn.Sequential(conv, nn.BatchNorm2d(shape.out, EPS), nn.ReLU()).eval().requires_grad_(False)
+    conv.weight.copy_(conv_weight)
+    for name, tensor in norm.items():
+        getattr(layer[1], name).copy_(tensor)
+    return functools.partial(torch_peers.compiled_now(layer, (x,)), x)
+
+
+def calls(shape, compiles=False):
     """name -> call."""
     g = torch.Generator().manual_seed(shape.channels + shape.out)
     x = torch.randn(shape.batch, shape.channels, *shape.size, generator=g)
@@ -48,7 +63,7 @@ def calls(shape):
         return ops.quantize_per_tensor(z, *out, 0, 255, torch.uint8)
 
     given = (q, SCALE, ZERO_POINT, w_q)
-    return {
+    table = {
         FP32: lambda: F.relu(
             F.batch_norm(F.conv2d(x, w, None, *place), mean, var, gamma, beta, False, 0.0, EPS)
         ),
@@ -61,24 +76,35 @@ def calls(shape):
             *place,
         ),
     }  # fmt: skip
+    if compiles:
+        norm = {"running_mean": mean, "running_var": var, "weight": gamma, "bias": beta}
+        table[COMPILED] = compiled(shape, x, w, **norm)
+    return table
 
 
 def run_row(shape, args, result):
-    table = calls(shape)
+    table = calls(shape, args.compile)
     answers = {name: table[name]().int() for name in (FUSED, FOLDED, STEPS)}
     off = {name: (answers[FUSED] - y).abs().max().item() for name, y in answers.items()}
     failures = [f"{name} is {steps} steps away" for name, steps in off.items() if steps > 1]
+    if COMPILED in table:
+        real = table[FP32]()
+        error = (table[COMPILED]() - real).abs().max() / real.max()
+        failures += [f"{COMPILED} is {error:.1e} away"] if error > 1e-4 else []
     timings, foreign = cli.measure(table, args)
     goals = [
         Goal("vs folded", rounds.speedup(timings, FUSED, FOLDED), None, 0.95),
         Goal("vs steps", rounds.speedup(timings, FUSED, STEPS), None, 1.0),
         Goal("vs fp32", rounds.speedup(timings, FUSED, FP32), None, 1.0),
     ]
+    if COMPILED in timings:
+        goals.append(Goal(f"vs {COMPILED}", rounds.speedup(timings, FUSED, COMPILED)))
     report.print_row(result.add(shape.layer, timings, goals, failures, foreign))
 
 
 def add_rows(args, result, missing):
-    del missing
+    if not args.compile:
+        missing.reasons[COMPILED] = "not run (--compile)"
     peers.ours()
     with torch.no_grad():
         for shape in shapes.read_conv("conv"):
@@ -87,7 +113,9 @@ def add_rows(args, result, missing):
 
 
 def main():
-    return frame.run("conv_bn", cli.parser(__doc__, budget_s=1.0).parse_args(), add_rows)
+    parser = cli.parser(__doc__, budget_s=1.0)
+    parser.add_argument("--compile", action="store_true", help="float32 under torch.compile, too")
+    return frame.run("conv_bn", parser.parse_args(), add_rows)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.harness import peers
-from benchmarks.ops import attention, observer, quantize, sparse_linear
+from benchmarks.ops import attention, conv_bn, embedding, observer, quantize, sparse_linear
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +111,22 @@ def test_openvinos_dense_product_is_asked_for_once(monkeypatch):
         table = sparse_linear.calls(shape, 1, missing)
         assert sparse_linear.OPENVINO not in table and sparse_linear.answer_failures(table) == []
     assert len(asked) == 1 and "dense" in missing.as_dict()[sparse_linear.OPENVINO]
+
+
+def test_the_compiled_layer_is_the_float_one(monkeypatch):
+    monkeypatch.setattr(conv_bn.torch_peers, "compiled_now", lambda module, inputs: module)
+    shape = next(s for s in sparse_linear.shapes.read_conv("conv") if s.layer == "mobilenetv2 depthwise 56")
+    table = conv_bn.calls(shape, compiles=True)
+    torch.testing.assert_close(table[conv_bn.COMPILED](), table[conv_bn.FP32](), rtol=1e-5, atol=1e-4)
+    assert conv_bn.COMPILED not in conv_bn.calls(shape)
+
+
+@pytest.mark.parametrize("switches, rows", [
+    ([], 12), (["--sizes"], 32), (["--sizes", "--only", "x 20 zipf"], 6),
+])  # fmt: skip
+def test_each_table_of_bags_is_packed_once(monkeypatch, switches, rows):
+    seen = []
+    monkeypatch.setattr(embedding, "run_row", lambda shape, *_: seen.append((shape.rows, shape.dim)))
+    embedding.add_rows(embedding.parse(switches), None, None)
+    changes = [a for a, b in zip(seen, [None, *seen], strict=False) if a != b]
+    assert len(seen) == rows and len(changes) == len(set(seen))

@@ -1,5 +1,6 @@
 """The harness' own statistics: a wrong median would make every table wrong."""
 
+import itertools
 import math
 
 import pytest
@@ -168,7 +169,8 @@ def test_report_lists_what_missed(tmp_path):
 def test_shape_files_name_layers_and_say_how_often_they_run(path):
     readers = {
         "between": shapes.read_between, "conv": shapes.read_conv, "conv_add": shapes.read_conv,
-        "embedding": shapes.read_bags, "linear": shapes.read_linear, "minilm_linear": shapes.read_linear,
+        "embedding": shapes.read_bags, "embedding_sizes": shapes.read_bags,
+        "linear": shapes.read_linear, "minilm_linear": shapes.read_linear,
         "rnn": shapes.read_rnn, "sparse_linear": shapes.read_sparse, "weight_only": shapes.read_weights,
     }  # fmt: skip
     rows = readers[path.stem](path.stem)
@@ -184,3 +186,7 @@ def test_shape_files_hold_the_sizes_of_the_targets():
     assert sparse >= {(m, k, z) for m in (1, 32, 128) for k in (768, 3072) for z in (80, 90, 95)}
     bags = {(r.dim, r.pooling, r.batch, r.indices) for r in shapes.read_bags("embedding")}
     assert bags >= {(64, 20, 2048, "uniform"), (64, 20, 2048, "zipf"), (128, 100, 128, "zipf")}
+    more = {(r.dim, r.pooling, r.batch, r.indices) for r in shapes.read_bags("embedding_sizes")}
+    assert not bags & more and bags | more >= set(
+        itertools.product((64, 128), (20, 100), (8, 128, 2048), ("uniform", "zipf"))
+    )
