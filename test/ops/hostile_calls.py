@@ -47,6 +47,8 @@ MEMORY = 2 << 30  # above what the process has
 
 CONTRACT = re.compile(r"^torch_ao::(\w+): argument '(\w+)' must (?P<rule>.+), got (?P<got>.+)$", re.S)
 NO_ENGINE = re.compile(r"^torch_ao::(\w+): no engine accepts this call:(\n  \w+: .+)+$", re.S)
+# An island whose step is refused so.
+OF_STEP = re.compile(r"^torch_ao::island: argument 'inputs' must [^']*, got [^']* step '[^']*' says: ")
 PARSER = re.compile(
     r"^torch_ao::\w+\(\) (Expected a value|is missing value|expected at most)|"
     r"^Overflow when unpacking long|^unsupported scalarType$"  # the latter on the way to a fake kernel
@@ -179,7 +181,7 @@ def judge_error(name, error, op, call):
         return "refused by torch's schema parser"
     if DISPATCHER.match(text):
         return "refused by torch's dispatcher"
-    if NO_ENGINE.match(text):
+    if NO_ENGINE.match(OF_STEP.sub("", text)):
         if not isinstance(error, NotImplementedError):
             raise Wrong(f"no engine, but {type(error).__name__}")
         return "no engine"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import hostile_calls
 import pytest
-from op_samples import registered
+import torch
+from op_samples import all_samples, registered
 
 PROGRAM = Path(__file__).with_name("hostile_calls.py")
 
@@ -50,6 +51,16 @@ def test_hostile_calls(engine, level, count):
     # The run did look at results and errors.
     assert counts[" contract errors"] > count // 4
     assert counts[" returned as the formula"] > count // 8
+
+
+def test_a_step_without_an_engine_is_no_error_of_the_island(forced):
+    """Where one engine is forced."""
+    forced("xnnpack")
+    inputs, (weight, scale, bias), text = all_samples()["island"][0]
+    call = inputs, [weight, scale, torch.full_like(bias, 3.4e38)], text
+    with pytest.raises(NotImplementedError, match="(?s)island: .*xnnpack: bias 3.4e"):
+        torch.ops.torch_ao.island(*call)
+    assert hostile_calls.judge("island", call, "xnnpack") == "no engine"
 
 
 PLANTED = f"""
