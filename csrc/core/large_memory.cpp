@@ -8,6 +8,7 @@
 
 #include "core/fork.h"
 #include "core/huge_pages.h"
+#include "core/poison.h"
 
 namespace tae {
 namespace {
@@ -56,6 +57,7 @@ class LargeMemory final : public c10::Allocator {
       if (!b.memory || b.bytes < bytes || b.bytes - bytes > bytes / 4) continue;
       to->memory = std::exchange(b.memory, {});
       to->bytes = b.bytes;
+      unpoison(to->memory.get(), bytes);
       return true;
     }
     return false;
@@ -98,6 +100,7 @@ class LargeMemory final : public c10::Allocator {
     if (block->bytes >= kMapped)
       with_huge_pages(block->memory.get(), block->bytes,
                       [](void* first, size_t length) { madvise(first, length, MADV_FREE); });
+    poison(block->memory.get(), block->bytes);
     block->owner->keep(block.get());
   }
 

@@ -11,6 +11,7 @@
 #include <new>
 
 #include "core/parallel.h"
+#include "core/poison.h"
 #include "engines/output_rule.h"
 #include "kernels/vec_float_env.h"
 
@@ -81,6 +82,8 @@ ScratchMemory::ScratchMemory(size_t bytes) {
       block.bytes = wanted;
     }
     block.busy = true;
+    poison(block.data, block.bytes);
+    unpoison(block.data, bytes);
     data_ = block.data;
     slot_ = slot;
     return;
@@ -95,6 +98,7 @@ ScratchMemory::~ScratchMemory() {
   }
   Block& block = blocks[slot_];
   block.busy = false;
+  poison(block.data, block.bytes);
   if (block.bytes > kKeepBytes) block.release();
 }
 

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/large_memory.h"
+#include "core/poison.h"
 #include "core/result_memory.h"
 
 namespace tae {
@@ -78,7 +79,9 @@ struct RunMemory::State final : public c10::Allocator, std::enable_shared_from_t
   };
 
   explicit State(std::shared_ptr<const MemoryPlan> given) : plan(std::move(given)) {
-    if (plan != nullptr && plan->block_bytes > 0) block = large_memory()->allocate(plan->block_bytes);
+    if (plan == nullptr || plan->block_bytes == 0) return;
+    block = large_memory()->allocate(plan->block_bytes);
+    poison(block.get(), plan->block_bytes);
   }
 
   c10::DataPtr allocate(size_t bytes) override {
@@ -131,6 +134,7 @@ struct RunMemory::State final : public c10::Allocator, std::enable_shared_from_t
       return nullptr;
     }
     used.push_back({offset, end, index});
+    unpoison(start, bytes);
     return start;
   }
 
@@ -142,10 +146,15 @@ struct RunMemory::State final : public c10::Allocator, std::enable_shared_from_t
       if (s.running) s.lives[handed->index].died = s.clock++;
       return;
     }
-    s.used.erase(
-        std::find_if(s.used.begin(), s.used.end(), [&](const Used& u) { return u.index == handed->index; }));
+    const auto dead =
+        std::find_if(s.used.begin(), s.used.end(), [&](const Used& u) { return u.index == handed->index; });
+    poison(s.start_of(*dead), static_cast<size_t>(dead->to - dead->from));
+    s.used.erase(dead);
+    for (const Used& u : s.used) unpoison(s.start_of(u), s.plan->places[u.index].bytes);  // perhaps there
     s.free_block();
   }
+
+  const char* start_of(const Used& u) const { return static_cast<const char*>(block.get()) + u.from; }
 
   // Results that leave the island have memory of their own and must not hold the block.
   void free_block() {

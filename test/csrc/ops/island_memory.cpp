@@ -5,6 +5,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <random>
 
+#include "core/poison.h"
 #include "core/result_memory.h"
 
 namespace {
@@ -119,6 +120,24 @@ TEST_CASE("memory is taken over only while both sides say so") {
     CHECK(plan->block_bytes == 128);
   }
 }
+
+#ifdef TAE_POISONS
+TEST_CASE("a place belongs to its results alone") {
+  tae::MemoryPlan plan;
+  plan.places = {{100, 0}, {100, 128}};
+  plan.block_bytes = 256;
+  tae::RunMemory memory(std::make_shared<const tae::MemoryPlan>(plan));
+  c10::DataPtr first = memory.allocator()->allocate(100);
+  char* const start = static_cast<char*>(first.get());
+  CHECK(__asan_region_is_poisoned(start, 100) == nullptr);
+  CHECK(__asan_region_is_poisoned(start, 101) != nullptr);
+  CHECK(__asan_address_is_poisoned(start + 128));
+  const c10::DataPtr second = memory.allocator()->allocate(100);
+  first.clear();
+  CHECK(__asan_address_is_poisoned(start));
+  CHECK(__asan_region_is_poisoned(start + 128, 100) == nullptr);
+}
+#endif
 
 TEST_CASE("a run notes what it frees") {
   tae::RunMemory memory(nullptr);
