@@ -303,6 +303,28 @@ def test_reads_end_with_the_input(engine, forced):
     assert in_child(run_guarded, engine) == 0
 
 
+# Size, weight and numbers of images whose lines have one output: the step along them is never taken.
+ONE_COLUMN = [
+    ((2, 1, 4, 6), (2, 1, 1, 5), {"stride": [1, 2]}),
+    ((1, 1, 9, 3), (17, 1, 1, 3), {"stride": [1, 3], "padding": [2, 0]}),
+    ((3, 1, 12, 4), (64, 1, 2, 2), {"stride": [1, 3], "padding": [1, 0], "dilation": [2, 1]}),
+    ((2, 1, 5, 1), (8, 1, 3, 5), {"stride": [1, 4], "padding": [0, 2]}),
+    ((1, 32, 9, 4), (16, 32, 3, 3), {"stride": [1, 2]}),
+    ((1, 8, 9, 4), (8, 1, 3, 3), {"stride": [2, 2], "groups": 8}),
+]
+
+
+@pytest.mark.parametrize("case", ONE_COLUMN)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+@pytest.mark.parametrize("engine", ["", "native", "onednn"])
+def test_one_output_on_each_line(engine, dtype, case, forced):
+    torch.manual_seed(7)
+    x_shape, w_shape, numbers = case
+    x, w = random_int(dtype, *x_shape), random_int(torch.int8, *w_shape)
+    forced(engine)
+    assert torch.equal(run("conv2d", x, w, **numbers), expected("conv2d", x, w, **numbers))
+
+
 @pytest.mark.parametrize("engine", ["", "native", "xnnpack"])
 @pytest.mark.parametrize("step", [1 << 16, (1 << 31) - 1])
 def test_a_stride_beyond_the_input(engine, step, forced):
