@@ -59,7 +59,7 @@ tae_sources(TAE_ENGINE_SOURCES engines/native
   sparse_linear sparse_pack
   weight4_pack weight_only weight_only_task)
 tae_sources(TAE_ENGINE_SOURCES engines/reference attention conv linear matmul rnn rnn_rows weight_only)
-tae_sources(TAE_ENGINE_SOURCES engines/onednn chunk_gemms conv conv_piece conv_primitive conv_run conv_weight conv_window linear onednn thread_args)
+tae_sources(TAE_ENGINE_SOURCES engines/onednn chunk_gemms conv conv_cache conv_piece conv_primitive conv_run conv_weight conv_window linear onednn thread_args)
 tae_sources(TAE_ENGINE_SOURCES engines/xnnpack conv xnnpack fully_connected linear operator_pool static_rule pthreadpool_shim cpuinfo_shim)
 
 tae_sources(TAE_TORCH_SOURCES core autograd checks env large_memory parallel qparams result_memory state_key weight_state)

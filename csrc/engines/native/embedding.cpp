@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "engines/native/embedding_window.h"
 #include "kernels/vec_float_env.h"
 
 namespace tae::native {
@@ -14,18 +15,8 @@ using kernels::EmbeddingKernels;
 using kernels::EmbeddingRun;
 using kernels::EmbeddingTable;
 
-constexpr int64_t kBagCost = 4;   // indices' worth of writing a bag
-constexpr int64_t kBlock = 1024;  // indices resolved at a time, at least kRun + kMaxAhead
-constexpr int64_t kMaxAhead = 64;
+constexpr int64_t kBagCost = 4;  // indices' worth of writing a bag
 constexpr int64_t kNone = INT64_MAX;
-
-// How many rows ahead to fetch. From memory, about 100 lines under way were fastest (rows
-// of 1 to 3 lines: 8 rows ahead 17-22 ns a row, 16 10-13, 32-64 5-9); from the cache,
-// fewer cost less.
-int64_t rows_ahead(const EmbeddingTable& t) {
-  const int64_t lines = kernels::embedding_row_bytes(t.dim, t.bits) / 64 + 1;
-  return std::clamp<int64_t>(80 / lines, 4, kMaxAhead);
-}
 
 // Indices worth a thread: about 4 us of rows from memory.
 int64_t index_grain(const EmbeddingTable& t) {
@@ -38,45 +29,6 @@ void keep_first(std::atomic<int64_t>& first, int64_t position) {
   while (position < seen && !first.compare_exchange_weak(seen, position)) {
   }
 }
-
-// Offsets of a sliding window of indices, so that kernels never see an unchecked one.
-class Window {
- public:
-  // limit: the position after the last one this thread will ask for.
-  Window(const EmbeddingKernels& k, const EmbeddingTable& table, const kernels::EmbeddingIndices& indices,
-         int64_t limit)
-      : k_(k), table_(table), indices_(indices), limit_(limit), ahead_(rows_ahead(table)) {}
-
-  // Offsets of [begin, end), at most kRun, and of `ahead()` more behind them. False when
-  // an index among them is bad: `bad()` tells which.
-  bool seek(int64_t begin, int64_t end) {
-    if (begin >= low_ && std::min(end + ahead_, limit_) <= high_) return true;
-    const bool cold = high_ == 0;
-    low_ = begin;
-    high_ = std::min(begin + kBlock, limit_);
-    bad_ = k_.resolve(table_, indices_, low_, high_ - low_, offsets_);
-    if (bad_ >= 0) return false;
-    std::fill_n(offsets_ + (high_ - low_), kMaxAhead, 0);
-    if (cold) k_.prefetch(table_, offsets_, std::min(ahead_, high_ - low_));
-    return true;
-  }
-  // The position up to which seek() would find everything here.
-  int64_t reach() const { return high_ == limit_ ? limit_ : high_ - ahead_; }
-  const int64_t* at(int64_t position) const { return offsets_ + (position - low_); }
-  int64_t ahead() const { return ahead_; }
-  int64_t bad() const { return bad_; }
-
- private:
-  const EmbeddingKernels& k_;
-  const EmbeddingTable& table_;
-  const kernels::EmbeddingIndices& indices_;
-  const int64_t limit_;
-  const int64_t ahead_;
-  int64_t low_ = 0;
-  int64_t high_ = 0;
-  int64_t bad_ = -1;
-  int64_t offsets_[kBlock + kMaxAhead];
-};
 
 // Bags of several runs: a row of f32 for each run, and what it counted.
 struct LongBags {
@@ -120,7 +72,7 @@ class BagWorker {
     const kernels::DefaultFloatEnv env;
     Unit unit = first_unit(begin);
     const Unit stop = first_unit(end);
-    Window window(k_, p_.table, p_.indices, position(stop));
+    IndexWindow window(k_, p_.table, p_.indices, position(stop));
     scratch_.resize(p_.output_dtype == DType::f32 ? 0 : static_cast<size_t>(p_.table.dim));
     while (unit.bag < stop.bag || (unit.bag == stop.bag && unit.run < stop.run)) {
       const int64_t bag_begin = p_.offsets[unit.bag], bag_end = p_.offsets[unit.bag + 1];
@@ -180,7 +132,7 @@ class BagWorker {
     return bag;
   }
 
-  EmbeddingRun entries(const Window& window, int64_t from, int64_t to) const {
+  EmbeddingRun entries(const IndexWindow& window, int64_t from, int64_t to) const {
     EmbeddingRun run;
     run.offsets = window.at(from);
     run.weights = p_.weights == nullptr ? nullptr : p_.weights + from;
@@ -195,7 +147,7 @@ class BagWorker {
   }
 
   // A run of a long bag into dst; returns how many of its indices are no padding.
-  int64_t one_run(const Window& window, int64_t from, int64_t to, float* dst) const {
+  int64_t one_run(const IndexWindow& window, int64_t from, int64_t to, float* dst) const {
     const EmbeddingRun run = entries(window, from, to);
     if (p_.mode == BagMode::max) {
       k_.max(p_.table, run, dst);
@@ -206,7 +158,7 @@ class BagWorker {
     return not_padding(run);
   }
 
-  void sum_bags(const Window& window, int64_t bag, int64_t next) const {
+  void sum_bags(const IndexWindow& window, int64_t bag, int64_t next) const {
     const EmbeddingRun run = entries(window, p_.offsets[bag], p_.offsets[next]);
     const kernels::EmbeddingBags bags{p_.offsets + bag, next - bag, p_.mode == BagMode::mean};
     if (p_.output_dtype == DType::f32) {
@@ -216,7 +168,7 @@ class BagWorker {
     }
   }
 
-  void max_bag(const Window& window, int64_t bag, int64_t from, int64_t to) {
+  void max_bag(const IndexWindow& window, int64_t bag, int64_t from, int64_t to) {
     float* const row = f32_row(bag);
     const EmbeddingRun run = entries(window, from, to);
     if (not_padding(run) > 0) {
@@ -281,7 +233,7 @@ int64_t run_lookup(const EmbeddingKernels& k, const LookupProblem& p) {
   std::atomic<int64_t> first_bad{kNone};
   parallel_for(p.count, index_grain(p.table), [&](int64_t begin, int64_t end) {
     const kernels::DefaultFloatEnv env;
-    Window window(k, p.table, p.indices, end);
+    IndexWindow window(k, p.table, p.indices, end);
     for (int64_t from = begin; from < end; from += kRun) {
       EmbeddingRun run;
       run.count = std::min(kRun, end - from);
