@@ -14,10 +14,10 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from torch_ao_ext._describe import has_matrix, type_name
 from torch_ao_ext.nn import intrinsic, quantized
 from torch_ao_ext.nn.quantized import dynamic
+from torch_ao_ext.nn.quantized._rows import row_observer
 from torch_ao_ext.nn.quantized._static import QuantizedOutput
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic.modules.linear import _is_conv1d
-from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
 from torch_ao_ext.quantization._walk import children
 from torch_ao_ext.quantization.qconfig import mixed_dynamic_qconfig
 

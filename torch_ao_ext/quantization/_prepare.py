@@ -8,8 +8,8 @@ from torch import nn
 
 from torch_ao_ext._describe import FLOAT_REASON, type_name
 from torch_ao_ext.nn import quantizable, quantized
+from torch_ao_ext.nn.quantized._rows import row_observer
 from torch_ao_ext.nn.quantized._static import STORAGE
-from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
 from torch_ao_ext.quantization._copy import copied
 from torch_ao_ext.quantization._edges import EDGE, observe_input
 from torch_ao_ext.quantization._own_types import is_fused, own_type

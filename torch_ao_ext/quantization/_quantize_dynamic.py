@@ -11,11 +11,11 @@ from torch_ao_ext._describe import FLOAT_REASON, type_name
 from torch_ao_ext.nn import quantized
 from torch_ao_ext.nn.quantized import dynamic
 from torch_ao_ext.nn.quantized._observed import weight_observer
+from torch_ao_ext.nn.quantized._rows import row_observer
 from torch_ao_ext.nn.quantized._weight import check_finite
 from torch_ao_ext.nn.quantized.dynamic.modules._recurrent_weights import rule_of
 from torch_ao_ext.nn.quantized.dynamic.modules.activation import is_self_attention
 from torch_ao_ext.nn.quantized.dynamic.modules.transformer import disable_fused_path
-from torch_ao_ext.nn.quantized.modules.embedding_ops import row_observer
 from torch_ao_ext.quantization import _plan
 from torch_ao_ext.quantization._hooks import move_hooks, settle_weight_hooks
 from torch_ao_ext.quantization.qconfig import mixed_dynamic_qconfig

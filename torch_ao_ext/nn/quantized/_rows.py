@@ -3,10 +3,14 @@
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
 
-__all__ = ["BITS", "Rows", "fuse_rows", "observed_rows", "rows_of_weight", "split_rows"]
+__all__ = [
+    "BITS", "Rows", "as_quantized_tensor", "check_observer", "clipped_weight", "fuse_rows", "observed_rows",
+    "reference_weight", "row_observer", "rows_of_weight", "split_rows",
+]  # fmt: skip
 
 # The dtypes that name a width, as torch.ao spells them and as integers.
 BITS = {torch.uint8: 8}
@@ -15,6 +19,9 @@ for _name, _bits in (("quint8", 8), ("quint4x2", 4), ("quint2x4", 2)):
         BITS[getattr(torch, _name)] = _bits
 
 _FLOAT_QPARAMS = torch.per_channel_affine_float_qparams
+
+# This library's activation observers mark its own default qconfigs.
+_OWN_RULE = "dynamic_quant"
 
 
 class Rows(NamedTuple):
@@ -134,3 +141,42 @@ def observed_rows(weight: torch.Tensor, observer: Any) -> Rows:
     codes = weight * scale.reciprocal().unsqueeze(1)
     codes = codes.add_(zero_point.unsqueeze(1)).round_().clamp_(0, 2**bits - 1)
     return Rows(codes.to(torch.uint8), scale, zero_point * scale * -1)
+
+
+def row_observer(qconfig: Any) -> Any:
+    """The weight observer of a qconfig; None for the default rule, 8 bits.
+
+    None comes from a qconfig without a weight observer, and from the defaults of
+    `quantize_dynamic`, whose weight rule is for products.
+
+    Raises:
+        ValueError: the qconfig observes its weight for anything but rows.
+    """
+    if qconfig is None or qconfig.weight is None:
+        return None
+    activation = qconfig.activation() if qconfig.activation is not None else None
+    if hasattr(activation, _OWN_RULE):
+        return None
+    observer = qconfig.weight()
+    check_observer(observer)
+    return observer
+
+
+def clipped_weight(mod: nn.Module) -> torch.Tensor:
+    """The float weight as lookups see it: rows above max_norm are scaled down on use."""
+    weight = mod.weight.detach()
+    if mod.max_norm is None:
+        return weight
+    norm = weight.float().norm(p=mod.norm_type, dim=1, keepdim=True)
+    factor = torch.where(norm > mod.max_norm, mod.max_norm / (norm + 1e-7), torch.ones_like(norm))
+    return (weight.float() * factor).to(weight.dtype)
+
+
+def reference_weight(ref: Any) -> Any:
+    """Of a reference layer: ours give plain integers, torch.ao's a quantized tensor."""
+    weight = ref.get_quantized_weight()
+    if not isinstance(weight, torch.Tensor) or weight.is_quantized or weight.dtype != torch.uint8:
+        return weight
+    qparams = (ref.weight_scale.detach(), ref.weight_zero_point.detach())
+    rows = (weight.shape[0],)
+    return QuantizedTensor(weight, *(part.to(torch.float32).reshape(-1).expand(rows) for part in qparams))

@@ -20,48 +20,6 @@ _embedding_bag = torch.ops.torch_ao.embedding_bag.default
 _QUINT8 = getattr(torch, "quint8", torch.uint8)
 _DTYPES = {8: _QUINT8, 4: getattr(torch, "quint4x2", None), 2: getattr(torch, "quint2x4", None)}
 
-# This library's activation observers mark its own default qconfigs.
-_OWN_RULE = "dynamic_quant"
-
-
-def row_observer(qconfig: Any) -> Any:
-    """The weight observer of a qconfig; None for the default rule, 8 bits.
-
-    None comes from a qconfig without a weight observer, and from the defaults of
-    `quantize_dynamic`, whose weight rule is for products.
-
-    Raises:
-        ValueError: the qconfig observes its weight for anything but rows.
-    """
-    if qconfig is None or qconfig.weight is None:
-        return None
-    activation = qconfig.activation() if qconfig.activation is not None else None
-    if hasattr(activation, _OWN_RULE):
-        return None
-    observer = qconfig.weight()
-    _rows.check_observer(observer)
-    return observer
-
-
-def _clipped(mod: nn.Module) -> torch.Tensor:
-    """The float weight as lookups see it: rows above max_norm are scaled down on use."""
-    weight = mod.weight.detach()
-    if mod.max_norm is None:
-        return weight
-    norm = weight.float().norm(p=mod.norm_type, dim=1, keepdim=True)
-    factor = torch.where(norm > mod.max_norm, mod.max_norm / (norm + 1e-7), torch.ones_like(norm))
-    return (weight.float() * factor).to(weight.dtype)
-
-
-def _reference_weight(ref: Any) -> Any:
-    """Ours give plain integers, torch.ao's a quantized tensor."""
-    weight = ref.get_quantized_weight()
-    if not isinstance(weight, torch.Tensor) or weight.is_quantized or weight.dtype != torch.uint8:
-        return weight
-    qparams = (ref.weight_scale.detach(), ref.weight_zero_point.detach())
-    rows = (weight.shape[0],)
-    return QuantizedTensor(weight, *(part.to(torch.float32).reshape(-1).expand(rows) for part in qparams))
-
 
 class Embedding(CheckedLoad):
     r"""y[i] = scale[r] * code[r] + bias[r] with r = indices[i].
@@ -202,10 +160,10 @@ class Embedding(CheckedLoad):
             raise ValueError(f"{cls.__name__}.from_float: argument 'mod' must have a qconfig")
         if hasattr(mod, "weight_fake_quant"):
             return mod.weight_fake_quant
-        return row_observer(mod.qconfig)
+        return _rows.row_observer(mod.qconfig)
 
     def _take_float(self, mod: nn.Module, observer: Any) -> None:
-        weight = _clipped(mod)
+        weight = _rows.clipped_weight(mod)
         check_finite(weight, "weight")
         if observer is None:
             self._set_format(8, weight.dtype == torch.bfloat16)
@@ -241,7 +199,7 @@ class Embedding(CheckedLoad):
             ref_embedding.num_embeddings,
             ref_embedding.embedding_dim,
             ref_embedding.padding_idx,
-            _weight=_reference_weight(ref_embedding),
+            _weight=_rows.reference_weight(ref_embedding),
             dtype=ref_embedding.weight_dtype,
         )
 
@@ -397,7 +355,7 @@ class EmbeddingBag(Embedding):
             ref_embedding.num_embeddings,
             ref_embedding.embedding_dim,
             mode=ref_embedding.mode,
-            _weight=_reference_weight(ref_embedding),
+            _weight=_rows.reference_weight(ref_embedding),
             include_last_offset=ref_embedding.include_last_offset,
             dtype=ref_embedding.weight_dtype,
             padding_idx=getattr(ref_embedding, "padding_idx", None),
