@@ -11,9 +11,13 @@
 
 namespace {
 
-// An operator by its name. In a loop, keep the handle: findSchemaOrThrow(...).typed<...>().
+// An operator by its name; arguments that are not given have the schema's defaults.
 at::Tensor call(const char* op, torch::jit::Stack arguments) {
-  c10::Dispatcher::singleton().findSchemaOrThrow(op, "").callBoxed(arguments);
+  const c10::OperatorHandle handle = c10::Dispatcher::singleton().findSchemaOrThrow(op, "");
+  const auto& declared = handle.schema().arguments();
+  while (arguments.size() < declared.size())
+    arguments.push_back(declared[arguments.size()].default_value().value());
+  handle.callBoxed(arguments);
   return arguments.at(0).toTensor();
 }
 
@@ -29,7 +33,7 @@ at::Tensor block(const torch::jit::Module& m, const at::Tensor& x) {
   const at::Tensor y = call("torch_ao::conv2d_add_relu",
                             {z, v("z_scale"), v("z_zero"), v("w2"), v("s2"), none, v("b2"), v("y_scale"),
                              v("y_zero"), none, q, v("x_scale"), v("x_zero"), pair, pair, pair, one});
-  return call("torch_ao::dequantize_per_tensor", {y, v("y_scale"), v("y_zero"), none});
+  return call("torch_ao::dequantize_per_tensor", {y, v("y_scale"), v("y_zero")});
 }
 
 }  // namespace
