@@ -8,7 +8,8 @@ test/saved/memory_of.py: RSS after load and packing <= 1.25 x int8 bytes, four w
 forked after the load <= 1.5 x the PSS of one process. Time: what the digest adds to
 mapping, building and packing, and the rate of packing itself against copying the
 same bytes; and what a second process waits for, whose libraries and file are in the
-page cache: import, load with packing, the first call against later ones.
+page cache: import, load with packing and the modules it needs, the first call
+against later ones.
 """
 
 import json

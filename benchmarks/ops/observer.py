@@ -1,4 +1,5 @@
-"""Calibration: our observers against torch.ao's and torchao's, one fed two tensors, then its qparams.
+"""Calibration: our observers against torch.ao's and torchao's, one fed two tensors, then its qparams;
+and a step of quantization-aware training, a fused fake quantizer forward and backward.
 
     python benchmarks/ops/observer.py [--threads 1]
 
@@ -23,6 +24,10 @@ OBSERVERS = (
 )  # fmt: skip
 HISTOGRAM_FLOOR = 10.0
 SMALL_HISTOGRAM_FLOOR = 5.0  # of few values: making the observer and its qparams takes as long
+FAKES = {
+    "default_fused_act_fake_quant": (4, 64, 56, 56),
+    "default_fused_per_channel_wt_fake_quant": (512, 512, 3, 3),
+}
 SHAPES = {"2 x 1M": (1000, 1000), "2 x 10x1x320x320": (10, 1, 320, 320), "2 x 64x768": (64, 768)}
 
 
@@ -34,6 +39,20 @@ def calibrate(factory, data):
         for x in data:
             observer(x)
         return observer.calculate_qparams()
+
+    return call
+
+
+def training_step(factory, x):
+    """A call that observes x, rounds it and passes a gradient back; (the values, the gradient)."""
+    fake, x = factory(), x.clone().requires_grad_()
+    gradient = torch.ones_like(x)
+
+    def call():
+        x.grad = None
+        y = fake(x)
+        y.backward(gradient)
+        return y.detach(), x.grad
 
     return call
 
@@ -52,8 +71,8 @@ def libraries(missing):
     return found | {OURS: peers.ours().quantization}
 
 
-def far(calls):
-    """Whose qparams are not ours."""
+def far(calls, what="qparams"):
+    """Whose answers are not ours."""
     answers = {label: call() for label, call in calls.items()}
 
     def same(theirs):
@@ -61,11 +80,25 @@ def far(calls):
             torch.allclose(a.double(), b.double()) for a, b in zip(answers[OURS], theirs, strict=True)
         )
 
-    return [f"qparams of {label} differ" for label, theirs in answers.items() if not same(theirs)]
+    return [f"{what} of {label} differ" for label, theirs in answers.items() if not same(theirs)]
+
+
+def fake_rows(modules, args, result):
+    for name, shape in FAKES.items():
+        torch.manual_seed(0)
+        x = torch.randn(shape)
+        calls = {label: training_step(getattr(m.fake_quantize, name), x) for label, m in modules.items()}
+        failures = far(calls, "values or gradients")
+        timings, foreign = cli.measure(calls, args)
+        others = [label for label in timings if label != OURS]
+        goals = [Goal(f"vs {label}", rounds.speedup(timings, OURS, label), 1.0) for label in others]
+        title = f"{name} {'x'.join(map(str, shape))}, forward and backward"
+        report.print_row(result.add(title, timings, goals, failures, foreign))
 
 
 def add_rows(args, result, missing):
     modules = libraries(missing)
+    fake_rows(modules, args, result)
     for name in OBSERVERS:
         for title, shape in SHAPES.items():
             torch.manual_seed(0)

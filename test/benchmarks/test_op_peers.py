@@ -98,6 +98,19 @@ def test_observers_of_three_libraries_agree():
         assert observer.far(calls) == [f"qparams of {observer.AO} differ"]
 
 
+def test_training_steps_of_three_libraries_agree():
+    modules = observer.libraries(peers.Missing())
+    with torch.enable_grad():
+        for name in observer.FAKES:
+            x = torch.randn(6, 4)
+            calls = {k: observer.training_step(getattr(m.fake_quantize, name), x) for k, m in modules.items()}
+            assert observer.far(calls, "values") == [], name
+            y, gradient = calls[observer.OURS]()
+            assert gradient.shape == x.shape and 0 < (y - x).abs().max() < 0.05
+            calls[observer.AO] = lambda y=y, gradient=gradient: (y, 2 * gradient)
+            assert observer.far(calls, "values") == [f"values of {observer.AO} differ"]
+
+
 def test_openvinos_dense_product_is_asked_for_once(monkeypatch):
     asked = []
 
