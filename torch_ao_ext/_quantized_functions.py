@@ -225,6 +225,10 @@ def _dropout(x: QuantizedTensor, p: float = 0.5, training: bool = True, inplace:
     return x
 
 
+def _alpha_dropout(x: QuantizedTensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Any:
+    return _dropout(x, p, training, inplace)
+
+
 def _cat(tensors: Any, dim: int = 0) -> QuantizedTensor:
     qparams = {
         (t.q_scale(), t.q_zero_point(), t.dtype) if isinstance(t, QuantizedTensor) else None for t in tensors
@@ -277,7 +281,8 @@ def _table() -> dict[Any, Callable[..., Any]]:
     put(_mean, torch.mean, torch.Tensor.mean)
     put(_interpolate, functional.interpolate)
     put(_pad, functional.pad)
-    put(_dropout, functional.dropout)
+    put(_dropout, functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d)
+    put(_alpha_dropout, functional.alpha_dropout, functional.feature_alpha_dropout)
     put(_cat, torch.cat, torch.concat)
     put(_equal, torch.equal, torch.Tensor.equal)
     put(QuantizedTensor.dequantize, torch.dequantize, torch.Tensor.dequantize)

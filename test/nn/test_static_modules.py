@@ -292,6 +292,10 @@ def test_relu6_and_dropout():
     assert torch.equal(nnq.ReLU6.from_float(nn.ReLU6())(q).dequantize(), q.dequantize().clamp(0, 6))
     dropout = nnq.Dropout.from_float(nn.Dropout(0.4))
     assert dropout.p == 0.4 and dropout.train()(q) is q
+    for kind in (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout):
+        assert kind().eval()(q) is q
+        with pytest.raises(TypeError, match="training must be False"):
+            kind()(q)
 
 
 def test_default_ranges_of_sigmoid_and_softmax():

@@ -161,21 +161,29 @@ def _adaptive(model: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _mean(model: fx.GraphModule, node: fx.Node) -> bool:
-    """Mean over all spatial dimensions is adaptive pooling to one position."""
+    """Mean over all spatial dimensions is adaptive pooling to one position; channels may be the last one."""
     value = node.args[0].meta.get("val")
     if value is None or value.dim() not in (3, 4, 5) or len(node.args) < 2 or node.args[1] is None:
         return False
     rank = value.dim() - 2
-    if sorted(d % value.dim() for d in node.args[1]) != list(range(2, value.dim())):
+    over = sorted(d % value.dim() for d in node.args[1])
+    last = over == list(range(1, rank + 1))
+    if not last and over != list(range(2, value.dim())):
         return False
     if node.kwargs.get("dtype") not in (None, torch.float32) or dequantized(node.args[0]) is None:
         return False
     target = {1: aten.adaptive_avg_pool1d, 2: aten.adaptive_avg_pool2d, 3: aten.adaptive_avg_pool3d}[rank]
+    axes = list(range(value.dim()))
     with model.graph.inserting_before(node):
-        pooled = model.graph.call_function(target.default, (node.args[0], [1] * rank))
-        result = pooled
+        source = node.args[0]
+        if last:
+            source = model.graph.call_function(aten.permute.default, (source, [0, axes[-1], *axes[1:-1]]))
+            source.meta["val"] = value.permute(0, axes[-1], *axes[1:-1])
+        result = model.graph.call_function(target.default, (source, [1] * rank))
         if not argument(node, 2, False):
-            result = model.graph.call_function(aten.flatten.using_ints, (pooled, 1))
+            result = model.graph.call_function(aten.flatten.using_ints, (result, 1))
+        elif last:
+            result = model.graph.call_function(aten.permute.default, (result, [0, *axes[2:], 1]))
     replace_node(node, result)
     return True  # the pooling is lowered on its own
 

@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from torch_ao_ext._graph_ops import FUSED, Fused
+from torch_ao_ext._lower._moves import NEAREST, spatial_sizes
 from torch_ao_ext._lower._post_ops import plain_tail, read_tail, replace_tail, unary
 from torch_ao_ext._lower._qdq import dequantized, quantize_qparams
 from torch_ao_ext.quantization.pt2e._graph import (
@@ -117,8 +118,8 @@ def _activation(model: fx.GraphModule, node: fx.Node) -> bool:
 
 def _resize(model: fx.GraphModule, node: fx.Node) -> bool:
     """Bilinear interpolation between integers; nearest is a move."""
-    found, value = dequantized(node.args[0]), node.meta.get("val")
-    if found is None or not isinstance(value, torch.Tensor) or not all(type(n) is int for n in value.shape):
+    found, sizes = dequantized(node.args[0]), spatial_sizes(node)
+    if found is None or sizes is None:
         return False
     tail = plain_tail(node)
     output = tail.output
@@ -127,7 +128,7 @@ def _resize(model: fx.GraphModule, node: fx.Node) -> bool:
     source, qparams = found
     arguments = (
         source, qparams.scale, qparams.zero_point, output.scale, output.zero_point, output.dtype,
-        list(value.shape[2:]), "bilinear", bool(node.args[2]), argument(node, 3) or [],
+        sizes, "bilinear", bool(node.args[2]), argument(node, 3) or [],
     )  # fmt: skip
     return replace_tail(model, tail, ao.interpolate.default, arguments)
 
@@ -135,13 +136,14 @@ def _resize(model: fx.GraphModule, node: fx.Node) -> bool:
 def nearest_of_integers(model: fx.GraphModule) -> None:
     """Nearest interpolation of integers by the int8 operator: torch has none for int8; in place."""
     for node in list(model.graph.nodes):
-        value = node.meta.get("val") if is_call(node, {aten.upsample_nearest2d.vec}) else None
+        value = node.meta.get("val") if is_call(node, set(NEAREST)) else None
         if not isinstance(value, torch.Tensor) or value.dtype not in (torch.uint8, torch.int8):
             continue
-        if not all(type(n) is int for n in value.shape):
+        sizes = spatial_sizes(node)
+        if sizes is None:
             continue
         # Any qparams: they are those of the input.
-        rest = (1.0, 0, 1.0, 0, None, list(value.shape[2:]), "nearest", False, argument(node, 2) or [])
+        rest = (1.0, 0, 1.0, 0, None, sizes, "nearest", False, argument(node, 2) or [])
         with model.graph.inserting_before(node):
             call = model.graph.call_function(ao.interpolate.default, (node.args[0], *rest))
         replace_node(node, call)

@@ -15,21 +15,32 @@ from torch_ao_ext.quantization.pt2e._graph import inherit_meta, retype
 from torch_ao_ext.quantization.pt2e._simplify import PAD, pad_value
 from torch_ao_ext.quantization.quantizer._targets import aten, is_call, only_user
 
+NEAREST = (aten.upsample_nearest1d.vec, aten.upsample_nearest2d.vec, aten.upsample_nearest3d.vec)
 # One tensor in, its values out.
 _MOVES = {
+    *NEAREST,
     aten.flatten.using_ints, aten.view.default, aten.reshape.default, aten.permute.default,
     aten.transpose.int, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, aten.unsqueeze.default,
     aten.slice.Tensor, aten.select.int, aten.expand.default, aten.contiguous.default, aten.clone.default,
     aten.unflatten.int, aten.t.default, aten.pixel_shuffle.default, aten.pixel_unshuffle.default,
-    aten.channel_shuffle.default, aten.repeat.default, aten.upsample_nearest2d.vec,
+    aten.channel_shuffle.default, aten.repeat.default,
 }  # fmt: skip
 # Behind these the tensor is larger: what needs floats reads them before.
-_GROWS = {aten.expand.default, aten.repeat.default, aten.upsample_nearest2d.vec}
+_GROWS = {aten.expand.default, aten.repeat.default, *NEAREST}
 _RELU = {aten.relu.default, aten.relu_.default}
+
+
+def spatial_sizes(node: fx.Node) -> list[int] | None:
+    """Of the images that a node gives, [N, C, *sizes]; None where they are free."""
+    value = node.meta.get("val")
+    sizes = list(value.shape[2:]) if isinstance(value, torch.Tensor) else [None]
+    return sizes if all(type(n) is int for n in sizes) else None
 
 
 def _moved(node: fx.Node, qparams: QParams) -> Callable[[fx.Node], tuple[Any, ...]] | None:
     """Arguments of the operator on integers, given its input; None when it has no such form."""
+    if is_call(node, set(NEAREST)) and qparams.dtype != torch.uint8 and spatial_sizes(node) is None:
+        return None  # torch has none for int8, and the int8 operator takes sizes as numbers
     if is_call(node, _MOVES):
         return lambda source: (source, *node.args[1:])
     if not is_call(node, PAD):

@@ -3,10 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as functional
-from flow_models import count, quantizer, targets
-from test_lower import IMAGE, Function, flow, steps_apart
+from flow_models import count, export, quantizer, targets
+from test_lower import IMAGE, Everything, Function, flow, steps_apart
 from test_lower_norms import Activations, Before
 from torch import nn
+
+import torch_ao_ext
+from torch_ao_ext.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 FUNCTIONS = {
     "elu": lambda x: functional.elu(x, 0.7), "celu": lambda x: functional.celu(x, 1.3),
@@ -97,6 +100,47 @@ def test_nearest(size):
     quantized, lowered = flow(Function(lambda x: functional.interpolate(x, **size) * x.mean()), (IMAGE,))
     assert count(lowered, "torch_ao.interpolate") == 1 and count(lowered, "upsample") == 0
     assert steps_apart(quantized, lowered, (IMAGE,)) <= 1.001
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_nearest_of_lines_and_volumes(rank):
+    x = torch.randn(2, 8, *[5] * rank)
+    quantized, lowered = flow(Function(lambda x: torch.relu(functional.interpolate(x, scale_factor=2))), (x,))
+    assert count(lowered, "torch_ao.interpolate") == 1 and count(lowered, "upsample") == 0
+    assert steps_apart(quantized, lowered, (x,)) <= 1.001
+
+
+@pytest.mark.parametrize("images", [False, True])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("factor", [2, 1.5])
+def test_resizing_of_free_sizes(factor, mode, images):
+    """The batch alone, or height and width as well, which leaves the resizing to torch, in float."""
+    model = Function(lambda x: functional.interpolate(torch.relu(x), scale_factor=factor, mode=mode))
+    free = dict.fromkeys([0, 2, 3] if images else [0], torch.export.Dim.AUTO)
+    with torch.no_grad():
+        ready = prepare_pt2e(export(model, (IMAGE,), dynamic_shapes={"inputs": (free,)}), Everything())
+        ready(IMAGE)
+        quantized = convert_pt2e(ready)
+        lowered = torch_ao_ext.lower(quantized, islands=False)
+        islands = torch_ao_ext.lower(quantized)
+    assert count(lowered, "torch_ao.interpolate") == (not images) and count(lowered, "upsample") == images
+    other = torch.randn(1, IMAGE.shape[1], 7, 12) if images else torch.randn(3, *IMAGE.shape[1:])
+    for x in (IMAGE, other):
+        assert steps_apart(quantized, lowered, (x,)) <= 1.001
+        assert torch.equal(islands(x), lowered(x))
+        assert torch.equal(torch.jit.script(islands)(x), lowered(x))
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_mean_over_tokens(rank, keepdim):
+    """Channels last, as the tokens of a transformer lie."""
+    x = torch.randn(2, *[4, 3, 5][:rank], 6)
+    over = list(range(1, rank + 1))
+    quantized, lowered = flow(Function(lambda x: torch.relu(x.mean(over, keepdim=keepdim))), (x,))
+    assert count(lowered, "adaptive_avg_pool") == 1 and count(lowered, "mean") == 0
+    assert lowered(x).shape == quantized(x).shape
+    assert steps_apart(quantized, lowered, (x,)) <= 1.001
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
