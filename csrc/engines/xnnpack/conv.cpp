@@ -184,9 +184,7 @@ void XnnConv::run(const ConvArgs& args) const {
                                   : xnn_setup_convolution2d_nhwc_qs8_qc8w(
                                         lease.op(), memory.data() + input_bytes, input, output);
   if (status == xnn_status_success) status = xnn_run_operator(lease.op(), nullptr);
-  if (status == xnn_status_out_of_memory) throw std::bad_alloc();
-  if (status != xnn_status_success)
-    throw std::runtime_error(std::string("torch_ao_ext: XNNPACK run: ") + xnnpack::status_name(status));
+  xnnpack::check_ran(status);
   if (!flips_output_) return;
   auto* const bytes = static_cast<uint8_t*>(args.output);
   share(args.m * n_,

@@ -105,8 +105,7 @@ void FullyConnected::call(xnn_operator_t op, int64_t rows, const int8_t* input, 
       status = xnn_setup_fully_connected_nc_qd8_f32_qc8w(op, input, static_cast<float*>(output), params);
   }
   if (status == xnn_status_success) status = xnn_run_operator(op, nullptr);
-  if (status != xnn_status_success)
-    throw std::runtime_error(std::string("torch_ao_ext: XNNPACK run: ") + status_name(status));
+  check_ran(status);
 }
 
 void FullyConnected::run(int64_t rows, const int8_t* input, void* output,

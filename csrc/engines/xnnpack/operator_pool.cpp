@@ -31,10 +31,17 @@ void OperatorPool::give(xnn_operator_t op) {
   xnn_delete_operator(op);
 }
 
-void check_created(xnn_status status) {
+namespace {
+
+void check(const char* step, xnn_status status) {
   if (status == xnn_status_out_of_memory) throw std::bad_alloc();
   if (status != xnn_status_success)
-    throw std::runtime_error(std::string("torch_ao_ext: XNNPACK operator: ") + status_name(status));
+    throw std::runtime_error(std::string("torch_ao_ext: XNNPACK ") + step + ": " + status_name(status));
 }
+
+}  // namespace
+
+void check_created(xnn_status status) { check("operator", status); }
+void check_ran(xnn_status status) { check("run", status); }
 
 }  // namespace tae::xnnpack

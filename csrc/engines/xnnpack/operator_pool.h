@@ -59,7 +59,8 @@ class OperatorLease {
   bool broken_ = false;
 };
 
-// Throws unless an operator was made again: std::bad_alloc, std::runtime_error.
+// Throw unless an operator was made again, or did its work: std::bad_alloc, std::runtime_error.
 void check_created(xnn_status status);
+void check_ran(xnn_status status);
 
 }  // namespace tae::xnnpack
