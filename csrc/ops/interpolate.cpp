@@ -13,7 +13,7 @@
 // The input is read channels last (another layout is copied once), the output is channels last.
 #include <cstring>
 
-#include "core/autograd.h"
+#include "core/autograd_sizes.h"
 #include "kernels/upsample.h"
 #include "kernels/vec_float_env.h"
 #include "ops/channels_last.h"
@@ -218,7 +218,7 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) { m.impl("interpolate", TORCH_FN(interpolate)); }
 
 TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {
-  m.impl("interpolate", TORCH_FN((InferenceOnly<"interpolate", interpolate>::call)));
+  m.impl("interpolate", TORCH_FN((InferenceOnlyOfSizes<"interpolate", interpolate>::call)));
 }
 
 }  // namespace tae

@@ -10,7 +10,7 @@
 //
 // Layer normalization: Ba, Kiros, Hinton, arXiv:1607.06450, equations 3 and 4. RMSNorm:
 // Zhang, Sennrich, arXiv:1910.07467, equation 4.
-#include "core/autograd.h"
+#include "core/autograd_sizes.h"
 #include "ops/norm_common.h"
 
 namespace tae {
@@ -228,10 +228,11 @@ TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {
-  m.impl("layer_norm", TORCH_FN((InferenceOnly<"layer_norm", layer_norm>::call)));
-  m.impl("rms_norm", TORCH_FN((InferenceOnly<"rms_norm", rms_norm>::call)));
-  m.impl("add_layer_norm", TORCH_FN((InferenceOnly<"add_layer_norm", add_layer_norm>::call)));
-  m.impl("add_layer_norm_sum", TORCH_FN((InferenceOnly<"add_layer_norm_sum", add_layer_norm_sum>::call)));
+  m.impl("layer_norm", TORCH_FN((InferenceOnlyOfSizes<"layer_norm", layer_norm>::call)));
+  m.impl("rms_norm", TORCH_FN((InferenceOnlyOfSizes<"rms_norm", rms_norm>::call)));
+  m.impl("add_layer_norm", TORCH_FN((InferenceOnlyOfSizes<"add_layer_norm", add_layer_norm>::call)));
+  m.impl("add_layer_norm_sum",
+         TORCH_FN((InferenceOnlyOfSizes<"add_layer_norm_sum", add_layer_norm_sum>::call)));
 }
 
 }  // namespace tae

@@ -76,6 +76,38 @@ def test_export_save_load(calls, program):
     assert_same(loaded(*calls.tensors()), calls(*calls.tensors()))
 
 
+class OfSizes(torch.nn.Module):
+    """Operators that take sizes, of an image and a sequence whose sizes are free."""
+
+    def forward(self, image, tokens):
+        ops, q, height, width = torch.ops.torch_ao, (0.1, 0), image.shape[2], image.shape[3]
+        out, last = (0.05, 0, torch.int8), [tokens.shape[-1]]
+        return (
+            ops.interpolate(image, *q, *q, None, [2 * height, width + 1], "bilinear"),
+            ops.layer_norm(tokens, *q, None, None, *out, [tokens.shape[1], *last]),
+            ops.rms_norm(tokens, *q, None, *out, last),
+            ops.add_layer_norm(tokens, *q, tokens, *q, None, None, *out, last),
+            *ops.add_layer_norm_sum(tokens, *q, tokens, *q, None, None, *out, last),
+        )
+
+
+@pytest.mark.parametrize("how", ["export", "compile"])
+def test_sizes_may_be_symbols(how):
+    def inputs(*sizes):
+        return tuple(torch.randint(0, 256, size, dtype=torch.uint8) for size in sizes)
+
+    example, other = inputs((1, 3, 5, 6), (2, 7, 6)), inputs((1, 3, 8, 9), (2, 4, 11))
+    model, free = OfSizes(), torch.export.Dim.DYNAMIC
+    if how == "export":
+        run = torch.export.export(
+            model, example, dynamic_shapes=({2: free, 3: free}, {1: free, 2: free})
+        ).module()
+    else:
+        run = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    for call in (example, other):
+        assert_same(run(*call), model(*call))
+
+
 def test_aot_inductor(calls, program, tmp_path):
     assert shutil.which("g++"), "AOTInductor needs g++, as the build of this library does"
     with torch.no_grad():
