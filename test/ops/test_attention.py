@@ -211,6 +211,11 @@ def test_threads_share_few_matrices(threads):
             ValueError,
             r"'key' must have size\(-2\) of at most 33025",
         ),
+        (
+            {"query": torch.zeros(2, 4, 33026, dtype=U8), "key": torch.zeros(2, 5, 33026, dtype=U8)},
+            ValueError,
+            r"'query' must have size\(-1\) of at most 33025",
+        ),
     ],
 )
 def test_errors(change, error, text):
