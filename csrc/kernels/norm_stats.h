@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "kernels/norm.h"
 
@@ -24,7 +25,7 @@ inline double byte_spread(const ByteSums& s, int64_t count) {
 constexpr int64_t kStatRows = 8;
 struct RowStats {
   double mean[kStatRows];  // of q - zero_point, in steps
-  double root[kStatRows];  // sqrt(var + eps)
+  double root[kStatRows];  // sqrt(var + eps); infinite where var is 0, so that the result is the bias exactly
 };
 
 inline void row_stats(const ByteSums (&sums)[kStatRows], int64_t count, int32_t u8_zero_point, float scale,
@@ -39,7 +40,10 @@ inline void row_stats(const ByteSums (&sums)[kStatRows], int64_t count, int32_t 
         centred ? byte_spread(s, count) : static_cast<double>(s.squares - 2 * z * s.sum + count * z * z);
   }
   const double part = 1. / n, unit = step * step * (centred ? part * part : part);
-  for (int r = 0; r < kStatRows; ++r) stats->root[r] = std::sqrt(square[r] * unit + eps);
+  for (int r = 0; r < kStatRows; ++r) {
+    const double root = std::sqrt(square[r] * unit + eps);
+    stats->root[r] = square[r] == 0. && eps > 0. ? std::numeric_limits<double>::infinity() : root;
+  }
   for (int r = 0; r < kStatRows; ++r) stats->mean[r] = total[r] * part;
 }
 

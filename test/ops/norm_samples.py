@@ -252,7 +252,9 @@ def _byte_factors(q, count, scale, zero_point, eps, centred):
         square = [float(s2 - 2 * z * s + count * z * z) for s, s2 in zip(sums, squares, strict=True)]
         unit = step * step * part
     mean = np.array([float(s - count * z) * part for s in sums])
-    return mean, 1.0 / np.sqrt(np.array(square, float) * unit + eps)
+    square = np.array(square, float)
+    known = 1.0 / np.sqrt(square * unit + eps)
+    return mean, np.where((square == 0) & (eps > 0), 0.0, known)  # no spread: the bias exactly
 
 
 def _row_coefficients(q, count, scale, zero_point, eps, centred):

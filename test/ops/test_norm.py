@@ -225,6 +225,23 @@ def test_a_row_without_spread_is_its_bias():
         assert y.tolist() == [[15, 5, 30]] * 2
 
 
+@pytest.mark.parametrize("eps", [1e-5, 1e-12])
+def test_equal_values_of_large_steps_are_the_bias(eps):
+    """1 / sqrt(eps) times the rounding of a value would be steps."""
+    x = torch.tensor([0, 5, 200, 255], dtype=U8).reshape(4, 1, 1).expand(4, 3, 2)
+    bias = torch.tensor([0.25, -0.5, 1.0])
+    out = (0.02, 128, U8)
+    expected = torch.tensor([140, 103, 178], dtype=U8)  # of 12.5, -25 and 50 steps, ties to even
+    for y in (
+        ops.instance_norm(x, 30.0, 7, torch.ones(3), bias, *out, eps),
+        ops.group_norm(x.contiguous(), 30.0, 7, None, bias, *out, 3, eps),
+        ops.layer_norm(x[..., 0].unsqueeze(2), 30.0, 7, None, torch.full((1,), 0.25), *out, [1], eps),
+    ):
+        want = expected[:1] if y.shape[-1] == 1 else expected.reshape(1, 3, 1)
+        assert (y.int() - want.int()).abs().max() <= 1
+        assert (y == y[:1]).all()
+
+
 def test_no_number_gives_the_lowest_integer():
     x = torch.tensor([[1.0, float("nan")], [3e38, 3e38], [float("inf"), 1.0], [1.0, 2.0]])
     y = ops.layer_norm(x, 1.0, 0, None, None, 0.1, 0, S8, [2])
