@@ -44,12 +44,14 @@ def test_rows_and_counts(model):
     rows = {row.fqn: (row.op, row.status, row.reason) for row in result.rows}
     assert rows == {
         "embed": ("Embedding", "float", "nn.Embedding not in qconfig_spec"),
+        "norm": ("LayerNorm", "float", "no dynamic int8 module for nn.LayerNorm"),
         "fc1": ("Linear", "int8", ""),
         "rnn": ("GRU", "float", "nn.GRU not in qconfig_spec"),
         "fc2": ("Linear", "float", "qconfig_spec says None"),
     }
     assert result.int8 == {"Linear": 1}
-    assert result.float == {"Embedding": 1, "GRU": 1, "Linear": 1}
+    assert result.float == {"Embedding": 1, "LayerNorm": 1, "GRU": 1, "Linear": 1}
+    assert result.functions == {"LayerNorm": 1}
 
 
 def test_coverage_adds_up(model):
@@ -77,7 +79,8 @@ def test_text_and_dict(model):
     assert lines[0].split() == ["layer", "op", "runs", "in", "engine", "reason"]
     assert any(line.startswith("fc1") and " int8 " in line for line in lines)
     assert lines[-1].startswith("int8: Embedding 0/1, GRU 0/1, Linear 1/2; ")
-    assert json.loads(json.dumps(result.to_dict()))["rows"][1]["fqn"] == "fc1"
+    assert lines[-1].endswith(" % of multiply-accumulates; float besides: LayerNorm 1")
+    assert json.loads(json.dumps(result.to_dict()))["rows"][2]["fqn"] == "fc1"
 
 
 def test_unconverted_model_and_errors():

@@ -12,7 +12,7 @@ from torch_ao_ext.ops.island import ProgramStep, read_program
 
 __all__ = [
     "ATTENTION_REASON", "FUSED", "REASON", "SECOND_FACTORS", "Fused", "GraphOp", "arguments_of",
-    "attribute_of", "graph_ops", "module_types", "owner", "product_macs", "sizes_of",
+    "attribute_of", "graph_ops", "island_of", "module_types", "owner", "product_macs", "sizes_of",
 ]  # fmt: skip
 
 # Key in a node's meta: why `lower` left the operator float.
@@ -197,7 +197,7 @@ def _describe_step(step: ProgramStep, constants: list[torch.Tensor | None], pref
     return _row(prefix + step.label, op, weight, constant("bias"), macs)
 
 
-def _island(module: fx.GraphModule, node: fx.Node) -> tuple[str, list[torch.Tensor | None]] | None:
+def island_of(module: fx.GraphModule, node: fx.Node) -> tuple[str, list[torch.Tensor | None]] | None:
     """Program and constants of an island, as module or operator; None for anything else."""
     if node.op == "call_module":
         called = module.get_submodule(str(node.target))
@@ -225,7 +225,7 @@ def graph_ops(module: nn.Module, name: str) -> Iterator[GraphOp]:
         return
     prefix = f"{name}." if name else ""
     for node in module.graph.nodes:
-        island = _island(module, node)
+        island = island_of(module, node)
         if island is not None:
             steps = [s for s in read_program(island[0])[0] if _counts(s.target._schema)]
             yield from (_describe_step(step, island[1], prefix) for step in steps)

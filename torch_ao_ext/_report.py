@@ -9,10 +9,13 @@ from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from torch_ao_ext._describe import FLOAT_REASON, has_matrix, type_name
+from torch_ao_ext._float_modules import why_float_module
 from torch_ao_ext._float_ops import float_ops
 from torch_ao_ext._graph_ops import GraphOp, graph_ops
+from torch_ao_ext._island import Island
 from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
 from torch_ao_ext.nn.quantized._between import ThroughFloat
+from torch_ao_ext.nn.quantized._static import QuantizedOutput
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic import RNNBase, RNNCellBase
 from torch_ao_ext.nn.sparse import quantized as sparse
@@ -29,7 +32,7 @@ _PRODUCTS = ("matmul", "attention")  # of two activations
 
 @dataclass(frozen=True)
 class Row:
-    """One layer with weights, or one call of an operator in an fx graph.
+    """One layer with weights, one module that runs in float, or one call of an operator in an fx graph.
 
     Args:
         fqn: name in the model; "" is the root.
@@ -53,9 +56,11 @@ class Report:
     """Rows and sums over a model; `str()` is a table.
 
     Attributes:
-        rows: every layer that holds a weight matrix, and every operator in a graph.
-        int8: count of int8 layers by op.
-        float: count of float layers by op.
+        rows: every layer that holds a weight matrix, every operator in a graph that computes, and every
+            float module without parts of a quantized model; moves of data are no rows.
+        int8: count of int8 rows by op.
+        float: count of float rows by op.
+        functions: those of `float` that are neither products nor lookups: norms, activations, pooling ...
         parameters: elements of weights (sparse ones: those in blocks) and biases, by "int8" and "float".
         macs: multiply-accumulates per row, by "int8" and "float".
     """
@@ -63,6 +68,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     int8: Counter = field(default_factory=Counter)
     float: Counter = field(default_factory=Counter)
+    functions: Counter = field(default_factory=Counter)
     parameters: dict[str, int] = field(default_factory=lambda: {"int8": 0, "float": 0})
     macs: dict[str, int] = field(default_factory=lambda: {"int8": 0, "float": 0})
 
@@ -90,6 +96,7 @@ class Report:
             "rows": [asdict(row) for row in self.rows],
             "int8": dict(self.int8),
             "float": dict(self.float),
+            "functions": dict(self.functions),
             "parameters": dict(self.parameters),
             "parameter_percent": self.parameter_percent,
             "macs": dict(self.macs),
@@ -98,12 +105,14 @@ class Report:
 
     def _summary(self) -> str:
         ops = []
-        for op in sorted(set(self.int8) | set(self.float)):
+        for op in sorted(set(self.int8) | set(self.float - self.functions)):
             ops.append(f"{op} {self.int8[op]}/{self.int8[op] + self.float[op]}")
+        besides = [f"{op} {n}" for op, n in sorted(self.functions.items()) if op not in self.int8]
         return (
             f"int8: {', '.join(ops) or 'no layers'}; "
             f"{self.parameter_percent['int8']} % of parameters, "
             f"{self.mac_percent['int8']} % of multiply-accumulates"
+            + (f"; float besides: {', '.join(besides)}" if besides else "")
         )
 
     def __str__(self) -> str:
@@ -157,6 +166,12 @@ def _graph_row(call: GraphOp) -> Row:
     return Row(call.fqn, call.op, status, engine, call.float_reason, call.macs)
 
 
+def _is_quantized(module: nn.Module) -> bool:
+    """Whether a module makes a model a quantized one."""
+    own = (WeightedModule, QuantizedOutput, LinearWeightOnly, Embedding, Island, *RECURRENT, *SPARSE)
+    return isinstance(module, own) or any(True for _ in graph_ops(module, ""))
+
+
 def _float_macs(module: nn.Module) -> int:
     if isinstance(module, _LOOKUPS):
         return 0
@@ -198,11 +213,13 @@ def _count_parameters(model: nn.Module, result: Report) -> None:
 
 
 def report(model: nn.Module) -> Report:
-    """Lists every layer with weights: int8 or float, the engine, the reason.
+    """Lists what computes: int8 or float, the engine, the reason.
 
-    In fx graphs (`torch.export`'s `module()`, traced and lowered models) each call of a
-    torch_ao operator is a row, and each float product, lookup and recurrent layer; its name
-    is that of the module that holds the weight.
+    Rows are the layers with weights and, in a quantized model, the modules without parts that run in
+    float. In fx graphs (`torch.export`'s `module()`, traced and lowered models) each call of a torch_ao
+    operator is a row, and each operator that computes in floats; its name is that of the module that
+    holds the weight, or of the innermost one around it. What only moves values is no row, nor are torch
+    functions that an eager model calls in its forward: nothing is run.
 
     Args:
         model: a Python module, converted or not.
@@ -229,9 +246,13 @@ def report(model: nn.Module) -> Report:
         )
     result = Report()
     graphs: list[str] = []  # what lies in a graph module is told by its calls
+    quantized = any(map(_is_quantized, model.modules()))
+    static = any(isinstance(module, QuantizedOutput) for module in model.modules())
     for name, module in model.named_modules():
         rows = [_graph_row(call) for call in graph_ops(module, name)]
-        rows += [Row(f.fqn, f.op, "float", "torch", f.reason, f.macs) for f in float_ops(module, name)]
+        for f in float_ops(module, name):
+            rows.append(Row(f.fqn, f.op, "float", "torch", f.reason, f.macs))
+            result.functions.update([] if f.layer else [f.op])
         inside = any(name.startswith(prefix) for prefix in graphs)
         if isinstance(module, fx.GraphModule):
             graphs.append(f"{name}." if name else "")
@@ -254,6 +275,11 @@ def report(model: nn.Module) -> Report:
         elif has_matrix(module) and not (inside and type(module) is nn.Module):
             reason = getattr(module, FLOAT_REASON, "not converted by torch_ao_ext")
             rows.append(Row(name, _op_name(module), "float", "torch", reason, _float_macs(module)))
+        elif quantized and ".parametrizations." not in f".{name}.":
+            reason = why_float_module(module, static, inside)
+            if reason:
+                rows.append(Row(name, _op_name(module), "float", "torch", reason))
+                result.functions[rows[-1].op] += 1
         for row in rows:
             result.rows.append(row)
             getattr(result, row.status)[row.op] += 1

@@ -9,8 +9,9 @@
 // Values are numbered: the inputs, then the result of each line. Arguments stand in schema
 // order, trailing defaults may be left out: %value, @constant, n(one), i(nteger), f(loat),
 // b0 or b1, s(tring), d(type), I1,2 and F1.5,2 lists of numbers, T%1,@2 a list of tensors.
-// What follows " # " is for reports: the module's name, " macs=<count>" of a matmul. The text may come from a
-// file: operators are those of a list, and every argument is held against the schema.
+// What follows " # " is for reports: the module's name, " macs=<count>" of a matmul, " float=<reason>" of a
+// step that computes in floats. The text may come from a file: operators are those of a list, and every
+// argument is held against the schema.
 #pragma once
 
 #include <memory>

@@ -307,7 +307,8 @@ def test_user_subclasses_of_encoders_do_not_crash():
 def test_whole_transformer():
     model = nn.Transformer(E, H, 1, 2, 32, batch_first=True).eval()
     q = quantize_dynamic(model)
-    assert torch_ao_ext.report(q).float == {}
+    report = torch_ao_ext.report(q)
+    assert report.float == report.functions == {"LayerNorm": 3 + 2 * 3 + 1}
     assert q.decoder.layers[0].self_attn.packed_in_proj
     assert not q.decoder.layers[0].multihead_attn.packed_in_proj
     src, tgt = torch.randn(B, S, E), torch.randn(B, L, E)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from torch_ao_ext._float_functions import FUNCTIONS
 from torch_ao_ext._graph_ops import FUSED, Fused
 from torch_ao_ext._lower._moves import NEAREST, spatial_sizes
 from torch_ao_ext._lower._post_ops import plain_tail, read_tail, replace_tail, unary
@@ -22,18 +23,12 @@ __all__ = ["lower_function", "nearest_of_integers"]
 
 ao = torch.ops.torch_ao
 
-# Functions of one value and of numbers.
-_NAMES = (
-    "abs", "acos", "add", "asin", "atan", "ceil", "celu", "cos", "cosh", "div", "elu", "erf", "exp", "exp2",
-    "expm1", "floor", "hardshrink", "log", "log1p", "log2", "log_sigmoid", "mish", "mul", "neg", "pow",
-    "prelu", "reciprocal", "relu", "round", "rsqrt", "rsub", "selu", "sgn", "sign", "sin", "sinh",
-    "softplus", "softshrink", "sqrt", "square", "sub", "tan", "threshold", "trunc",
-)  # fmt: skip
 _OVERLOADS = ("default", "Tensor", "Scalar", "Tensor_Scalar")
 
 
 def _pointwise() -> set[Any]:
-    packets = [getattr(aten, name + end) for name in _NAMES for end in ("", "_") if hasattr(aten, name + end)]
+    names = [name + end for name in FUNCTIONS for end in ("", "_")]
+    packets = [getattr(aten, name) for name in names if hasattr(aten, name)]
     return {getattr(p, o) for p in packets for o in _OVERLOADS if o in p.overloads()}
 
 

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from torch_ao_ext._graph_ops import arguments_of, owner, product_macs
+from torch_ao_ext._float_functions import computes_in_float, why_float
+from torch_ao_ext._float_ops import FLOAT_LAYERS
+from torch_ao_ext._graph_ops import REASON, arguments_of, owner, product_macs
 from torch_ao_ext._island import Island
 from torch_ao_ext._lower._script import LoweredModule
 from torch_ao_ext.quantization.pt2e._graph import (
@@ -196,6 +198,8 @@ class _Writer:
         line = " ".join([str(_name(node)), *tokens]) + f" # {owner(node)}"
         if macs := product_macs(node):
             line += f" macs={macs}"
+        if computes_in_float(node):
+            line += f" float={node.meta[REASON]}"
         return line
 
 
@@ -224,6 +228,9 @@ def merge_islands(model: fx.GraphModule) -> None:
     The graph as it was stays beside it for `unmerged`.
     """
     before = copy_graph_module(model, LoweredModule)
+    for node in model.graph.nodes:  # now, while each sees its neighbours
+        if computes_in_float(node) and node.target not in FLOAT_LAYERS:
+            node.meta[REASON] = why_float(node)
     levels = _levels(model.graph)
     _sort(model.graph, levels)
     islands = defaultdict(list)

@@ -10,6 +10,7 @@ from torch import fx
 
 from torch_ao_ext._engines import set_engine
 from torch_ao_ext._flags import check_flags
+from torch_ao_ext._float_ops import FLOAT_LAYERS
 from torch_ao_ext._graph_ops import REASON
 from torch_ao_ext._lower._attention import lower_attention
 from torch_ao_ext._lower._elementwise import lower_between, quantize_before_max_pool
@@ -248,9 +249,8 @@ def _computes(node: fx.Node) -> bool:
 
 def _complain(model: fx.GraphModule, strict: bool) -> None:
     # Only where the quantizer asked for int8.
-    floats = [
-        n for n in model.graph.nodes if REASON in n.meta and any(_is_dequantize(i) for i in n.all_input_nodes)
-    ]
+    layers = [n for n in model.graph.nodes if n.target in FLOAT_LAYERS and REASON in n.meta]
+    floats = [n for n in layers if any(_is_dequantize(i) for i in n.all_input_nodes)]
     if strict and floats:
         first = floats[0]
         raise ValueError(

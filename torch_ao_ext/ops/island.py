@@ -52,12 +52,14 @@ class ProgramStep:
         tokens: its arguments as written.
         label: name of the module or node that it comes from.
         macs: multiply-accumulates of a product without weight, 0 where nothing is noted.
+        float_reason: why a step of torch computes in floats, "" where nothing is noted.
     """
 
     target: torch._ops.OpOverload
     tokens: tuple[str, ...]
     label: str
     macs: int
+    float_reason: str
 
     def argument(self, name: str) -> str | None:
         """The token of an argument by name, None when it is left out."""
@@ -82,9 +84,10 @@ def read_program(program: str) -> tuple[list[ProgramStep], list[int]]:
     steps = []
     for line in lines:
         text, _, note = line.partition(" # ")
+        note, _, reason = note.partition(" float=")
         label, _, macs = note.partition(" macs=")
         name, *tokens = text.split(" ")
-        steps.append(ProgramStep(_operator(name), tuple(tokens), label, int(macs or 0)))
+        steps.append(ProgramStep(_operator(name), tuple(tokens), label, int(macs or 0), reason))
     return steps, [int(token[1:]) for token in last.split(" ")[1:]]
 
 
