@@ -61,6 +61,23 @@ def test_our_counts_are_those_of_the_converted_model(tmp_path):
         own_peer._ran(small.model)
 
 
+def test_our_counts_are_of_layers_alone():
+    """A float upsample_bilinear2d has "linear" in its name and no weights."""
+
+    class Larger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return nn.functional.interpolate(self.fc(x), scale_factor=2.0, mode="bilinear")
+
+    int8 = peers.ours().quantization.quantize_dynamic(Larger())
+    graph = torch.export.export(int8, (torch.randn(1, 1, 4, 8),)).module()
+    assert peers.ours().report(graph).functions == {"upsample_bilinear2d": 1}
+    assert own_peer._ran(graph) == "1 of 1 layers on integers (1 linear_dynamic)"
+
+
 def test_torch_ao_counts_float_and_int8_modules(tmp_path):
     small = small_case(tmp_path)
     assert torch_ao_peer.executed(small.model) == (Counter(), Counter({"float Linear": 2}))
