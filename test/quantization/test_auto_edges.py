@@ -10,6 +10,7 @@ from torch import nn
 
 import torch_ao_ext
 from torch_ao_ext import quantization as tq
+from torch_ao_ext.nn import intrinsic
 from torch_ao_ext.nn import quantized as nnq
 from torch_ao_ext.quantization import convert, fuse_modules, get_default_qconfig, prepare, quantize
 
@@ -124,6 +125,23 @@ def test_quantize_in_one_call_of_a_single_layer():
     assert (int8(x) - layer(x)).abs().max() < 0.05
     y = int8(nnq.Quantize(0.03, 128)(x))  # int8 input is taken as it is
     assert (y - layer(x)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("product", [True, False])
+def test_a_container_is_observed_by_what_comes_to_it(product):
+    """Not by what leaves it, which is 20 times as large here."""
+    torch.manual_seed(0)
+    first = nn.Linear(6, 6) if product else nn.BatchNorm2d(6)
+    container = (intrinsic.LinearReLU if product else intrinsic.BNReLU2d)(first, nn.ReLU())
+    first.weight.data.mul_(20)
+    x = torch.randn(64, 6) if product else torch.randn(8, 6, 3, 3)
+    model = nn.Sequential(container).eval()
+    model.qconfig = get_default_qconfig("onednn")
+    observed = prepare(model, auto_edges=True)
+    want = observed(x)
+    int8 = convert(observed)
+    assert int8[0].edge[0] == pytest.approx(float(x.max() - x.min()) / 255, rel=0.05)
+    assert (int8(x) - want).abs().max() < 0.02 * want.max()
 
 
 def test_stubs_and_edges_go_together():

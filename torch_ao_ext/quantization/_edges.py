@@ -18,7 +18,7 @@ from torch_ao_ext.nn.quantized._static import QuantizedOutput, output_qparams, s
 
 __all__ = ["EDGE", "carry_edge", "edge_hooks", "has_edges", "join_edges", "observe_input", "set_edges"]
 
-# Child of an observed module: the observer of its first input.
+# Child of an observed module, or of the first layer of a container: the observer of its first input.
 EDGE = "input_post_process"
 
 
@@ -28,8 +28,14 @@ def _observe_first(module: nn.Module, args: tuple[Any, ...]) -> None:
         module._modules[EDGE](args[0])
 
 
+def _entered(module: nn.Module) -> nn.Module:
+    """The layer that gets the input: of a container, which runs all of its children, the first one."""
+    return module[0] if isinstance(module, nn.Sequential) else module
+
+
 def observe_input(module: nn.Module, observer: nn.Module) -> None:
     """Puts an observer before a module, which does not change the value."""
+    module = _entered(module)
     module.add_module(EDGE, observer)
     module.register_forward_pre_hook(_observe_first)
 
@@ -49,7 +55,7 @@ def carry_edge(observed: nn.Module, new: nn.Module) -> None:
     for name, child in observed._modules.items():
         if child is not None and new._modules.get(name) is not None:
             carry_edge(child, new._modules[name])
-    observer = observed._modules.get(EDGE)
+    observer = _entered(observed)._modules.get(EDGE)
     if observer is not None and isinstance(new, QuantizedOutput) and saw_data(observer):
         new.edge = output_qparams(observer, type(new).__name__)
 
