@@ -129,8 +129,9 @@ def test_a_graph_that_is_not_lowered_says_so_of_each_operator():
 
 
 NO_FORM = {
-    "celu": nn.CELU(), "selu": nn.SELU(), "silu": nn.SiLU(), "mish": nn.Mish(), "softmax2d": nn.Softmax2d(),
-    "rms": nn.RMSNorm(8), "bn1": nn.BatchNorm1d(8), "indices": nn.MaxPool2d(2, return_indices=True),
+    "plus": nn.Softplus(), "sign": nn.Softsign(), "shrink": nn.Softshrink(), "log": nn.LogSigmoid(),
+    "tanh": nn.Tanhshrink(), "logs": nn.LogSoftmax(-1), "rows": nn.Softmin(-1),
+    "response": nn.LocalResponseNorm(2), "indices": nn.MaxPool2d(2, return_indices=True),
     "exact": nn.Upsample(scale_factor=2, mode="nearest-exact"),
 }  # fmt: skip
 ON_INTEGERS = {
@@ -146,9 +147,9 @@ class Parts(nn.Module):
 
     def forward(self, x):
         x = self.parts["relu"](self.fc(x))
-        for name in ("celu", "selu", "silu", "mish", "rms", "bn1"):
+        for name in ("plus", "sign", "shrink", "log", "tanh", "logs", "rows"):
             x = self.parts[name](x)
-        x = self.parts["softmax2d"](self.parts["exact"](x.reshape(-1, 2, 2, 2)))
+        x = self.parts["response"](self.parts["exact"](x.reshape(-1, 2, 2, 2)))
         return self.parts["indices"](x)[0]
 
 

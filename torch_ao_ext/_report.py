@@ -14,7 +14,7 @@ from torch_ao_ext._float_ops import float_ops
 from torch_ao_ext._graph_ops import GraphOp, graph_ops
 from torch_ao_ext._island import Island
 from torch_ao_ext.nn.quantized import Embedding, LinearWeightOnly
-from torch_ao_ext.nn.quantized._between import ThroughFloat
+from torch_ao_ext.nn.quantized._between import Between, ThroughFloat
 from torch_ao_ext.nn.quantized._static import QuantizedOutput
 from torch_ao_ext.nn.quantized._weighted import WeightedModule
 from torch_ao_ext.nn.quantized.dynamic import RNNBase, RNNCellBase
@@ -56,8 +56,9 @@ class Report:
     """Rows and sums over a model; `str()` is a table.
 
     Attributes:
-        rows: every layer that holds a weight matrix, every operator in a graph that computes, and every
-            float module without parts of a quantized model; moves of data are no rows.
+        rows: every layer that holds a weight matrix, every activation and norm between quantized tensors,
+            every operator in a graph that computes, and every float module without parts of a quantized
+            model; moves of data are no rows.
         int8: count of int8 rows by op.
         float: count of float rows by op.
         functions: those of `float` that are neither products nor lookups: norms, activations, pooling ...
@@ -138,7 +139,7 @@ def _op_name(layer: nn.Module) -> str:
     if isinstance(layer, RECURRENT) and layer.weight_dtype != torch.int8:
         dtypes = sorted({str(w.dtype).removeprefix("torch.") for w in layer._side()[0]}, reverse=True)
         return f"{type(layer).__name__} ({' and '.join(dtypes)} weights)"
-    own = isinstance(layer, (WeightedModule, ThroughFloat, *RECURRENT, Embedding, LinearWeightOnly))
+    own = isinstance(layer, (WeightedModule, Between, *RECURRENT, Embedding, LinearWeightOnly))
     return type(layer).__name__ if own else type_name(layer).removeprefix("nn.")
 
 
@@ -268,8 +269,8 @@ def report(model: nn.Module) -> Report:
             rows.append(Row(name, _op_name(module), "int8", _engine(weights[0]), "", macs))
         elif isinstance(module, Embedding):
             rows.append(Row(name, _op_name(module), "int8", "native", ""))
-        elif isinstance(module, ThroughFloat):
-            reason = module.float_reason()
+        elif isinstance(module, Between):
+            reason = module.float_reason() if isinstance(module, ThroughFloat) else ""
             status, engine = ("float", "torch") if reason else ("int8", "native")
             rows.append(Row(name, _op_name(module), status, engine, reason))
         elif has_matrix(module) and not (inside and type(module) is nn.Module):

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from static_cases import MODULES, make
 from static_peer import nnq as peer_nnq
 from static_peer import ours, steps, theirs
 from torch import nn
@@ -12,7 +13,6 @@ from torch import nn
 import torch_ao_ext
 from torch_ao_ext import load_quantized, save_quantized
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn import intrinsic
 from torch_ao_ext.nn import quantized as nnq
 from torch_ao_ext.quantization import DeQuantStub, QuantStub, convert, default_qconfig, prepare
 from torch_ao_ext.quantization.observer import PlaceholderObserver, default_observer
@@ -191,56 +191,9 @@ def test_float_functional_observes_its_results():
     assert made.qparams == (pytest.approx(12 / 127), 85, torch.uint8)
 
 
-def observed(mod, x):
-    mod = mod.eval()
-    mod.qconfig = default_qconfig
-    mod.activation_post_process = default_observer()
-    mod.activation_post_process(mod(x))
-    return mod
-
-
-def norm(kind, *args, **kwargs):
-    mod = kind(*args, **kwargs)
-    for tensor in (*mod.parameters(), *(b for b in mod.buffers() if b.is_floating_point())):
-        tensor.data.uniform_(0.3, 2)
-    return mod
-
-
-# name -> float module, input sizes, whether torch.ao has this module
-MODULES = {
-    "Hardswish": (lambda: nn.Hardswish(), (3, 40), True),
-    "Sigmoid": (lambda: nn.Sigmoid(), (3, 40), True),
-    "LeakyReLU": (lambda: nn.LeakyReLU(0.3), (3, 40), True),
-    "ELU": (lambda: nn.ELU(0.7), (3, 40), True),
-    "Softmax": (lambda: nn.Softmax(-1), (3, 40), True),
-    "PReLU": (lambda: nn.PReLU(4, 0.2), (3, 4, 5), False),  # torch.ao rounds its slopes to 8 bits
-    "LayerNorm": (lambda: norm(nn.LayerNorm, (4, 6)), (3, 4, 6), True),
-    "GroupNorm": (lambda: norm(nn.GroupNorm, 2, 4, eps=1e-3), (3, 4, 6), True),
-    "BatchNorm2d": (lambda: norm(nn.BatchNorm2d, 4), (3, 4, 5, 5), True),
-    "BatchNorm3d": (lambda: norm(nn.BatchNorm3d, 4), (3, 4, 3, 3, 3), True),
-    "InstanceNorm1d": (lambda: norm(nn.InstanceNorm1d, 4, affine=True), (3, 4, 9), True),
-    "InstanceNorm2d": (lambda: norm(nn.InstanceNorm2d, 4, affine=True), (3, 4, 5, 5), True),
-    "InstanceNorm3d": (lambda: norm(nn.InstanceNorm3d, 4, affine=True), (3, 4, 3, 3, 3), True),
-    "LayerNorm plain": (lambda: nn.LayerNorm(6, elementwise_affine=False), (3, 6), False),
-    "LayerNorm no bias": (lambda: norm(nn.LayerNorm, 6, bias=False), (3, 6), False),
-    "InstanceNorm1d plain": (lambda: nn.InstanceNorm1d(4), (3, 4, 9), False),
-    "BNReLU2d": (lambda: intrinsic.BNReLU2d(norm(nn.BatchNorm2d, 4), nn.ReLU()), (3, 4, 5, 5), False),
-    "BNReLU3d": (lambda: intrinsic.BNReLU3d(norm(nn.BatchNorm3d, 4), nn.ReLU()), (3, 4, 3, 3, 3), False),
-}
-
-
-def make(name):
-    build, sizes, has_peer = MODULES[name]
-    torch.manual_seed(0)
-    q = ours(*sizes)
-    mod = observed(build(), q.dequantize())
-    home = intrinsic.quantized if name.startswith("BNReLU") else nnq
-    return mod, getattr(home, name.split()[0]).from_float(mod), q, has_peer
-
-
 def _error_before_rounding(mod):
     """In steps: norms compute in 16 bits (csrc/kernels/norm.h)."""
-    if isinstance(mod, nn.LayerNorm):
+    if isinstance(mod, (nn.LayerNorm, nn.RMSNorm)):
         return 0.2
     return 0.1 if any(part in type(mod).__name__ for part in ("Norm", "BN")) else 0.0
 
@@ -307,7 +260,7 @@ def test_report_names_what_is_computed_in_float():
     model = nn.Sequential(
         nnq.LayerNorm(4, None, None, 0.1, 10), nnq.Linear(4, 4), nnq.Softmax(-1),
         nnq.LayerNorm(4, None, None, 0.1, 10, dtype=torch.float64),
-        nnq.BatchNorm2d(4, track_running_stats=False),
+        nnq.BatchNorm2d(4, track_running_stats=False), nnq.SiLU(),
     )  # fmt: skip
     rows = torch_ao_ext.report(model).rows
     assert [(r.op, r.status, r.reason) for r in rows] == [
@@ -316,6 +269,7 @@ def test_report_names_what_is_computed_in_float():
         ("Softmax", "float", "int8 in and out, computed in float32"),
         ("LayerNorm", "float", "parameters of torch.float64"),
         ("BatchNorm2d", "float", "no running statistics"),
+        ("SiLU", "int8", ""),
     ]
 
 

@@ -45,8 +45,10 @@ MORE = {
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS": {"MultiheadAttention", "RNN"},
     "DEFAULT_QAT_MODULE_MAPPINGS": {"Conv1d", "ConvReLU1d"},
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS": {
-        "Conv1d", "ConvReLU1d", "Embedding", "EmbeddingBag", "Sigmoid", "Softmax"
+        "BatchNorm1d", "CELU", "Conv1d", "ConvReLU1d", "Embedding", "EmbeddingBag", "Mish", "RMSNorm", "SELU",
+        "SiLU", "Sigmoid", "Softmax", "Softmax2d",
     },
+    "DEFAULT_MODULE_TO_ACT_POST_PROCESS": {"Softmax2d"},
 }
 TABLES = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS", "DEFAULT_QAT_MODULE_MAPPINGS",
@@ -67,9 +69,12 @@ def test_mappings(name):
 def test_observers_of_known_ranges():
     theirs = importlib.import_module("torch.ao.quantization.quantization_mappings")
     table = quantization_mappings.DEFAULT_MODULE_TO_ACT_POST_PROCESS
-    assert table.keys() == theirs.DEFAULT_MODULE_TO_ACT_POST_PROCESS.keys()
-    for kind, factory in table.items():
-        want = theirs.DEFAULT_MODULE_TO_ACT_POST_PROCESS[kind]()
+    other = theirs.DEFAULT_MODULE_TO_ACT_POST_PROCESS
+    more = {kind.__name__ for kind in table.keys() - other.keys()}
+    assert more == MORE["DEFAULT_MODULE_TO_ACT_POST_PROCESS"]
+    assert table[nn.Softmax2d] is table[nn.Softmax]
+    for kind, factory in ((kind, table[kind]) for kind in other):
+        want = other[kind]()
         assert factory().calculate_qparams() == want.calculate_qparams()
 
 

@@ -190,7 +190,9 @@ def test_tables_are_those_of_torch_ao():
     for kind, quantized in theirs.items():
         if ".qat." not in kind.__module__:
             assert names.pop(kind.__name__) == quantized.__name__
-    assert names == {"Sigmoid": "Sigmoid", "Softmax": "Softmax"}  # torch.ao keeps these for graph mode
+    more = ("Sigmoid", "Softmax")  # torch.ao keeps these for graph mode
+    more += ("BatchNorm1d", "CELU", "Mish", "RMSNorm", "SELU", "SiLU", "Softmax2d")
+    assert names == {name: name for name in more}
     assert tq.get_static_quant_module_class(nn.Conv2d) is nnq.Conv2d
     with pytest.raises(
         ValueError, match="get_static_quant_module_class: argument 'float_module_class' must be one of"

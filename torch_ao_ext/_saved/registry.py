@@ -248,20 +248,25 @@ QUANTIZED: dict[str, SavedType] = {
         nnq.ConvTranspose1d, nnq.ConvTranspose2d, nnq.ConvTranspose3d,
     )},
     **{f"quantized.{c.__name__}": _output_only(c) for c in (
-        nnq.Quantize, nnq.DeQuantize, nnq.QFunctional, nnq.Hardswish, nnq.Sigmoid, nnq.ReLU6,
+        nnq.Quantize, nnq.DeQuantize, nnq.QFunctional, nnq.Hardswish, nnq.Sigmoid, nnq.ReLU6, nnq.SELU,
+        nnq.SiLU, nnq.Mish, nnq.Softmax2d,
     )},
     **{f"quantized.{c.__name__}": _output_only(c, **_NORM) for c in (
-        nnq.BatchNorm2d, nnq.BatchNorm3d, nnq.InstanceNorm1d, nnq.InstanceNorm2d, nnq.InstanceNorm3d,
-        nniq.BNReLU2d, nniq.BNReLU3d,
+        nnq.BatchNorm1d, nnq.BatchNorm2d, nnq.BatchNorm3d, nnq.InstanceNorm1d, nnq.InstanceNorm2d,
+        nnq.InstanceNorm3d, nniq.BNReLU2d, nniq.BNReLU3d,
     )},
     "quantized.LSTM": _output_only(nnq.LSTM, **_of_child("lstm", (*_RECURRENT, "proj_size"))),
     "quantized.MultiheadAttention": _output_only(nnq.MultiheadAttention, **_STATIC_ATTENTION),
     "quantized.Dropout": _output_only(nnq.Dropout, "p"),
     "quantized.LeakyReLU": _output_only(nnq.LeakyReLU, "negative_slope"),
     "quantized.ELU": _output_only(nnq.ELU, "alpha"),
+    "quantized.CELU": _output_only(nnq.CELU, "alpha"),
     "quantized.Softmax": _output_only(nnq.Softmax, "dim"),
     "quantized.PReLU": _output_only(nnq.PReLU, "num_parameters"),
     "quantized.LayerNorm": _output_only(nnq.LayerNorm, **_LAYER_NORM),
+    "quantized.RMSNorm": _output_only(
+        nnq.RMSNorm, "eps", "elementwise_affine", **_lists("normalized_shape")
+    ),
     "quantized.GroupNorm": _output_only(nnq.GroupNorm, "num_groups", "num_channels", "eps", "affine"),
 }  # fmt: skip
 

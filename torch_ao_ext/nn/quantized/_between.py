@@ -116,7 +116,7 @@ class Pointwise(ThroughFloat):
         every = torch.arange(*every_integer(dtype)).to(dtype).expand(1, self._channels(), 256)
         x = QuantizedTensor(every.contiguous(), scale, point).dequantize()
         table = quantize_per_tensor(self._float(x), *self.qparams).int_repr()[0]
-        return table[0] if len(table) == 1 else table
+        return table[0] if self._channels() == 1 else table
 
     def float_reason(self) -> str:
         """Empty: the table is read by an int8 operator."""

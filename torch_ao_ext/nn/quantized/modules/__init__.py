@@ -1,16 +1,21 @@
 """Quantized modules of eager mode, and modules with 8- and 4-bit weights."""
 
 from torch_ao_ext.nn.quantized.modules.activation import (
+    CELU,
     ELU,
+    SELU,
     Hardswish,
     LeakyReLU,
+    Mish,
     PReLU,
     ReLU6,
     Sigmoid,
+    SiLU,
     Softmax,
+    Softmax2d,
 )
 from torch_ao_ext.nn.quantized.modules.attention import MultiheadAttention
-from torch_ao_ext.nn.quantized.modules.batchnorm import BatchNorm2d, BatchNorm3d
+from torch_ao_ext.nn.quantized.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from torch_ao_ext.nn.quantized.modules.conv import (
     Conv1d,
     Conv2d,
@@ -34,13 +39,17 @@ from torch_ao_ext.nn.quantized.modules.normalization import (
     InstanceNorm2d,
     InstanceNorm3d,
     LayerNorm,
+    RMSNorm,
 )
 from torch_ao_ext.nn.quantized.modules.rnn import LSTM
 from torch_ao_ext.nn.quantized.modules.stubs import DeQuantize, Quantize
 
 __all__ = [
+    "CELU",
     "ELU",
     "LSTM",
+    "SELU",
+    "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
     "Conv1d",
@@ -64,11 +73,15 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LinearWeightOnly",
+    "Mish",
     "MultiheadAttention",
     "PReLU",
     "QFunctional",
     "Quantize",
+    "RMSNorm",
     "ReLU6",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softmax2d",
 ]

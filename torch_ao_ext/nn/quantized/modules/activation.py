@@ -10,7 +10,10 @@ from torch_ao_ext.nn.quantized._between import Between, Pointwise, ThroughFloat
 from torch_ao_ext.nn.quantized._static import integers
 from torch_ao_ext.nn.quantized.modules.attention import MultiheadAttention
 
-__all__ = ["ELU", "Hardswish", "LeakyReLU", "MultiheadAttention", "PReLU", "ReLU6", "Sigmoid", "Softmax"]
+__all__ = [
+    "CELU", "ELU", "Hardswish", "LeakyReLU", "Mish", "MultiheadAttention", "PReLU", "ReLU6", "SELU", "SiLU",
+    "Sigmoid", "Softmax", "Softmax2d",
+]  # fmt: skip
 
 _requantize = torch.ops.torch_ao.requantize.default
 
@@ -70,6 +73,23 @@ class Hardswish(_Activation):
     """
 
     _POST_OP = "hardswish"
+
+
+class SiLU(_Activation):
+    """x / (1 + exp(-x)).
+
+    Args:
+        scale: of the output, as zero_point and dtype.
+        zero_point: integer of real 0.
+        dtype: torch.quint8 or torch.qint8.
+    """
+
+    _POST_OP = "silu"
+
+    def __init__(
+        self, scale: float = 1.0, zero_point: int = 0, dtype: torch.dtype = torch.uint8
+    ) -> None:
+        super().__init__(scale, zero_point, dtype=dtype)
 
 
 class Sigmoid(_Activation):
@@ -145,6 +165,46 @@ class ELU(Pointwise, nn.ELU):
         return {"alpha": mod.alpha}
 
 
+class CELU(Pointwise, nn.CELU):
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)), by a table; arguments as ELU."""
+
+    def __init__(
+        self, scale: float = 1.0, zero_point: int = 0, alpha: float = 1.0, dtype: torch.dtype = torch.uint8
+    ) -> None:
+        super().__init__(alpha)
+        self.set_output(scale, zero_point, dtype)
+
+    @classmethod
+    def _arguments(cls, mod: Any) -> dict[str, Any]:
+        return {"alpha": mod.alpha}
+
+
+class SELU(Pointwise, nn.SELU):
+    """1.0507 (max(0, x) + min(0, 1.6733 (exp(x) - 1))), torch.nn.SELU's factors, by a table.
+
+    Args:
+        scale: of the output, as zero_point and dtype.
+        zero_point: integer of real 0.
+        dtype: torch.quint8 or torch.qint8.
+    """
+
+    def __init__(
+        self, scale: float = 1.0, zero_point: int = 0, dtype: torch.dtype = torch.uint8
+    ) -> None:
+        super().__init__()
+        self.set_output(scale, zero_point, dtype)
+
+
+class Mish(Pointwise, nn.Mish):
+    """x tanh(log(1 + exp(x))), by a table; arguments as SELU."""
+
+    def __init__(
+        self, scale: float = 1.0, zero_point: int = 0, dtype: torch.dtype = torch.uint8
+    ) -> None:
+        super().__init__()
+        self.set_output(scale, zero_point, dtype)
+
+
 class Softmax(ThroughFloat, nn.Softmax):
     """exp(x) / sum exp(x) along dim, computed in float32; the default qparams cover [0, 1).
 
@@ -168,6 +228,24 @@ class Softmax(ThroughFloat, nn.Softmax):
     @classmethod
     def _arguments(cls, mod: Any) -> dict[str, Any]:
         return {"dim": mod.dim}
+
+
+class Softmax2d(ThroughFloat, nn.Softmax2d):
+    """Softmax over the channels of `[N, C, H, W]` or `[C, H, W]`, computed in float32.
+
+    The default qparams cover [0, 1).
+
+    Args:
+        scale: of the output, as zero_point and dtype.
+        zero_point: integer of real 0.
+        dtype: torch.quint8 or torch.qint8.
+    """
+
+    def __init__(
+        self, scale: float = 1.0 / 256, zero_point: int = 0, dtype: torch.dtype = torch.uint8
+    ) -> None:
+        super().__init__()
+        self.set_output(scale, zero_point, dtype)
 
 
 class PReLU(Pointwise, nn.PReLU):

@@ -7,13 +7,14 @@ from torch import nn
 
 from torch_ao_ext.nn.quantized._between import Norm
 
-__all__ = ["BatchNorm2d", "BatchNorm3d"]
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
 
 
 class _BatchNorm(Norm):
     """Arguments as torch.ao's; the output's qparams and what else torch.nn takes by keyword."""
 
     _POST_OPS = ""
+    _RANKS: tuple[int, ...] = ()
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, device: Any = None,
@@ -33,6 +34,11 @@ class _BatchNorm(Norm):
         return cls._features(mod)
 
     def _integers(self, data: torch.Tensor, scale: float, point: int) -> torch.Tensor:
+        if data.dim() not in self._RANKS:
+            ranks = " or ".join(map(str, self._RANKS))
+            raise ValueError(
+                f"{type(self).__name__}: argument 'input' must have {ranks} dimensions, got {data.dim()}"
+            )
         return torch.ops.torch_ao.batch_norm.default(
             data, scale, point, self.running_mean, self.running_var, self.weight, self.bias, *self.qparams,
             self.eps, self._POST_OPS,
@@ -43,9 +49,19 @@ class _BatchNorm(Norm):
         return super().float_reason() if self.running_mean is not None else "no running statistics"
 
 
+class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
+    """Batch normalization of `[N, C]` or `[N, C, L]` by running statistics; qparams of the output."""
+
+    _RANKS = (2, 3)
+
+
 class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
     """Batch normalization of `[N, C, H, W]` by running statistics; qparams of the output."""
+
+    _RANKS = (4,)
 
 
 class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
     """Batch normalization of `[N, C, D, H, W]` by running statistics; qparams of the output."""
+
+    _RANKS = (5,)

@@ -19,6 +19,7 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "LayerNorm",
+    "RMSNorm",
 ]
 
 
@@ -57,6 +58,29 @@ class LayerNorm(Norm, nn.LayerNorm):
         return ao.layer_norm.default(
             data, scale, point, self.weight, self.bias, *self.qparams, shape, self.eps
         )
+
+
+class RMSNorm(Norm, nn.RMSNorm):
+    """Division by the root of the mean square; arguments as LayerNorm without a bias.
+
+    An eps of None is 2^-23, that of torch.nn.RMSNorm for float32.
+    """
+
+    def __init__(
+        self, normalized_shape: Any, weight: torch.Tensor | None = None, scale: float = 1.0,
+        zero_point: int = 0, eps: float | None = None, elementwise_affine: bool = True, device: Any = None,
+        dtype: torch.dtype | None = None, *, output_dtype: torch.dtype = torch.uint8,
+    ) -> None:  # fmt: skip
+        super().__init__(normalized_shape, eps, elementwise_affine, device, dtype)
+        self._finish(weight, None, scale, zero_point, output_dtype)
+
+    @classmethod
+    def _arguments(cls, mod: Any) -> dict[str, Any]:
+        return {name: getattr(mod, name) for name in ("normalized_shape", "eps", "elementwise_affine")}
+
+    def _integers(self, data: torch.Tensor, scale: float, point: int) -> torch.Tensor:
+        shape = list(self.normalized_shape)
+        return ao.rms_norm.default(data, scale, point, self.weight, *self.qparams, shape, self.eps)
 
 
 class GroupNorm(Norm, nn.GroupNorm):
