@@ -8,6 +8,8 @@ from torch_ao_ext.quantization.quantizer._targets import aten, is_call
 
 ao = torch.ops.torch_ao
 
+# What torch_ao::contiguous takes; ATen's takes the rest, indices of a maximum for one.
+_COPIED = {torch.uint8, torch.int8, torch.float32, torch.bfloat16}
 _VIEWS = {aten.view.default, aten._unsafe_view.default}
 
 
@@ -54,7 +56,8 @@ def contiguous_outputs(model: fx.GraphModule) -> None:
         if node.target is ao.dequantize_per_tensor.default and len(node.users) == 1:
             node.update_kwarg("memory_format", torch.contiguous_format)
             continue
+        target = ao.contiguous.default if value.dtype in _COPIED else aten.contiguous.default
         with model.graph.inserting_after(node):
-            copy = model.graph.call_function(ao.contiguous.default, (node,))
+            copy = model.graph.call_function(target, (node,))
         copy.meta = {key: known for key, known in node.meta.items() if key != FUSED}
         output.replace_input_with(node, copy)

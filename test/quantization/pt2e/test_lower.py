@@ -267,6 +267,18 @@ def test_layouts_of_the_float_graph_hold(how):
             assert torch.allclose(expected, actual, atol=0.05)
 
 
+@pytest.mark.parametrize("how", ["x86", "xnnpack"])
+def test_results_that_are_no_values(how):
+    """Classes of pixels, and whether they are any."""
+    model = Function(lambda x: (model.layer(x).argmax(1), model.layer(x) > 0, model.layer(x).double()))
+    model.layer = nn.Conv2d(6, 4, 1)
+    quantized, lowered = flow(model, (IMAGE,), quantizer(how))
+    with torch.no_grad():
+        for expected, actual in zip(quantized(IMAGE), lowered(IMAGE), strict=True):
+            assert actual.is_contiguous() and actual.dtype == expected.dtype
+            assert (expected == actual).double().mean() > 0.9 or torch.allclose(expected, actual, atol=0.05)
+
+
 def test_the_order_of_memory_changes_where_floats_end():
     quantized, lowered = flow(Function(lambda x: torch.relu(functional.max_pool2d(x, 2))), (IMAGE,))
     formats = {str(n.target): n.kwargs.get("memory_format") for n in lowered.graph.nodes}
