@@ -215,7 +215,9 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
       "bool align_corners=False, float[] scale_factors=[]) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) { m.impl("interpolate", TORCH_FN(interpolate)); }
+TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
+  m.impl("interpolate", TORCH_FN((OfSizes<interpolate>::call)));
+}
 
 TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {
   m.impl("interpolate", TORCH_FN((InferenceOnlyOfSizes<"interpolate", interpolate>::call)));

@@ -221,10 +221,10 @@ TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {
-  m.impl("layer_norm", TORCH_FN(layer_norm));
-  m.impl("rms_norm", TORCH_FN(rms_norm));
-  m.impl("add_layer_norm", TORCH_FN(add_layer_norm));
-  m.impl("add_layer_norm_sum", TORCH_FN(add_layer_norm_sum));
+  m.impl("layer_norm", TORCH_FN((OfSizes<layer_norm>::call)));
+  m.impl("rms_norm", TORCH_FN((OfSizes<rms_norm>::call)));
+  m.impl("add_layer_norm", TORCH_FN((OfSizes<add_layer_norm>::call)));
+  m.impl("add_layer_norm_sum", TORCH_FN((OfSizes<add_layer_norm_sum>::call)));
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, Autograd, m) {

@@ -224,7 +224,7 @@ def broadcast(name, args):
 
 
 def quantized(name, args):
-    x, scale, zp, (lo, hi, dtype) = broadcast(name, args)
+    x, scale, zp, (lo, hi, dtype, *_) = broadcast(name, args)  # a memory format changes no value
     inverse = (1.0 / scale.double().float().double()).float()
     if "per_tensor" in name:
         inverse = (1.0 / scale.double()).float()
@@ -235,7 +235,7 @@ def quantized(name, args):
 
 
 def dequantized(name, args):
-    q, scale, zp, (dtype,) = broadcast(name, args)
+    q, scale, zp, (dtype, *_) = broadcast(name, args)
     x = (q.long() - zp.long()).float() * scale.float()
     return x.to(dtype or torch.float32)
 

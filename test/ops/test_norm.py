@@ -323,3 +323,16 @@ def test_dtypes_are_checked():
         ops.layer_norm(x, 0.1, 0, f[0].double(), None, 0.1, 0, None, [6])
     with pytest.raises(TypeError, match="'sum_dtype' must be float32 or bfloat16"):
         ops.add_layer_norm_sum(x, 0.1, 0, f, 1.0, 0, None, None, 0.1, 0, None, [6], sum_dtype=U8)
+
+
+@pytest.mark.parametrize("size", [-(1 << 63), -(1 << 62) - 1, (1 << 63) - 1])
+def test_sizes_at_the_ends_of_int64(size):
+    """torch takes those below -2^62 for symbols."""
+    x, w = torch.zeros(2, 4, dtype=torch.uint8), torch.ones(4)
+    calls = {
+        "layer_norm": (x, 0.1, 0, w, None, 0.1, 0, None, [size]),
+        "interpolate": (x[None, None], 0.1, 0, 0.1, 0, None, [size, 3]),
+    }
+    for name, args in calls.items():
+        with pytest.raises(ValueError, match=f"^torch_ao::{name}: argument "):
+            getattr(ops, name)(*args)

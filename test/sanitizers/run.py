@@ -41,7 +41,7 @@ SHORT_FILES = [
     "test/ops/test_attention.py", "test/ops/test_scaled_dot_product_attention.py", "test/ops/test_matmul.py",
     "test/ops/test_softmax.py", "test/ops/test_norm.py", "test/ops/test_island.py",
     "test/ops/test_island_in_place.py", "test/ops/test_cat.py", "test/ops/test_elementwise.py",
-    "test/ops/test_output_sizes.py", "test/ops/test_large_results.py",
+    "test/ops/test_output_sizes.py", "test/ops/test_large_results.py", "test/ops/test_quantize.py",
 ]  # fmt: skip
 # Reads a result of 2 MB that is dead, whose memory is kept for the next one (csrc/core/poison.h).
 DEAD_RESULT = """

@@ -46,6 +46,19 @@ class _Reference:
         self.name = name
 
 
+class _Format:
+    """Stands for a memory format, which torch.save does not write."""
+
+    def __init__(self, format: torch.memory_format) -> None:
+        self.name = str(format).removeprefix("torch.")
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, fx.Node):
+        return _Reference(value.name)
+    return _Format(value) if isinstance(value, torch.memory_format) else value
+
+
 def target_state(target: Any) -> tuple[Any, ...]:
     """A target of a node in a form that pickles."""
     if isinstance(target, torch._ops.OpOverload):
@@ -109,8 +122,7 @@ class PortableGraphModule(fx.GraphModule):
         for node in self.graph.nodes:
             if node.op == "call_module" and node.target == _CHECKS:
                 continue
-            args = fx.node.map_arg(node.args, lambda n: _Reference(n.name))
-            kwargs = fx.node.map_arg(node.kwargs, lambda n: _Reference(n.name))
+            args, kwargs = (fx.node.map_aggregate(a, _portable) for a in (node.args, node.kwargs))
             nodes.append((node.op, node.name, target_state(node.target), args, kwargs, _meta(node)))
         state = {key: value for key, value in self.__dict__.items() if key not in _SKIPPED}
         state["_modules"] = {k: m for k, m in self._modules.items() if k != _CHECKS}
@@ -135,6 +147,8 @@ def _restored(
     def resolved(value: Any) -> Any:
         if isinstance(value, _Reference):
             return made[value.name]
+        if isinstance(value, _Format):
+            return getattr(torch, value.name)
         if isinstance(value, tuple):
             return tuple(resolved(part) for part in value)
         if isinstance(value, list):
