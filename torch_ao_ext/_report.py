@@ -271,6 +271,8 @@ def report(model: nn.Module) -> Report:
             rows.append(Row(name, _op_name(module), "int8", "native", ""))
         elif isinstance(module, Between):
             reason = module.float_reason() if isinstance(module, ThroughFloat) else ""
+            if getattr(module, "got_floats", False):
+                reason = "its input was float"
             status, engine = ("float", "torch") if reason else ("int8", "native")
             rows.append(Row(name, _op_name(module), status, engine, reason))
         elif has_matrix(module) and not (inside and type(module) is nn.Module):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -14,8 +15,11 @@ from torch_ao_ext._quantized_tensor import QuantizedTensor
 from torch_ao_ext.nn import quantized as nnq
 from torch_ao_ext.ns.fx.mappings import get_base_name_for_op, get_base_name_to_sets_of_related_ops
 from torch_ao_ext.quantization import (
+    DeQuantStub,
+    QuantStub,
     QuantWrapper,
     convert,
+    default_qconfig,
     get_default_qat_qconfig,
     get_default_qconfig,
     prepare,
@@ -186,3 +190,38 @@ def test_arguments_of_constructors():
     for kind in (nnq.SELU, nnq.Mish, nnq.SiLU, nnq.Softmax2d):
         assert kind(0.1, -3, torch.qint8).qparams == (0.1, -3, torch.int8)
     assert nnq.Softmax2d().qparams == (1 / 256, 0, torch.uint8)
+
+
+class Behind(nn.Module):
+    """A layer in the float part of a model with stubs."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.stub, self.fc, self.back, self.layer = QuantStub(), nn.Linear(6, 6), DeQuantStub(), layer
+
+    def forward(self, x):
+        return self.layer(self.back(self.fc(self.stub(x))))
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm1d", "CELU", "Mish", "SELU", "SiLU", "Sigmoid", "Softmax"])
+def test_layers_that_torch_ao_leaves_float(kind):
+    layer = getattr(nn, kind)(*{"BatchNorm1d": (6,), "Softmax": (-1,)}.get(kind, ()))
+    model = Behind(layer).eval()
+    model.qconfig = default_qconfig
+    prepared = prepare(model)
+    x = torch.randn(5, 6)
+    prepared(x)
+    converted = convert(prepared)
+    with pytest.warns(UserWarning, match=f"nn.quantized.{kind} 'layer' got floats and computes in floats"):
+        y = converted(x)
+    assert torch.equal(y, layer(converted.back(converted.fc(converted.stub(x)))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(converted(x), y)  # said once
+    row = next(row for row in report(converted).rows if row.fqn == "layer")
+    assert (row.status, row.reason) == ("float", "its input was float")
+
+
+def test_a_layer_that_torch_ao_knows_refuses_floats():
+    with pytest.raises(TypeError, match="nn.quantized.ELU: argument 'input' must be a QuantizedTensor"):
+        nnq.ELU()(torch.ones(2))

@@ -1,5 +1,6 @@
 """Modules between quantized tensors without an int8 weight."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -7,9 +8,15 @@ from torch import nn
 
 from torch_ao_ext._quantized_functions import RANGE, quantize_per_tensor
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized._static import QuantizedOutput, integers, observer_of, output_qparams
+from torch_ao_ext.nn.quantized._static import (
+    MODULE_PATH,
+    QuantizedOutput,
+    integers,
+    observer_of,
+    output_qparams,
+)
 
-__all__ = ["Between", "Norm", "Pointwise", "ThroughFloat"]
+__all__ = ["Between", "FloatToo", "Norm", "Pointwise", "ThroughFloat"]
 
 
 def every_integer(dtype: torch.dtype) -> tuple[int, int]:
@@ -93,6 +100,30 @@ class ThroughFloat(Between):
         """Of the float module, and the output qparams."""
         own = super().extra_repr()
         return f"{own}, {self._output_repr()}" if own else self._output_repr()
+
+
+class FloatToo(Between):
+    """First base of the modules that torch.ao's default table lacks: there such a layer stays float.
+
+    A model whose stubs leave it in the float part works on: floats in, floats out, with a warning
+    and a row of `report`.
+    """
+
+    got_floats = False
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """A QuantizedTensor -> one with the module's output qparams; floats -> the float module's result."""
+        floats = isinstance(input, torch.Tensor) and not isinstance(input, QuantizedTensor)
+        if not floats or not input.is_floating_point() or self.__dict__.get("edge") is not None:
+            return super().forward(input)
+        if not self.got_floats and not torch.compiler.is_compiling():
+            self.got_floats = True
+            warnings.warn(
+                f"nn.quantized.{type(self).__name__} {self.__dict__.get(MODULE_PATH, '')!r} got floats and "
+                "computes in floats; qconfig = None keeps the float module",
+                stacklevel=2,
+            )
+        return self._float(input)
 
 
 class Pointwise(ThroughFloat):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from torch_ao_ext._quantized_tensor import QuantizedTensor
-from torch_ao_ext.nn.quantized._between import Between, Pointwise, ThroughFloat
+from torch_ao_ext.nn.quantized._between import Between, FloatToo, Pointwise, ThroughFloat
 from torch_ao_ext.nn.quantized._static import integers
 from torch_ao_ext.nn.quantized.modules.attention import MultiheadAttention
 
@@ -75,7 +75,7 @@ class Hardswish(_Activation):
     _POST_OP = "hardswish"
 
 
-class SiLU(_Activation):
+class SiLU(FloatToo, _Activation):
     """x / (1 + exp(-x)).
 
     Args:
@@ -85,6 +85,7 @@ class SiLU(_Activation):
     """
 
     _POST_OP = "silu"
+    _float = staticmethod(torch.nn.functional.silu)
 
     def __init__(
         self, scale: float = 1.0, zero_point: int = 0, dtype: torch.dtype = torch.uint8
@@ -92,7 +93,7 @@ class SiLU(_Activation):
         super().__init__(scale, zero_point, dtype=dtype)
 
 
-class Sigmoid(_Activation):
+class Sigmoid(FloatToo, _Activation):
     """1 / (1 + exp(-x)); the default qparams cover [0, 1).
 
     Args:
@@ -102,6 +103,7 @@ class Sigmoid(_Activation):
     """
 
     _POST_OP = "sigmoid"
+    _float = staticmethod(torch.sigmoid)
 
     def __init__(
         self,
@@ -165,7 +167,7 @@ class ELU(Pointwise, nn.ELU):
         return {"alpha": mod.alpha}
 
 
-class CELU(Pointwise, nn.CELU):
+class CELU(FloatToo, Pointwise, nn.CELU):
     """max(0, x) + min(0, alpha (exp(x / alpha) - 1)), by a table; arguments as ELU."""
 
     def __init__(
@@ -179,7 +181,7 @@ class CELU(Pointwise, nn.CELU):
         return {"alpha": mod.alpha}
 
 
-class SELU(Pointwise, nn.SELU):
+class SELU(FloatToo, Pointwise, nn.SELU):
     """1.0507 (max(0, x) + min(0, 1.6733 (exp(x) - 1))), torch.nn.SELU's factors, by a table.
 
     Args:
@@ -195,7 +197,7 @@ class SELU(Pointwise, nn.SELU):
         self.set_output(scale, zero_point, dtype)
 
 
-class Mish(Pointwise, nn.Mish):
+class Mish(FloatToo, Pointwise, nn.Mish):
     """x tanh(log(1 + exp(x))), by a table; arguments as SELU."""
 
     def __init__(
@@ -205,7 +207,7 @@ class Mish(Pointwise, nn.Mish):
         self.set_output(scale, zero_point, dtype)
 
 
-class Softmax(ThroughFloat, nn.Softmax):
+class Softmax(FloatToo, ThroughFloat, nn.Softmax):
     """exp(x) / sum exp(x) along dim, computed in float32; the default qparams cover [0, 1).
 
     Args:
@@ -230,7 +232,7 @@ class Softmax(ThroughFloat, nn.Softmax):
         return {"dim": mod.dim}
 
 
-class Softmax2d(ThroughFloat, nn.Softmax2d):
+class Softmax2d(FloatToo, ThroughFloat, nn.Softmax2d):
     """Softmax over the channels of `[N, C, H, W]` or `[C, H, W]`, computed in float32.
 
     The default qparams cover [0, 1).

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_ao_ext.nn.quantized._between import Norm
+from torch_ao_ext.nn.quantized._between import FloatToo, Norm
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
 
@@ -49,7 +49,7 @@ class _BatchNorm(Norm):
         return super().float_reason() if self.running_mean is not None else "no running statistics"
 
 
-class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
+class BatchNorm1d(FloatToo, _BatchNorm, nn.BatchNorm1d):
     """Batch normalization of `[N, C]` or `[N, C, L]` by running statistics; qparams of the output."""
 
     _RANKS = (2, 3)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_ao_ext.nn.quantized._between import Norm
+from torch_ao_ext.nn.quantized._between import FloatToo, Norm
 
 ao = torch.ops.torch_ao
 
@@ -60,7 +60,7 @@ class LayerNorm(Norm, nn.LayerNorm):
         )
 
 
-class RMSNorm(Norm, nn.RMSNorm):
+class RMSNorm(FloatToo, Norm, nn.RMSNorm):
     """Division by the root of the mean square; arguments as LayerNorm without a bias.
 
     An eps of None is 2^-23, that of torch.nn.RMSNorm for float32.
