@@ -39,6 +39,11 @@ Formatted::Formatted(const char* op, const at::Tensor& input, at::ScalarType dty
 
 void Formatted::set_order(const Arg& arg, const at::Tensor& input, at::ScalarType dtype,
                           at::MemoryFormat format) {
+  const bool known = format == at::MemoryFormat::Contiguous || format == at::MemoryFormat::ChannelsLast ||
+                     format == at::MemoryFormat::ChannelsLast3d;
+  TAE_CHECK_VALUE(known, (Arg{arg.op, "memory_format"}),
+                  "be contiguous_format, preserve_format, channels_last or channels_last_3d",
+                  static_cast<int64_t>(format));
   const bool last = format != at::MemoryFormat::Contiguous;
   const int64_t rank = input.dim();
   if (last)

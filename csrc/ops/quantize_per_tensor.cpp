@@ -73,16 +73,16 @@ Tensor dequantize_per_tensor_tensor(const Tensor& input, const Tensor& scale, co
 TORCH_LIBRARY_FRAGMENT(torch_ao, m) {
   m.def(
       "quantize_per_tensor(Tensor input, float scale, int zero_point, int quant_min, "
-      "int quant_max, ScalarType dtype, *, MemoryFormat? memory_format=None) -> Tensor");
+      "int quant_max, ScalarType dtype, MemoryFormat? memory_format=None) -> Tensor");
   m.def(
       "quantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, int quant_min, "
-      "int quant_max, ScalarType dtype, *, MemoryFormat? memory_format=None) -> Tensor");
+      "int quant_max, ScalarType dtype, MemoryFormat? memory_format=None) -> Tensor");
   m.def(
       "dequantize_per_tensor(Tensor input, float scale, int zero_point, "
-      "ScalarType? output_dtype=None, *, MemoryFormat? memory_format=None) -> Tensor");
+      "ScalarType? output_dtype=None, MemoryFormat? memory_format=None) -> Tensor");
   m.def(
       "dequantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, "
-      "ScalarType? output_dtype=None, *, MemoryFormat? memory_format=None) -> Tensor");
+      "ScalarType? output_dtype=None, MemoryFormat? memory_format=None) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(torch_ao, CompositeExplicitAutograd, m) {

@@ -92,6 +92,15 @@ def test_memory_formats(shape, from_last, to_last):
             assert (y.movedim(1, -1) if to_last else y).is_contiguous()
 
 
+@pytest.mark.parametrize("number", [-1, 4, 99])
+def test_memory_format_by_a_number(number):
+    rule = "'memory_format' must be contiguous_format, preserve_format, channels_last or channels_last_3d"
+    with pytest.raises(ValueError, match=f"^torch_ao::quantize_per_tensor: argument {rule}, got {number}"):
+        ops.quantize_per_tensor(torch.ones(1, 2, 3), 0.1, 0, 0, 255, U8, number)
+    with pytest.raises(ValueError, match=f"^torch_ao::dequantize_per_tensor: argument {rule}, got {number}"):
+        ops.dequantize_per_tensor(torch.ones(1, 2, 3, dtype=U8), 0.1, 0, None, number)
+
+
 def test_memory_format_of_other_ranks():
     x, q = torch.randn(3, 4), torch.zeros(3, 4, dtype=U8)
     rule = "must have 3 to 5 dimensions with memory_format=torch.channels_last, got sizes [3, 4]"

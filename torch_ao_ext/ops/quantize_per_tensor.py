@@ -17,7 +17,6 @@ def quantize_per_tensor(
     quant_min: int,
     quant_max: int,
     dtype: torch.dtype,
-    *,
     memory_format: torch.memory_format | None = None,
 ) -> Tensor:
     """Computes q = clamp(round_half_even(x * (1 / scale)) + zero_point, quant_min, quant_max).
@@ -51,7 +50,7 @@ def quantize_per_tensor(
         tensor([-2,  0, 10], dtype=torch.int8)
     """
     return torch.ops.torch_ao.quantize_per_tensor(
-        input, scale, zero_point, quant_min, quant_max, dtype, memory_format=memory_format
+        input, scale, zero_point, quant_min, quant_max, dtype, memory_format
     )
 
 
@@ -60,7 +59,6 @@ def dequantize_per_tensor(
     scale: float | Tensor,
     zero_point: int | Tensor,
     output_dtype: torch.dtype | None = None,
-    *,
     memory_format: torch.memory_format | None = None,
 ) -> Tensor:
     """Computes x = (q - zero_point) * scale.
@@ -88,7 +86,7 @@ def dequantize_per_tensor(
         tensor([-2.,  3.])
     """
     return torch.ops.torch_ao.dequantize_per_tensor(
-        input, scale, zero_point, output_dtype, memory_format=memory_format
+        input, scale, zero_point, output_dtype, memory_format
     )
 
 
@@ -128,22 +126,22 @@ def _dequantized(
 
 
 @torch.library.register_fake("torch_ao::quantize_per_tensor")
-def _(input, scale, zero_point, quant_min, quant_max, dtype, *, memory_format=None):
+def _(input, scale, zero_point, quant_min, quant_max, dtype, memory_format=None):
     return _quantized(input, dtype, memory_format)
 
 
 @torch.library.register_fake("torch_ao::quantize_per_tensor.tensor")
-def _(input, scale, zero_point, quant_min, quant_max, dtype, *, memory_format=None):
+def _(input, scale, zero_point, quant_min, quant_max, dtype, memory_format=None):
     _check_tensor_qparams("quantize_per_tensor", scale, zero_point)
     return _quantized(input, dtype, memory_format)
 
 
 @torch.library.register_fake("torch_ao::dequantize_per_tensor")
-def _(input, scale, zero_point, output_dtype=None, *, memory_format=None):
+def _(input, scale, zero_point, output_dtype=None, memory_format=None):
     return _dequantized(input, output_dtype, memory_format)
 
 
 @torch.library.register_fake("torch_ao::dequantize_per_tensor.tensor")
-def _(input, scale, zero_point, output_dtype=None, *, memory_format=None):
+def _(input, scale, zero_point, output_dtype=None, memory_format=None):
     _check_tensor_qparams("dequantize_per_tensor", scale, zero_point)
     return _dequantized(input, output_dtype, memory_format)
