@@ -54,17 +54,19 @@ bool lies_as(const at::Tensor& t, at::IntArrayRef strides) {
   return fits;
 }
 
+at::Tensor copy_as(const Arg& arg, const at::Tensor& t, at::IntArrayRef strides) {
+  at::Tensor copy = empty_strided(arg, t.sizes(), strides, t.scalar_type());
+  SerialAfterFork serial;  // torch's copy may be parallel
+  return copy.copy_(t);
+}
+
 at::Tensor channels_last(const Arg& arg, const at::Tensor& t) {
   check_storage(arg, t);
   const Sizes strides = channels_last_strides(t.sizes());
   if (lies_as(t, strides)) return t;
-  at::Tensor copy = empty_strided(arg, t.sizes(), strides, t.scalar_type());
-  if (t.element_size() == 1 && t.numel() > 0 && t.is_contiguous()) {
-    transpose(t, copy);
-  } else {
-    SerialAfterFork serial;  // the copy is torch's and may be parallel
-    copy.copy_(t);
-  }
+  if (t.element_size() != 1 || t.numel() == 0 || !t.is_contiguous()) return copy_as(arg, t, strides);
+  const at::Tensor copy = empty_strided(arg, t.sizes(), strides, t.scalar_type());
+  transpose(t, copy);
   return copy;
 }
 

@@ -16,6 +16,9 @@ bool lies_as(const at::Tensor& t, at::IntArrayRef strides);
 at::Tensor empty_strided(const Arg& arg, at::IntArrayRef sizes, at::IntArrayRef strides,
                          at::ScalarType dtype);
 
+// A copy whose elements lie as these strides say; it is torch's.
+at::Tensor copy_as(const Arg& arg, const at::Tensor& t, at::IntArrayRef strides);
+
 // The tensor itself when its memory is channels last, else a copy that is.
 at::Tensor channels_last(const Arg& arg, const at::Tensor& t);
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/fork.h"
 #include "core/result_memory.h"
 #include "kernels/transpose.h"
 #include "ops/channels_last.h"
@@ -64,9 +63,7 @@ void Formatted::set_order(const Arg& arg, const at::Tensor& input, at::ScalarTyp
       channels_ = input.size(1);
       pixels_ = input.numel() / input.size(0) / channels_;
     } else {
-      source = empty_strided(arg, input.sizes(), wanted, input.scalar_type());
-      SerialAfterFork serial;  // the copy is torch's and may be parallel
-      source.copy_(input);
+      source = copy_as(arg, input, wanted);
     }
   }
   e_ = as_they_lie(arg, source, empty_strided(arg, input.sizes(), wanted, dtype));
