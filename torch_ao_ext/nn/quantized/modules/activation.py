@@ -146,7 +146,21 @@ class LeakyReLU(_Activation):
         return cls(scale, zero_point, mod.negative_slope, dtype=dtype)
 
 
-class ELU(Pointwise, nn.ELU):
+class _WithAlpha(Pointwise):
+    """A float class with an alpha comes after it in the bases."""
+
+    def __init__(
+        self, scale: float = 1.0, zero_point: int = 0, alpha: float = 1.0, dtype: torch.dtype = torch.uint8
+    ) -> None:
+        super().__init__(alpha)
+        self.set_output(scale, zero_point, dtype)
+
+    @classmethod
+    def _arguments(cls, mod: Any) -> dict[str, Any]:
+        return {"alpha": mod.alpha}
+
+
+class ELU(_WithAlpha, nn.ELU):
     """max(0, x) + min(0, alpha (exp(x) - 1)), by a table.
 
     Args:
@@ -156,29 +170,9 @@ class ELU(Pointwise, nn.ELU):
         dtype: torch.quint8 or torch.qint8.
     """
 
-    def __init__(
-        self, scale: float = 1.0, zero_point: int = 0, alpha: float = 1.0, dtype: torch.dtype = torch.uint8
-    ) -> None:
-        super().__init__(alpha)
-        self.set_output(scale, zero_point, dtype)
 
-    @classmethod
-    def _arguments(cls, mod: Any) -> dict[str, Any]:
-        return {"alpha": mod.alpha}
-
-
-class CELU(FloatToo, Pointwise, nn.CELU):
+class CELU(FloatToo, _WithAlpha, nn.CELU):
     """max(0, x) + min(0, alpha (exp(x / alpha) - 1)), by a table; arguments as ELU."""
-
-    def __init__(
-        self, scale: float = 1.0, zero_point: int = 0, alpha: float = 1.0, dtype: torch.dtype = torch.uint8
-    ) -> None:
-        super().__init__(alpha)
-        self.set_output(scale, zero_point, dtype)
-
-    @classmethod
-    def _arguments(cls, mod: Any) -> dict[str, Any]:
-        return {"alpha": mod.alpha}
 
 
 class SELU(FloatToo, Pointwise, nn.SELU):
